@@ -1,0 +1,164 @@
+"""A small camera: what a well-exposed picture would have looked like, taken with too little light.
+
+The way back to the sensor and forth again follows Brooks et al., "Unprocessing Images for Learned Raw
+Denoising" (CVPR 2019): undo tone curve, gamma and white balance; expose; add shot and read noise;
+quantise; develop again; compress as JPEG. Everything is batched, differentiable nowhere, and runs on
+the device of its input.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lumen_cli.datasets.jpeg import jpeg
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One camera setting per picture; every field is a float tensor of shape [B].
+
+    Attributes:
+        exposure: exposure compensation in EV; -3 takes an eighth of the light.
+        shot: shot-noise factor: variance per unit of signal, signal in [0, 1] of full scale.
+        read: standard deviation of the read noise, of full scale.
+        row: standard deviation of the noise that a whole sensor row shares, of full scale.
+        red, blue: white-balance gains of the sensor (green is 1).
+        red_error, blue_error: factor by which the automatic white balance misses them.
+        black: error of the black level, of full scale.
+        smoothing: in-camera noise reduction, 0 (none) … 1 (3×3 mean).
+        tone: strength of the tone curve, 0 (none) … 1 (smoothstep).
+        bits: bits of the analogue-to-digital converter.
+        quality: JPEG quality 1 … 100; above 100 stands for no compression.
+    """
+
+    exposure: Tensor
+    shot: Tensor
+    read: Tensor
+    row: Tensor
+    red: Tensor
+    blue: Tensor
+    red_error: Tensor
+    blue_error: Tensor
+    black: Tensor
+    smoothing: Tensor
+    tone: Tensor
+    bits: Tensor
+    quality: Tensor
+
+    def to(self, device: torch.device) -> Camera:
+        """The same settings on another device."""
+        return Camera(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+def draw_camera(
+    count: int,
+    generator: torch.Generator | None = None,
+    *,
+    exposure: tuple[float, float] = (-6.0, -1.0),
+    noise: tuple[float, float] = (2e-5, 4e-3),
+    uncompressed: float = 0.5,
+) -> Camera:
+    """Settings for `count` pictures.
+
+    Args:
+        count: number of pictures B.
+        generator: source of randomness; its device holds the result.
+        exposure: range of the exposure compensation in EV.
+        noise: range of the shot-noise factor, drawn log-uniformly; read noise follows it as in
+            Brooks et al., section 3.1.
+        uncompressed: share of pictures that are not compressed as JPEG.
+    """
+    device = generator.device if generator is not None else torch.device("cpu")
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=generator, device=device)
+
+    shot = uniform(math.log(noise[0]), math.log(noise[1])).exp()
+    spread = torch.randn(count, generator=generator, device=device)
+    read = (2.18 * shot.log() + 1.2 + 0.26 * spread).exp().sqrt()
+    return Camera(
+        exposure=uniform(*exposure),
+        shot=shot,
+        read=read,
+        row=read * uniform(0.0, 0.3),
+        red=uniform(1.6, 2.4),
+        blue=uniform(1.4, 2.0),
+        red_error=uniform(0.88, 1.12),
+        blue_error=uniform(0.85, 1.18),
+        black=uniform(-4e-4, 4e-4),
+        smoothing=uniform(-0.6, 0.9).clamp_min(0.0),
+        tone=uniform(0.0, 1.0),
+        bits=uniform(11.5, 14.5).round(),
+        quality=torch.where(uniform(0.0, 1.0) < uncompressed, torch.full_like(shot, 101.0), uniform(70.0, 98.0)),
+    )
+
+
+def darken(picture: Tensor, camera: Camera, generator: torch.Generator | None = None) -> Tensor:
+    """The dark photograph of a bright one.
+
+    Args:
+        picture: B×3×H×W, sRGB values in [0, 1].
+        camera: settings of B pictures.
+        generator: source of the noise, on the picture's device.
+
+    Returns:
+        B×3×H×W in [0, 1], multiples of 1/255 as an 8-bit file holds them.
+    """
+    camera = camera.to(picture.device)
+
+    def each(values: Tensor) -> Tensor:
+        return values.view(-1, 1, 1, 1)
+
+    gains = torch.stack([camera.red, torch.ones_like(camera.red), camera.blue], dim=1)[:, :, None, None]
+    errors = torch.stack([camera.red_error, torch.ones_like(camera.red), camera.blue_error], dim=1)[:, :, None, None]
+
+    light = to_linear(undo_tone(picture, each(camera.tone))) / gains * torch.exp2(each(camera.exposure))
+    sensor = light + _noise(light, camera, generator) + each(camera.black)
+    scale = torch.exp2(each(camera.bits)) - 1.0
+    sensor = (sensor * scale).round().clamp_min(0.0) / scale
+    developed = apply_tone(to_srgb((sensor * gains * errors).clamp(0.0, 1.0)), each(camera.tone))
+    eight_bit = (developed.clamp(0.0, 1.0) * 255.0).round() / 255.0
+    return jpeg(eight_bit, camera.quality)
+
+
+def _noise(light: Tensor, camera: Camera, generator: torch.Generator | None) -> Tensor:
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=light.device, dtype=light.dtype)
+
+    b, c, h, w = light.shape
+    variance = camera.shot.view(-1, 1, 1, 1) * light + camera.read.view(-1, 1, 1, 1) ** 2
+    noise = normal(b, c, h, w) * variance.sqrt()
+    smoothed = F.avg_pool2d(F.pad(noise, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    noise = torch.lerp(noise, smoothed, camera.smoothing.view(-1, 1, 1, 1))
+    return noise + normal(b, 1, h, 1) * camera.row.view(-1, 1, 1, 1)
+
+
+def to_linear(srgb: Tensor) -> Tensor:
+    """sRGB values in [0, 1] → linear light in [0, 1] (IEC 61966-2-1)."""
+    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4)
+
+
+def to_srgb(linear: Tensor) -> Tensor:
+    """Linear light in [0, 1] → sRGB values in [0, 1] (IEC 61966-2-1)."""
+    curved = 1.055 * linear.clamp_min(0.0031308) ** (1.0 / 2.4) - 0.055
+    return torch.where(linear <= 0.0031308, linear * 12.92, curved)
+
+
+def apply_tone(values: Tensor, strength: Tensor | float) -> Tensor:
+    """Blend of the identity and the smoothstep 3x² - 2x³ (Brooks et al., section 3.2); x in [0, 1]."""
+    return torch.lerp(values, values * values * (3.0 - 2.0 * values), torch.as_tensor(strength).to(values))
+
+
+def undo_tone(values: Tensor, strength: Tensor | float) -> Tensor:
+    """Inverse of `apply_tone`, by Newton's method from the closed inverse of the pure smoothstep."""
+    strength = torch.as_tensor(strength).to(values)
+    x = torch.lerp(values, 0.5 - torch.sin(torch.asin((1.0 - 2.0 * values).clamp(-1.0, 1.0)) / 3.0), strength)
+    for _ in range(4):
+        slope = (1.0 - strength) + strength * 6.0 * x * (1.0 - x)
+        x = (x - (apply_tone(x, strength) - values) / slope.clamp_min(0.05)).clamp(0.0, 1.0)
+    return x

@@ -1,0 +1,1 @@
+"""Noise schedules, one sampling loop, reproducible noise. Imports torch only."""

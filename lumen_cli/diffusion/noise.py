@@ -1,0 +1,26 @@
+"""Noise that belongs to a picture: the same for every batch, order, worker and device."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor
+
+
+def picture_noise(seed: int, digest: bytes, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise for one whole picture, float32, on the CPU.
+
+    Args:
+        seed: the run's seed, any integer.
+        digest: hash of the picture's decoded content.
+        shape: C×H×W of the network's noise for the picture at its full size.
+
+    The same three arguments give the same numbers on every machine.
+    """
+    key = hashlib.blake2b(digest, key=str(seed).encode()[:64], digest_size=8).digest()
+    generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(key, "little") >> 1)
+    # torch fills 16 and more values with another algorithm than fewer: draw a fixed minimum.
+    count = max(math.prod(shape), 16)
+    return torch.randn(count, generator=generator, dtype=torch.float32)[: math.prod(shape)].view(shape)

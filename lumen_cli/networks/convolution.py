@@ -1,0 +1,46 @@
+"""Exact rearrangements of convolutions that cost less than the layers they stand for."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def compose(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
+    """second(first(x)) for two odd, zero-padded convolutions with nothing between them, as one convolution.
+
+    Two linear layers in a row are one: a 5×5 from 3 to c channels and a 5×5 from c to c become a 9×9 from
+    3 to c, with about a seventh of the multiplications at c = 64. Only along the border the two differ, for
+    the second layer pads the first one's output with zeros; that ring is computed with the layers as they stand.
+
+    Differentiable in `x` and in both layers' parameters.
+    """
+    reach = first.padding[0] + second.padding[0]
+    ring = second.padding[0]
+    strip = ring + reach
+    if min(x.shape[-2:]) < 2 * strip:
+        return second(first(x))
+    weight, bias = _composed(first, second)
+    whole = F.conv2d(x, weight, bias, padding=reach)
+
+    def exact(part: Tensor) -> Tensor:
+        return second(first(part))
+
+    top = exact(x[..., :strip, :])[..., :ring, :]
+    bottom = exact(x[..., -strip:, :])[..., -ring:, :]
+    left = exact(x[..., :strip])[..., ring:-ring, :ring]
+    right = exact(x[..., -strip:])[..., ring:-ring, -ring:]
+    inner = torch.cat([left, whole[..., ring:-ring, ring:-ring], right], dim=-1)
+    return torch.cat([top, inner, bottom], dim=-2)
+
+
+def _composed(first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Kernel K = Σ_m W2[:, m] ∗ W1[m, :] (full convolution of the kernels) and its bias, in float32."""
+    with torch.autocast(first.weight.device.type, enabled=False):
+        one, two = first.weight.float(), second.weight.float()
+        kernel = F.conv2d(one.transpose(0, 1), two.flip(2, 3), padding=two.shape[-1] - 1).transpose(0, 1)
+        if first.bias is None or second.bias is None:
+            raise ValueError("both layers need a bias")
+        bias = second.bias.float() + two.sum(dim=(2, 3)) @ first.bias.float()
+    return kernel.to(first.weight.dtype), bias.to(first.weight.dtype)

@@ -1,0 +1,201 @@
+"""The conditional noise estimator shared by LightenDiffusion and DiffLL: a U-Net in the manner of DDPM.
+
+Ho et al., "Denoising Diffusion Probabilistic Models", appendix B. Names of parameters follow the
+official checkpoints of both models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GROUPS = 32
+MAX_PERIOD = 10000.0
+
+
+def timestep_embedding(timesteps: Tensor, dimension: int) -> Tensor:
+    """Sinusoidal embedding: all sines, then all cosines. `timesteps` [B] → [B, dimension], float32.
+
+    The frequencies are exp(-i ln(10000) / (dimension/2 - 1)), i = 0 … dimension/2 - 1.
+    """
+    half = dimension // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) * -(math.log(MAX_PERIOD) / (half - 1))
+    angles = timesteps.float()[:, None] * exponents.exp()[None, :]
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(GROUPS, channels, eps=1e-6)
+
+
+class ResBlock(nn.Module):
+    """norm, swish, 3×3 convolution, twice, with the time embedding added in between and a shortcut around."""
+
+    def __init__(self, in_channels: int, out_channels: int, embedding: int) -> None:
+        super().__init__()
+        self.norm1 = _norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.temb_proj = nn.Linear(embedding, out_channels)
+        self.norm2 = _norm(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        if in_channels != out_channels:
+            self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, activated_embedding: Tensor) -> Tensor:
+        """B×C×H×W and swish(time embedding) B×E → B×C'×H×W."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h + self.temb_proj(activated_embedding)[:, :, None, None]
+        h = self.conv2(F.silu(self.norm2(h)))
+        return (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x) + h
+
+
+class AttentionBlock(nn.Module):
+    """Single-head attention over all positions, around it a residual."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = _norm(channels)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B×C×H×W → the same shape."""
+        n = self.norm(x)
+        q, k, v = (projection(n).flatten(2).transpose(1, 2) for projection in (self.q, self.k, self.v))
+        attended = F.scaled_dot_product_attention(q, k, v)
+        return x + self.proj_out(attended.transpose(1, 2).reshape(x.shape))
+
+
+class Downsample(nn.Module):
+    """Halve both sides; one column on the right and one row at the bottom are padded, none elsewhere."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B×C×H×W → B×C×H/2×W/2."""
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Double both sides by repetition, then a 3×3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B×C×H×W → B×C×2H×2W."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class _Level(nn.Module):
+    """Bookkeeping for one resolution; the U-Net below walks its parts itself."""
+
+    block: nn.ModuleList
+    attn: nn.ModuleList
+
+    def __init__(self, widths: Sequence[tuple[int, int]], attention: bool, embedding: int) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(ResBlock(a, b, embedding) for a, b in widths)
+        self.attn = nn.ModuleList(AttentionBlock(b) for _, b in widths) if attention else nn.ModuleList()
+
+    def step(self, index: int, x: Tensor, activated_embedding: Tensor) -> Tensor:
+        x = self.block[index](x, activated_embedding)
+        return self.attn[index](x) if len(self.attn) else x
+
+
+class DiffusionUNet(nn.Module):
+    """Noise estimator: [condition, noisy sample] and timestep → estimate of the picture's shape.
+
+    Args:
+        channels: base width `ch`, a multiple of 32 (all norms use 32 groups).
+        multipliers: width of each level in units of `channels`.
+        blocks: residual blocks per level going down; one more going up.
+        attention_levels: indices of the levels with attention after each block.
+        in_channels, out_channels: of the concatenated input and of the estimate.
+
+    Height and width of the input must be multiples of 2^(levels - 1), 8 for the published model.
+    """
+
+    def __init__(
+        self,
+        channels: int = 64,
+        multipliers: Sequence[int] = (1, 2, 3, 4),
+        blocks: int = 2,
+        attention_levels: Sequence[int] = (2,),
+        in_channels: int = 6,
+        out_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        if channels % GROUPS:
+            raise ValueError(f"the U-Net's channels must be a multiple of {GROUPS}, not {channels}")
+        self.channels, self.blocks = channels, blocks
+        widths = [channels * multiplier for multiplier in multipliers]
+        levels, embedding = len(widths), 4 * channels
+
+        self.temb = nn.Module()
+        self.temb.dense = nn.ModuleList([nn.Linear(channels, embedding), nn.Linear(embedding, embedding)])
+        self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
+
+        skips = [channels]
+        width = channels
+        self.down = nn.ModuleList()
+        for i, out in enumerate(widths):
+            level = _Level([(width, out)] + [(out, out)] * (blocks - 1), i in attention_levels, embedding)
+            skips += [out] * blocks
+            if i < levels - 1:
+                level.downsample = Downsample(out)
+                skips.append(out)
+            self.down.append(level)
+            width = out
+
+        self.mid = nn.Module()
+        self.mid.block_1 = ResBlock(width, width, embedding)
+        self.mid.attn_1 = AttentionBlock(width)
+        self.mid.block_2 = ResBlock(width, width, embedding)
+
+        built: list[_Level] = []
+        for i in reversed(range(levels)):
+            out = widths[i]
+            pairs = []
+            for _ in range(blocks + 1):
+                pairs.append((width + skips.pop(), out))
+                width = out
+            level = _Level(pairs, i in attention_levels, embedding)
+            if i > 0:
+                level.upsample = Upsample(out)
+            built.insert(0, level)
+        self.up = nn.ModuleList(built)
+        self.norm_out = _norm(width)
+        self.conv_out = nn.Conv2d(width, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        """`x` B×(condition + sample)×H×W, `timesteps` [B] in 0 … T-1 → B×out_channels×H×W. No activation at the end."""
+        first, second = self.temb.dense
+        embedding = second(F.silu(first(timestep_embedding(timesteps, self.channels).to(first.weight.dtype))))
+        activated = F.silu(embedding)
+
+        h = self.conv_in(x)
+        skips = [h]
+        for level in self.down:
+            for i in range(self.blocks):
+                h = level.step(i, h, activated)
+                skips.append(h)
+            if hasattr(level, "downsample"):
+                h = level.downsample(h)
+                skips.append(h)
+        h = self.mid.block_2(self.mid.attn_1(self.mid.block_1(h, activated)), activated)
+        for level in reversed(self.up):
+            for i in range(self.blocks + 1):
+                h = level.step(i, torch.cat([h, skips.pop()], dim=1), activated)
+            if hasattr(level, "upsample"):
+                h = level.upsample(h)
+        return self.conv_out(F.silu(self.norm_out(h)))

@@ -1,0 +1,1 @@
+"""Training: a recipe per architecture, one loop."""

@@ -1,0 +1,56 @@
+"""From a trained network to a model folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lumen_cli.networks.base import LowLightModel
+from lumen_cli.training.recipe import Recipe
+from lumen_cli.weights import save_weights
+
+WEIGHTS = "model.safetensors"
+
+
+def export_model(
+    model: LowLightModel, recipe: Recipe, data: Sequence[str], folder: Path, name: str | None = None
+) -> Path:
+    """Write config.json, README.md and float16 weights; returns the folder.
+
+    Licence and description are left to whoever trained it: the card says so in plain words.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    network = recipe.network_config()
+    name = name or recipe.architecture
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    config = {
+        "name": name,
+        "architecture": recipe.architecture,
+        "summary": f"{recipe.architecture} trained with lumen train",
+        "network": network,
+        "defaults": {"steps": network.get("steps"), "precision": "auto"},
+        "steps_range": [1, 1000],
+        "size_multiple": model.size_multiple,
+        "precisions": ["fp32", "bf16"],
+        "tiling": False,
+        "abilities": ["enhance"],
+        "weights": {
+            "file": WEIGHTS,
+            "sha256": save_weights(model.state_dict(), folder / WEIGHTS, torch.float16),
+            "parameters": parameters,
+        },
+        "trained_on": [Path(entry).name for entry in data],
+        "licence": "not stated",
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    readme = folder / "README.md"
+    if not readme.exists():
+        readme.write_text(
+            f"# {name}\n\n{parameters:,} parameters, trained with `lumen train {recipe.architecture}` on "
+            f"{', '.join(config['trained_on'])}.\n\nLicence and known failures: not stated yet.\n",  # type: ignore[arg-type]
+            encoding="utf-8",
+        )
+    return folder

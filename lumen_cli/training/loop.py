@@ -1,0 +1,177 @@
+"""The training loop: batches, autocast, clipping, averaging, checkpoints, validation. One for all recipes."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lumen_cli.datasets.pairs import Pair
+from lumen_cli.errors import LumenError
+from lumen_cli.networks.base import LowLightModel
+from lumen_cli.training import checkpoint
+from lumen_cli.training.checkpoint import Average, Progress
+from lumen_cli.training.data import Batches
+from lumen_cli.training.recipe import Recipe, Stage
+from lumen_cli.training.validate import validate
+
+WARMUP = 0.02
+FINAL_RATE = 0.02
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long and how a stage is trained.
+
+    Attributes:
+        steps, minutes: length of a stage; `minutes`, where given, wins over `steps`.
+        save_every, validate_every: minutes between checkpoints and between validations.
+        clip: bound on the gradient's norm.
+        decay: of the moving average of the parameters.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    steps: int | None = None
+    minutes: float | None = None
+    clip: float = 1.0
+    decay: float = 0.999
+    save_every: float = 3.0
+    validate_every: float = 6.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the loop tells whoever watches it: means since the last report."""
+
+    stage: str
+    step: int
+    fraction: float
+    seconds: float
+    pictures_per_second: float
+    losses: dict[str, float]
+    validation: dict[str, float] | None = None
+
+
+def run_stage(
+    recipe: Recipe,
+    model: LowLightModel,
+    stage: Stage,
+    batches: Batches,
+    out: Path,
+    options: Options,
+    validation: Sequence[Pair] = (),
+    watch: Callable[[Report], None] = lambda report: None,
+    report_every: int = 20,
+) -> None:
+    """Train one stage, from its checkpoint in `out` where there is one; `model` ends with the averaged parameters."""
+    parameters = _freeze_all_but(model, list(recipe.trainable(model, stage)))
+    optimizer = torch.optim.AdamW(parameters, lr=stage.rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    average, progress = Average(model, options.decay), Progress(stage.name)
+    path = out / f"{stage.name}.pt"
+    if path.is_file():
+        state = checkpoint.load(path, options.device)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average.values = state["average"]
+        progress = Progress(**state["progress"])
+        if progress.done and _fraction(progress, stage, options) >= 1.0:
+            model.load_state_dict(average.values)
+            return
+
+    model.train()
+    started, spent = time.monotonic(), progress.seconds
+    saved = validated = reported = started
+    sums: dict[str, float] = {}
+    counted = 0
+    while (fraction := _fraction(progress, stage, options)) < 1.0:
+        rate = stage.rate * learning_rate(fraction)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        generator = batches.generator(stage.name, progress.step)
+        batch = batches.draw(generator, stage.batch, stage.crop)
+        with torch.autocast(options.device.type, dtype=options.dtype, enabled=options.dtype != torch.float32):
+            terms = recipe.losses(model, stage, batch, progress.step, generator)
+            total = torch.stack([term.float() for term in terms.values()]).sum()
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(parameters, options.clip)
+        if not bool(torch.isfinite(norm)):
+            raise LumenError(f"stage {stage.name}, step {progress.step}: the loss is not finite; try --precision fp32")
+        optimizer.step()
+        progress.step += 1
+        average.update(model, progress.step)
+        for name, term in terms.items():
+            sums.setdefault(name, 0.0)
+            sums[name] += float(term.detach())
+        counted += 1
+
+        now = time.monotonic()
+        progress.seconds = spent + now - started
+        if counted == report_every:
+            losses = {name: value / counted for name, value in sums.items()}
+            speed = counted * stage.batch / (now - reported)
+            watch(Report(stage.name, progress.step, fraction, progress.seconds, speed, losses))
+            progress.history.append({"step": float(progress.step), **losses})
+            sums, counted, reported = {}, 0, now
+        if now - saved > 60.0 * options.save_every:
+            checkpoint.save(path, model, average, optimizer, progress)
+            saved = time.monotonic()
+        if validation and now - validated > 60.0 * options.validate_every:
+            scores = _validate_average(model, average, validation, options, out, progress)
+            watch(Report(stage.name, progress.step, fraction, progress.seconds, 0.0, {}, scores))
+            validated = reported = time.monotonic()
+            sums, counted = {}, 0
+
+    progress.done = True
+    checkpoint.save(path, model, average, optimizer, progress)
+    if validation:
+        scores = _validate_average(model, average, validation, options, out, progress)
+        watch(Report(stage.name, progress.step, 1.0, progress.seconds, 0.0, {}, scores))
+    model.load_state_dict(average.values)
+    (out / f"{stage.name}.json").write_text(json.dumps(progress.history))
+
+
+def learning_rate(fraction: float) -> float:
+    """Factor on the peak rate at a fraction in [0, 1] of the stage: a short rise, then half a cosine."""
+    if fraction < WARMUP:
+        return max(fraction, 1e-3) / WARMUP
+    return FINAL_RATE + (1.0 - FINAL_RATE) * 0.5 * (1.0 + math.cos(math.pi * (fraction - WARMUP) / (1.0 - WARMUP)))
+
+
+def _fraction(progress: Progress, stage: Stage, options: Options) -> float:
+    if options.minutes is not None:
+        return progress.seconds / (60.0 * options.minutes)
+    return progress.step / (options.steps or stage.steps)
+
+
+def _freeze_all_but(model: nn.Module, chosen: list[nn.Parameter]) -> list[nn.Parameter]:
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for parameter in chosen:
+        parameter.requires_grad_(True)
+    return chosen
+
+
+def _validate_average(
+    model: LowLightModel,
+    average: Average,
+    pairs: Sequence[Pair],
+    options: Options,
+    out: Path,
+    progress: Progress,
+) -> dict[str, float]:
+    current = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(average.values)
+    sheet = out / "samples" / f"{progress.stage}-{progress.step:06d}.png"
+    sheet.parent.mkdir(parents=True, exist_ok=True)
+    scores = validate(model, pairs, options.device, options.dtype, sheet)
+    model.load_state_dict(current)
+    progress.history.append({"step": float(progress.step), **{f"validation_{k}": v for k, v in scores.items()}})
+    return scores

@@ -1,0 +1,39 @@
+"""Losses that recipes share. Pictures are B×3×H×W in [0, 1] (targets) or unbounded (outputs)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def structure(output: Tensor, target: Tensor, window: int = 7) -> Tensor:
+    """1 - SSIM with a uniform window (Wang et al., 2004, with C1 = 0.01², C2 = 0.03²); a scalar in [0, 2]."""
+
+    def mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, window, stride=2)
+
+    mx, my = mean(output), mean(target)
+    vx = mean(output * output) - mx * mx
+    vy = mean(target * target) - my * my
+    covariance = mean(output * target) - mx * my
+    similarity = (2 * mx * my + 1e-4) * (2 * covariance + 9e-4)
+    return 1.0 - (similarity / ((mx * mx + my * my + 1e-4) * (vx + vy + 9e-4))).mean()
+
+
+def fidelity(output: Tensor, target: Tensor, structure_weight: float = 0.2) -> Tensor:
+    """L1 plus weighted structural dissimilarity, a scalar."""
+    output = output.float()
+    return F.l1_loss(output, target) + structure_weight * structure(output, target)
+
+
+def smoothness(illumination: Tensor, guide: Tensor, sharpness: float = 10.0) -> Tensor:
+    """Σ |∇L| · exp(-k |∇guide|): the illumination may change only where the guide does (Wei et al., 2018, eq. 5).
+
+    `illumination` B×1×h×w, `guide` B×C×h×w of the same size; a scalar.
+    """
+    guide = guide.mean(dim=1, keepdim=True)
+    loss = illumination.new_zeros(())
+    for axis in (-1, -2):
+        change, edge = illumination.diff(dim=axis).abs(), guide.diff(dim=axis).abs()
+        loss = loss + (change * (-sharpness * edge).exp()).mean()
+    return loss

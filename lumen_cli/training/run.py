@@ -1,0 +1,104 @@
+"""A whole training: stage after stage, what is needed to repeat it, and the model folder at its end."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lumen_cli import __version__
+from lumen_cli.datasets.pairs import Pair, TrainingFiles
+from lumen_cli.errors import UsageError
+from lumen_cli.training.data import Batches, Mix
+from lumen_cli.training.export import export_model
+from lumen_cli.training.loop import Options, Report, run_stage
+from lumen_cli.training.recipe import Recipe
+
+RECORD = "train.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is trained on what.
+
+    Attributes:
+        recipe: stages, losses and widths of the architecture.
+        data: the folders, as the user named them.
+        files: what was found in them.
+        validation: held-out pairs, possibly none.
+        mix, seed: how batches are drawn.
+        options: device, precision, lengths; `minutes` and `steps` are those of the whole training here.
+    """
+
+    recipe: Recipe
+    data: tuple[str, ...]
+    files: TrainingFiles
+    validation: Sequence[Pair]
+    mix: Mix
+    seed: int
+    options: Options
+
+
+def train(run: Run, out: Path, stages: Sequence[str], watch: Callable[[Report], None]) -> Path:
+    """Train the named stages, in the recipe's order, and write the model folder `out/model`.
+
+    Goes on where a training in `out` was ended; UsageError where that one had other settings.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    _record(run, out)
+    torch.manual_seed(run.seed)
+    model = run.recipe.build().to(run.options.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batches = Batches(run.files, run.options.device, run.mix, run.seed)
+    lengths = _lengths(run.recipe, run.options)
+    for stage in run.recipe.stages:
+        path = out / f"{stage.name}.pt"
+        if stage.name in stages:
+            run_stage(run.recipe, model, stage, batches, out, lengths[stage.name], run.validation, watch)
+        elif path.is_file():
+            model.load_state_dict(torch.load(path, map_location=run.options.device, weights_only=True)["average"])
+    return export_model(model, run.recipe, run.data, out / "model")
+
+
+def _lengths(recipe: Recipe, options: Options) -> dict[str, Options]:
+    """The options of each stage: the whole length is shared out by the stages' own lengths."""
+    total = sum(stage.steps for stage in recipe.stages)
+    lengths = {}
+    for stage in recipe.stages:
+        share = stage.steps / total
+        lengths[stage.name] = replace(
+            options,
+            minutes=None if options.minutes is None else options.minutes * share,
+            steps=None if options.steps is None else max(1, round(options.steps * share)),
+        )
+    return lengths
+
+
+def _record(run: Run, out: Path) -> None:
+    """Write train.json, or check it against the one that is there."""
+    settings: dict[str, Any] = {
+        "recipe": json.loads(json.dumps(asdict(run.recipe))),  # type: ignore[call-overload]
+        "data": list(run.data),
+        "pairs": len(run.files.pairs),
+        "bright": len(run.files.bright),
+        "mix": asdict(run.mix),
+        "seed": run.seed,
+        "precision": str(run.options.dtype).removeprefix("torch."),
+    }
+    path = out / RECORD
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        changed = [name for name, value in settings.items() if before.get(name) != value]
+        if changed:
+            raise UsageError(
+                f"{out} holds a training with other settings ({', '.join(changed)} differ; see {path}); "
+                "name another --out, or repeat it with its own settings"
+            )
+        return
+    versions = {"lumen": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    record = {"settings": settings, "versions": versions, "device": str(run.options.device)}
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,183 @@
+"""Training on a handful of made-up pictures: it learns, repeats, resumes and ends in a usable model folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lumen_cli.datasets.pairs import find_pairs, find_training_files
+from lumen_cli.errors import LumenError, UsageError
+from lumen_cli.networks.lightendiffusion import LightenDiffusion
+from lumen_cli.registry import load, read_card
+from lumen_cli.training.data import Batches, Mix
+from lumen_cli.training.lightendiffusion import LightenDiffusionRecipe, Network
+from lumen_cli.training.loop import Options, learning_rate, run_stage
+from lumen_cli.training.recipe import Stage
+from lumen_cli.training.run import Run, train
+
+CPU = torch.device("cpu")
+TINY = LightenDiffusionRecipe(
+    network=Network(unet_multipliers=(1, 1), ctdn_channels=8, steps=2),
+    stages=(
+        Stage("decomposition", steps=4, batch=2, crop=32, rate=2e-3),
+        Stage("diffusion", steps=3, batch=2, crop=32, rate=1e-3),
+        Stage("joint", steps=3, batch=2, crop=32, rate=1e-3),
+    ),
+)
+OPTIONS = Options(CPU, torch.float32, save_every=0.0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(0)
+    for folder in ("pairs/low", "pairs/high", "bright"):
+        (root / folder).mkdir(parents=True)
+    for i in range(4):
+        coarse = generator.integers(40, 250, (5, 6, 3), dtype=np.uint8)
+        bright = Image.fromarray(coarse).resize((48, 40), Image.Resampling.BICUBIC)
+        bright.save(root / f"pairs/high/{i}.png")
+        Image.fromarray((np.asarray(bright) // 8)).save(root / f"pairs/low/{i}.png")
+        bright.save(root / f"bright/b{i}.png")
+    return root
+
+
+@pytest.fixture
+def batches(data: Path) -> Batches:
+    return Batches(find_training_files([data / "pairs", data / "bright"]), CPU, Mix(), seed=0)
+
+
+def test_folders_are_told_apart(data):
+    files = find_training_files([data / "pairs", data / "bright"])
+    assert (len(files.pairs), len(files.bright)) == (4, 4)
+    assert all(pair.low.stem == pair.high.stem for pair in files.pairs)
+
+
+def test_a_picture_without_partner_is_named(data, tmp_path):
+    for side in ("low", "high"):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "1.png").write_bytes((data / "bright/b0.png").read_bytes())
+    (tmp_path / "low/lonely.png").write_bytes((data / "bright/b0.png").read_bytes())
+    with pytest.raises(UsageError, match="lonely"):
+        find_pairs(tmp_path)
+
+
+def test_a_batch_belongs_to_its_step(batches):
+    def draw(stage: str, step: int) -> torch.Tensor:
+        return batches.draw(batches.generator(stage, step), 4, 32)["low"]
+
+    assert torch.equal(draw("a", 1), draw("a", 1))
+    assert not torch.equal(draw("a", 1), draw("a", 2))
+    assert not torch.equal(draw("a", 1), draw("b", 1))
+
+
+def test_a_batch_holds_what_the_mix_says(batches):
+    batches.mix = Mix(pairs=0.5, exposed=0.0, relit_low=0.0, tinted=0.0)
+    batch = batches.draw(batches.generator("a", 0), 8, 32)
+    assert batch["paired"].tolist() == [True] * 4 + [False] * 4
+    assert batch["low"].shape == batch["high"].shape == (8, 3, 32, 32)
+    real = batch["high"][:4] * 255 // 8 / 255
+    torch.testing.assert_close(batch["low"][:4], real, rtol=0, atol=1.01 / 255)
+    assert torch.all(batch["low"].mean((1, 2, 3)) < batch["high"].mean((1, 2, 3)))
+    batches.mix = replace(batches.mix, pairs=0.0, exposed=1.0)
+    batch = batches.draw(batches.generator("a", 0), 4, 64)
+    assert torch.equal(batch["low"], batch["high"]), "well-exposed crops must be their own target"
+
+
+def test_the_first_stage_learns(data, tmp_path, batches):
+    recipe = replace(TINY, relit=0.0)
+    torch.manual_seed(0)
+    stage = replace(TINY.stages[0], steps=60)
+    losses: list[float] = []
+    run_stage(
+        recipe,
+        recipe.build(),
+        stage,
+        batches,
+        tmp_path,
+        replace(OPTIONS, save_every=9.0),
+        watch=lambda report: losses.append(report.losses["transfer"]) if report.losses else None,
+        report_every=10,
+    )
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_each_stage_changes_its_own_part(batches, tmp_path):
+    model = TINY.build()
+    changed = {}
+    for stage in TINY.stages:
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        run_stage(TINY, model, stage, batches, tmp_path, OPTIONS)
+        changed[stage.name] = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
+    assert all(name.startswith("decom.") for name in changed["decomposition"])
+    assert all(name.startswith("Unet.") for name in changed["diffusion"])
+    assert any(name.startswith("decom.ReconNet.block_up") for name in changed["joint"])
+    assert not any("pyramid" in name or "retinex" in name for name in changed["joint"])
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_an_interrupted_stage_goes_on_as_if_nothing_had_happened(data, tmp_path, index):
+    stage = replace(TINY.stages[index], steps=6)
+
+    def run(folder: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:
+        folder.mkdir(exist_ok=True)
+        torch.manual_seed(0)
+        model = TINY.build()
+        files = find_training_files([data / "pairs", data / "bright"])
+
+        def watch(report) -> None:
+            if report.step == stop_at:
+                raise KeyboardInterrupt
+
+        run_stage(TINY, model, stage, Batches(files, CPU, Mix(), 0), folder, OPTIONS, watch=watch, report_every=1)
+        return model.state_dict()
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", stop_at=4)
+    resumed = run(tmp_path / "broken")
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_training_ends_in_a_model_folder_that_enhances(data, tmp_path):
+    files = find_training_files([data / "pairs", data / "bright"])
+    run = Run(TINY, ("pairs", "bright"), files, find_pairs(data / "pairs"), Mix(), 0, replace(OPTIONS, steps=6))
+    reports = []
+    folder = train(run, tmp_path / "out", [stage.name for stage in TINY.stages], reports.append)
+    assert [r.stage for r in reports if r.validation] == ["decomposition", "diffusion", "joint"]
+    assert list((tmp_path / "out/samples").glob("joint-*.png"))
+    model = load(read_card(folder))
+    assert isinstance(model, LightenDiffusion)
+    with torch.inference_mode():
+        low = torch.rand(1, 3, 40, 48)
+        noise = torch.randn(1, *model.noise_shape(40, 48))
+        assert model.enhance(low, noise=noise).shape == low.shape
+
+    record = json.loads((tmp_path / "out/train.json").read_text())
+    assert record["settings"]["recipe"]["network"]["ctdn_channels"] == 8
+    with pytest.raises(UsageError, match="seed"):
+        train(replace(run, seed=1), tmp_path / "out", ["joint"], reports.append)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_with_a_reason(batches, tmp_path):
+    model = TINY.build()
+    with torch.no_grad():
+        model.decom.ReconNet.conv3.bias.fill_(float("nan"))
+    with pytest.raises(LumenError, match="not finite"):
+        run_stage(TINY, model, TINY.stages[0], batches, tmp_path, OPTIONS)
+
+
+def test_the_learning_rate_rises_and_falls():
+    rates = [learning_rate(i / 200) for i in range(201)]
+    peak = rates.index(max(rates))
+    assert 1 <= peak <= 10
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[-1] < 0.03
