@@ -98,16 +98,19 @@ def draw_camera(
     )
 
 
-def darken(picture: Tensor, camera: Camera, generator: torch.Generator | None = None) -> Tensor:
+def darken(
+    picture: Tensor, camera: Camera, generator: torch.Generator | None = None, *, levels: int = 255
+) -> Tensor:
     """The dark photograph of a bright one.
 
     Args:
         picture: B×3×H×W, sRGB values in [0, 1].
         camera: settings of B pictures.
         generator: source of the noise, on the picture's device.
+        levels: steps of the file the picture ends in, 255 for 8 bits, 65535 for 16.
 
     Returns:
-        B×3×H×W in [0, 1], multiples of 1/255 as an 8-bit file holds them.
+        B×3×H×W in [0, 1], multiples of 1/levels.
     """
     camera = camera.to(picture.device)
 
@@ -122,8 +125,7 @@ def darken(picture: Tensor, camera: Camera, generator: torch.Generator | None = 
     scale = torch.exp2(each(camera.bits)) - 1.0
     sensor = (sensor * scale).round().clamp_min(0.0) / scale
     developed = apply_tone(to_srgb((sensor * gains * errors).clamp(0.0, 1.0)), each(camera.tone))
-    eight_bit = (developed.clamp(0.0, 1.0) * 255.0).round() / 255.0
-    return jpeg(eight_bit, camera.quality)
+    return jpeg((developed.clamp(0.0, 1.0) * levels).round() / levels, camera.quality)
 
 
 def _noise(light: Tensor, camera: Camera, generator: torch.Generator | None) -> Tensor:
@@ -139,7 +141,7 @@ def _noise(light: Tensor, camera: Camera, generator: torch.Generator | None) -> 
 
 
 def to_linear(srgb: Tensor) -> Tensor:
-    """sRGB values in [0, 1] → linear light in [0, 1] (IEC 61966-2-1)."""
+    """SRGB values in [0, 1] → linear light in [0, 1] (IEC 61966-2-1)."""
     return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4)
 
 

@@ -53,7 +53,7 @@ def jpeg(picture: Tensor, quality: Tensor) -> Tensor:
 
 
 def _table_scale(quality: Tensor) -> Tensor:
-    """libjpeg's percentage for a quality, as a factor, [B]."""
+    """Libjpeg's percentage for a quality, as a factor, [B]."""
     quality = quality.clamp(1.0, 100.0)
     return torch.where(quality < 50.0, 50.0 / quality, 2.0 - quality / 50.0)
 

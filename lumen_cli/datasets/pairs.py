@@ -1,4 +1,4 @@
-"""Training data as it lies on disk: folders of dark and bright pictures of the same scenes, and folders of bright ones."""
+"""Training data on disk: folders of dark and bright pictures of the same scenes, and folders of bright ones."""
 
 from __future__ import annotations
 

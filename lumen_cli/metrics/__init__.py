@@ -16,4 +16,6 @@ def ssim(enhanced: Tensor, reference: Tensor) -> float:
     """Structural similarity (Wang et al., 2004): Gaussian window 11, σ 1.5, RGB, peak 1."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    return float(structural_similarity_index_measure(enhanced, reference, data_range=1.0))
+    value = structural_similarity_index_measure(enhanced, reference, data_range=1.0)
+    assert isinstance(value, Tensor)
+    return float(value)

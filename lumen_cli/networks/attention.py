@@ -36,11 +36,11 @@ class CrossAttention(nn.Module):
 
     def forward(self, query_source: Tensor, context: Tensor) -> Tensor:
         """Query from the first map, keys and values from the second; both B×C×H×W → B×C×H×W."""
-        rows = (
-            projection.permute(0, 2, 1, 3)
-            for projection in (self.query(query_source), self.key(context), self.value(context))
+        q, k, v = (
+            projected.permute(0, 2, 1, 3)
+            for projected in (self.query(query_source), self.key(context), self.value(context))
         )
-        attended = F.scaled_dot_product_attention(*rows, scale=self.scale)
+        attended = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
         return attended.permute(0, 2, 1, 3)
 
 
@@ -61,8 +61,7 @@ class ChannelSelfAttention(nn.Module):
         """B×C×H×W → the same shape."""
         b, c, h, w = x.shape
         q, k, v = (
-            part.reshape(b, self.heads, c // self.heads, h * w)
-            for part in self.qkv_dwconv(self.qkv(x)).chunk(3, dim=1)
+            part.reshape(b, self.heads, c // self.heads, h * w) for part in self.qkv_dwconv(self.qkv(x)).chunk(3, dim=1)
         )
         scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
         return self.project_out((torch.softmax(scores, dim=-1) @ v).reshape(b, c, h, w))

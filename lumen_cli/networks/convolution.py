@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def compose(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
+def compose(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
     """second(first(x)) for two odd, zero-padded convolutions with nothing between them, as one convolution.
 
     Two linear layers in a row are one: a 5×5 from 3 to c channels and a 5×5 from c to c become a 9×9 from
@@ -16,8 +16,10 @@ def compose(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
 
     Differentiable in `x` and in both layers' parameters.
     """
-    reach = first.padding[0] + second.padding[0]
-    ring = second.padding[0]
+    if not (isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d)):
+        raise TypeError("only plain convolutions can be composed")
+    ring = int(second.padding[0])
+    reach = int(first.padding[0]) + ring
     strip = ring + reach
     if min(x.shape[-2:]) < 2 * strip:
         return second(first(x))

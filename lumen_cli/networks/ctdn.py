@@ -52,14 +52,14 @@ class Pyramid(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         c = channels
-        self.convs = nn.Sequential(nn.Conv2d(3, c, 5, padding=2), nn.Conv2d(c, c, 5, padding=2))
+        self.convs = nn.ModuleList([nn.Conv2d(3, c, 5, padding=2), nn.Conv2d(c, c, 5, padding=2)])
         self.block0, self.down0 = ResidualBlock(c, c), nn.Conv2d(c, c, 3, stride=2, padding=1)
         self.block1, self.down1 = ResidualBlock(c, 2 * c), nn.Conv2d(2 * c, 2 * c, 3, stride=2, padding=1)
         self.block2, self.down2 = ResidualBlock(2 * c, 4 * c), nn.Conv2d(4 * c, 4 * c, 3, stride=2, padding=1)
 
     def forward(self, picture: Tensor) -> Levels:
         """B×3×H×W → (B×c×H/2×W/2, B×2c×H/4×W/4, B×4c×H/8×W/8)."""
-        level0 = self.down0(self.block0(compose(picture, self.convs[0], self.convs[1])))
+        level0 = self.down0(self.block0(compose(picture, *self.convs)))
         level1 = self.down1(self.block1(level0))
         return level0, level1, self.down2(self.block2(level1))
 
@@ -67,10 +67,11 @@ class Pyramid(nn.Module):
 class _Channels(nn.Module):
     """Three 3×3 convolutions with LeakyReLU between them."""
 
-    def __init__(self, *widths: int) -> None:
+    def __init__(self, first: int, second: int, third: int, last: int) -> None:
         super().__init__()
-        for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
-            setattr(self, f"conv{i}", nn.Conv2d(a, b, 3, padding=1))
+        self.conv0 = nn.Conv2d(first, second, 3, padding=1)
+        self.conv1 = nn.Conv2d(second, third, 3, padding=1)
+        self.conv2 = nn.Conv2d(third, last, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.leaky_relu(self.conv0(x), SLOPE)
@@ -108,7 +109,10 @@ class ReconNet(nn.Module):
         u = self.up_sampling0(self.block_up1(self.block_up0(u) + level2))
         u = self.up_sampling1(self.block_up3(self.block_up2(u) + level1))
         u = self.up_sampling2(self.block_up5(self.block_up4(u) + level0))
-        return self.conv3(F.leaky_relu(self.conv2(u), SLOPE))
+        u = F.leaky_relu(self.conv2(u), SLOPE)
+        # The last layer in its own precision: bfloat16 has 256 levels between 0.5 and 1, and would show bands.
+        with torch.autocast(u.device.type, enabled=False):
+            return self.conv3(u.to(self.conv3.weight.dtype))
 
 
 class RetinexBlock(nn.Module):

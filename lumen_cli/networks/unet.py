@@ -96,20 +96,65 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
+class _TimeEmbedding(nn.Module):
+    """Sinusoids, linear, swish, linear."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.dense = nn.ModuleList([nn.Linear(channels, 4 * channels), nn.Linear(4 * channels, 4 * channels)])
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        first, second = self.dense
+        embedding: Tensor = second(F.silu(first(timestep_embedding(timesteps, self.channels))))
+        return embedding
+
+
+class _Middle(nn.Module):
+    """Block, attention, block at the coarsest level."""
+
+    def __init__(self, width: int, embedding: int) -> None:
+        super().__init__()
+        self.block_1 = ResBlock(width, width, embedding)
+        self.attn_1 = AttentionBlock(width)
+        self.block_2 = ResBlock(width, width, embedding)
+
+    def forward(self, x: Tensor, activated_embedding: Tensor) -> Tensor:
+        h = self.attn_1(self.block_1(x, activated_embedding))
+        h = self.block_2(h, activated_embedding)
+        return h
+
+
 class _Level(nn.Module):
-    """Bookkeeping for one resolution; the U-Net below walks its parts itself."""
+    """The blocks of one resolution, and how it is left: `downsample` or `upsample`, but at the ends."""
 
-    block: nn.ModuleList
-    attn: nn.ModuleList
-
-    def __init__(self, widths: Sequence[tuple[int, int]], attention: bool, embedding: int) -> None:
+    def __init__(
+        self,
+        widths: Sequence[tuple[int, int]],
+        attention: bool,
+        embedding: int,
+        downsample: int | None = None,
+        upsample: int | None = None,
+    ) -> None:
         super().__init__()
         self.block = nn.ModuleList(ResBlock(a, b, embedding) for a, b in widths)
         self.attn = nn.ModuleList(AttentionBlock(b) for _, b in widths) if attention else nn.ModuleList()
+        if downsample is not None:
+            self.downsample = Downsample(downsample)
+        if upsample is not None:
+            self.upsample = Upsample(upsample)
 
     def step(self, index: int, x: Tensor, activated_embedding: Tensor) -> Tensor:
         x = self.block[index](x, activated_embedding)
         return self.attn[index](x) if len(self.attn) else x
+
+    def leave(self, x: Tensor) -> Tensor:
+        """Go to the next resolution, if there is one."""
+        if hasattr(self, "downsample"):
+            x = self.downsample(x)
+        elif hasattr(self, "upsample"):
+            x = self.upsample(x)
+        return x
 
 
 class DiffusionUNet(nn.Module):
@@ -137,30 +182,23 @@ class DiffusionUNet(nn.Module):
         super().__init__()
         if channels % GROUPS:
             raise ValueError(f"the U-Net's channels must be a multiple of {GROUPS}, not {channels}")
-        self.channels, self.blocks = channels, blocks
+        self.blocks = blocks
         widths = [channels * multiplier for multiplier in multipliers]
         levels, embedding = len(widths), 4 * channels
 
-        self.temb = nn.Module()
-        self.temb.dense = nn.ModuleList([nn.Linear(channels, embedding), nn.Linear(embedding, embedding)])
+        self.temb = _TimeEmbedding(channels)
         self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
 
         skips = [channels]
         width = channels
         self.down = nn.ModuleList()
         for i, out in enumerate(widths):
-            level = _Level([(width, out)] + [(out, out)] * (blocks - 1), i in attention_levels, embedding)
-            skips += [out] * blocks
-            if i < levels - 1:
-                level.downsample = Downsample(out)
-                skips.append(out)
-            self.down.append(level)
+            last = i == levels - 1
+            pairs = [(width, out)] + [(out, out)] * (blocks - 1)
+            self.down.append(_Level(pairs, i in attention_levels, embedding, downsample=None if last else out))
+            skips += [out] * (blocks if last else blocks + 1)
             width = out
-
-        self.mid = nn.Module()
-        self.mid.block_1 = ResBlock(width, width, embedding)
-        self.mid.attn_1 = AttentionBlock(width)
-        self.mid.block_2 = ResBlock(width, width, embedding)
+        self.mid = _Middle(width, embedding)
 
         built: list[_Level] = []
         for i in reversed(range(levels)):
@@ -169,33 +207,31 @@ class DiffusionUNet(nn.Module):
             for _ in range(blocks + 1):
                 pairs.append((width + skips.pop(), out))
                 width = out
-            level = _Level(pairs, i in attention_levels, embedding)
-            if i > 0:
-                level.upsample = Upsample(out)
-            built.insert(0, level)
+            built.insert(0, _Level(pairs, i in attention_levels, embedding, upsample=out if i else None))
         self.up = nn.ModuleList(built)
         self.norm_out = _norm(width)
         self.conv_out = nn.Conv2d(width, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
         """`x` B×(condition + sample)×H×W, `timesteps` [B] in 0 … T-1 → B×out_channels×H×W. No activation at the end."""
-        first, second = self.temb.dense
-        embedding = second(F.silu(first(timestep_embedding(timesteps, self.channels).to(first.weight.dtype))))
-        activated = F.silu(embedding)
-
-        h = self.conv_in(x)
+        activated = F.silu(self.temb(timesteps))
+        h: Tensor = self.conv_in(x)
         skips = [h]
-        for level in self.down:
+        for number, level in enumerate(_levels(self.down), start=1):
             for i in range(self.blocks):
                 h = level.step(i, h, activated)
                 skips.append(h)
-            if hasattr(level, "downsample"):
-                h = level.downsample(h)
+            if number < len(self.down):
+                h = level.leave(h)
                 skips.append(h)
-        h = self.mid.block_2(self.mid.attn_1(self.mid.block_1(h, activated)), activated)
-        for level in reversed(self.up):
+        h = self.mid(h, activated)
+        for level in reversed(_levels(self.up)):
             for i in range(self.blocks + 1):
                 h = level.step(i, torch.cat([h, skips.pop()], dim=1), activated)
-            if hasattr(level, "upsample"):
-                h = level.upsample(h)
-        return self.conv_out(F.silu(self.norm_out(h)))
+            h = level.leave(h)
+        h = self.conv_out(F.silu(self.norm_out(h)))
+        return h
+
+
+def _levels(levels: nn.ModuleList) -> list[_Level]:
+    return [level for level in levels if isinstance(level, _Level)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def save(path: Path, model: nn.Module, average: Average, optimizer: torch.optim.
     }
     beside = path.with_suffix(".tmp")
     torch.save(state, beside)
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:

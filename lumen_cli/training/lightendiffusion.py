@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.datasets.darken import to_linear, to_srgb
+from lumen_cli.diffusion.sampler import target_of
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.lightendiffusion import LATENT_SCALE, LightenDiffusion, antithetic_timesteps, to_latent
-from lumen_cli.diffusion.sampler import target_of
+from lumen_cli.networks.unet import ResBlock
 from lumen_cli.training.losses import fidelity, smoothness
 from lumen_cli.training.recipe import Stage
 
@@ -78,8 +79,10 @@ class LightenDiffusionRecipe:
     )
 
     def build(self) -> LightenDiffusion:
-        """A fresh network of the recipe's widths."""
-        return LightenDiffusion(**self.network_config())  # type: ignore[arg-type]
+        """A fresh network of the recipe's widths, initialised for training (torch's global generator)."""
+        model = LightenDiffusion(**self.network_config())  # type: ignore[arg-type]
+        _initialise(model)
+        return model
 
     def network_config(self) -> dict[str, object]:
         """The `network` entry of config.json."""
@@ -115,7 +118,8 @@ class LightenDiffusionRecipe:
     ) -> dict[str, Tensor]:
         low, high = batch["low"], _relight(batch["high"], self.relit, generator)
         both, levels = model.encode(torch.cat([low, high]))
-        reflectance, illumination = model.retinex(both)
+        # Cut off from the encoder: else it makes the latents grey and flat, which is the easiest way to R ∘ L = F.
+        reflectance, illumination = model.retinex(both.detach())
         (f_low, f_high), (r_low, r_high), (l_low, l_high) = both.chunk(2), reflectance.chunk(2), illumination.chunk(2)
         dark_maps = tuple(level.chunk(2)[0] for level in levels)
 
@@ -127,7 +131,7 @@ class LightenDiffusionRecipe:
         )
         transferred, reconstructed = decoded.chunk(2)
         w = self.weights
-        product = F.l1_loss(r_low * l_low, f_low) + F.l1_loss(r_high * l_high, f_high)
+        product = F.l1_loss(r_low * l_low, f_low.detach()) + F.l1_loss(r_high * l_high, f_high.detach())
         return {
             "transfer": w.transfer * fidelity(transferred, high),
             "reconstruction": w.reconstruction * fidelity(reconstructed, low if step % 2 else high),
@@ -188,6 +192,30 @@ def _timesteps(count: int, model: LightenDiffusion, generator: torch.Generator, 
     return antithetic_timesteps(count, model.schedule.timesteps, torch.Generator().manual_seed(seed)).to(device)
 
 
+@torch.no_grad()
+def _initialise(model: LightenDiffusion) -> None:
+    """Keep the variance of signals through the decomposition network, which has no norms (He et al., 2015).
+
+    With torch's default every convolution loses a third of its signal's variance and the biases soon drown it.
+    """
+    for name, layer in model.decom.named_modules():
+        if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            continue
+        taps = layer.weight[0, 0].numel()
+        transposed = isinstance(layer, nn.ConvTranspose2d)
+        fan_in = layer.in_channels // layer.groups * (taps / 4 if transposed else taps)
+        # model.2 and conv are summed: half the variance each. The others that precede a LeakyReLU lose half in it.
+        activated = transposed or name.endswith(("model.0", "conv0", "conv1")) or name == "ReconNet.conv2"
+        gain = 0.5 if name.endswith(("model.2", ".conv")) and not transposed else 2.0 if activated else 1.0
+        nn.init.normal_(layer.weight, std=(gain / fan_in) ** 0.5)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    for module in model.Unet.modules():
+        if isinstance(module, ResBlock):
+            nn.init.zeros_(module.conv2.weight)
+    nn.init.zeros_(model.Unet.conv_out.weight)
+
+
 def _thumbnail(picture: Tensor) -> Tensor:
     """What a latent should look like: the picture at an eighth of its size, with the darks spread by a square root.
 
@@ -202,8 +230,13 @@ def _retinex_anchor(latent: Tensor, reflectance: Tensor, illumination: Tensor) -
 
     A weak pull away from R = 1, L = F, which explains every latent and separates nothing.
     """
-    brightest = latent.detach().amax(dim=1, keepdim=True)
-    return F.l1_loss(illumination, brightest) + F.l1_loss(reflectance, latent.detach() / brightest)
+    latent = latent.detach()
+    brightest = latent.amax(dim=1, keepdim=True)
+    estimate = (latent / brightest).clamp(0.02, 0.98)
+    # Compared before the sigmoid: after it, a reflectance that has once run into 1 gets no gradient any more.
+    return F.l1_loss(illumination, brightest) + 0.1 * F.smooth_l1_loss(
+        torch.logit(reflectance, 1e-6), torch.logit(estimate)
+    )
 
 
 def _relight(picture: Tensor, share: float, generator: torch.Generator) -> Tensor:

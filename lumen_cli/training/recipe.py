@@ -33,8 +33,13 @@ class Stage:
 class Recipe(Protocol):
     """How one architecture is trained."""
 
-    architecture: str
-    stages: tuple[Stage, ...]
+    @property
+    def architecture(self) -> str:
+        """The registry's name of the architecture."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The parts of a training, in order."""
 
     def build(self) -> LowLightModel:
         """A fresh network."""

@@ -33,7 +33,8 @@ def validate(
 ) -> dict[str, float]:
     """Plain PSNR in dB and SSIM, means over the pairs; writes a sheet of the first four when asked to."""
     model.eval()
-    scores, rows = [], []
+    scores: list[tuple[float, float]] = []
+    rows: list[Tensor] = []
     for pair in pairs:
         low, high = load_bytes(pair.low), load_bytes(pair.high).to(device).float() / 255.0
         enhanced = enhance_bytes(model, low, device, dtype)

@@ -84,7 +84,7 @@ def test_drawn_cameras_darken_and_repeat():
     assert torch.all(dark.mean((1, 2, 3)) < scene().mean() * 0.85)
     assert torch.equal(dark, shot(3))
     assert not torch.equal(dark, shot(4))
-    assert 0 <= dark.min()
+    assert dark.min() >= 0
     assert dark.max() <= 1
     torch.testing.assert_close(dark * 255, (dark * 255).round(), rtol=0, atol=1e-3)
 

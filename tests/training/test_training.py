@@ -43,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         coarse = generator.integers(40, 250, (5, 6, 3), dtype=np.uint8)
         bright = Image.fromarray(coarse).resize((48, 40), Image.Resampling.BICUBIC)
         bright.save(root / f"pairs/high/{i}.png")
-        Image.fromarray((np.asarray(bright) // 8)).save(root / f"pairs/low/{i}.png")
+        Image.fromarray(np.asarray(bright) // 8).save(root / f"pairs/low/{i}.png")
         bright.save(root / f"bright/b{i}.png")
     return root
 

@@ -1,0 +1,47 @@
+# Needs python3 (3.10 or newer) and make; everything else goes into .venv. Neither target needs root.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test lint wheel clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.user
+	$(BIN)/lumen enhance sample_images --output demo-enhanced --overwrite
+	@echo "Look at them: $(CURDIR)/demo-enhanced"
+
+test: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/mypy
+
+wheel: $(VENV)/.dev
+	$(BIN)/python -m build --wheel
+
+$(VENV)/.user: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e .
+	@$(USABLE_OPENCV)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.user
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@$(USABLE_OPENCV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) dist build demo-enhanced
+
+# opencv-python wants the system's libGL, which a machine without a screen may lack; the headless build is the same
+# library without windows, and lumen opens none.
+define USABLE_OPENCV
+$(BIN)/python -c 'import cv2' 2>/dev/null || { echo "opencv-python cannot be loaded here; taking its headless build"; \
+  $(PIP) uninstall -y opencv-python && $(PIP) install -c constraints.txt opencv-python-headless; }
+endef

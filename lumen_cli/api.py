@@ -1,0 +1,101 @@
+"""The Python API: one picture in memory, or a model to do more with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lumen_cli.errors import LumenError, UsageError
+from lumen_cli.imaging.codec import Picture, read_picture
+from lumen_cli.imaging.color import to_integers, to_unit
+from lumen_cli.pipeline.batches import NetworkError, enhance_batch
+from lumen_cli.pipeline.device import choose_device
+from lumen_cli.registry import DEFAULT_MODEL, find_model, load
+
+if TYPE_CHECKING:
+    from lumen_cli.networks.base import LowLightModel
+
+
+def load_model(
+    name_or_folder: str | os.PathLike[str] = DEFAULT_MODEL, *, device: str = "auto", precision: str = "auto"
+) -> LowLightModel:
+    """A model ready to run, in eval mode, float32 weights, without gradients.
+
+    Args:
+        name_or_folder: a name from `list_models()`, a model folder or `hf://org/name`.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: only checked against what the model supports; `enhance` applies it.
+
+    Raises:
+        ModelError: no such model, or its folder or weights are not usable.
+        UsageError: no such device here.
+    """
+    card = find_model(name_or_folder)
+    return choose_device(device, precision, precisions=card.precisions, model=card.name).prepare(load(card))
+
+
+def enhance(
+    picture: np.ndarray | str | os.PathLike[str],
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    strength: float = 1.0,
+    device: str = "auto",
+    precision: str = "auto",
+    network: LowLightModel | None = None,
+) -> np.ndarray:
+    """Brighten one picture; the same pixels as `lumen enhance` gives for it with the same settings.
+
+    Args:
+        picture: a file, or H×W×3 (RGB) or H×W (grey) as uint8, uint16 or floats in [0, 1].
+        model: a name, a model folder or `hf://org/name`; its card decides about steps and precisions.
+        steps: sampling steps, None for the model's own.
+        seed: of the noise.
+        strength: 0 returns the picture, 1 the full effect.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, fp32, bf16 or fp16.
+        network: the model as `load_model` returned it, so that it is not loaded again for every picture.
+
+    Returns:
+        H×W×3, RGB, upright; uint8 or uint16 as the picture was, float32 for floats.
+
+    Raises:
+        UsageError: an array of another shape or type, a number out of range.
+        PictureError: the file cannot be read.
+        ModelError: the model cannot be used.
+        LumenError: the network gave no usable result.
+    """
+    if not 0.0 <= strength <= 1.0:
+        raise UsageError(f"strength has to be from 0 to 1, not {strength}")
+    card = find_model(model)
+    chosen_steps = card.steps_for(steps)
+    read = picture_from_array(picture) if isinstance(picture, np.ndarray) else read_picture(Path(picture).absolute())
+    asked = card.default_precision if precision == "auto" else precision
+    policy = choose_device(device, asked, precisions=card.precisions, model=card.name)
+    network = policy.prepare(load(card) if network is None else network)
+    result = enhance_batch(network, [read], policy, seed=seed, steps=chosen_steps, strength=strength)[0]
+    if isinstance(result, NetworkError):
+        raise LumenError(str(result)) from result
+    floating = isinstance(picture, np.ndarray) and np.issubdtype(picture.dtype, np.floating)
+    return result if floating else to_integers(result, read.bit_depth)
+
+
+def picture_from_array(array: np.ndarray) -> Picture:
+    """H×W×3 (RGB) or H×W (grey) as uint8, uint16 or floats in [0, 1] → the value the pipeline works on."""
+    if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] != 3):
+        raise UsageError(f"a picture has to be an array of H×W×3 or H×W, not {'×'.join(map(str, array.shape))}")
+    if array.dtype in (np.uint8, np.uint16):
+        pixels, depth = to_unit(array), 8 * array.dtype.itemsize
+    elif np.issubdtype(array.dtype, np.floating):
+        pixels, depth = array.astype(np.float32), 16
+        if not (np.isfinite(pixels).all() and pixels.min() >= 0.0 and pixels.max() <= 1.0):
+            raise UsageError("a picture of floats has to lie in [0, 1]")
+    else:
+        raise UsageError(f"a picture has to be of uint8, uint16 or floats, not {array.dtype}")
+    grey = array.ndim == 2
+    pixels = np.repeat(pixels[..., None], 3, axis=2) if grey else np.ascontiguousarray(pixels)
+    return Picture(pixels, None, depth, grey, "png", None, None)

@@ -1,0 +1,179 @@
+"""A model folder's config.json as a checked value."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lumen_cli.errors import ModelError, UsageError
+
+CONFIG_FILE = "config.json"
+ABILITIES = ("enhance", "decompose", "brightness")
+PRECISIONS = ("fp32", "bf16", "fp16")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model folder says about itself.
+
+    `default_steps` and `steps_range` are None for a network that does not sample; `parameters` is None where the
+    folder does not count them; texts that the folder leaves out are empty.
+    """
+
+    folder: Path
+    name: str
+    architecture: str
+    summary: str
+    network: Mapping[str, Any]
+    default_steps: int | None
+    steps_range: tuple[int, int] | None
+    default_precision: str
+    precisions: tuple[str, ...]
+    size_multiple: int
+    tiling: bool
+    abilities: tuple[str, ...]
+    weights_file: str
+    weights_sha256: str
+    parameters: int | None
+    trained_on: tuple[str, ...]
+    licence: str
+    paper_title: str
+    paper_url: str
+    official_checkpoint: str
+
+    @property
+    def weights_path(self) -> Path:
+        """Where the weights lie."""
+        return self.folder / self.weights_file
+
+    def steps_for(self, asked: int | None) -> int | None:
+        """The steps to run: what was asked for, or the default; UsageError outside the model's range."""
+        if asked is None:
+            return self.default_steps
+        if self.steps_range is None:
+            raise UsageError(f"{self.name} does not sample: it runs in one pass and takes no steps (asked for {asked})")
+        lowest, highest = self.steps_range
+        if not lowest <= asked <= highest:
+            raise UsageError(f"{self.name} takes from {lowest} to {highest} steps, not {asked}")
+        return asked
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read and check `folder/config.json`; ModelError names the file, the field, what is expected and what is found."""
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{folder} is no model folder: it has no {CONFIG_FILE}") from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: expected an object with fields, found {_shown(config)}")
+    fields = _Fields(path, config)
+    steps_range = fields.get("steps_range", _is_range, "two whole numbers [lowest, highest] from 1 up", None)
+    default_steps = fields.get("defaults.steps", _is_positive, "a whole number from 1 up", None)
+    if default_steps is not None and steps_range is None:
+        steps_range = (default_steps, default_steps)
+    if steps_range is not None:
+        fields.get(
+            "defaults.steps",
+            lambda value: _is_positive(value) and steps_range[0] <= value <= steps_range[1],
+            f"a whole number from {steps_range[0]} to {steps_range[1]} (steps_range)",
+        )
+    precisions = fields.get("precisions", _each(PRECISIONS), f"a list of {', '.join(PRECISIONS)}", ["fp32"])
+    return ModelCard(
+        folder=folder,
+        name=fields.get("name", lambda v: _is_text(v) and _NAME.fullmatch(v), "letters, digits and ._- without spaces"),
+        architecture=fields.get("architecture", _is_filled, "an architecture's name"),
+        summary=fields.get("summary", _is_text, "a text", ""),
+        network=fields.get("network", lambda v: isinstance(v, dict), "an object with the network's hyper-parameters"),
+        default_steps=default_steps,
+        steps_range=None if steps_range is None else (steps_range[0], steps_range[1]),
+        default_precision=fields.get(
+            "defaults.precision", lambda v: v in ("auto", *precisions), f"one of auto, {', '.join(precisions)}", "auto"
+        ),
+        precisions=tuple(precisions),
+        size_multiple=fields.get("size_multiple", _is_positive, "a whole number from 1 up", 1),
+        tiling=fields.get("tiling", lambda v: isinstance(v, bool), "true or false", False),
+        abilities=tuple(fields.get("abilities", _each(ABILITIES), f"a list of {', '.join(ABILITIES)}", ["enhance"])),
+        weights_file=fields.get("weights.file", _is_weights_name, "a *.safetensors file name inside the model folder"),
+        weights_sha256=fields.get("weights.sha256", _is_sha256, "64 hexadecimal digits in lower case"),
+        parameters=fields.get("weights.parameters", _is_positive, "a whole number from 1 up", None),
+        trained_on=tuple(fields.get("trained_on", _each(), "a list of texts", [])),
+        licence=fields.get("licence", _is_text, "a text", ""),
+        paper_title=fields.get("paper.title", _is_text, "a text", ""),
+        paper_url=fields.get("paper.url", _is_text, "a text", ""),
+        official_checkpoint=fields.get("official_checkpoint", _is_text, "a text", ""),
+    )
+
+
+_REQUIRED = object()
+
+
+class _Fields:
+    """Looks dotted names up in the config and complains in one way. A JSON null counts as left out."""
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path = path
+        self.config = config
+
+    def get(self, name: str, accepts: Callable[[Any], Any], expected: str, default: Any = _REQUIRED) -> Any:
+        value: Any = self.config
+        for part in name.split("."):
+            if value is None:
+                break
+            if not isinstance(value, dict):
+                raise ModelError(f'{self.path}: "{name}": expected an object around "{part}", found {_shown(value)}')
+            value = value.get(part)
+        if value is None:
+            if default is _REQUIRED:
+                raise ModelError(f'{self.path}: "{name}" is missing: expected {expected}')
+            return default
+        if not accepts(value):
+            raise ModelError(f'{self.path}: "{name}": expected {expected}, found {_shown(value)}')
+        return value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_filled(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_range(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_positive, value)) and value[0] <= value[1]
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def _is_weights_name(value: Any) -> bool:
+    """A bare name: a model folder from a stranger must not point at files elsewhere."""
+    return _is_filled(value) and value.endswith(".safetensors") and not set("/\\:\0") & set(value)
+
+
+def _each(known: tuple[str, ...] | None = None) -> Callable[[Any], bool]:
+    def accepts(value: Any) -> bool:
+        return isinstance(value, list) and all(_is_text(item) and (known is None or item in known) for item in value)
+
+    return accepts
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "…"

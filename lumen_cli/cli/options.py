@@ -1,0 +1,148 @@
+"""Options that several commands share, with their ranges and help."""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Annotated
+
+import typer
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+class Precision(str, enum.Enum):
+    """Precisions a command line can ask for."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class OutputFormat(str, enum.Enum):
+    """Containers a command line can ask for."""
+
+    keep = "keep"
+    png = "png"
+    jpg = "jpg"
+    webp = "webp"
+    tiff = "tiff"
+
+
+def _known_device(value: str) -> str:
+    if _DEVICE.fullmatch(value) is None:
+        raise typer.BadParameter(f"'{value}' is not one of auto, cpu, cuda, cuda:N, mps.")
+    return value
+
+
+LOOK = "Model and look"
+MACHINE = "Machine"
+FILES = "Files"
+SAID = "What is said"
+
+OutputOption = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR|FILE",
+        rich_help_panel=FILES,
+        help="Where to (default: NAME-enhanced beside the input).",
+    ),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", rich_help_panel=FILES, help="Print what would be made, and touch nothing.")
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", rich_help_panel=FILES, help="Write outputs that exist anew.")
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option("--resume", rich_help_panel=FILES, help="Keep outputs that are finished and current, make the rest."),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        rich_help_panel=LOOK,
+        help="A name (see `lumen models`), a model folder or hf://org/name.",
+    ),
+]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        rich_help_panel=LOOK,
+        help="Sampling steps, within the model's range (default: the model's).",
+    ),
+]
+SeedOption = Annotated[
+    int, typer.Option(metavar="N", rich_help_panel=LOOK, help="Seed of the noise; the same seed gives the same pixels.")
+]
+StrengthOption = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        metavar="S",
+        rich_help_panel=LOOK,
+        help="Mix: 0 leaves a picture as it is, 1 is the full effect.",
+    ),
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        metavar="DEVICE", callback=_known_device, rich_help_panel=MACHINE, help="auto, cpu, cuda, cuda:N or mps."
+    ),
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        metavar="PRECISION",
+        rich_help_panel=MACHINE,
+        help="auto, fp32, bf16 or fp16. auto: bf16 where the chip has it natively; 16-bit pictures stay in fp32.",
+    ),
+]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        rich_help_panel=MACHINE,
+        help="Pictures in one batch on a GPU (default: by memory); a CPU takes one at a time.",
+    ),
+]
+FormatOption = Annotated[
+    OutputFormat,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        rich_help_panel=FILES,
+        help="keep (each picture its own), png, jpg, webp or tiff.",
+    ),
+]
+QualityOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=100, metavar="Q", rich_help_panel=FILES, help="Quality of JPEG and WebP outputs (default: 95)."
+    ),
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        metavar="N",
+        rich_help_panel=MACHINE,
+        help="Threads that read, and as many that write (default: the cores, at most 8).",
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", rich_help_panel=SAID, help="One JSON object a line on standard output.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=SAID, help="Say nothing but errors.")]

@@ -1,0 +1,149 @@
+"""`lumen train`: parses, calls, prints."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lumen_cli.cli.options import DeviceOption, Precision, PrecisionOption
+from lumen_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lumen_cli.training.loop import Report
+
+RECIPES = ("lightendiffusion",)
+LENGTH, DATA, NETWORK = "Length", "Data", "Network"
+
+
+class Reference(str, enum.Enum):
+    """Where the illumination to aim at comes from."""
+
+    paired = "paired"
+    unpaired = "unpaired"
+
+
+def train(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="The architecture: lightendiffusion.")],
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="DIR",
+            rich_help_panel=DATA,
+            help="A folder with low/ and high/ (real pairs) or of bright pictures (darkened on the fly). Repeatable.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Checkpoints, samples, train.json and, at the end, model/.")],
+    val: Annotated[
+        Path | None, typer.Option(metavar="DIR", rich_help_panel=DATA, help="Held-out pairs (low/ and high/).")
+    ] = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STAGE", help="Only this stage; may be repeated (default: all, one after the other)."),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, metavar="N", rich_help_panel=LENGTH, help="Length of all stages together.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, metavar="N", rich_help_panel=LENGTH, help="The same in steps instead.")
+    ] = None,
+    reference: Annotated[
+        Reference,
+        typer.Option(
+            rich_help_panel=DATA,
+            metavar="paired|unpaired",
+            help="Whose illumination to aim at: the same scene's bright picture, or (the paper) any other's.",
+        ),
+    ] = Reference.paired,
+    pairs_share: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, metavar="S", rich_help_panel=DATA, help="Share of real pairs in a batch, 0..1."),
+    ] = 0.5,
+    unet_channels: Annotated[
+        int, typer.Option(min=32, metavar="N", rich_help_panel=NETWORK, help="U-Net width, a multiple of 32.")
+    ] = 32,
+    ctdn_channels: Annotated[
+        int,
+        typer.Option(min=8, metavar="N", rich_help_panel=NETWORK, help="Decomposition network's width, of 8."),
+    ] = 32,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of weights, crops, cameras and noise.")] = 0,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = Precision.auto,
+) -> None:
+    """Train a model and write a model folder. Ended at any moment, the same command goes on where it was.
+
+    \b
+    Examples:
+      lumen train lightendiffusion --data LOL/our485 --data photos/ --val LOL/eval15 --out runs/a --minutes 120
+      lumen enhance night.jpg --model runs/a/model
+    """  # noqa: D301
+    if name not in RECIPES:
+        raise UsageError(f"there is no training recipe for {name}; known: {', '.join(RECIPES)}")
+    if minutes is not None and steps is not None:
+        raise UsageError("--minutes and --steps both name the length; give one of them")
+
+    import dataclasses
+
+    import torch
+    from rich.console import Console
+
+    from lumen_cli.datasets.pairs import find_pairs, find_training_files
+    from lumen_cli.imaging.files import check_writable
+    from lumen_cli.pipeline.device import DTYPES, choose_device
+    from lumen_cli.training.data import Mix
+    from lumen_cli.training.lightendiffusion import LightenDiffusionRecipe, Network
+    from lumen_cli.training.loop import Options
+    from lumen_cli.training.run import Run
+    from lumen_cli.training.run import train as run_training
+
+    try:
+        network = Network(unet_channels=unet_channels, ctdn_channels=ctdn_channels)
+        recipe = LightenDiffusionRecipe(network=network, reference=reference.value)
+        recipe.build()
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    known = [each.name for each in recipe.stages]
+    unknown = [each for each in stage or [] if each not in known]
+    if unknown:
+        raise UsageError(f"there is no stage {unknown[0]}; {name} has {', '.join(known)}")
+    check_writable(out)
+    policy = choose_device(device, precision.value, precisions=("fp32", "bf16"), model=name)
+    run = Run(
+        recipe=recipe,
+        data=tuple(str(folder) for folder in data),
+        files=find_training_files(data),
+        validation=find_pairs(val) if val else (),
+        mix=dataclasses.replace(Mix(), pairs=pairs_share),
+        seed=seed,
+        options=Options(torch.device(policy.device), DTYPES[policy.precision], steps=steps, minutes=minutes),
+    )
+    console = Console(stderr=True, highlight=False)
+    console.print(
+        f"{len(run.files.pairs)} pairs and {len(run.files.bright)} bright pictures; "
+        f"{policy.device} in {policy.precision}: {policy.why}"
+    )
+    folder = run_training(run, out, stage or known, _Watch(console))
+    console.print(f"model folder: {folder}", markup=False)
+
+
+class _Watch:
+    """Prints a line for every report, with the time left in the stage."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def __call__(self, report: Report) -> None:
+        if report.validation is not None:
+            scores = "  ".join(f"{name.upper()} {value:.3f}" for name, value in report.validation.items())
+            self.console.print(f"[bold]{report.stage} {report.step:>6}  validation  {scores}[/bold]")
+            return
+        left = report.seconds * (1.0 - report.fraction) / max(report.fraction, 1e-6) / 60.0
+        terms = "  ".join(f"{name} {value:.4f}" for name, value in report.losses.items())
+        self.console.print(
+            f"{report.stage} {report.step:>6}  {report.pictures_per_second:6.1f}/s  {left:6.1f} min left  {terms}",
+            markup=False,
+        )

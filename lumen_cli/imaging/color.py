@@ -1,0 +1,51 @@
+"""Pixel values: integers as files hold them, floats in [0, 1] as networks want them, and luma for grey pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+_STRIP_VALUES = 1 << 19  # working on strips keeps temporaries in the processor's cache and memory bounded
+
+
+def to_unit(values: NDArray[np.integer]) -> NDArray[np.float32]:
+    """uint8 or uint16 values of any shape as float32 in [0, 1], each the float nearest to value / maximum."""
+    maximum = np.float32(np.iinfo(values.dtype).max)
+    result = np.empty(values.shape, np.float32)
+    np.divide(values, maximum, out=result, dtype=np.float32, casting="unsafe")
+    return result
+
+
+def to_integers(values: NDArray[np.floating], bit_depth: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """floor(value · maximum + 0.5) of floats in [0, 1], clamped, as uint8 (depth 8) or uint16 (depth 16).
+
+    `to_integers(to_unit(x), depth_of_x)` is x, exactly.
+    """
+    kind = np.uint8 if bit_depth == 8 else np.uint16
+    maximum = np.float32(np.iinfo(kind).max)
+    result = np.empty(values.shape, kind)
+    for strip in _strips(values.shape):
+        scaled = values[strip].astype(np.float32)
+        scaled *= maximum
+        scaled += np.float32(0.5)
+        np.clip(scaled, 0, maximum, out=scaled)
+        result[strip] = scaled  # the conversion cuts the fraction off, which is floor for what is not negative
+    return result
+
+
+def luma(pixels: NDArray[np.floating]) -> NDArray[np.float32]:
+    """H×W×3 → H×W float32: the weighted mean of the encoded values (ITU-R BT.601), which leaves greys as they are."""
+    result = np.empty(pixels.shape[:2], np.float32)
+    for strip in _strips(pixels.shape):
+        red, green, blue = (pixels[strip][..., i].astype(np.float32) for i in range(3))
+        # Differences to green rather than three products: equal channels give exactly their own value.
+        result[strip] = green + np.float32(0.299) * (red - green) + np.float32(0.114) * (blue - green)
+    return result
+
+
+def _strips(shape: tuple[int, ...]) -> Iterator[slice]:
+    rows = max(1, _STRIP_VALUES // max(1, int(np.prod(shape[1:]))))
+    for top in range(0, shape[0], rows):
+        yield slice(top, top + rows)

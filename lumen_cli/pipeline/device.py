@@ -1,0 +1,183 @@
+"""Which device and precision a run gets, and why."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from lumen_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from lumen_cli.networks.base import LowLightModel
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_BATCH_MEMORY_SHARE = 0.5
+_BYTES_PER_PIXEL = 4096
+"""A generous guess of what a network keeps alive per pixel of a picture; only the automatic batch size rests on it."""
+_LARGEST_AUTOMATIC_BATCH = 16
+
+
+@dataclass(frozen=True)
+class DevicePolicy:
+    """Where and how the network runs.
+
+    device: "cpu", "cuda:0", "mps"; device_name: the chip, for people; precision: "fp32", "bf16" or "fp16";
+    deep_precision: the same for pictures of more than 8 bits; why: one phrase; memory: bytes on the device where it
+    bounds a batch, else None; batch_size: asked for, or None.
+    """
+
+    device: str
+    device_name: str
+    precision: str
+    deep_precision: str
+    why: str
+    memory: int | None = None
+    batch_size: int | None = None
+
+    def precision_for(self, bit_depth: int) -> str:
+        """The precision a picture of 8 or 16 bits is computed in."""
+        return self.precision if bit_depth <= 8 else self.deep_precision
+
+    @property
+    def single(self) -> bool:
+        """Whether pictures run one by one: on a CPU, where batching gains nothing and another batch size other bits."""
+        return self.device == "cpu"
+
+    def batch_for(self, height: int, width: int) -> int:
+        """Pictures of `height` × `width` in one batch."""
+        if self.single:
+            return 1
+        if self.batch_size is not None:
+            return self.batch_size
+        if self.memory is None:
+            return 1
+        fitting = int(self.memory * _BATCH_MEMORY_SHARE) // (height * width * _BYTES_PER_PIXEL)
+        return max(1, min(_LARGEST_AUTOMATIC_BATCH, fitting))
+
+    def prepare(self, network: LowLightModel) -> LowLightModel:
+        """Move a network to the device in the memory layout its convolutions like best. Weights stay float32."""
+        return network.to(torch.device(self.device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @contextmanager
+    def running(self, precision: str) -> Iterator[None]:
+        """Run networks inside: no gradients, mixed precision unless `precision` is fp32, the same numbers each time."""
+        kind = torch.device(self.device).type
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+        # fp32 has to mean fp32: TF32 keeps ten bits of the mantissa.
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = True, False, False, False
+        try:
+            with (
+                torch.inference_mode(),
+                torch.autocast(kind, dtype=DTYPES[precision], enabled=precision != "fp32"),
+            ):
+                yield
+        finally:
+            cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+def choose_device(
+    device: str = "auto",
+    precision: str = "auto",
+    *,
+    precisions: Sequence[str] = ("fp32",),
+    batch_size: int | None = None,
+    model: str = "this model",
+) -> DevicePolicy:
+    """Turn what was asked for into what runs.
+
+    Args:
+        device: auto, cpu, cuda, cuda:N or mps. auto takes the first CUDA device, then mps, then the CPU.
+        precision: auto, fp32, bf16 or fp16. auto takes bf16 where the chip computes it natively and the model allows
+            it, for pictures of 8 bits; the others stay in fp32, as bf16 has no more than 8 bits itself.
+        precisions: what the model supports.
+        batch_size: pictures per batch, None for automatic; a CPU always runs one by one.
+        model: its name, for errors.
+
+    Raises:
+        UsageError: no such device here, or a precision that the model does not support.
+    """
+    chosen = _device(device)
+    if precision != "auto" and precision not in precisions:
+        raise UsageError(f"{model} does not run in {precision}; it supports {', '.join(precisions)}")
+    native = _native_precisions(chosen)
+    if precision != "auto":
+        emulated = precision != "fp32" and precision not in native
+        dtype, deep = precision, precision
+        why = "as asked" + (", though this chip only emulates it" if emulated else "")
+    else:
+        dtype = next((name for name in ("bf16", "fp16") if name in native and name in precisions), "fp32")
+        deep, why = "fp32", _reason(dtype, native, precisions)
+    memory = torch.cuda.get_device_properties(chosen).total_memory if chosen.type == "cuda" else None
+    return DevicePolicy(str(chosen), _device_name(chosen), dtype, deep, why, memory, batch_size)
+
+
+def native_bf16_on_cpu() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware; emulated it is slower than fp32."""
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        check = getattr(torch.cpu, name, None)
+        if check is not None and check():
+            return True
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    flags = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "").split()
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
+
+
+def _device(asked: str) -> torch.device:
+    if _DEVICE.fullmatch(asked) is None:
+        raise UsageError(f"unknown device {asked}: expected auto, cpu, cuda, cuda:N or mps")
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if asked == "auto":
+        asked = "cuda" if has_cuda else "mps" if has_mps else "cpu"
+    if asked.startswith("cuda"):
+        if not has_cuda:
+            build = "is built without CUDA" if torch.version.cuda is None else "finds no CUDA device"
+            raise UsageError(f"no CUDA device here (PyTorch {torch.__version__} {build}); use --device cpu or auto")
+        index, count = int(asked.partition(":")[2] or 0), torch.cuda.device_count()
+        if index >= count:
+            known = ", ".join(f"cuda:{number}" for number in range(count))
+            raise UsageError(f"there is no device {asked}; this machine has {known}")
+        return torch.device("cuda", index)
+    if asked == "mps" and not has_mps:
+        raise UsageError("no Metal device here; use --device cpu or auto")
+    return torch.device(asked)
+
+
+def _native_precisions(device: torch.device) -> set[str]:
+    if device.type == "cpu":
+        return {"fp32", "bf16"} if native_bf16_on_cpu() else {"fp32"}
+    if device.type == "cuda":
+        major, _ = torch.cuda.get_device_capability(device)
+        return {"fp32"} | ({"bf16"} if major >= 8 else set()) | ({"fp16"} if major >= 7 else set())
+    return {"fp32"}
+
+
+def _reason(dtype: str, native: set[str], precisions: Sequence[str]) -> str:
+    if dtype != "fp32":
+        return f"the chip computes {dtype} natively"
+    if native == {"fp32"}:
+        return "the chip has no faster precision of its own"
+    return "the model supports no faster precision that the chip has"
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return "Apple GPU"
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,63 @@
+"""Ctrl-C and SIGTERM: the first ends a run cleanly, the second at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from lumen_cli.imaging.files import TEMPORARY_PREFIX
+
+_SHOW_CURSOR = b"\x1b[?25h\n"
+
+
+class Interruption:
+    """`stop` is set by the first signal; `exit_code` is what the command ends with then (130 for Ctrl-C)."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.exit_code = 0
+
+
+@contextmanager
+def interruptible(folders: Iterable[Path]) -> Iterator[Interruption]:
+    """Catch the signals inside. A second one removes this process's temporary files in `folders` and exits.
+
+    Outside the main thread, where Python delivers no signals, this does nothing.
+    """
+    interruption = Interruption()
+    places = list(folders)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if interruption.stop.is_set():
+            _remove_own_temporaries(places)
+            if sys.stderr.isatty():
+                os.write(2, _SHOW_CURSOR)
+            os._exit(128 + number)
+        interruption.exit_code = 128 + number
+        interruption.stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _remove_own_temporaries(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        try:
+            for entry in folder.iterdir():
+                if entry.name.startswith(f"{TEMPORARY_PREFIX}{os.getpid()}-"):
+                    entry.unlink(missing_ok=True)
+        except OSError:
+            continue

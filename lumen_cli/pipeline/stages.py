@@ -1,0 +1,190 @@
+"""The two ends of the stream, in threads of their own: pictures from the disk, and results to the disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import queue
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lumen_cli.errors import LumenError, PictureError
+from lumen_cli.imaging.codec import Picture, read_picture
+from lumen_cli.pipeline.budget import Budget, ClosedError, decoded_bytes
+from lumen_cli.pipeline.manifest import Manifest, Record
+from lumen_cli.pipeline.plan import Task
+from lumen_cli.pipeline.save import save_picture
+
+if TYPE_CHECKING:
+    from lumen_cli.imaging.metadata import TagWriter
+
+_log = logging.getLogger("lumen")
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds spent on one picture; a batch's run time is shared out evenly."""
+
+    read: float = 0.0
+    run: float = 0.0
+    write: float = 0.0
+    tags: float = 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one picture. status: "done", "failed" or "kept"; reason: why it failed, in one line."""
+
+    task: Task
+    status: str
+    reason: str | None = None
+    width: int | None = None
+    height: int | None = None
+    size: int | None = None
+    timings: Timings = Timings()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Picture number `index` of the plan. held: bytes in the decode budget; record: what the manifest will say."""
+
+    index: int
+    task: Task
+    held: int
+    picture: Picture
+    record: Record
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Undecoded:
+    """Picture number `index` of the plan could not be read, or the run ended before it was (result None)."""
+
+    index: int
+    held: int
+    result: Result | None
+
+
+Inbox = queue.SimpleQueue["Decoded | Undecoded | Result"]
+
+
+class Decoder:
+    """Reads the plan's pictures ahead, as far as the budget goes, and puts them into the inbox (in any order)."""
+
+    def __init__(self, tasks: Sequence[Task], settings: str, jobs: int, budget: Budget, inbox: Inbox) -> None:
+        self.begun = 0
+        self.feeding = True
+        self._tasks, self._settings, self._budget, self._inbox = tasks, settings, budget, inbox
+        self._ending = threading.Event()
+        self._pool = ThreadPoolExecutor(jobs, "lumen-decode")
+        self._feeder = threading.Thread(target=self._feed, name="lumen-feed", daemon=True)
+        self._feeder.start()
+
+    def release(self, held: int) -> None:
+        """The stream took a picture out of the inbox."""
+        self._budget.release(held)
+
+    def end(self) -> None:
+        """Begin no further picture."""
+        self._ending.set()
+        self._budget.close()
+
+    def join(self) -> None:
+        """Wait for the threads."""
+        self._feeder.join()
+        self._pool.shutdown(cancel_futures=True)
+
+    def _feed(self) -> None:
+        for index, task in enumerate(self._tasks):
+            # Decided by the header alone, before decoding: room is given in the plan's order, which cannot deadlock.
+            held = decoded_bytes(task.job.source.path)
+            try:
+                self._budget.acquire(held)
+            except ClosedError:
+                break
+            self.begun = index + 1
+            self._pool.submit(self._decode, index, task, held)
+        self.feeding = False
+
+    def _decode(self, index: int, task: Task, held: int) -> None:
+        if self._ending.is_set():
+            self._inbox.put(Undecoded(index, held, None))
+            return
+        started = time.perf_counter()
+        path = task.job.source.path
+        try:
+            source = path.stat()
+            picture = read_picture(path)
+            content = picture.digest().hex()
+        except Exception as error:
+            self._inbox.put(Undecoded(index, held, failure(task, error)))
+            return
+        record = Record(task.output, task.source_name, source.st_size, source.st_mtime_ns, content, self._settings)
+        self._inbox.put(Decoded(index, task, held, picture, record, time.perf_counter() - started))
+
+
+class Encoder:
+    """Writes finished pictures, copies their tags, records them, and puts the results into the inbox."""
+
+    def __init__(
+        self,
+        manifests: Mapping[Path, Manifest],
+        tags: TagWriter,
+        quality: int | None,
+        jobs: int,
+        budget: Budget,
+        inbox: Inbox,
+    ) -> None:
+        self.under_way = 0
+        self._manifests, self._tags, self._quality, self._budget, self._inbox = manifests, tags, quality, budget, inbox
+        self._pool = ThreadPoolExecutor(jobs, "lumen-encode")
+
+    def submit(self, decoded: Decoded, picture: Picture, run: float) -> None:
+        """Write `picture` for the task of `decoded`; waits while the encode queue is full. run: seconds it took."""
+        held = picture.pixels.nbytes + (0 if picture.alpha is None else picture.alpha.nbytes)
+        self._budget.acquire(held)
+        self.under_way += 1
+        timings = Timings(read=decoded.seconds, run=run)
+        self._pool.submit(self._encode, decoded.task, decoded.record, picture, held, timings)
+
+    def join(self) -> None:
+        """Wait until all that was submitted is written."""
+        self._pool.shutdown()
+
+    def _encode(self, task: Task, record: Record, picture: Picture, held: int, timings: Timings) -> None:
+        try:
+            saved = save_picture(picture, task.job, self._tags, self._quality)
+            manifest = self._manifests.get(task.root)
+            if manifest is not None:
+                manifest.add(dataclasses.replace(record, output_size=saved.size))
+            timings = dataclasses.replace(timings, write=saved.write, tags=saved.tags)
+            size = picture.width, picture.height
+            result = Result(task, "done", None, *size, saved.size, timings, saved.warnings)
+        except Exception as error:
+            result = failure(task, error, timings)
+        self._budget.release(held)
+        self._inbox.put(result)
+
+
+def failure(task: Task, error: Exception, timings: Timings | None = None) -> Result:
+    """The result of a picture that went wrong; the batch goes on whatever it was."""
+    if isinstance(error, PictureError):
+        reason = error.reason
+    elif isinstance(error, LumenError):
+        reason = str(error)
+    elif isinstance(error, FileNotFoundError):
+        reason = "is no longer there"
+    elif isinstance(error, OSError):
+        reason = error.strerror or str(error)
+    elif isinstance(error, MemoryError):
+        reason = "too little memory for this picture"
+    else:
+        _log.debug("fault while working on %s", task.job.source.path, exc_info=error)
+        reason = f"fault of lumen, please report it: {type(error).__name__}: {error}"
+    return Result(task, "failed", " ".join(reason.split()), timings=timings or Timings())

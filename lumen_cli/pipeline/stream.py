@@ -1,0 +1,166 @@
+"""Decode threads → batches of equal padded shape → network → encode threads, with bounded queues between them.
+
+Pictures reach the network in the plan's order, and batches are cut by that order alone, never by who was faster: the
+same folder gives the same batches. What is held in memory depends on the budgets, not on the number of pictures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import threading
+import time
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
+
+from lumen_cli.pipeline.batches import NetworkError, Shape, enhance_batch, shape_of
+from lumen_cli.pipeline.budget import Budget, default_bytes
+from lumen_cli.pipeline.manifest import Manifest
+from lumen_cli.pipeline.plan import Plan, Settings, announcement
+from lumen_cli.pipeline.stages import Decoded, Decoder, Encoder, Inbox, Result, Undecoded, failure
+
+if TYPE_CHECKING:
+    from lumen_cli.imaging.metadata import TagWriter
+    from lumen_cli.networks.base import LowLightModel
+    from lumen_cli.pipeline.device import DevicePolicy
+
+_POLL = 0.1
+"""Seconds between looks at the stop signal while nothing arrives."""
+_WAITING_BATCHES = 4
+_WAITING_BYTES = 512 << 20
+"""Decoded pictures that may wait for others of their shape. Fixed, so that batches are the same on every machine."""
+
+
+def enhance_stream(
+    plan: Plan,
+    network: LowLightModel,
+    policy: DevicePolicy,
+    settings: Settings,
+    tags: TagWriter,
+    *,
+    jobs: int = 2,
+    stop: threading.Event | None = None,
+    budget: int | None = None,
+) -> Generator[Result, None, None]:
+    """Make every picture of `plan.todo`; yields a result as each is complete on the disk or has failed.
+
+    Closing the generator early ends the threads and leaves whole files only.
+
+    Args:
+        plan: from `make_plan`; its folders exist.
+        network: on the policy's device.
+        policy: from `choose_device`.
+        settings: what the plan was made with.
+        tags: an open TagWriter.
+        jobs: threads that decode, and as many that encode.
+        stop: once set, no picture is begun, those whose pixels are ready are written, and the iterator ends.
+        budget: bytes that the decode queue and the encode queue may hold each; None goes by the machine's memory.
+    """
+    stop = stop or threading.Event()
+    room = budget or default_bytes()
+    manifests = {root: Manifest(root) for root in plan.roots} if plan.recorded else {}
+    for root, manifest in manifests.items():
+        manifest.begin(announcement(task) for task in plan.todo if task.root == root)
+    inbox: Inbox = queue.SimpleQueue()
+    encoder = Encoder(manifests, tags, settings.quality, jobs, Budget(2 * jobs, room), inbox)
+    decoder = Decoder(plan.todo, settings.fingerprint(), jobs, Budget(2 * jobs, room), inbox)
+    try:
+        yield from _Stream(network, policy, settings, decoder, encoder, inbox, stop).results()
+        if not stop.is_set():
+            for manifest in manifests.values():
+                manifest.finish()
+    finally:
+        decoder.end()
+        decoder.join()
+        encoder.join()
+
+
+class _Stream:
+    """The caller's thread: puts what arrives in order, runs the network on full groups, hands out results."""
+
+    def __init__(
+        self,
+        network: LowLightModel,
+        policy: DevicePolicy,
+        settings: Settings,
+        decoder: Decoder,
+        encoder: Encoder,
+        inbox: Inbox,
+        stop: threading.Event,
+    ) -> None:
+        self.network, self.policy, self.settings = network, policy, settings
+        self.decoder, self.encoder, self.inbox, self.stop = decoder, encoder, inbox, stop
+        self.waiting: dict[Shape, list[Decoded]] = {}
+
+    def results(self) -> Iterator[Result]:
+        early: dict[int, Decoded | Undecoded] = {}
+        taken = 0
+        while self.decoder.feeding or taken < self.decoder.begun or self.encoder.under_way:
+            if self.stop.is_set():
+                self.decoder.end()
+                self.waiting.clear()
+            message = self._next_message()
+            if isinstance(message, Result):
+                self.encoder.under_way -= 1
+                yield message
+            elif message is not None:
+                early[message.index] = message
+            while taken in early:
+                yield from self._take(early.pop(taken))
+                taken += 1
+            if not self.decoder.feeding and taken == self.decoder.begun:
+                while self.waiting and not self.stop.is_set():
+                    yield from self._run(next(iter(self.waiting)))
+
+    def _next_message(self) -> Decoded | Undecoded | Result | None:
+        try:
+            return self.inbox.get(timeout=_POLL)
+        except queue.Empty:
+            return None
+
+    def _take(self, arrived: Decoded | Undecoded) -> Iterator[Result]:
+        """The next picture of the plan: into its group, and the groups that are due through the network."""
+        self.decoder.release(arrived.held)
+        if isinstance(arrived, Undecoded):
+            if arrived.result is not None:
+                yield arrived.result
+            return
+        shape = shape_of(arrived.picture, self.network, self.policy)
+        self.waiting.setdefault(shape, []).append(arrived)
+        while not self.stop.is_set() and (due := self._due(shape)) is not None:
+            yield from self._run(due)
+
+    def _due(self, latest: Shape) -> Shape | None:
+        """The group to run now: the latest if it is full, the largest if too much is waiting, or none."""
+        batch = self.policy.batch_for(latest.height, latest.width)
+        if len(self.waiting.get(latest, ())) >= batch:
+            return latest
+        waiting = [decoded for group in self.waiting.values() for decoded in group]
+        held = sum(decoded.picture.pixels.nbytes for decoded in waiting)
+        if len(waiting) > _WAITING_BATCHES * batch or held > _WAITING_BYTES:
+            return max(self.waiting, key=lambda shape: len(self.waiting[shape]))
+        return None
+
+    def _run(self, shape: Shape) -> Iterator[Result]:
+        group = self.waiting.pop(shape)
+        started = time.perf_counter()
+        settings = self.settings
+        try:
+            outcomes = enhance_batch(
+                self.network,
+                [decoded.picture for decoded in group],
+                self.policy,
+                digests=[bytes.fromhex(decoded.record.content or "") for decoded in group],
+                seed=settings.seed,
+                steps=settings.steps,
+                strength=settings.strength,
+            )
+        except Exception as error:  # a fault in the network must not end a night's run
+            yield from (failure(decoded.task, error) for decoded in group)
+            return
+        seconds = (time.perf_counter() - started) / len(group)
+        for decoded, outcome in zip(group, outcomes, strict=True):
+            if isinstance(outcome, NetworkError):
+                yield failure(decoded.task, outcome)
+            else:
+                self.encoder.submit(decoded, dataclasses.replace(decoded.picture, pixels=outcome), seconds)

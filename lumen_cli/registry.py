@@ -1,0 +1,177 @@
+"""Model folders → ModelCard → a loaded model. The one explicit table of architectures."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lumen_cli.card import CONFIG_FILE, ModelCard, read_card
+from lumen_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+    from lumen_cli.networks.base import LowLightModel
+
+__all__ = [
+    "ARCHITECTURES",
+    "DEFAULT_MODEL",
+    "ModelCard",
+    "find_model",
+    "list_models",
+    "load",
+    "model_roots",
+    "read_card",
+    "scan_models",
+]
+
+ARCHITECTURES: dict[str, str] = {
+    "lightendiffusion": "lumen_cli.networks.lightendiffusion:LightenDiffusion",
+}
+"""Architecture id → "module:Class", imported when a model of it is loaded."""
+
+ENTRY_POINTS = "lumen.architectures"
+"""Entry point group by which an installed package adds architectures: id → "module:Class"."""
+
+HUGGING_FACE = "hf://"
+DEFAULT_MODEL = "lightendiffusion"
+
+
+def model_roots() -> list[Path]:
+    """Folders that hold model folders, the ones that win by name first.
+
+    LUMEN_MODELS (several separated as in PATH), then the user's data folder, then the models that come with lumen.
+    """
+    import platformdirs
+
+    extra = [Path(entry) for entry in os.environ.get("LUMEN_MODELS", "").split(os.pathsep) if entry]
+    package = Path(__file__).parent
+    bundled = package / "_models"
+    return [
+        *extra,
+        platformdirs.user_data_path("lumen") / "models",
+        bundled if bundled.is_dir() else package.parent / "models",
+    ]
+
+
+def scan_models() -> tuple[list[ModelCard], list[tuple[Path, ModelError]]]:
+    """All usable models by name, and the folders whose config.json is not usable with what is wrong."""
+    cards: dict[str, ModelCard] = {}
+    broken: list[tuple[Path, ModelError]] = []
+    for root in model_roots():
+        for folder in _model_folders(root):
+            try:
+                card = read_card(folder)
+            except ModelError as error:
+                broken.append((folder, error))
+            else:
+                cards.setdefault(card.name, card)
+    return sorted(cards.values(), key=lambda card: card.name), broken
+
+
+def list_models() -> list[ModelCard]:
+    """The models that can be named, sorted by name; folders with a bad config.json are left out."""
+    return scan_models()[0]
+
+
+def find_model(name_or_folder: str | os.PathLike[str]) -> ModelCard:
+    """The card for a model's name, a model folder or `hf://org/name[@revision]`.
+
+    Raises:
+        ModelError: nothing of that name (with the list and the nearest name), or its config.json is not usable.
+    """
+    wanted = os.fspath(name_or_folder)
+    if wanted.startswith(HUGGING_FACE):
+        return read_card(_download(wanted))
+    cards, broken = scan_models()
+    for card in cards:
+        if card.name == wanted:
+            return card
+    for broken_folder, error in broken:
+        if broken_folder.name == wanted:
+            raise error
+    folder = Path(wanted).expanduser()
+    if folder.is_dir():
+        return read_card(folder.absolute())
+    if os.sep in wanted or (os.altsep and os.altsep in wanted):
+        raise ModelError(f"there is no model folder {wanted}")
+    names = [card.name for card in cards]
+    nearest = difflib.get_close_matches(wanted.lower(), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    raise ModelError(f"there is no model {wanted}.{hint} Known models: {', '.join(names) or 'none'}")
+
+
+def load(card: ModelCard, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> LowLightModel:
+    """The card's network with its weights, in eval mode and without gradients.
+
+    Args:
+        card: from `find_model`, `list_models` or `read_card`.
+        device: where the weights go.
+        dtype: dtype of the weights, float32 where None.
+
+    Raises:
+        ModelError: unknown architecture, hyper-parameters it does not take, damaged weights (with both checksums),
+            or weights of other names or shapes.
+    """
+    import torch
+
+    from lumen_cli.weights import apply_weights, load_weights
+
+    tensors = load_weights(card.weights_path, card.weights_sha256, model=card.name)
+    network_class = _architecture(card)
+    try:
+        network = network_class(**card.network)
+    except (TypeError, ValueError, AssertionError) as error:
+        reason = f'"network" does not fit the architecture {card.architecture}: {error}'
+        raise ModelError(f"{card.folder / CONFIG_FILE}: {reason}") from error
+    if network.size_multiple != card.size_multiple:
+        reason = f'"size_multiple": expected {network.size_multiple} (the network\'s), found {card.size_multiple}'
+        raise ModelError(f"{card.folder / CONFIG_FILE}: {reason}")
+    apply_weights(network, tensors, card.weights_path, model=card.name)
+    network.requires_grad_(False).eval()
+    return network.to(device=device, dtype=dtype or torch.float32)
+
+
+def _architecture(card: ModelCard) -> type[LowLightModel]:
+    from importlib.metadata import entry_points
+
+    targets = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)} | ARCHITECTURES
+    if card.architecture not in targets:
+        known = f'expected one of {", ".join(sorted(targets))}, found "{card.architecture}"'
+        raise ModelError(f'{card.folder / CONFIG_FILE}: "architecture": {known}')
+    module, _, name = targets[card.architecture].partition(":")
+    try:
+        network_class: type[LowLightModel] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ModelError(
+            f"the architecture {card.architecture} ({module}:{name}) cannot be imported: {error}"
+        ) from error
+    return network_class
+
+
+def _model_folders(root: Path) -> Iterator[Path]:
+    try:
+        yield from sorted(entry for entry in root.iterdir() if (entry / CONFIG_FILE).is_file())
+    except OSError:
+        return
+
+
+def _download(address: str) -> Path:
+    """Fetch config, card and safetensors of a Hugging Face model; nothing else of the repository."""
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = address.removeprefix(HUGGING_FACE).partition("@")
+    if repository.count("/") != 1 or not all(repository.split("/")):
+        raise ModelError(
+            f"{address} is no model address: expected hf://organisation/name or hf://organisation/name@revision"
+        )
+    wanted = [CONFIG_FILE, "README.md", "*.safetensors"]
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
+    except Exception as error:  # the client raises its own, httpx's and the operating system's errors
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{address} cannot be downloaded: {type(error).__name__}: {reason}") from error

@@ -1,0 +1,44 @@
+"""Results for programs: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lumen_cli.card import ModelCard
+    from lumen_cli.pipeline.plan import Task
+    from lumen_cli.pipeline.stages import Result
+
+
+def picture_line(result: Result) -> str:
+    """What became of one picture: status "done", "kept" or "failed", and every other field always there.
+
+    width and height in pixels, bytes of the output, seconds by stage; null where there is none.
+    """
+    return _line(
+        status=result.status,
+        input=str(result.task.job.source.path),
+        output=str(result.task.job.target),
+        reason=result.reason,
+        width=result.width,
+        height=result.height,
+        bytes=result.size,
+        seconds={stage: round(seconds, 6) for stage, seconds in asdict(result.timings).items()},
+        warnings=list(result.warnings),
+    )
+
+
+def planned_line(task: Task, status: str) -> str:
+    """What a dry run would do with one picture: status "planned" or "kept", and why."""
+    return _line(status=status, input=str(task.job.source.path), output=str(task.job.target), reason=task.why)
+
+
+def model_line(card: ModelCard) -> str:
+    """A model card's fields, the folder as a path."""
+    return _line(**{name: str(value) if name == "folder" else value for name, value in asdict(card).items()})
+
+
+def _line(**fields: Any) -> str:
+    return json.dumps(fields)

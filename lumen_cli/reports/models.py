@@ -1,0 +1,72 @@
+"""Model cards for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from lumen_cli.reports.text import parameters, printable, short_folder
+
+if TYPE_CHECKING:
+    from lumen_cli.card import ModelCard
+
+
+def models_table(cards: Sequence[ModelCard]) -> Table:
+    """One row a model: name, parameters, steps, abilities, trained on, licence."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model", style="bold cyan", overflow="fold")
+    table.add_column("param.", justify="right", no_wrap=True)
+    table.add_column("steps", justify="right")
+    table.add_column("can")
+    table.add_column("trained on", overflow="fold")
+    table.add_column("licence", overflow="fold")
+    for card in cards:
+        steps = "–" if card.default_steps is None else str(card.default_steps)
+        trained_on = "\n".join(map(printable, card.trained_on))
+        texts = ("\n".join(card.abilities), trained_on or "–", printable(card.licence) or "–")
+        table.add_row(Text(card.name), parameters(card.parameters), steps, *map(Text, texts))
+    return table
+
+
+def model_details(card: ModelCard) -> Table:
+    """Everything a model card says, a row each; what it leaves out is left out."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    rows = {
+        "name": card.name,
+        "what": card.summary,
+        "architecture": card.architecture,
+        "hyper-parameters": ", ".join(f"{name} {_plain(value)}" for name, value in card.network.items()),
+        "parameters": "" if card.parameters is None else f"{card.parameters:,} ({parameters(card.parameters)})",
+        "steps": _steps(card),
+        "abilities": ", ".join(card.abilities),
+        "precisions": f"{', '.join(card.precisions)} (default {card.default_precision})",
+        "size multiple": f"{card.size_multiple} pixels; any size works, lumen pads" if card.size_multiple > 1 else "",
+        "tiling": "sound" if card.tiling else "not sound: pictures run whole",
+        "trained on": "\n".join(card.trained_on),
+        "licence": card.licence,
+        "paper": "\n".join(filter(None, (card.paper_title, card.paper_url))),
+        "official weights": card.official_checkpoint,
+        "folder": short_folder(card.folder),
+        "weights": card.weights_file,
+        "SHA-256": card.weights_sha256,
+    }
+    for name, value in rows.items():
+        if value:
+            grid.add_row(name, Text("\n".join(map(printable, value.split("\n")))))
+    return grid
+
+
+def _steps(card: ModelCard) -> str:
+    if card.default_steps is None or card.steps_range is None:
+        return "none: one pass"
+    return f"{card.default_steps} (from {card.steps_range[0]} to {card.steps_range[1]})"
+
+
+def _plain(value: object) -> str:
+    return "(" + ", ".join(map(str, value)) + ")" if isinstance(value, list) else str(value)

@@ -1,0 +1,70 @@
+"""The progress line of a run: pictures, megapixels a second, time left."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from lumen_cli.pipeline.stages import Result
+
+
+class _StateColumn(ProgressColumn):
+    """What is going on; a stop asked for shows at once, though the picture in hand takes its time."""
+
+    max_refresh = None
+
+    def __init__(self, stop: threading.Event) -> None:
+        super().__init__(table_column=Column(no_wrap=True))
+        self.stop = stop
+
+    def render(self, task: Task) -> Text:
+        if self.stop.is_set():
+            return Text("stopping (Ctrl-C: at once)", style="yellow")
+        return Text("enhancing", style="bold")
+
+
+class _PixelRateColumn(ProgressColumn):
+    """Megapixels finished a second since the start."""
+
+    def render(self, task: Task) -> Text:
+        elapsed = task.elapsed or 0.0
+        rate = task.fields["megapixels"] / elapsed if elapsed else 0.0
+        return Text(f"{rate:.2f} MP/s" if rate else "– MP/s", style="cyan")
+
+
+@contextmanager
+def progress_line(console: Console, total: int, stop: threading.Event) -> Iterator[Callable[[Result], None]]:
+    """Show progress inside; the value takes each result. Shows nothing where the console is no terminal."""
+    line = Progress(
+        _StateColumn(stop),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        _PixelRateColumn(),
+        TextColumn("[dim]left"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+        expand=True,
+        disable=not console.is_terminal or console.quiet,
+        refresh_per_second=5,
+        get_time=time.monotonic,
+    )
+    task = line.add_task("", total=total, megapixels=0.0)
+    megapixels = 0.0
+
+    def advance(result: Result) -> None:
+        nonlocal megapixels
+        megapixels += (result.width or 0) * (result.height or 0) / 1e6
+        line.update(task, advance=1, megapixels=megapixels)
+
+    with line:
+        yield advance

@@ -1,0 +1,134 @@
+"""What a run did, in tables: time by stage, device and memory, warnings, failures."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lumen_cli.reports.text import count, duration, memory, printable, short_path
+
+if TYPE_CHECKING:
+    from lumen_cli.pipeline.stages import Result
+
+STAGES = {"read": "read and decode", "run": "run the network", "write": "encode and write", "tags": "copy tags"}
+
+
+@dataclass
+class Summary:
+    """Adds results up. total: pictures of the run; kept: those that were finished before."""
+
+    total: int
+    kept: int = 0
+    done: int = 0
+    pixels: int = 0
+    seconds: Counter[str] = field(default_factory=Counter)
+    warnings: Counter[str] = field(default_factory=Counter)
+    failures: list[Result] = field(default_factory=list)
+
+    def add(self, result: Result) -> None:
+        """Count one result of the stream."""
+        if result.status == "failed":
+            self.failures.append(result)
+            return
+        self.done += 1
+        self.pixels += (result.width or 0) * (result.height or 0)
+        self.warnings.update(set(result.warnings))
+        for stage in STAGES:
+            self.seconds[stage] += getattr(result.timings, stage)
+
+    @property
+    def missing(self) -> int:
+        """Pictures an interrupted run did not come to."""
+        return self.total - self.kept - self.done - len(self.failures)
+
+    def headline(self, where: str) -> Text:
+        """One line: how many of how many, and where they are."""
+        parts = [f"{self.done} enhanced"]
+        parts += [f"{self.kept} kept"] if self.kept else []
+        parts += [f"{len(self.failures)} failed"] if self.failures else []
+        parts += [f"{self.missing} not begun"] if self.missing else []
+        style = "bold red" if self.failures else "bold yellow" if self.missing else "bold green"
+        said = f"{count(self.total, 'picture')}: {', '.join(parts)}"
+        return Text.assemble((said, style), f" → {where}" if self.done or self.kept else "")
+
+    def tables(self, loading: float, working: float, facts: dict[str, str]) -> Iterator[RenderableType]:
+        """The timing table with `facts` (model, device, …) below it, then warnings.
+
+        Args:
+            loading: seconds it took to load the model.
+            working: seconds from then to the last picture; stages overlap, so their sum may well exceed it.
+            facts: what else is to be said, by name.
+        """
+        if self.done:
+            yield self._timing(loading, working)
+        yield _facts(facts)
+        if self.warnings:
+            yield self._warnings()
+
+    def _timing(self, loading: float, working: float) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("stage")
+        table.add_column("total", justify="right")
+        table.add_column("a picture", justify="right")
+        table.add_column("")
+        for stage, name in STAGES.items():
+            table.add_row(name, duration(self.seconds[stage]), duration(self.seconds[stage] / self.done))
+        rate = f"{self.done / working:.2f} pictures/s · {self.pixels / working / 1e6:.2f} MP/s"
+        table.add_section()
+        table.add_row("wall clock", duration(working), duration(working / self.done), Text(rate, "cyan"), style="bold")
+        table.add_row("load the model", duration(loading), style="dim")
+        return table
+
+    def _warnings(self) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("pictures", justify="right")
+        table.add_column("warning", overflow="fold")
+        for warning, number in self.warnings.most_common():
+            table.add_row(str(number), Text(warning, "yellow"))
+        return table
+
+    def failed(self) -> Text:
+        """What failed and why, two lines each; made to be printed without wrapping, so that names can be copied."""
+        text = Text()
+        for result in sorted(self.failures, key=lambda result: result.task.job.source.path):
+            text.append("\n✗ ", "bold red").append(short_path(result.task.job.source.path), "bold")
+            text.append(f"\n  {printable(result.reason or '')}")
+        return text
+
+
+def _facts(facts: dict[str, str]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    for name, value in facts.items():
+        grid.add_row(name, Text(value))
+    return grid
+
+
+def peak_memory(device: str) -> str:
+    """The most memory this process has held, and on a CUDA device what the network held there."""
+    said = memory(_peak_resident())
+    if device.startswith("cuda"):
+        import torch
+
+        said += f", {memory(torch.cuda.max_memory_allocated(device))} on {device}"
+    return said
+
+
+def _peak_resident() -> int:
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

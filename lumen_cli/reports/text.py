@@ -1,0 +1,58 @@
+"""Names, sizes and times as people read them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def printable(text: str | Path) -> str:
+    """Text on one line that cannot steer a terminal: control characters and undecodable bytes become escapes."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for character in str(text)
+    )
+
+
+def short_path(path: Path) -> str:
+    """The path relative to the working folder where it lies below it, printable."""
+    try:
+        return printable(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return printable(path)
+
+
+def short_folder(path: Path) -> str:
+    """Like `short_path`, with the separator that says "folder"."""
+    return short_path(path).rstrip(os.sep) + os.sep
+
+
+def duration(seconds: float) -> str:
+    """0.0123 → "12 ms", 1.5 → "1.50 s", 75 → "1 min 15 s", 3700 → "1 h 01 min"."""
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def memory(size: int) -> str:
+    """Bytes in binary units: 812 MiB, 3.4 GiB."""
+    if size < 1 << 20:
+        return f"{size / (1 << 10):.0f} KiB"
+    return f"{size / (1 << 20):.0f} MiB" if size < 1 << 30 else f"{size / (1 << 30):.1f} GiB"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """1 picture, 2 pictures."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def parameters(number: int | None) -> str:
+    """5648813 → "5.6 M"."""
+    if number is None:
+        return "–"
+    return f"{number / 1e6:.1f} M" if number >= 100_000 else f"{number / 1e3:.1f} k" if number >= 1000 else str(number)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Finished, MakeModel
+
+Lumen = Callable[..., Finished]
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def test_the_table_has_a_row_a_model(make_model: MakeModel, lumen: Lumen) -> None:
+    make_model("tiny", trained_on=["LOL-v1 (485 pairs)", "darkened photographs"], licence="MIT")
+    make_model("onepass", defaults={}, steps_range=None, weights=None)
+    (broken,) = (make_model("other", abilities=["enhance", "decompose"]),)
+    assert broken.is_dir()
+    finished = lumen("models")
+    assert finished.code == 0
+    for column in ("model", "param.", "steps", "can", "trained on", "licence"):
+        assert column in finished.out
+    for said in ("tiny", "84", "decompose", "LOL-v1 (485 pairs)", "darkened photographs", "MIT"):
+        assert said in finished.out
+    assert all(len(line) <= 80 for line in finished.out.splitlines())
+    assert "left out: " in finished.err  # onepass names no weights
+    assert '"weights.file" is missing' in finished.err
+
+
+def test_info_says_all_the_card_says(make_model: MakeModel, lumen: Lumen) -> None:
+    folder = make_model(
+        "tiny", paper={"title": "A [bold] paper", "url": "https://example.org/paper"}, official_checkpoint="a release"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    finished = lumen("models", "info", "tiny")
+    assert finished.code == 0
+    for said in ("one convolution", "2 (from 1 to 10)", "fp32, bf16", "A [bold] paper", "example.org", "a release"):
+        assert said in finished.out
+    assert config["weights"]["sha256"] in "".join(finished.out.split())
+    assert all(len(line) <= 80 for line in finished.out.splitlines())
+
+
+def test_json_gives_the_cards_fields(make_model: MakeModel, lumen: Lumen) -> None:
+    folder = make_model("tiny")
+    listed = [json.loads(line) for line in lumen("models", "--json").out.splitlines()]
+    (shown,) = (json.loads(line) for line in lumen("models", "info", "tiny", "--json").out.splitlines())
+    assert shown in listed
+    assert (shown["name"], shown["folder"], shown["default_steps"]) == ("tiny", str(folder), 2)
+
+
+def test_info_takes_a_folder(make_model: MakeModel, lumen: Lumen, tmp_path: Path) -> None:
+    folder = make_model("elsewhere", root=tmp_path / "runs")
+    assert "one convolution" in lumen("models", "info", folder).out
+
+
+def test_an_unknown_name_ends_with_2_and_the_list(make_model: MakeModel, lumen: Lumen) -> None:
+    make_model("tiny")
+    finished = lumen("models", "info", "tyni")
+    assert (finished.code, finished.out) == (2, "")
+    assert "Did you mean tiny?" in finished.err
