@@ -93,7 +93,7 @@ def test_a_batch_holds_what_the_mix_says(batches):
 def test_the_first_stage_learns(data, tmp_path, batches):
     recipe = replace(TINY, relit=0.0)
     torch.manual_seed(0)
-    stage = replace(TINY.stages[0], steps=60)
+    stage = replace(TINY.stages[0], steps=120, rate=4e-3)
     losses: list[float] = []
     run_stage(
         recipe,
