@@ -38,6 +38,8 @@ class PatientExifTool(ExifTool):
         """
         process = self._process
         if process is None or process.poll() is not None:
+            # Said here, else the library warns on stderr: a Ctrl-C at the terminal reaches exiftool too.
+            self._flag_running_false()
             raise ExifToolFailedError("exiftool is not running")
         if self._read_process is not process:
             self._listen(process)

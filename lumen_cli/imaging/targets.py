@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.formats import SUFFIX_FORMATS
 from lumen_cli.imaging.sources import Source, absolute, is_picture_name
-from lumen_cli.imaging.temporaries import TEMPORARY_PREFIX
+from lumen_cli.imaging.temporaries import temporary_beside
 
 ADDITION = "-enhanced"
 
@@ -67,9 +66,9 @@ def check_writable(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f"{TEMPORARY_PREFIX}{os.getpid()}-", dir=folder)
-        os.close(handle)
-        Path(name).unlink()
+        probe = temporary_beside(folder / "probe")
+        probe.touch(exist_ok=False)
+        probe.unlink()
     except FileExistsError:
         raise UsageError(f"{folder}: a file of this name is in the way of the output folder") from None
     except NotADirectoryError:
