@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lumen_cli.abilities import brightness_for, require_ability
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.imaging.codec import Picture, read_picture
 from lumen_cli.imaging.color import to_integers, to_unit
 from lumen_cli.pipeline.batches import NetworkError, enhance_batch
+from lumen_cli.pipeline.decomposition import Maps, decompose_batch
 from lumen_cli.pipeline.device import choose_device
 from lumen_cli.registry import DEFAULT_MODEL, find_model, load
 
@@ -44,6 +46,7 @@ def enhance(
     steps: int | None = None,
     seed: int = 0,
     strength: float = 1.0,
+    brightness: float | None = None,
     device: str = "auto",
     precision: str = "auto",
     network: LowLightModel | None = None,
@@ -56,6 +59,8 @@ def enhance(
         steps: sampling steps, None for the model's own.
         seed: of the noise.
         strength: 0 returns the picture, 1 the full effect.
+        brightness: light asked for as a ratio to the picture's own, 0.1 to 10, for models with that ability; None lets
+            the model choose.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, fp32, bf16 or fp16.
         network: the model as `load_model` returned it, so that it is not loaded again for every picture.
@@ -64,7 +69,7 @@ def enhance(
         H×W×3, RGB, upright; uint8 or uint16 as the picture was, float32 for floats.
 
     Raises:
-        UsageError: an array of another shape or type, a number out of range.
+        UsageError: an array of another shape or type, a number out of range, brightness for a model without.
         PictureError: the file cannot be read.
         ModelError: the model cannot be used.
         LumenError: the network gave no usable result.
@@ -73,15 +78,62 @@ def enhance(
         raise UsageError(f"strength has to be from 0 to 1, not {strength}")
     card = find_model(model)
     chosen_steps = card.steps_for(steps)
-    read = picture_from_array(picture) if isinstance(picture, np.ndarray) else read_picture(Path(picture).absolute())
+    chosen_brightness = brightness_for(card, brightness)
+    read = _picture(picture)
     asked = card.default_precision if precision == "auto" else precision
     policy = choose_device(device, asked, precisions=card.precisions, model=card.name)
     network = policy.prepare(load(card) if network is None else network)
-    result = enhance_batch(network, [read], policy, seed=seed, steps=chosen_steps, strength=strength)[0]
+    result = enhance_batch(
+        network, [read], policy, seed=seed, steps=chosen_steps, strength=strength, brightness=chosen_brightness
+    )[0]
     if isinstance(result, NetworkError):
         raise LumenError(str(result)) from result
     floating = isinstance(picture, np.ndarray) and np.issubdtype(picture.dtype, np.floating)
     return result if floating else to_integers(result, read.bit_depth)
+
+
+def decompose(
+    picture: np.ndarray | str | os.PathLike[str],
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    reconstruct: bool = False,
+    device: str = "auto",
+    precision: str = "fp32",
+    network: LowLightModel | None = None,
+) -> Maps:
+    """Take one picture apart; the same numbers as `lumen decompose --format npy` and `npz` give.
+
+    Args:
+        picture: as in `enhance`.
+        model: a name, a model folder or `hf://org/name`, of a model that decomposes.
+        reconstruct: whether R ∘ L is wanted too; then `fidelity()` of the result gives its error.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, fp32, bf16 or fp16.
+        network: the model as `load_model` returned it, so that it is not loaded again for every picture.
+
+    Returns:
+        Reflectance H×W×3 and illumination H×W, float32 in [0, 1], upright; for a model that decomposes a latent, the
+        `latents` too, of which these are renderings.
+
+    Raises:
+        UsageError: an array of another shape or type.
+        PictureError: the file cannot be read.
+        ModelError: the model cannot be used, or cannot decompose.
+        LumenError: the network gave no usable result.
+    """
+    card = find_model(model)
+    require_ability(card, "decompose")
+    read = _picture(picture)
+    policy = choose_device(device, precision, precisions=card.precisions, model=card.name)
+    network = policy.prepare(load(card) if network is None else network)
+    maps = decompose_batch(network, [read], policy, reconstruct=reconstruct)[0]
+    if isinstance(maps, NetworkError):
+        raise LumenError(str(maps)) from maps
+    return maps
+
+
+def _picture(given: np.ndarray | str | os.PathLike[str]) -> Picture:
+    return picture_from_array(given) if isinstance(given, np.ndarray) else read_picture(Path(given).absolute())
 
 
 def picture_from_array(array: np.ndarray) -> Picture:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import lumen_cli
-from lumen_cli.errors import LumenError, PictureError, UsageError
+from lumen_cli.errors import LumenError, ModelError, PictureError, UsageError
 from tests.conftest import Finished, MakeModel, dark_pixels, read_pixels
 
 
@@ -90,3 +90,19 @@ def test_errors_are_lumens_own(tmp_path: Path, make_model: MakeModel) -> None:
 def test_there_is_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(AttributeError, match="no attribute enhanse"):
         lumen_cli.enhanse  # noqa: B018
+
+
+def test_a_picture_is_taken_apart_into_the_numbers_the_command_writes(
+    make_model: MakeModel, photos: Path, lumen: Callable[..., Finished]
+) -> None:
+    make_model("able", abilities=["enhance", "decompose"])
+    maps = lumen_cli.decompose(photos / "a.png", "able", reconstruct=True)
+    lumen("decompose", photos / "a.png", "-m", "able", "--format", "npy")
+    assert np.array_equal(maps.reflectance, np.load(photos / "a-reflectance.npy"))
+    assert np.array_equal(maps.illumination, np.load(photos / "a-illumination.npy"))
+    fidelity = maps.fidelity()
+    assert fidelity is not None
+    assert fidelity.mae < 1e-6
+    assert lumen_cli.decompose(dark_pixels(20, 30), "able").reconstruction is None
+    with pytest.raises(ModelError, match=r"tiny cannot decompose pictures; models that can: .*able"):
+        lumen_cli.decompose(photos / "a.png", "tiny")

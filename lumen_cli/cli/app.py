@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lumen_cli import __version__
-from lumen_cli.cli import enhance, models, train
+from lumen_cli.cli import decompose, enhance, models, train
 
 app = typer.Typer(
     name="lumen",
@@ -17,6 +17,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("enhance", no_args_is_help=True)(enhance.enhance)
+app.command("decompose", no_args_is_help=True)(decompose.decompose)
 app.command("train", no_args_is_help=True)(train.train)
 app.add_typer(models.app, name="models")
 
@@ -39,5 +40,6 @@ def _lumen(
     Examples:
       lumen enhance photos/                   → photos-enhanced/
       lumen enhance night.jpg -o bright.jpg
+      lumen decompose night.jpg --model kind  → reflectance, illumination
       lumen models                            what there is to choose from
     """  # noqa: D301

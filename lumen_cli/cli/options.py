@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from lumen_cli.abilities import BRIGHTEST, DIMMEST
+
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -28,6 +30,34 @@ class OutputFormat(str, enum.Enum):
     jpg = "jpg"
     webp = "webp"
     tiff = "tiff"
+
+
+class MapFormat(str, enum.Enum):
+    """What reflectance and illumination can be written as."""
+
+    png = "png"
+    npy = "npy"
+    npz = "npz"
+
+
+class Depth(str, enum.Enum):
+    """Bits of a PNG's channels."""
+
+    eight = "8"
+    sixteen = "16"
+
+
+def _brightness(value: str) -> float | None:
+    """A ratio within its range, None for "auto"."""
+    if value == "auto":
+        return None
+    try:
+        ratio = float(value)
+    except ValueError:
+        raise typer.BadParameter(f"'{value}' is neither auto nor a number.") from None
+    if not DIMMEST <= ratio <= BRIGHTEST:
+        raise typer.BadParameter(f"{value} is not in the range {DIMMEST:g} to {BRIGHTEST:g}.")
+    return ratio
 
 
 def _known_device(value: str) -> str:
@@ -91,6 +121,16 @@ StrengthOption = Annotated[
         metavar="S",
         rich_help_panel=LOOK,
         help="Mix: 0 leaves a picture as it is, 1 is the full effect.",
+    ),
+]
+BrightnessOption = Annotated[
+    float | None,
+    typer.Option(
+        parser=_brightness,
+        metavar="X|auto",
+        rich_help_panel=LOOK,
+        help=f"Light asked for, as a ratio to the picture's own, {DIMMEST:g} to {BRIGHTEST:g}; only for models that "
+        "can (`lumen models`). auto, the default: the model chooses.",
     ),
 ]
 DeviceOption = Annotated[

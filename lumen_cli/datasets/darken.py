@@ -98,9 +98,7 @@ def draw_camera(
     )
 
 
-def darken(
-    picture: Tensor, camera: Camera, generator: torch.Generator | None = None, *, levels: int = 255
-) -> Tensor:
+def darken(picture: Tensor, camera: Camera, generator: torch.Generator | None = None, *, levels: int = 255) -> Tensor:
     """The dark photograph of a bright one.
 
     Args:

@@ -49,7 +49,7 @@ def plan_outputs(sources: Sequence[Source], output: str | os.PathLike[str] | Non
     else:
         base = None if output is None else absolute(output)
         jobs = _without_collisions([Job(s, _target(s, base, suffix, _root_names(sources))) for s in sources])
-    _protect_inputs(jobs)
+    protect_inputs(jobs)
     return jobs
 
 
@@ -165,7 +165,7 @@ def _colliding(jobs: Sequence[Job]) -> list[list[int]]:
     return [group for _, group in sorted(groups.items()) if len(group) > 1]
 
 
-def _protect_inputs(jobs: Sequence[Job]) -> None:
+def protect_inputs(jobs: Sequence[Job]) -> None:
     """Refuse whatever would write into an input folder, over an input file, or a file where a folder is needed."""
     inputs = {os.path.realpath(job.source.path): job.source.path for job in jobs}
     identities = {identity: path for path in inputs.values() if (identity := _identity(path))}

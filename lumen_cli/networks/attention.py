@@ -37,11 +37,12 @@ class CrossAttention(nn.Module):
     def forward(self, query_source: Tensor, context: Tensor) -> Tensor:
         """Query from the first map, keys and values from the second; both B×C×H×W → B×C×H×W."""
         q, k, v = (
-            projected.permute(0, 2, 1, 3)
+            projected.permute(0, 2, 3, 1)
             for projected in (self.query(query_source), self.key(context), self.value(context))
         )
-        attended = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
-        return attended.permute(0, 2, 1, 3)
+        # B×H×C×C. Products are ordered so that maps in channels_last are read and written without a copy.
+        weights = torch.softmax((q.transpose(-2, -1) @ k) * self.scale, dim=-1)
+        return (v @ weights.transpose(-2, -1)).permute(0, 3, 1, 2)
 
 
 class ChannelSelfAttention(nn.Module):

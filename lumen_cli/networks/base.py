@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +12,23 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Retinex:
-    """A picture taken apart: reflectance B×3×H×W and illumination B×1×H×W, both in [0, 1]."""
+    """A batch taken apart, as pictures of its own size; float32.
+
+    reflectance: B×3×H×W in [0, 1]; illumination: B×1×H×W in [0, 1]; latents: where the model decomposes a smaller
+    latent rather than the picture, its maps by name (`reflectance` B×3×h×w, `illumination` B×1×h×w, `latent` B×3×h×w,
+    the part that shows the picture), of which the two pictures are renderings; rebuild: then, what makes the picture
+    of R ∘ L, as a product of renderings is no rendering of the product.
+    """
 
     reflectance: Tensor
     illumination: Tensor
+    latents: Mapping[str, Tensor] | None = None
+    rebuild: Callable[[], Tensor] | None = None
+
+    @property
+    def reconstruction(self) -> Tensor:
+        """R ∘ L as a picture, B×3×H×W in [0, 1]; computed when asked for."""
+        return self.reflectance * self.illumination if self.rebuild is None else self.rebuild()
 
 
 class LowLightModel(nn.Module):
@@ -39,8 +53,15 @@ class LowLightModel(nn.Module):
             B×3×H×W in [0, 1], in the dtype the network computes in.
         """
 
+    def prepare(self, low: Tensor) -> Tensor:
+        """The picture as the model takes it apart, which R ∘ L rebuilds: B×3×H×W in [0, 1] → the same.
+
+        `low` itself, unless the model changes its range first.
+        """
+        return low
+
     def decompose(self, low: Tensor) -> Retinex:
-        """Take a batch apart into reflectance and illumination; NotImplementedError where the model has none."""
+        """Take a batch B×3×H×W in [0, 1] apart; deterministic. NotImplementedError where the model cannot."""
         raise NotImplementedError(f"{type(self).__name__} does not decompose pictures")
 
     def losses(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> dict[str, Tensor]:

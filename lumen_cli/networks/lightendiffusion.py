@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lumen_cli.diffusion.sampler import Prediction, Sampler, sample, target_of
 from lumen_cli.diffusion.schedule import LinearSchedule
-from lumen_cli.networks.base import LowLightModel
+from lumen_cli.networks.base import LowLightModel, Retinex
 from lumen_cli.networks.ctdn import CTDN, Levels
 from lumen_cli.networks.padding import pad_to_multiple, padded_size
 from lumen_cli.networks.unet import DiffusionUNet
@@ -92,13 +92,38 @@ class LightenDiffusion(LowLightModel):
         enhanced = to_latent(self.predict_latent(latent, noise, steps))
         return self.decode(enhanced, levels)[..., :height, :width].clamp(0.0, 1.0)
 
+    def decompose(self, low: Tensor) -> Retinex:
+        """See `LowLightModel.decompose`. Reflectance and illumination are latents of an eighth of the size.
+
+        As pictures: the reflectance goes through the decoder with the dark picture's maps, which was trained on
+        pictures' latents only, so its colours are an extrapolation; the illumination is enlarged by repetition; R ∘ L
+        is multiplied as a latent, then decoded. The latents come without the padding: ⌈H/8⌉ × ⌈W/8⌉.
+        """
+        height, width = low.shape[-2:]
+        latent, levels = self.encode(pad_to_multiple(low, self.size_multiple))
+        reflectance, illumination = self.retinex(latent)
+
+        def picture(of: Tensor) -> Tensor:
+            return self.decode(of, levels)[..., :height, :width].float().clamp(0.0, 1.0)
+
+        enlarged = F.interpolate(illumination, scale_factor=LATENT_SCALE, mode="nearest")
+        h, w = -(-height // LATENT_SCALE), -(-width // LATENT_SCALE)
+        maps = {"reflectance": reflectance, "illumination": illumination, "latent": latent}
+        return Retinex(
+            picture(reflectance),
+            enlarged[..., :height, :width],
+            latents={name: value[..., :h, :w] for name, value in maps.items()},
+            rebuild=lambda: picture(reflectance * illumination),
+        )
+
     def losses(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Stage-two terms of the paper (section 3.3; as released: noise MSE + 0.001 · consistency L1).
 
         Args:
             batch: `low` and `high`, B×3×H×W in [0, 1]; the bright picture need not show the same scene. Optional, for
-                repeatable runs: `timesteps` [B], `noise` and `start`, both B×3×H/8×W/8. `consistency` (bool tensor,
-                default true) says whether the sampler is unrolled for the second term in this step.
+                repeatable runs: `timesteps` [kB] and `noise` kB×3×H/8×W/8 (k > 1 draws for every picture, which
+                cost no further encoding), and `start` B×3×H/8×W/8. `consistency` (bool tensor, default true)
+                says whether the sampler is unrolled for the second term in this step.
             generator: source of what the batch does not bring.
 
         Returns:
@@ -111,15 +136,17 @@ class LightenDiffusion(LowLightModel):
         target = 2.0 * (reflectance * bright_illumination) - 1.0
 
         def normal() -> Tensor:
-            return torch.randn(target.shape, generator=generator).to(target.device)
+            return torch.randn(low_latent.shape, generator=generator).to(target.device)
 
         noise = batch["noise"] if "noise" in batch else normal()
+        draws = len(noise) // len(low_latent)
+        target, condition = target.repeat(draws, 1, 1, 1), (2.0 * low_latent - 1.0).repeat(draws, 1, 1, 1)
         timesteps = batch.get("timesteps")
         if timesteps is None:
             timesteps = antithetic_timesteps(len(target), self.schedule.timesteps, generator).to(target.device)
         signal, spread = self.schedule.coefficients(timesteps, target)
         noisy = signal * target + spread * noise
-        output = self.Unet(torch.cat([2.0 * low_latent - 1.0, noisy], dim=1), timesteps.float())
+        output = self.Unet(torch.cat([condition, noisy], dim=1), timesteps.float())
         wanted = target_of(target, noise, signal, spread, self.sampler.prediction)
         terms = {"noise": F.mse_loss(output.float(), wanted)}
         if bool(batch.get("consistency", torch.tensor(True))):

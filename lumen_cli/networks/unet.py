@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lumen_cli.networks.convolution import upsampled_convolution
+
 GROUPS = 32
 MAX_PERIOD = 10000.0
 
@@ -32,6 +34,11 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(GROUPS, channels, eps=1e-6)
 
 
+def _swish(x: Tensor) -> Tensor:
+    """Return x · sigmoid(x), written over `x` (which no one else holds) where no gradient needs it."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
 class ResBlock(nn.Module):
     """norm, swish, 3×3 convolution, twice, with the time embedding added in between and a shortcut around."""
 
@@ -47,10 +54,11 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, activated_embedding: Tensor) -> Tensor:
         """B×C×H×W and swish(time embedding) B×E → B×C'×H×W."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.temb_proj(activated_embedding)[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h)))
-        return (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x) + h
+        h = self.conv1(_swish(self.norm1(x)))
+        h += self.temb_proj(activated_embedding)[:, :, None, None]
+        h = self.conv2(_swish(self.norm2(h)))
+        h += self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x
+        return h
 
 
 class AttentionBlock(nn.Module):
@@ -68,7 +76,8 @@ class AttentionBlock(nn.Module):
         """B×C×H×W → the same shape."""
         n = self.norm(x)
         q, k, v = (projection(n).flatten(2).transpose(1, 2) for projection in (self.q, self.k, self.v))
-        attended = F.scaled_dot_product_attention(q, k, v)
+        # With an axis of one head torch never holds the whole matrix of scores.
+        attended = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
         return x + self.proj_out(attended.transpose(1, 2).reshape(x.shape))
 
 
@@ -93,6 +102,9 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B×C×H×W → B×C×2H×2W."""
+        # Adding up the kernel's rows and columns pays on maps that are large beside the kernel.
+        if not torch.is_grad_enabled() and x.shape[-2] * x.shape[-1] > 4 * x.shape[1]:
+            return upsampled_convolution(x, self.conv)
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -229,7 +241,7 @@ class DiffusionUNet(nn.Module):
             for i in range(self.blocks + 1):
                 h = level.step(i, torch.cat([h, skips.pop()], dim=1), activated)
             h = level.leave(h)
-        h = self.conv_out(F.silu(self.norm_out(h)))
+        h = self.conv_out(_swish(self.norm_out(h)))
         return h
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -49,6 +49,7 @@ def enhance_batch(
     seed: int = 0,
     steps: int | None = None,
     strength: float = 1.0,
+    brightness: float | None = None,
 ) -> list[np.ndarray | NetworkError]:
     """Brighten pictures of one `shape_of`.
 
@@ -60,69 +61,68 @@ def enhance_batch(
         seed: the run's seed; each picture's noise comes from it and from the picture's content alone.
         steps: sampling steps, None for the network's own.
         strength: 0 returns the picture, 1 the network's result, between them a straight mix.
+        brightness: ratio of target to source illumination, for networks that take one; None asks for nothing.
 
     Returns:
-        For each picture H×W×3 float32 in [0, 1], or the error of a picture whose result has NaN or infinity. A CPU runs
-        them one by one, so that batch-mates change no bit. A batch that the device's memory cannot hold is run in
-        halves; a picture that does not fit alone is a NetworkError too.
+        For each picture H×W×3 float32 in [0, 1], or the error of a picture whose result has NaN or infinity. How
+        batches are taken apart: see `in_parts`.
     """
-    if len(pictures) > 1 and policy.single:
-        return _in_parts(network, pictures, policy, digests, seed, steps, strength, len(pictures))
+    contents = digests or [picture.digest() for picture in pictures]
+    knobs: dict[str, Any] = {} if brightness is None else {"brightness": brightness}
+
+    def run(part: slice) -> list[np.ndarray | NetworkError]:
+        group = pictures[part]
+        shape = shape_of(group[0], network, policy)
+        with policy.running(shape.precision):
+            low = as_batch(group, network, policy)
+            wanted = network.noise_shape(shape.height, shape.width)
+            noise = None
+            if wanted is not None:
+                noise = torch.stack([picture_noise(seed, content, wanted) for content in contents[part]])
+                noise = noise.to(policy.device)
+            mixed = torch.lerp(low, network.enhance(low, noise=noise, steps=steps, **knobs).float(), strength)
+            return [cropped(mixed[index], picture) for index, picture in enumerate(group)]
+
+    return in_parts(run, pictures, policy)
+
+
+Outcome = TypeVar("Outcome")
+
+
+def in_parts(
+    run: Callable[[slice], list[Outcome | NetworkError]],
+    pictures: Sequence[Picture],
+    policy: DevicePolicy,
+    part: slice | None = None,
+) -> list[Outcome | NetworkError]:
+    """Call `run` for all pictures (or `part` of them) at once, or bit by bit where they cannot be run together.
+
+    A CPU runs them one by one, so that batch-mates change no bit. A batch that the device's memory cannot hold is run
+    in halves; a picture that does not fit alone is a NetworkError.
+    """
+    start, stop = (0, len(pictures)) if part is None else (part.start, part.stop)
+    if stop - start > 1 and policy.single:
+        singles = (slice(index, index + 1) for index in range(start, stop))
+        return [outcome for single in singles for outcome in in_parts(run, pictures, policy, single)]
     try:
-        return _run(network, pictures, policy, digests, seed, steps, strength)
+        return run(slice(start, stop))
     except (RuntimeError, MemoryError) as error:
         if not _out_of_memory(error):
             raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    if len(pictures) == 1:
-        size = f"{pictures[0].width}×{pictures[0].height}"
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if stop - start == 1:
+        size = f"{pictures[start].width}×{pictures[start].height}"
         return [NetworkError(f"{policy.device} has too little memory for a picture of {size} pixels")]
-    return _in_parts(network, pictures, policy, digests, seed, steps, strength, 2)
+    middle = (start + stop + 1) // 2
+    halves = slice(start, middle), slice(middle, stop)
+    return [outcome for half in halves for outcome in in_parts(run, pictures, policy, half)]
 
 
-def _in_parts(
-    network: LowLightModel,
-    pictures: Sequence[Picture],
-    policy: DevicePolicy,
-    digests: Sequence[bytes] | None,
-    seed: int,
-    steps: int | None,
-    strength: float,
-    parts: int,
-) -> list[np.ndarray | NetworkError]:
-    results: list[np.ndarray | NetworkError] = []
-    size = -(-len(pictures) // parts)
-    for start in range(0, len(pictures), size):
-        part = slice(start, start + size)
-        known = digests[part] if digests else None
-        results += enhance_batch(
-            network, pictures[part], policy, digests=known, seed=seed, steps=steps, strength=strength
-        )
-    return results
-
-
-def _run(
-    network: LowLightModel,
-    pictures: Sequence[Picture],
-    policy: DevicePolicy,
-    digests: Sequence[bytes] | None,
-    seed: int,
-    steps: int | None,
-    strength: float,
-) -> list[np.ndarray | NetworkError]:
-    shape = shape_of(pictures[0], network, policy)
-    with policy.running(shape.precision):
-        padded = [pad_to_multiple(_tensor(picture), network.size_multiple) for picture in pictures]
-        low = torch.cat(padded).to(policy.device).contiguous(memory_format=torch.channels_last)
-        wanted = network.noise_shape(shape.height, shape.width)
-        noise = None
-        if wanted is not None:
-            contents = digests or [picture.digest() for picture in pictures]
-            drawn = [picture_noise(seed, content, wanted) for content in contents]
-            noise = torch.stack(drawn).to(policy.device)
-        mixed = torch.lerp(low, network.enhance(low, noise=noise, steps=steps).float(), strength)
-        return [_cropped(mixed[index], picture) for index, picture in enumerate(pictures)]
+def as_batch(pictures: Sequence[Picture], network: LowLightModel, policy: DevicePolicy) -> Tensor:
+    """Pictures of one `shape_of` → B×3×H×W in [0, 1] on the device, padded to the network's multiple."""
+    padded = [pad_to_multiple(_tensor(picture), network.size_multiple) for picture in pictures]
+    return torch.cat(padded).to(policy.device).contiguous(memory_format=torch.channels_last)
 
 
 def _tensor(picture: Picture) -> Tensor:
@@ -130,7 +130,8 @@ def _tensor(picture: Picture) -> Tensor:
     return torch.from_numpy(picture.pixels).permute(2, 0, 1)[None]
 
 
-def _cropped(result: Tensor, picture: Picture) -> np.ndarray | NetworkError:
+def cropped(result: Tensor, picture: Picture) -> np.ndarray | NetworkError:
+    """C×H×W of the padded shape → H×W×C of the picture's size, or the error of a result that is not finite."""
     pixels = result[:, : picture.height, : picture.width].permute(1, 2, 0).contiguous().cpu()
     if not bool(torch.isfinite(pixels).all()):
         return NetworkError("the network returned numbers that are not finite; --precision fp32 may help")

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ class Settings:
 
     weights: SHA-256; network: its hyper-parameters; steps: None for a network that does not sample; strength: 0 to 1;
     precision, deep_precision: what 8-bit and 16-bit pictures are computed in; format: None keeps each picture's;
-    quality: 1 to 100, None for each format's default.
+    quality: 1 to 100, None for each format's default; brightness: ratio of target to source illumination, None where
+    the model chooses it or has no such knob.
     """
 
     architecture: str
@@ -35,11 +36,20 @@ class Settings:
     deep_precision: str = "fp32"
     format: str | None = None
     quality: int | None = None
+    brightness: float | None = None
 
     def fingerprint(self) -> str:
         """The settings in 32 hexadecimal digits."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        fields = asdict(self)
+        if self.brightness is None:
+            del fields["brightness"]  # what was made before there was this knob is as current as ever
+        return digest_of(fields)
+
+
+def digest_of(fields: Mapping[str, Any]) -> str:
+    """Values by name, as JSON holds them, in 32 hexadecimal digits."""
+    text = json.dumps(fields, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 class Existing(enum.Enum):
@@ -51,13 +61,35 @@ class Existing(enum.Enum):
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of the several files that a picture becomes. name: what it holds, "reflectance" for example."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
 class Task:
-    """One picture to make. root: the folder whose manifest records it; output: its name below that, with "/"."""
+    """One picture to make. root: the folder whose manifest records it; output: its name below that, with "/".
+
+    parts: the files of a picture that becomes several, the first of them `job.target`; empty where that is all.
+    """
 
     job: Job
     root: Path
     output: str
     why: str
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """Every file the picture becomes."""
+        return tuple(part.path for part in self.parts) or (self.job.target,)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of `targets` below `root`, with "/"."""
+        return tuple(target.relative_to(self.root).as_posix() for target in self.targets)
 
     @property
     def source_name(self) -> str:
@@ -84,11 +116,23 @@ class Plan:
         return sorted({task.job.target.parent for task in (*self.todo, *self.kept)} | set(self.roots))
 
 
-def make_plan(jobs: Sequence[Job], fingerprint: str, existing: Existing = Existing.REFUSE) -> Plan:
+def make_plan(
+    jobs: Sequence[Job],
+    fingerprint: str,
+    existing: Existing = Existing.REFUSE,
+    parts: Sequence[tuple[Part, ...]] | None = None,
+) -> Plan:
     """Decide for each job whether it has to be done.
 
     With RESUME an output stays when the manifest says that it is finished, from the source as it is now, under these
     settings. Outputs that no manifest knows are not lumen's to replace.
+
+    Args:
+        jobs: from `plan_outputs`.
+        fingerprint: of the settings.
+        existing: what happens to outputs that are there.
+        parts: for each job the files its picture becomes, where it becomes several; all in one folder. A picture
+            is finished when all of them are.
 
     Raises:
         UsageError: outputs exist and nothing was said about them, or resuming would replace files of unknown origin.
@@ -96,22 +140,28 @@ def make_plan(jobs: Sequence[Job], fingerprint: str, existing: Existing = Existi
     roots = [output_root(job) for job in jobs]
     manifests = {root: Manifest(root) for root in set(roots)}
     todo, kept, unknown, present = [], [], [], []
-    for job, root in zip(jobs, roots, strict=True):
-        output = job.target.relative_to(root).as_posix()
-        if job.target.is_dir():
-            raise UsageError(f"cannot write {job.target}: a folder of that name is in the way")
-        if not job.target.exists():
-            todo.append(Task(job, root, output, "new"))
+    for job, root, files in zip(jobs, roots, parts or [()] * len(jobs), strict=True):
+        task = Task(job, root, job.target.relative_to(root).as_posix(), "new", files)
+        records = {target: manifests[root].get(name) for target, name in zip(task.targets, task.outputs, strict=True)}
+        for target in task.targets:
+            if target.is_dir():
+                raise UsageError(f"cannot write {target}: a folder of that name is in the way")
+        there = [target for target in task.targets if target.exists()]
+        if not there:
+            todo.append(task)
             continue
-        present.append(job.target)
-        record = manifests[root].get(output)
-        stale = "overwritten" if existing is Existing.OVERWRITE else _stale(record, job, fingerprint)
-        if record is None:
-            unknown.append(job.target)
-        if stale is None:
-            kept.append(Task(job, root, output, "finished"))
+        present.append(there[0])
+        unknown += [target for target in there if records[target] is None]
+        if existing is Existing.OVERWRITE:
+            stale = "overwritten"
+        elif len(there) < len(records):
+            stale = "unfinished"
         else:
-            todo.append(Task(job, root, output, stale))
+            stale = next(filter(None, (_stale(records[target], job, target, fingerprint) for target in there)), "")
+        if stale:
+            todo.append(replace(task, why=stale))
+        else:
+            kept.append(replace(task, why="finished"))
     if present and existing is Existing.REFUSE:
         raise UsageError(_refusal(present, len(jobs)))
     if unknown and existing is Existing.RESUME:
@@ -131,16 +181,16 @@ def output_root(job: Job) -> Path:
     return parent.parents[len(folders) - 1] if folders and parent.parts[-len(folders) :] == folders else parent
 
 
-def announcement(task: Task) -> Record:
-    """The manifest's line for an output that is about to be written."""
-    return Record(task.output, task.source_name)
+def announcements(task: Task) -> list[Record]:
+    """The manifest's lines for outputs that are about to be written."""
+    return [Record(output, task.source_name) for output in task.outputs]
 
 
-def _stale(record: Record | None, job: Job, fingerprint: str) -> str | None:
+def _stale(record: Record | None, job: Job, target: Path, fingerprint: str) -> str | None:
     """Why an existing output has to be made again, None when it is finished and current."""
     if record is None:
         return "of unknown origin"
-    if not record.finished or job.target.stat().st_size != record.output_size:
+    if not record.finished or target.stat().st_size != record.output_size:
         return "unfinished"
     source = job.source.path.stat()
     if record.source != job.source.relative.as_posix():

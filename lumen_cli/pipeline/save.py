@@ -1,30 +1,40 @@
-"""One finished picture to disk: whole under its final name, with its tags, or not there at all."""
+"""One finished picture to disk: whole under its final names, with its tags, or not there at all."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lumen_cli.errors import PictureError, UsageError
-from lumen_cli.imaging.codec import format_for, losses, write_picture
+from lumen_cli.imaging.codec import Picture, format_for, losses, write_picture
 from lumen_cli.imaging.files import Job, temporary_beside
 
 if TYPE_CHECKING:
-    from lumen_cli.imaging.codec import Picture
     from lumen_cli.imaging.metadata import TagWriter
+
+Content = Picture | np.ndarray | Mapping[str, np.ndarray]
+"""What a file holds: a picture, one array (.npy) or several by name (.npz)."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """size: bytes of the file; write, tags: seconds; warnings: one line each."""
+    """sizes: bytes of each file; write, tags: seconds; warnings: one line each."""
 
-    size: int
+    sizes: tuple[int, ...]
     write: float
     tags: float
     warnings: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(self.sizes)
 
 
 def output_format(picture: Picture, target: Path) -> str:
@@ -41,24 +51,56 @@ def save_picture(picture: Picture, job: Job, tags: TagWriter, quality: int | Non
     Raises:
         PictureError: the disk is full, the folder is gone, an encoder or exiftool refuses; no temporary file is left.
     """
-    started = time.perf_counter()
-    container = output_format(picture, job.target)
-    temporary = temporary_beside(job.target)
+    return save_files([(job.target, picture)], job.source.path, tags, quality)
+
+
+def save_files(
+    files: Sequence[tuple[Path, Content]], source: Path, tags: TagWriter, quality: int | None = None
+) -> Saved:
+    """Like `save_picture`, for all files that came of one picture: none is renamed before all are complete.
+
+    Raises:
+        PictureError: as in `save_picture`; then none of the targets has changed, unless renaming itself failed.
+    """
+    started, tagging = time.perf_counter(), 0.0
+    sizes: list[int] = []
+    warnings: list[str] = []
+    temporaries: list[tuple[Path, Path]] = []
+    target = files[0][0]
     try:
-        write_picture(picture, temporary, format=container, quality=quality)
-        encoded = time.perf_counter()
-        warnings = tags.copy(job.source.path, temporary, picture)
-        tagged = time.perf_counter()
-        _flush(temporary)
-        size = temporary.stat().st_size
-        temporary.replace(job.target)
+        for target, content in files:
+            temporary = temporary_beside(target)
+            temporaries.append((temporary, target))
+            if isinstance(content, Picture):
+                container = output_format(content, target)
+                write_picture(content, temporary, format=container, quality=quality)
+                encoded = time.perf_counter()
+                carried = tags.copy(source, temporary, content)
+                tagging += time.perf_counter() - encoded
+                warnings += [f"{container} cannot hold {what}" for what in losses(content, container)]
+                warnings += carried
+            else:
+                _write_arrays(content, temporary)
+            _flush(temporary)
+            sizes.append(temporary.stat().st_size)
+        for temporary, target in temporaries:
+            temporary.replace(target)
     except OSError as error:
-        raise PictureError(job.target, f"cannot be written: {error.strerror or error}") from error
+        raise PictureError(target, f"cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
-    lost = [f"{container} cannot hold {what}" for what in losses(picture, container)]
-    write = time.perf_counter() - started - (tagged - encoded)
-    return Saved(size, write, tagged - encoded, (*lost, *warnings))
+        for temporary, _ in temporaries:
+            temporary.unlink(missing_ok=True)
+    write = time.perf_counter() - started - tagging
+    return Saved(tuple(sizes), write, tagging, tuple(dict.fromkeys(warnings)))
+
+
+def _write_arrays(content: np.ndarray | Mapping[str, np.ndarray], path: Path) -> None:
+    """Equal arrays give equal bytes; numpy writes no time into an .npz."""
+    with path.open("wb") as file:
+        if isinstance(content, np.ndarray):
+            np.save(file, content, allow_pickle=False)
+        else:
+            np.savez(file, **content)  # type: ignore[arg-type]  # numpy's stub sees allow_pickle in any keyword
 
 
 def _flush(path: Path) -> None:

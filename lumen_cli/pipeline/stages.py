@@ -18,7 +18,8 @@ from lumen_cli.imaging.codec import Picture, read_picture
 from lumen_cli.pipeline.budget import Budget, ClosedError, decoded_bytes
 from lumen_cli.pipeline.manifest import Manifest, Record
 from lumen_cli.pipeline.plan import Task
-from lumen_cli.pipeline.save import save_picture
+from lumen_cli.pipeline.save import save_files
+from lumen_cli.pipeline.work import Fidelity, Product
 
 if TYPE_CHECKING:
     from lumen_cli.imaging.metadata import TagWriter
@@ -38,7 +39,10 @@ class Timings:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one picture. status: "done", "failed" or "kept"; reason: why it failed, in one line."""
+    """What became of one picture. status: "done", "failed" or "kept"; reason: why it failed, in one line.
+
+    size: bytes of its files; fidelity: the error of its reconstruction, where there is one.
+    """
 
     task: Task
     status: str
@@ -48,11 +52,15 @@ class Result:
     size: int | None = None
     timings: Timings = Timings()
     warnings: tuple[str, ...] = ()
+    fidelity: Fidelity | None = None
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Picture number `index` of the plan. held: bytes in the decode budget; record: what the manifest will say."""
+    """Picture number `index` of the plan. held: bytes in the decode budget; record: what the manifest will say.
+
+    Of a picture that becomes several files the record is the first one's.
+    """
 
     index: int
     task: Task
@@ -145,27 +153,32 @@ class Encoder:
         self._manifests, self._tags, self._quality, self._budget, self._inbox = manifests, tags, quality, budget, inbox
         self._pool = ThreadPoolExecutor(jobs, "lumen-encode")
 
-    def submit(self, decoded: Decoded, picture: Picture, run: float) -> None:
-        """Write `picture` for the task of `decoded`; waits while the encode queue is full. run: seconds it took."""
-        held = picture.pixels.nbytes + (0 if picture.alpha is None else picture.alpha.nbytes)
+    def submit(self, decoded: Decoded, product: Product, run: float) -> None:
+        """Write `product` for the task of `decoded`; waits while the encode queue is full. run: seconds it took."""
+        held = product.held
         self._budget.acquire(held)
         self.under_way += 1
         timings = Timings(read=decoded.seconds, run=run)
-        self._pool.submit(self._encode, decoded.task, decoded.record, picture, held, timings)
+        self._pool.submit(self._encode, decoded.task, decoded.record, product, held, timings)
 
     def join(self) -> None:
         """Wait until all that was submitted is written."""
         self._pool.shutdown()
 
-    def _encode(self, task: Task, record: Record, picture: Picture, held: int, timings: Timings) -> None:
+    def _encode(self, task: Task, record: Record, product: Product, held: int, timings: Timings) -> None:
         try:
-            saved = save_picture(picture, task.job, self._tags, self._quality)
+            started = time.perf_counter()
+            files = list(zip(task.targets, product.contents(), strict=True))
+            fidelity = product.fidelity()
+            rendered = time.perf_counter() - started
+            saved = save_files(files, task.job.source.path, self._tags, self._quality)
             manifest = self._manifests.get(task.root)
             if manifest is not None:
-                manifest.add(dataclasses.replace(record, output_size=saved.size))
-            timings = dataclasses.replace(timings, write=saved.write, tags=saved.tags)
-            size = picture.width, picture.height
-            result = Result(task, "done", None, *size, saved.size, timings, saved.warnings)
+                for output, bytes_written in zip(task.outputs, saved.sizes, strict=True):
+                    manifest.add(dataclasses.replace(record, output=output, output_size=bytes_written))
+            timings = dataclasses.replace(timings, write=rendered + saved.write, tags=saved.tags)
+            size = product.picture.width, product.picture.height
+            result = Result(task, "done", None, *size, saved.size, timings, saved.warnings, fidelity)
         except Exception as error:
             result = failure(task, error, timings)
         self._budget.release(held)

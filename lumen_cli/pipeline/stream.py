@@ -6,18 +6,18 @@ same folder gives the same batches. What is held in memory depends on the budget
 
 from __future__ import annotations
 
-import dataclasses
 import queue
 import threading
 import time
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
-from lumen_cli.pipeline.batches import NetworkError, Shape, enhance_batch, shape_of
+from lumen_cli.pipeline.batches import NetworkError, Shape, shape_of
 from lumen_cli.pipeline.budget import Budget, default_bytes
 from lumen_cli.pipeline.manifest import Manifest
-from lumen_cli.pipeline.plan import Plan, Settings, announcement
+from lumen_cli.pipeline.plan import Plan, Settings, announcements
 from lumen_cli.pipeline.stages import Decoded, Decoder, Encoder, Inbox, Result, Undecoded, failure
+from lumen_cli.pipeline.work import Enhancement, Work
 
 if TYPE_CHECKING:
     from lumen_cli.imaging.metadata import TagWriter
@@ -42,6 +42,21 @@ def enhance_stream(
     stop: threading.Event | None = None,
     budget: int | None = None,
 ) -> Generator[Result, None, None]:
+    """Brighten every picture of `plan.todo` under `settings`; the rest as in `run_stream`."""
+    return run_stream(plan, network, policy, Enhancement(settings), tags, jobs=jobs, stop=stop, budget=budget)
+
+
+def run_stream(
+    plan: Plan,
+    network: LowLightModel,
+    policy: DevicePolicy,
+    work: Work,
+    tags: TagWriter,
+    *,
+    jobs: int = 2,
+    stop: threading.Event | None = None,
+    budget: int | None = None,
+) -> Generator[Result, None, None]:
     """Make every picture of `plan.todo`; yields a result as each is complete on the disk or has failed.
 
     Closing the generator early ends the threads and leaves whole files only.
@@ -50,7 +65,7 @@ def enhance_stream(
         plan: from `make_plan`; its folders exist.
         network: on the policy's device.
         policy: from `choose_device`.
-        settings: what the plan was made with.
+        work: what is done with each picture; the plan was made with its fingerprint.
         tags: an open TagWriter.
         jobs: threads that decode, and as many that encode.
         stop: once set, no picture is begun, those whose pixels are ready are written, and the iterator ends.
@@ -60,12 +75,12 @@ def enhance_stream(
     room = budget or default_bytes()
     manifests = {root: Manifest(root) for root in plan.roots} if plan.recorded else {}
     for root, manifest in manifests.items():
-        manifest.begin(announcement(task) for task in plan.todo if task.root == root)
+        manifest.begin(record for task in plan.todo if task.root == root for record in announcements(task))
     inbox: Inbox = queue.SimpleQueue()
-    encoder = Encoder(manifests, tags, settings.quality, jobs, Budget(2 * jobs, room), inbox)
-    decoder = Decoder(plan.todo, settings.fingerprint(), jobs, Budget(2 * jobs, room), inbox)
+    encoder = Encoder(manifests, tags, work.quality, jobs, Budget(2 * jobs, room), inbox)
+    decoder = Decoder(plan.todo, work.fingerprint(), jobs, Budget(2 * jobs, room), inbox)
     try:
-        yield from _Stream(network, policy, settings, decoder, encoder, inbox, stop).results()
+        yield from _Stream(network, policy, work, decoder, encoder, inbox, stop).results()
         if not stop.is_set():
             for manifest in manifests.values():
                 manifest.finish()
@@ -82,13 +97,13 @@ class _Stream:
         self,
         network: LowLightModel,
         policy: DevicePolicy,
-        settings: Settings,
+        work: Work,
         decoder: Decoder,
         encoder: Encoder,
         inbox: Inbox,
         stop: threading.Event,
     ) -> None:
-        self.network, self.policy, self.settings = network, policy, settings
+        self.network, self.policy, self.work = network, policy, work
         self.decoder, self.encoder, self.inbox, self.stop = decoder, encoder, inbox, stop
         self.waiting: dict[Shape, list[Decoded]] = {}
 
@@ -144,17 +159,10 @@ class _Stream:
     def _run(self, shape: Shape) -> Iterator[Result]:
         group = self.waiting.pop(shape)
         started = time.perf_counter()
-        settings = self.settings
+        pictures = [decoded.picture for decoded in group]
+        digests = [bytes.fromhex(decoded.record.content or "") for decoded in group]
         try:
-            outcomes = enhance_batch(
-                self.network,
-                [decoded.picture for decoded in group],
-                self.policy,
-                digests=[bytes.fromhex(decoded.record.content or "") for decoded in group],
-                seed=settings.seed,
-                steps=settings.steps,
-                strength=settings.strength,
-            )
+            outcomes = self.work.run(self.network, pictures, self.policy, digests)
         except Exception as error:  # a fault in the network must not end a night's run
             yield from (failure(decoded.task, error) for decoded in group)
             return
@@ -163,4 +171,4 @@ class _Stream:
             if isinstance(outcome, NetworkError):
                 yield failure(decoded.task, outcome)
             else:
-                self.encoder.submit(decoded, dataclasses.replace(decoded.picture, pixels=outcome), seconds)
+                self.encoder.submit(decoded, outcome, seconds)

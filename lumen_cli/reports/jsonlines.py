@@ -15,29 +15,40 @@ if TYPE_CHECKING:
 def picture_line(result: Result) -> str:
     """What became of one picture: status "done", "kept" or "failed", and every other field always there.
 
-    width and height in pixels, bytes of the output, seconds by stage; null where there is none.
+    width and height in pixels, bytes of the output, seconds by stage; null where there is none. A picture that becomes
+    several files has `outputs`, paths by what they hold, instead of `output`, and `reconstruction`: null, or mae and
+    psnr (null where there is no error) of R ∘ L.
     """
+    fidelity = result.fidelity
+    decomposed = {"reconstruction": None if fidelity is None else asdict(fidelity)} if result.task.parts else {}
     return _line(
         status=result.status,
         input=str(result.task.job.source.path),
-        output=str(result.task.job.target),
+        **_outputs(result.task),
         reason=result.reason,
         width=result.width,
         height=result.height,
         bytes=result.size,
         seconds={stage: round(seconds, 6) for stage, seconds in asdict(result.timings).items()},
         warnings=list(result.warnings),
+        **decomposed,
     )
 
 
 def planned_line(task: Task, status: str) -> str:
     """What a dry run would do with one picture: status "planned" or "kept", and why."""
-    return _line(status=status, input=str(task.job.source.path), output=str(task.job.target), reason=task.why)
+    return _line(status=status, input=str(task.job.source.path), **_outputs(task), reason=task.why)
 
 
 def model_line(card: ModelCard) -> str:
     """A model card's fields, the folder as a path."""
     return _line(**{name: str(value) if name == "folder" else value for name, value in asdict(card).items()})
+
+
+def _outputs(task: Task) -> dict[str, Any]:
+    if not task.parts:
+        return {"output": str(task.job.target)}
+    return {"outputs": {part.name: str(part.path) for part in task.parts}}
 
 
 def _line(**fields: Any) -> str:

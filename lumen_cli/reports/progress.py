@@ -22,14 +22,14 @@ class _StateColumn(ProgressColumn):
 
     max_refresh = None
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: threading.Event, doing: str) -> None:
         super().__init__(table_column=Column(no_wrap=True))
-        self.stop = stop
+        self.stop, self.doing = stop, doing
 
     def render(self, task: Task) -> Text:
         if self.stop.is_set():
             return Text("stopping (Ctrl-C: at once)", style="yellow")
-        return Text("enhancing", style="bold")
+        return Text(self.doing, style="bold")
 
 
 class _PixelRateColumn(ProgressColumn):
@@ -42,10 +42,12 @@ class _PixelRateColumn(ProgressColumn):
 
 
 @contextmanager
-def progress_line(console: Console, total: int, stop: threading.Event) -> Iterator[Callable[[Result], None]]:
+def progress_line(
+    console: Console, total: int, stop: threading.Event, doing: str = "enhancing"
+) -> Iterator[Callable[[Result], None]]:
     """Show progress inside; the value takes each result. Shows nothing where the console is no terminal."""
     line = Progress(
-        _StateColumn(stop),
+        _StateColumn(stop, doing),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         _PixelRateColumn(),

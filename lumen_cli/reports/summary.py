@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -18,20 +19,23 @@ from lumen_cli.reports.text import count, duration, memory, printable, short_pat
 if TYPE_CHECKING:
     from lumen_cli.pipeline.stages import Result
 
+_MOST_ROWS = 40
 STAGES = {"read": "read and decode", "run": "run the network", "write": "encode and write", "tags": "copy tags"}
 
 
 @dataclass
 class Summary:
-    """Adds results up. total: pictures of the run; kept: those that were finished before."""
+    """Adds results up. total: pictures of the run; kept: those that were finished before; word: what was done."""
 
     total: int
     kept: int = 0
+    word: str = "enhanced"
     done: int = 0
     pixels: int = 0
     seconds: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
     failures: list[Result] = field(default_factory=list)
+    reconstructed: list[Result] = field(default_factory=list)
 
     def add(self, result: Result) -> None:
         """Count one result of the stream."""
@@ -41,6 +45,8 @@ class Summary:
         self.done += 1
         self.pixels += (result.width or 0) * (result.height or 0)
         self.warnings.update(set(result.warnings))
+        if result.fidelity is not None:
+            self.reconstructed.append(result)
         for stage in STAGES:
             self.seconds[stage] += getattr(result.timings, stage)
 
@@ -51,7 +57,7 @@ class Summary:
 
     def headline(self, where: str) -> Text:
         """One line: how many of how many, and where they are."""
-        parts = [f"{self.done} enhanced"]
+        parts = [f"{self.done} {self.word}"]
         parts += [f"{self.kept} kept"] if self.kept else []
         parts += [f"{len(self.failures)} failed"] if self.failures else []
         parts += [f"{self.missing} not begun"] if self.missing else []
@@ -60,13 +66,15 @@ class Summary:
         return Text.assemble((said, style), f" → {where}" if self.done or self.kept else "")
 
     def tables(self, loading: float, working: float, facts: dict[str, str]) -> Iterator[RenderableType]:
-        """The timing table with `facts` (model, device, …) below it, then warnings.
+        """The errors of reconstructions, the timing table with `facts` (model, device, …) below it, then warnings.
 
         Args:
             loading: seconds it took to load the model.
             working: seconds from then to the last picture; stages overlap, so their sum may well exceed it.
             facts: what else is to be said, by name.
         """
+        if self.reconstructed:
+            yield self._reconstructions()
         if self.done:
             yield self._timing(loading, working)
         yield _facts(facts)
@@ -87,6 +95,30 @@ class Summary:
         table.add_row("load the model", duration(loading), style="dim")
         return table
 
+    def _reconstructions(self) -> Table:
+        """The error of R ∘ L for each picture, the worst first where they are many, and the means over all."""
+        results = sorted(self.reconstructed, key=lambda result: result.task.job.source.path)
+        left_out = max(0, len(results) - _MOST_ROWS)
+        if left_out:
+            results = sorted(results, key=_mean_error, reverse=True)[:_MOST_ROWS]
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("reconstruction of", overflow="fold")
+        table.add_column("mean |error|", justify="right", no_wrap=True)
+        table.add_column("PSNR", justify="right", no_wrap=True)
+        for result in results:
+            assert result.fidelity is not None
+            table.add_row(
+                Text(short_path(result.task.job.source.path)), *_errors(result.fidelity.mae, result.fidelity.psnr)
+            )
+        if left_out:
+            table.add_row(Text(f"… and {count(left_out, 'picture')} with smaller errors", "dim"), "", "")
+        every = [result.fidelity for result in self.reconstructed if result.fidelity is not None]
+        ratios = [fidelity.psnr for fidelity in every if fidelity.psnr is not None]
+        means = fmean(fidelity.mae for fidelity in every), fmean(ratios) if ratios else None
+        table.add_section()
+        table.add_row(f"mean of {count(len(every), 'picture')}", *_errors(*means), style="bold")
+        return table
+
     def _warnings(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("pictures", justify="right")
@@ -102,6 +134,14 @@ class Summary:
             text.append("\n✗ ", "bold red").append(short_path(result.task.job.source.path), "bold")
             text.append(f"\n  {printable(result.reason or '')}")
         return text
+
+
+def _mean_error(result: Result) -> float:
+    return 0.0 if result.fidelity is None else result.fidelity.mae
+
+
+def _errors(mae: float, psnr: float | None) -> tuple[str, str]:
+    return f"{mae:.4f}", "exact" if psnr is None else f"{psnr:.2f} dB"
 
 
 def _facts(facts: dict[str, str]) -> Table:

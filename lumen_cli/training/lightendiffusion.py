@@ -60,6 +60,7 @@ class LightenDiffusionRecipe:
         reference: "paired" takes the illumination to aim at from the bright picture of the same scene, "unpaired"
             (the paper) from another scene's.
         consistency_every: the sampler is unrolled for the self-constrained term in one step of so many.
+        draws: timesteps and noises drawn for every encoded picture of the second stage; encoding costs most there.
         relit: share of the first stage's pictures whose bright side is exposed anew, so that the decoder must
             take the brightness from the latent and cannot guess it from the finer maps.
     """
@@ -69,12 +70,13 @@ class LightenDiffusionRecipe:
     weights: Weights = Weights()
     reference: str = "paired"
     consistency_every: int = 4
+    draws: int = 4
     relit: float = 0.5
     stages: tuple[Stage, ...] = field(
         default=(
             Stage("decomposition", steps=8000, batch=8, crop=128, rate=8e-4),
-            Stage("diffusion", steps=4000, batch=8, crop=256, rate=5e-4),
-            Stage("joint", steps=6000, batch=8, crop=192, rate=4e-4),
+            Stage("diffusion", steps=4000, batch=8, crop=256, rate=8e-4),
+            Stage("joint", steps=6000, batch=6, crop=256, rate=4e-4),
         )
     )
 
@@ -147,10 +149,10 @@ class LightenDiffusionRecipe:
     ) -> dict[str, Tensor]:
         high = batch["high"] if self.reference == "paired" else batch["high"].roll(1, dims=0)
         consistency = torch.tensor(step % self.consistency_every == 0)
-        device = high.device
+        drawn = high.repeat(self.draws, 1, 1, 1)
         draw = {
-            "timesteps": _timesteps(len(high), model, generator, device),
-            "noise": _normal(model, high, generator),
+            "timesteps": _timesteps(len(drawn), model, generator, high.device),
+            "noise": _normal(model, drawn, generator),
             "start": _normal(model, high, generator),
         }
         terms = model.losses({"low": batch["low"], "high": high, "consistency": consistency, **draw})

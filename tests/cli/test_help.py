@@ -34,8 +34,11 @@ def loaded(*arguments: str) -> list[str]:
         ["--help"],
         ["--version"],
         ["enhance", "--help"],
+        ["decompose", "--help"],
         ["models", "--help"],
         ["enhance", "x", "--strength", "7"],
+        ["enhance", "x", "--brightness", "70"],
+        ["decompose", "x", "--depth", "12"],
         ["mdels"],
     ],
     ids=" ".join,
@@ -51,7 +54,7 @@ def test_listing_models_loads_no_network_library() -> None:
 def test_the_python_api_is_there_without_loading_anything() -> None:
     code = "import sys, lumen_cli; print(*dir(lumen_cli), *sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert {"enhance", "load_model", "list_models"} <= set(out.split())
+    assert {"decompose", "enhance", "load_model", "list_models"} <= set(out.split())
     assert not {"torch", "numpy", "typer"} & set(out.split())
 
 

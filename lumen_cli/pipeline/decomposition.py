@@ -1,0 +1,212 @@
+"""Taking pictures apart: reflectance and illumination of a batch, and the files they become."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lumen_cli.imaging.codec import Picture
+from lumen_cli.pipeline.batches import NetworkError, as_batch, cropped, in_parts, shape_of
+from lumen_cli.pipeline.plan import digest_of
+from lumen_cli.pipeline.save import Content
+from lumen_cli.pipeline.work import Fidelity
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lumen_cli.networks.base import LowLightModel, Retinex
+    from lumen_cli.pipeline.device import DevicePolicy
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """One picture taken apart; all float32 in [0, 1], of the picture's size H×W.
+
+    reflectance: H×W×3; illumination: H×W; latents: the maps of a model that decomposes a latent, each C×h×w with
+    h, w smaller than H, W, of which the two pictures are renderings (see the model's `decompose`); reconstruction:
+    R ∘ L, H×W×3, and prepared, the picture as the model took it apart, which it rebuilds; both only when asked for.
+    """
+
+    reflectance: np.ndarray
+    illumination: np.ndarray
+    latents: Mapping[str, np.ndarray] | None = None
+    reconstruction: np.ndarray | None = None
+    prepared: np.ndarray | None = None
+
+    def fidelity(self) -> Fidelity | None:
+        """The error of `reconstruction` against `prepared`; None where they were not asked for."""
+        if self.reconstruction is None or self.prepared is None:
+            return None
+        difference = self.reconstruction - self.prepared
+        square = float(np.square(difference, dtype=np.float64).mean())
+        mae = float(np.abs(difference, out=difference).mean(dtype=np.float64))
+        return Fidelity(mae, -10.0 * math.log10(square) if square > 0.0 else None)
+
+
+def decompose_batch(
+    network: LowLightModel, pictures: Sequence[Picture], policy: DevicePolicy, *, reconstruct: bool = False
+) -> list[Maps | NetworkError]:
+    """Take pictures of one `shape_of` apart.
+
+    Args:
+        network: on the policy's device; one that decomposes.
+        pictures: H×W×3 float32 in [0, 1] each; sizes may differ within the padded shape.
+        policy: from `choose_device`.
+        reconstruct: whether R ∘ L is wanted too.
+
+    Returns:
+        For each picture its maps, or the error of a picture whose maps have NaN or infinity.
+    """
+
+    def run(part: slice) -> list[Maps | NetworkError]:
+        group = pictures[part]
+        with policy.running(shape_of(group[0], network, policy).precision):
+            low = as_batch(group, network, policy)
+            retinex = network.decompose(low)
+            planes = {"reflectance": retinex.reflectance, "illumination": retinex.illumination}
+            if reconstruct:
+                planes |= {"reconstruction": retinex.reconstruction, "prepared": network.prepare(low)}
+            return [_maps(planes, retinex, index, picture, low) for index, picture in enumerate(group)]
+
+    return in_parts(run, pictures, policy)
+
+
+def _maps(
+    planes: Mapping[str, Tensor], retinex: Retinex, index: int, picture: Picture, low: Tensor
+) -> Maps | NetworkError:
+    arrays: dict[str, np.ndarray] = {}
+    for name, plane in planes.items():
+        array = cropped(plane[index].float(), picture)
+        if isinstance(array, NetworkError):
+            return array
+        arrays[name] = array
+    arrays["illumination"] = arrays["illumination"][:, :, 0]
+    latents = None
+    if retinex.latents is not None:
+        height, width = low.shape[-2:]
+        latents = {}
+        for name, latent in retinex.latents.items():
+            # The part that shows the picture; the rest is padding.
+            rows = -(-picture.height * latent.shape[-2] // height)
+            columns = -(-picture.width * latent.shape[-1] // width)
+            latents[name] = latent[index, :, :rows, :columns].float().contiguous().cpu().numpy()
+    return Maps(**arrays, latents=latents)
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """Everything but the source that decides about the bytes of a picture's maps.
+
+    network, weights, precision, deep_precision: as in `Settings`; format: "png", "npy" or "npz"; depth: bits of PNG, 8
+    or 16.
+    """
+
+    architecture: str
+    network: Mapping[str, Any]
+    weights: str
+    precision: str = "fp32"
+    deep_precision: str = "fp32"
+    format: str = "png"
+    depth: int = 8
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """Take every picture apart. side_by_side: with a sheet to look at; reconstruct: with R ∘ L and its error."""
+
+    settings: MapSettings
+    side_by_side: bool = False
+    reconstruct: bool = False
+    doing = "decomposing"
+    done = "decomposed"
+    about = ()
+    quality = None
+
+    @property
+    def endings(self) -> dict[str, str]:
+        """What stands behind a picture's name in the names of its files, by what they hold."""
+        if self.settings.format == "npz":
+            endings = {"maps": "-retinex.npz"}
+        else:
+            endings = {name: f"-{name}.{self.settings.format}" for name in ("reflectance", "illumination")}
+        if self.reconstruct:
+            endings["reconstruction"] = "-reconstructed.png"
+        if self.side_by_side:
+            endings["sheet"] = "-sheet.png"
+        return endings
+
+    def fingerprint(self) -> str:
+        """The settings'. Sheet and reconstruction are further files and change no other."""
+        return digest_of({"work": "decompose", **asdict(self.settings)})
+
+    def run(
+        self, network: LowLightModel, pictures: Sequence[Picture], policy: DevicePolicy, digests: Sequence[bytes]
+    ) -> list[Decomposed | NetworkError]:
+        """See `decompose_batch`; nothing here is random, so `digests` are not needed."""
+        outcomes = decompose_batch(network, pictures, policy, reconstruct=self.reconstruct or self.side_by_side)
+        return [
+            outcome if isinstance(outcome, NetworkError) else Decomposed(picture, outcome, self)
+            for picture, outcome in zip(pictures, outcomes, strict=True)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposed:
+    """A picture, its maps and the files they are to become."""
+
+    picture: Picture
+    maps: Maps
+    work: Decomposition
+
+    @property
+    def held(self) -> int:
+        """Bytes of the picture and its maps."""
+        maps, picture = self.maps, self.picture
+        arrays = [
+            picture.pixels,
+            picture.alpha,
+            maps.reflectance,
+            maps.illumination,
+            maps.reconstruction,
+            maps.prepared,
+        ]
+        return sum(array.nbytes for array in (*arrays, *(maps.latents or {}).values()) if array is not None)
+
+    def contents(self) -> Sequence[Content]:
+        """One content for each of the work's `endings`."""
+        return [self._content(name) for name in self.work.endings]
+
+    def fidelity(self) -> Fidelity | None:
+        """The error of R ∘ L, with `reconstruct`."""
+        return self.maps.fidelity() if self.work.reconstruct else None
+
+    def _content(self, name: str) -> Content:
+        maps = self.maps
+        if name == "maps":
+            return maps.latents or {"reflectance": maps.reflectance, "illumination": maps.illumination}
+        if name == "sheet":
+            from lumen_cli.pipeline.sheet import sheet
+
+            return sheet(self.picture, maps)
+        if name == "reconstruction":
+            assert maps.reconstruction is not None
+            return self._like_the_picture(maps.reconstruction)
+        array = maps.reflectance if name == "reflectance" else maps.illumination
+        if self.work.settings.format == "npy":
+            return array
+        return self._like_the_picture(array) if name == "reflectance" else self._as_grey(array)
+
+    def _like_the_picture(self, pixels: np.ndarray) -> Picture:
+        """With the picture's alpha and profile, and grey where it is."""
+        return dataclasses.replace(self.picture, pixels=pixels, bit_depth=self.work.settings.depth, lost=())
+
+    def _as_grey(self, illumination: np.ndarray) -> Picture:
+        """A measure rather than a colour: one channel, and no profile to bend it."""
+        pixels = np.broadcast_to(illumination[:, :, None], (*illumination.shape, 3))
+        grey = dataclasses.replace(self._like_the_picture(pixels), grey=True, alpha=None, icc=None)
+        return grey

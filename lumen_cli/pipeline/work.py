@@ -1,0 +1,139 @@
+"""What a run does with its pictures: brighten them, or take them apart. All else about a run is the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from lumen_cli.imaging.codec import Picture
+from lumen_cli.pipeline.batches import NetworkError, enhance_batch
+from lumen_cli.pipeline.plan import Settings
+from lumen_cli.pipeline.save import Content
+
+if TYPE_CHECKING:
+    from lumen_cli.networks.base import LowLightModel
+    from lumen_cli.pipeline.device import DevicePolicy
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How well R ∘ L rebuilds what was taken apart, on values in [0, 1].
+
+    mae: mean absolute error; psnr: peak signal-to-noise ratio in dB, None where there is no error at all.
+    """
+
+    mae: float
+    psnr: float | None
+
+
+class Product(Protocol):
+    """What the network made of one picture, on its way to the disk."""
+
+    @property
+    def picture(self) -> Picture:
+        """A picture of the result's size."""
+
+    @property
+    def held(self) -> int:
+        """Bytes it keeps in memory."""
+
+    def contents(self) -> Sequence[Content]:
+        """What goes into the task's files, in the order of `Task.targets`."""
+
+    def fidelity(self) -> Fidelity | None:
+        """The error of the reconstruction, where one was asked for."""
+
+
+class Work(Protocol):
+    """A kind of run with its settings."""
+
+    @property
+    def doing(self) -> str:
+        """What goes on meanwhile: "enhancing"."""
+
+    @property
+    def done(self) -> str:
+        """What the pictures are then: "enhanced"."""
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """The settings worth a word beside the model's name."""
+
+    @property
+    def quality(self) -> int | None:
+        """Of lossy outputs, 1 to 100."""
+
+    def fingerprint(self) -> str:
+        """Everything but the source that decides about the outputs' bytes, in 32 hexadecimal digits."""
+
+    def run(
+        self, network: LowLightModel, pictures: Sequence[Picture], policy: DevicePolicy, digests: Sequence[bytes]
+    ) -> Sequence[Product | NetworkError]:
+        """Put pictures of one `shape_of` through the network; digests: their `digest()`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Enhanced:
+    """A brightened picture."""
+
+    picture: Picture
+
+    @property
+    def held(self) -> int:
+        """Bytes of pixels and alpha."""
+        return self.picture.pixels.nbytes + (0 if self.picture.alpha is None else self.picture.alpha.nbytes)
+
+    def contents(self) -> Sequence[Content]:
+        """The picture alone."""
+        return (self.picture,)
+
+    def fidelity(self) -> None:
+        """Nothing was taken apart."""
+
+
+@dataclass(frozen=True)
+class Enhancement:
+    """Brighten every picture: one file each."""
+
+    settings: Settings
+    doing = "enhancing"
+    done = "enhanced"
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """Steps, seed and, where it was chosen, brightness."""
+        settings = self.settings
+        steps = (f"{settings.steps} steps",) if settings.steps else ()
+        brightness = () if settings.brightness is None else (f"brightness {settings.brightness:g}",)
+        return *steps, f"seed {settings.seed}", *brightness
+
+    @property
+    def quality(self) -> int | None:
+        """As in the settings."""
+        return self.settings.quality
+
+    def fingerprint(self) -> str:
+        """The settings'."""
+        return self.settings.fingerprint()
+
+    def run(
+        self, network: LowLightModel, pictures: Sequence[Picture], policy: DevicePolicy, digests: Sequence[bytes]
+    ) -> list[Enhanced | NetworkError]:
+        """See `enhance_batch`."""
+        settings = self.settings
+        outcomes = enhance_batch(
+            network,
+            pictures,
+            policy,
+            digests=digests,
+            seed=settings.seed,
+            steps=settings.steps,
+            strength=settings.strength,
+            brightness=settings.brightness,
+        )
+        return [
+            outcome if isinstance(outcome, NetworkError) else Enhanced(dataclasses.replace(picture, pixels=outcome))
+            for picture, outcome in zip(pictures, outcomes, strict=True)
+        ]
