@@ -30,6 +30,9 @@ __all__ = [
 ]
 
 ARCHITECTURES: dict[str, str] = {
+    "diffll": "lumen_cli.networks.diffll:DiffLL",
+    "kind": "lumen_cli.networks.kind:KinD",
+    "kind-plus": "lumen_cli.networks.kind_plus:KinDPlus",
     "lightendiffusion": "lumen_cli.networks.lightendiffusion:LightenDiffusion",
 }
 """Architecture id → "module:Class", imported when a model of it is loaded."""

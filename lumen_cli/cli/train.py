@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from lumen_cli.training.loop import Report
 
-RECIPES = ("lightendiffusion",)
-LENGTH, DATA, NETWORK = "Length", "Data", "Network"
+LENGTH, DATA = "Length", "Data"
 
 
 class Reference(str, enum.Enum):
@@ -28,7 +27,7 @@ class Reference(str, enum.Enum):
 
 
 def train(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="The architecture: lightendiffusion.")],
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="The architecture: lightendiffusion, kind or diffll.")],
     data: Annotated[
         list[Path],
         typer.Option(
@@ -52,24 +51,24 @@ def train(
         int | None, typer.Option(min=1, metavar="N", rich_help_panel=LENGTH, help="The same in steps instead.")
     ] = None,
     reference: Annotated[
-        Reference,
+        Reference | None,
         typer.Option(
             rich_help_panel=DATA,
             metavar="paired|unpaired",
-            help="Whose illumination to aim at: the same scene's bright picture, or (the paper) any other's.",
+            help="lightendiffusion: whose illumination to aim at, the same scene's (default) or, as in the paper, any.",
         ),
-    ] = Reference.paired,
+    ] = None,
     pairs_share: Annotated[
         float,
         typer.Option(min=0.0, max=1.0, metavar="S", rich_help_panel=DATA, help="Share of real pairs in a batch, 0..1."),
     ] = 0.5,
-    unet_channels: Annotated[
-        int, typer.Option(min=32, metavar="N", rich_help_panel=NETWORK, help="U-Net width, a multiple of 32.")
-    ] = 32,
-    ctdn_channels: Annotated[
-        int,
-        typer.Option(min=8, metavar="N", rich_help_panel=NETWORK, help="Decomposition network's width, of 8."),
-    ] = 32,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=VALUE",
+            help="Change the compact network, e.g. unet_channels=64 (see the model's config.json). Repeatable.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of weights, crops, cameras and noise.")] = 0,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
@@ -81,8 +80,6 @@ def train(
       lumen train lightendiffusion --data LOL/our485 --data photos/ --val LOL/eval15 --out runs/a --minutes 120
       lumen enhance night.jpg --model runs/a/model
     """  # noqa: D301
-    if name not in RECIPES:
-        raise UsageError(f"there is no training recipe for {name}; known: {', '.join(RECIPES)}")
     if minutes is not None and steps is not None:
         raise UsageError("--minutes and --steps both name the length; give one of them")
 
@@ -95,17 +92,12 @@ def train(
     from lumen_cli.imaging.files import check_writable
     from lumen_cli.pipeline.device import DTYPES, choose_device
     from lumen_cli.training.data import Mix
-    from lumen_cli.training.lightendiffusion import LightenDiffusionRecipe, Network
     from lumen_cli.training.loop import Options
+    from lumen_cli.training.recipes import make_recipe
     from lumen_cli.training.run import Run
     from lumen_cli.training.run import train as run_training
 
-    try:
-        network = Network(unet_channels=unet_channels, ctdn_channels=ctdn_channels)
-        recipe = LightenDiffusionRecipe(network=network, reference=reference.value)
-        recipe.build()
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    recipe = make_recipe(name, network or (), reference=reference.value if reference else None)
     known = [each.name for each in recipe.stages]
     unknown = [each for each in stage or [] if each not in known]
     if unknown:

@@ -58,6 +58,12 @@ class LinearSchedule:
         return list(range(0, self.timesteps, self.timesteps // steps))[::-1]
 
 
+def antithetic_timesteps(count: int, total: int, generator: torch.Generator | None = None) -> Tensor:
+    """`count` timesteps in pairs t, total - 1 - t, so that every batch covers early and late ones. Integer [count]."""
+    half = torch.randint(0, total, (count // 2 + 1,), generator=generator)
+    return torch.cat([half, total - 1 - half])[:count]
+
+
 @lru_cache(maxsize=16)
 def _alphas_cumprod(schedule: LinearSchedule) -> Tensor:
     # A leaf tensor outside inference mode, so that training may use what an evaluation cached.

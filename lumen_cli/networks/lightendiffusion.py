@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumen_cli.diffusion.sampler import Prediction, Sampler, sample, target_of
-from lumen_cli.diffusion.schedule import LinearSchedule
+from lumen_cli.diffusion.schedule import LinearSchedule, antithetic_timesteps
 from lumen_cli.networks.base import LowLightModel, Retinex
 from lumen_cli.networks.ctdn import CTDN, Levels
 from lumen_cli.networks.padding import pad_to_multiple, padded_size
@@ -160,9 +160,3 @@ class LightenDiffusion(LowLightModel):
 def to_latent(sampled: Tensor) -> Tensor:
     """Sampler output in [-1, 1] → latent in [0, 1], clamped."""
     return ((sampled + 1.0) / 2.0).clamp(0.0, 1.0)
-
-
-def antithetic_timesteps(count: int, total: int, generator: torch.Generator | None = None) -> Tensor:
-    """`count` timesteps in pairs t, total - 1 - t, so that every batch covers early and late ones. Integer [count]."""
-    half = torch.randint(0, total, (count // 2 + 1,), generator=generator)
-    return torch.cat([half, total - 1 - half])[:count]

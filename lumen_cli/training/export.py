@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,11 +33,11 @@ def export_model(
         "summary": f"{recipe.architecture} trained with lumen train",
         "network": network,
         "defaults": {"steps": network.get("steps"), "precision": "auto"},
-        "steps_range": [1, 1000],
+        "steps_range": _steps_range(model),
         "size_multiple": model.size_multiple,
         "precisions": ["fp32", "bf16"],
         "tiling": False,
-        "abilities": ["enhance"],
+        "abilities": _abilities(model),
         "weights": {
             "file": WEIGHTS,
             "sha256": save_weights(model.state_dict(), folder / WEIGHTS, torch.float16),
@@ -54,3 +55,15 @@ def export_model(
             encoding="utf-8",
         )
     return folder
+
+
+def _steps_range(model: LowLightModel) -> list[int] | None:
+    schedule = getattr(model, "schedule", None)
+    return None if schedule is None else [1, schedule.timesteps]
+
+
+def _abilities(model: LowLightModel) -> list[str]:
+    """What the class can do beyond enhancing, as config.json names it."""
+    decomposes = type(model).decompose is not LowLightModel.decompose
+    brightens = "brightness" in inspect.signature(model.enhance).parameters
+    return ["enhance", *["decompose"] * decomposes, *["brightness"] * brightens]

@@ -31,7 +31,9 @@ def bright(tmp_path: Path) -> Path:
         (["nosuch"], "no training recipe for nosuch"),
         (["lightendiffusion", "--minutes", "1", "--steps", "5"], "give one of them"),
         (["lightendiffusion", "--stage", "dreaming"], "no stage dreaming"),
-        (["lightendiffusion", "--unet-channels", "33"], "multiple of 32"),
+        (["lightendiffusion", "--network", "unet_channels=33"], "multiple of 32"),
+        (["lightendiffusion", "--network", "depth=3"], "unet_channels"),
+        (["kind", "--reference", "unpaired"], "kind has no reference"),
         (["lightendiffusion", "--steps", "0"], "--steps"),
     ],
 )
@@ -53,7 +55,7 @@ def test_missing_and_empty_folders_are_named(lumen: Lumen, tmp_path):
 @pytest.mark.slow
 def test_a_training_from_photographs_alone_gives_a_model_that_enhances(lumen: Lumen, bright, tmp_path):
     out = tmp_path / "out"
-    common = ["--ctdn-channels", "8", "--precision", "fp32", "--device", "cpu"]
+    common = ["--network", "ctdn_channels=8", "--precision", "fp32", "--device", "cpu"]
     finished = lumen("train", "lightendiffusion", "--data", str(bright), "--out", str(out), "--steps", "3", *common)
     assert finished.code == 0, finished.err
     assert "0 pairs and 2 bright pictures" in finished.err

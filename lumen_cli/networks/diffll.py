@@ -1,0 +1,144 @@
+"""DiffLL: wavelet-domain diffusion (Jiang et al., SIGGRAPH Asia 2023, arXiv 2306.00306)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lumen_cli.diffusion.sampler import Prediction, Sampler, sample, target_of
+from lumen_cli.diffusion.schedule import LinearSchedule, antithetic_timesteps
+from lumen_cli.networks.base import LowLightModel
+from lumen_cli.networks.diffll_details import DetailRestoration
+from lumen_cli.networks.diffll_losses import content_loss, frequency_loss
+from lumen_cli.networks.padding import pad_to_multiple, padded_size
+from lumen_cli.networks.unet import DiffusionUNet
+from lumen_cli.networks.wavelet import analyse, synthesise
+
+
+class DiffLL(LowLightModel):
+    """Wavelet transform → diffusion of the coarsest average, restoration of the details → inverse transform.
+
+    Args:
+        unet_channels, unet_multipliers: width and levels of the noise estimator (published: 64; 1, 2, 3, 4).
+        detail_channels: width of the detail restoration at every wavelet level (published: 64).
+        levels: wavelet levels K; the diffusion works at 1/2^K of the picture's sides (published: 2).
+        steps: sampling steps where a caller names none (published: 10).
+        schedule: keyword arguments of `LinearSchedule` (published: 1e-4 to 0.02 over 200, the defaults here).
+        prediction: what the noise estimator returns; "epsilon" in the papers' checkpoints.
+        clip: bound on the clean average at every step, whose range is ±2^K; None in the paper.
+    """
+
+    def __init__(
+        self,
+        unet_channels: int = 64,
+        unet_multipliers: Sequence[int] = (1, 2, 3, 4),
+        detail_channels: int = 64,
+        levels: int = 2,
+        steps: int = 10,
+        schedule: dict[str, Any] | None = None,
+        prediction: Prediction = "epsilon",
+        clip: float | None = None,
+    ) -> None:
+        super().__init__()
+        if levels < 1:
+            raise ValueError(f"DiffLL needs at least one wavelet level, not {levels}")
+        for level in range(levels):
+            self.add_module(f"high_enhance{level}", DetailRestoration(detail_channels))
+        self.Unet = DiffusionUNet(unet_channels, unet_multipliers)
+        self.levels = levels
+        self.steps = steps
+        self.schedule = LinearSchedule(**{"timesteps": 200, **(schedule or {})})
+        self.sampler = Sampler(prediction=prediction, clip=clip)
+        self.size_multiple = 2 ** (levels + len(unet_multipliers) - 1)
+
+    def noise_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """3 × the coarsest average's height and width, for the padded picture."""
+        h, w = padded_size(height, width, self.size_multiple)
+        return 3, h >> self.levels, w >> self.levels
+
+    def decompose_bands(self, picture: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Picture B×3×H×W in [0, 1] → coarsest average B×3×H/2^K×W/2^K in ±2^K, details of each level, finest first.
+
+        Details are 3B×3×h×w: HL, LH, HH along the batch axis.
+        """
+        average, details = 2.0 * picture.float() - 1.0, []
+        for _ in range(self.levels):
+            average, level = analyse(average)
+            details.append(level)
+        return average, details
+
+    def compose_bands(self, average: Tensor, details: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The inverse of `decompose_bands`: → (picture, neither clamped nor bounded; average of the finest level)."""
+        whole = average
+        for level in reversed(details):
+            average, whole = whole, synthesise(whole, level)
+        return (whole + 1.0) / 2.0, average
+
+    def restore_details(self, details: Sequence[Tensor]) -> list[Tensor]:
+        """Details of the dark picture → those of the bright one, finest first."""
+        return [self.get_submodule(f"high_enhance{number}")(level).float() for number, level in enumerate(details)]
+
+    def predict_average(self, low_average: Tensor, noise: Tensor, steps: int | None = None) -> Tensor:
+        """Sample the bright picture's coarsest average given the dark one's; all B×3×h×w, in ±2^K when trained."""
+
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            return self.Unet(torch.cat([low_average, x], dim=1), t)
+
+        return sample(denoise, noise, self.schedule, self.steps if steps is None else steps, self.sampler)
+
+    def predict(
+        self, low: Tensor, noise: Tensor, steps: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """A picture of padded size → (bright picture, not clamped; finest average; coarsest average; details)."""
+        low_average, low_details = self.decompose_bands(low)
+        coarsest = self.predict_average(low_average, noise, steps)
+        details = self.restore_details(low_details)
+        picture, finest = self.compose_bands(coarsest, details)
+        return picture, finest, coarsest, details
+
+    def enhance(self, low: Tensor, *, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
+        """See `LowLightModel.enhance`."""
+        if noise is None:
+            raise ValueError("DiffLL starts from noise: pass a tensor of shape noise_shape(H, W)")
+        height, width = low.shape[-2:]
+        picture, *_ = self.predict(pad_to_multiple(low, self.size_multiple), noise, steps)
+        return picture[..., :height, :width].clamp(0.0, 1.0)
+
+    def losses(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """The paper's terms: the noise estimate's error, and two on the result of the whole, unrolled sampler.
+
+        Args:
+            batch: `low` and `high`, B×3×H×W in [0, 1], of one scene. Optional, for repeatable runs: `timesteps` [B],
+                `noise` and `start`, both B×3×H/2^K×W/2^K.
+            generator: source of what the batch does not bring.
+
+        Returns:
+            `noise`, `photo`, `frequency` (weighted) and `total`.
+        """
+        target, target_details = self.decompose_bands(batch["high"])
+        low_average, _ = self.decompose_bands(batch["low"])
+
+        def normal() -> Tensor:
+            return torch.randn(target.shape, generator=generator).to(target.device)
+
+        noise = batch["noise"] if "noise" in batch else normal()
+        timesteps = batch.get("timesteps")
+        if timesteps is None:
+            timesteps = antithetic_timesteps(len(target), self.schedule.timesteps, generator).to(target.device)
+        signal, spread = self.schedule.coefficients(timesteps, target)
+        noisy = signal * target + spread * noise
+        output = self.Unet(torch.cat([low_average, noisy], dim=1), timesteps.float())
+        wanted = target_of(target, noise, signal, spread, self.sampler.prediction)
+
+        picture, finest, _, details = self.predict(batch["low"], batch["start"] if "start" in batch else normal())
+        _, target_finest = self.compose_bands(target, target_details)
+        terms = {
+            "noise": F.mse_loss(output.float(), wanted),
+            "photo": content_loss(picture.clamp(0.0, 1.0), batch["high"]),
+            "frequency": frequency_loss([*details, finest], [*target_details, target_finest]),
+        }
+        return terms | {"total": torch.stack(list(terms.values())).sum()}

@@ -1,0 +1,148 @@
+"""DiffLL: one stage that supervises what the sampler really does.
+
+Trained on the noise loss alone, and sampled from pure noise at a timestep that never saw any, the network returns a
+grey veil. So the sampler is unrolled in every step, from pure noise, and the finished picture is held against the
+bright one; the schedule of our own weights ends in noise where the sampler starts; and the network returns the clean
+average, which leaves no rest of the starting noise to cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lumen_cli.diffusion.sampler import target_of
+from lumen_cli.diffusion.schedule import antithetic_timesteps
+from lumen_cli.networks.base import LowLightModel
+from lumen_cli.networks.diffll import DiffLL
+from lumen_cli.networks.unet import ResBlock
+from lumen_cli.training.losses import fidelity
+from lumen_cli.training.recipe import Stage
+
+
+@dataclass(frozen=True)
+class Network:
+    """Widths, schedule and sampler of the network to train; the fields of `DiffLL`.
+
+    The signal that is left where the sampler starts: sqrt(ᾱ) = 0.07 at two steps (t = 100), 0.003 at four (t = 150).
+    """
+
+    unet_channels: int = 32
+    unet_multipliers: tuple[int, ...] = (1, 2, 3, 3)
+    detail_channels: int = 32
+    levels: int = 2
+    steps: int = 2
+    schedule: dict[str, float] = field(default_factory=lambda: {"beta_start": 1e-4, "beta_end": 0.2, "timesteps": 200})
+    prediction: str = "x0"
+    clip: float | None = None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the loss terms; see `DiffLLRecipe.losses` for what each is."""
+
+    noise: float = 0.1
+    coarse: float = 0.5
+    details: float = 0.5
+    picture: float = 1.0
+
+
+@dataclass(frozen=True)
+class DiffLLRecipe:
+    """Stages, losses and sizes.
+
+    Attributes:
+        unrolled: numbers of sampling steps that training steps run through in turn, so that the network answers for
+            more than one of them.
+    """
+
+    architecture: str = "diffll"
+    network: Network = field(default_factory=Network)
+    weights: Weights = Weights()
+    unrolled: tuple[int, ...] = (2, 2, 4)
+    stages: tuple[Stage, ...] = (
+        Stage("joint", steps=8000, batch=8, crop=192, rate=6e-4),
+        Stage("refine", steps=2000, batch=4, crop=320, rate=2e-4),
+    )
+
+    def build(self) -> DiffLL:
+        """A fresh network of the recipe's widths, initialised for training (torch's global generator)."""
+        model = DiffLL(**self.network_config())  # type: ignore[arg-type]
+        _initialise(model)
+        return model
+
+    def network_config(self) -> dict[str, object]:
+        """The `network` entry of config.json."""
+        return {**asdict(self.network), "unet_multipliers": list(self.network.unet_multipliers)}
+
+    def trainable(self, model: LowLightModel, stage: Stage) -> Iterable[nn.Parameter]:
+        """Everything, as in the paper; the second stage only shows larger crops."""
+        return model.parameters()
+
+    def losses(
+        self, model: LowLightModel, stage: Stage, batch: dict[str, Tensor], step: int, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Weighted terms; their sum is minimised.
+
+        noise: what the network returns for a bright average with noise of any timestep, in L1 (the paper: MSE).
+        coarse: L1 of the sampled average, details: L1 of each level's details, both in units of the picture.
+        picture: L1 and structure of the finished picture.
+        """
+        model = cast(DiffLL, model)
+        low, high = batch["low"], batch["high"]
+        target, target_details = model.decompose_bands(high)
+        low_average, low_details = model.decompose_bands(low)
+        noise, start = _normal(target, generator), _normal(target, generator)
+        timesteps = _timesteps(len(target), model.schedule.timesteps, generator)
+        signal, spread = model.schedule.coefficients(timesteps, target)
+        noisy = signal * target + spread * noise
+        output = model.Unet(torch.cat([low_average, noisy], dim=1), timesteps.float()).float()
+        wanted = target_of(target, noise, signal, spread, model.sampler.prediction)
+
+        average = model.predict_average(low_average, start, self.unrolled[step % len(self.unrolled)])
+        details = model.restore_details(low_details)
+        picture, _ = model.compose_bands(average, details)
+        w, scale = self.weights, 2.0**-model.levels / 2.0
+        pairs = enumerate(zip(details, target_details, strict=True))
+        missed = torch.stack([F.l1_loss(level, wish) * 2.0 ** -(k + 1) for k, (level, wish) in pairs]).sum()
+        return {
+            "noise": w.noise * F.l1_loss(output, wanted),
+            "coarse": w.coarse * scale * F.l1_loss(average, target),
+            "details": w.details * missed,
+            "picture": w.picture * fidelity(picture, high),
+        }
+
+
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, device=like.device)
+
+
+def _timesteps(count: int, total: int, generator: torch.Generator) -> Tensor:
+    seed = int(torch.randint(1 << 31, (1,), generator=generator, device=generator.device))
+    return antithetic_timesteps(count, total, torch.Generator().manual_seed(seed)).to(generator.device)
+
+
+@torch.no_grad()
+def _initialise(model: DiffLL) -> None:
+    """Keep the variance of signals through the layers without norms (He et al., 2015) and start from the identity.
+
+    The details leave as they came, and residual blocks pass their input on.
+    """
+    for number in range(model.levels):
+        restoration = model.get_submodule(f"high_enhance{number}")
+        for name, layer in restoration.named_modules():
+            if isinstance(layer, nn.Conv2d):
+                fan_in = layer.weight[0].numel()
+                activated = ".model." in name and not name.endswith(".8")
+                nn.init.normal_(layer.weight, std=((2.0 if activated else 1.0) / fan_in) ** 0.5)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(restoration.get_submodule("conv_tail.point_conv").weight)  # type: ignore[arg-type]
+    for module in model.Unet.modules():
+        if isinstance(module, ResBlock):
+            nn.init.zeros_(module.conv2.weight)
+    nn.init.zeros_(model.Unet.conv_out.weight)

@@ -1,0 +1,57 @@
+"""The recipes by name, and how a user changes their network."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from lumen_cli.errors import UsageError
+from lumen_cli.training.recipe import Recipe
+
+RECIPES: dict[str, str] = {
+    "diffll": "lumen_cli.training.diffll:DiffLLRecipe",
+    "kind": "lumen_cli.training.kind:KinDRecipe",
+    "lightendiffusion": "lumen_cli.training.lightendiffusion:LightenDiffusionRecipe",
+}
+"""Architecture → "module:Class" of its recipe, a frozen dataclass with a `network` dataclass in it."""
+
+
+def make_recipe(name: str, network: Sequence[str] = (), **settings: Any) -> Recipe:
+    """The recipe of an architecture.
+
+    Args:
+        name: a key of `RECIPES`.
+        network: changes to its network as "field=value", the value in JSON ("unet_channels=64").
+        settings: changes to the recipe itself; None leaves the recipe's own.
+
+    Raises:
+        UsageError: no such recipe, field or value.
+    """
+    if name not in RECIPES:
+        raise UsageError(f"there is no training recipe for {name}; known: {', '.join(sorted(RECIPES))}")
+    module, _, class_name = RECIPES[name].partition(":")
+    recipe: Any = getattr(importlib.import_module(module), class_name)()
+    known = {each.name for each in dataclasses.fields(recipe)}
+    changes = {key: value for key, value in settings.items() if value is not None}
+    if foreign := sorted(changes.keys() - known):
+        raise UsageError(f"{name} has no {foreign[0]} to choose")
+    fields = {each.name: getattr(recipe.network, each.name) for each in dataclasses.fields(recipe.network)}
+    values = {}
+    for change in network:
+        key, equals, text = change.partition("=")
+        if key not in fields or not equals:
+            raise UsageError(f"--network {change}: expected FIELD=VALUE with one of {', '.join(fields)}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        values[key] = tuple(value) if isinstance(value, list) else value
+    try:
+        changed: Recipe = dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, **values), **changes)
+        changed.build()
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"such a network cannot be built: {error}") from None
+    return changed

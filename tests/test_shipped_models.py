@@ -1,0 +1,79 @@
+"""The models that come with lumen: complete, honest about their weights, and of use on the sample pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lumen_cli
+from lumen_cli.card import read_card
+from lumen_cli.registry import load
+from tests.conftest import read_pixels
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = sorted(path.parent for path in (ROOT / "models").glob("*/config.json"))
+SAMPLES = ROOT / "sample_images"
+DARK = ["astronaut.jpg", "launch.webp", "palace.jpg", "coffee-16bit.png", "camera-grey.png"]
+
+
+def names(folders: list[Path]) -> list[str]:
+    return [folder.name for folder in folders]
+
+
+def enhanced(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A sample before and after, H×W×3 in [0, 1]."""
+    from lumen_cli.imaging.codec import read_picture
+
+    before = read_picture(SAMPLES / name).pixels
+    return before, lumen_cli.enhance(before, folder, precision="fp32")
+
+
+def test_there_are_models():
+    assert "lightendiffusion" in names(FOLDERS)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=names(FOLDERS))
+def test_a_model_folder_is_complete_and_small(folder):
+    card = read_card(folder)
+    assert card.name == folder.name
+    assert card.summary
+    assert card.licence
+    assert card.trained_on
+    network = load(card)
+    assert card.parameters == sum(parameter.numel() for parameter in network.parameters())
+    assert card.weights_path.stat().st_size <= 12 * 2**20
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    for word in ("Training", "Figures", "Known failures", "Licence"):
+        assert f"## {word}" in readme, f"the card says nothing of {word}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DARK)
+@pytest.mark.parametrize("folder", FOLDERS, ids=names(FOLDERS))
+def test_dark_samples_become_bright_and_keep_their_structure(folder, name):
+    before, after = enhanced(folder, name)
+    assert after.mean() > 1.8 * before.mean()
+    assert 0.2 < after.mean() < 0.75
+    assert (after > 0.995).mean() < 0.1, "lights are burnt out"
+    luma_before, luma_after = before.mean(axis=2).ravel(), after.mean(axis=2).ravel()
+    order = np.corrcoef(luma_before.argsort().argsort(), luma_after.argsort().argsort())[0, 1]
+    assert order > 0.75, "what was brighter than its surroundings no longer is"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", FOLDERS, ids=names(FOLDERS))
+def test_a_well_exposed_sample_is_left_nearly_alone(folder):
+    before, after = enhanced(folder, "palace-well-exposed.jpg")
+    assert abs(float(after.mean() - before.mean())) < 0.1
+    assert float(np.sqrt(np.square(after - before).mean())) < 0.1
+
+
+def test_sample_pictures_are_listed_with_their_licence():
+    table = (SAMPLES / "README.md").read_text(encoding="utf-8")
+    pictures = [path for path in SAMPLES.iterdir() if path.suffix in {".jpg", ".png", ".webp"}]
+    assert len(pictures) >= 8
+    assert all(f"`{path.name}`" in table for path in pictures)
+    assert sum(path.stat().st_size for path in pictures) <= 4e6
+    assert read_pixels(SAMPLES / "astronaut.jpg").mean() < 60
