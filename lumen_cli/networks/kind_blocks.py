@@ -1,0 +1,136 @@
+"""The three networks of KinD (Zhang et al., "Kindling the Darkness", ACM MM 2019, section 3), as released.
+
+The release is a TensorFlow one: pooling rounds up and what it lacks lies at the bottom and the right; what grows
+twofold is cropped there to the skip's size. So any size from 1×1 up works without padding the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SLOPE = 0.2
+
+
+def convolution(in_channels: int, out_channels: int, size: int = 3) -> nn.Conv2d:
+    """A convolution with bias that keeps the size."""
+    return nn.Conv2d(in_channels, out_channels, size, padding=size // 2)
+
+
+def doubling(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
+    """A transposed 2×2 convolution that doubles both sides, without bias."""
+    return nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2, bias=False)
+
+
+def activate(x: Tensor) -> Tensor:
+    """Leaky ReLU in place: the convolution before it has no use for its own output, forwards or backwards."""
+    return F.leaky_relu(x, SLOPE, inplace=True)
+
+
+def pool(x: Tensor) -> Tensor:
+    """B×C×H×W → B×C×⌈H/2⌉×⌈W/2⌉, the maximum of what is there."""
+    return F.max_pool2d(x, 2, 2, ceil_mode=True)
+
+
+def join(grown: Tensor, skip: Tensor) -> Tensor:
+    """Crop `grown` to the size of `skip` and stack the two, the grown one first."""
+    height, width = skip.shape[-2:]
+    return torch.cat([grown[..., :height, :width], skip], dim=1)
+
+
+class DecompositionNet(nn.Module):
+    """Picture → reflectance and illumination (section 3.1).
+
+    Args:
+        channels: width c at full size; the published network has 32.
+    """
+
+    def __init__(self, channels: int = 32) -> None:
+        super().__init__()
+        c = channels
+        self.g_conv1_1 = convolution(3, c)
+        self.g_conv2_1 = convolution(c, 2 * c)
+        self.g_conv3_1 = convolution(2 * c, 4 * c)
+        self.g_up_1 = doubling(4 * c, 2 * c)
+        self.g_conv8_1 = convolution(4 * c, 2 * c)
+        self.g_up_2 = doubling(2 * c, c)
+        self.g_conv9_1 = convolution(2 * c, c)
+        self.g_conv10 = convolution(c, 3, 1)
+        self.l_conv1_2 = convolution(c, c)
+        self.l_conv1_4 = convolution(2 * c, 1, 1)
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """B×3×H×W in [0, 1] → reflectance B×3×H×W and illumination B×1×H×W, both in (0, 1) and float32."""
+        full = activate(self.g_conv1_1(picture))
+        half = activate(self.g_conv2_1(pool(full)))
+        x = activate(self.g_conv3_1(pool(half)))
+        x = activate(self.g_conv8_1(join(self.g_up_1(x), half)))
+        x = activate(self.g_conv9_1(join(self.g_up_2(x), full)))
+        light = activate(self.l_conv1_2(full))
+        # float32: half precision has too few steps near 1, and the ratio divides by the illumination.
+        illumination = torch.sigmoid(self.l_conv1_4(torch.cat([light, x], dim=1)).float())
+        return torch.sigmoid(self.g_conv10(x).float()), illumination
+
+
+class RestorationNet(nn.Module):
+    """Reflectance and illumination → reflectance without the noise and the colour cast of the dark (section 3.2).
+
+    A U-Net of five levels with `channels` × `multipliers`; published: 32 and 1, 2, 4, 8, 16.
+    """
+
+    def __init__(self, channels: int = 32, multipliers: Sequence[int] = (1, 2, 4, 8, 16)) -> None:
+        super().__init__()
+        if len(multipliers) != 5:
+            raise ValueError(f"the restoration network has five levels, not {len(multipliers)}")
+        widths = [channels * multiplier for multiplier in multipliers]
+        before = 4
+        for level, width in enumerate(widths, start=1):
+            self.add_module(f"de_conv{level}_1", convolution(before, width))
+            self.add_module(f"de_conv{level}_2", convolution(width, width))
+            before = width
+        for level, width in enumerate(widths[-2::-1], start=6):
+            self.add_module(f"up_{level}", doubling(before, width))
+            self.add_module(f"de_conv{level}_1", convolution(2 * width, width))
+            self.add_module(f"de_conv{level}_2", convolution(width, width))
+            before = width
+        self.de_conv10 = convolution(before, 3)
+
+    def forward(self, reflectance: Tensor, illumination: Tensor) -> Tensor:
+        """B×3×H×W and B×1×H×W → B×3×H×W in (0, 1), float32."""
+        x = self._level(torch.cat([reflectance, illumination], dim=1), 1)
+        skips = []
+        for level in range(2, 6):
+            skips.append(x)
+            x = self._level(pool(x), level)
+        for level in range(6, 10):
+            x = self._level(join(self.get_submodule(f"up_{level}")(x), skips.pop()), level)
+        return torch.sigmoid(self.de_conv10(x).float())
+
+    def _level(self, x: Tensor, level: int) -> Tensor:
+        for part in (1, 2):
+            x = activate(self.get_submodule(f"de_conv{level}_{part}")(x))
+        return x
+
+
+class AdjustmentNet(nn.Module):
+    """Illumination and the ratio to change it by → the adjusted illumination (section 3.3).
+
+    The leaky ReLU stands before the sigmoid too, as in the release: a negative logit counts a fifth.
+    """
+
+    def __init__(self, channels: int = 32) -> None:
+        super().__init__()
+        self.en_conv_1 = convolution(2, channels)
+        self.en_conv_2 = convolution(channels, channels)
+        self.en_conv_3 = convolution(channels, channels)
+        self.en_conv_4 = convolution(channels, 1)
+
+    def forward(self, illumination: Tensor, ratio: Tensor) -> Tensor:
+        """B×1×H×W and the ratio, of a shape that expands to it → B×1×H×W in (0, 1), float32."""
+        x = torch.cat([illumination, ratio.to(illumination.dtype).expand_as(illumination)], dim=1)
+        for layer in (self.en_conv_1, self.en_conv_2, self.en_conv_3):
+            x = activate(layer(x))
+        return torch.sigmoid(activate(self.en_conv_4(x)).float())
