@@ -58,8 +58,9 @@ def export_model(
 
 
 def _steps_range(model: LowLightModel) -> list[int] | None:
+    """From two: a single step visits timestep 0 only, where the papers' respacing takes noise for the picture."""
     schedule = getattr(model, "schedule", None)
-    return None if schedule is None else [1, schedule.timesteps]
+    return None if schedule is None else [2, schedule.timesteps]
 
 
 def _abilities(model: LowLightModel) -> list[str]:
