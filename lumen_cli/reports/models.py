@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def models_table(cards: Sequence[ModelCard]) -> Table:
     """One row a model: name, parameters, steps, abilities, trained on, licence."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("model", style="bold cyan", overflow="fold")
+    table.add_column("model", style="bold cyan", no_wrap=True)
     table.add_column("param.", justify="right", no_wrap=True)
     table.add_column("steps", justify="right")
     table.add_column("can")

@@ -16,7 +16,8 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
 
 
-def test_the_table_has_a_row_a_model(make_model: MakeModel, lumen: Lumen) -> None:
+def test_the_table_has_a_row_a_model(make_model: MakeModel, lumen: Lumen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")  # wide enough that no cell is broken
     make_model("tiny", trained_on=["LOL-v1 (485 pairs)", "darkened photographs"], licence="MIT")
     make_model("onepass", defaults={}, steps_range=None, weights=None)
     (broken,) = (make_model("other", abilities=["enhance", "decompose"]),)
