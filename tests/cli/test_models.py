@@ -17,7 +17,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_has_a_row_a_model(make_model: MakeModel, lumen: Lumen, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")  # wide enough that no cell is broken
+    monkeypatch.setenv("COLUMNS", "200")  # wide enough that no cell is broken
     make_model("tiny", trained_on=["LOL-v1 (485 pairs)", "darkened photographs"], licence="MIT")
     make_model("onepass", defaults={}, steps_range=None, weights=None)
     (broken,) = (make_model("other", abilities=["enhance", "decompose"]),)
@@ -28,9 +28,12 @@ def test_the_table_has_a_row_a_model(make_model: MakeModel, lumen: Lumen, monkey
         assert column in finished.out
     for said in ("tiny", "84", "decompose", "LOL-v1 (485 pairs)", "darkened photographs", "MIT"):
         assert said in finished.out
-    assert all(len(line) <= 80 for line in finished.out.splitlines())
     assert "left out: " in finished.err  # onepass names no weights
     assert '"weights.file" is missing' in finished.err
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = lumen("models").out
+    assert all(len(line) <= 80 for line in narrow.splitlines())
+    assert "lightendiffusion" in narrow, "names must stay whole, to be copied"
 
 
 def test_info_says_all_the_card_says(make_model: MakeModel, lumen: Lumen) -> None:
@@ -43,7 +46,6 @@ def test_info_says_all_the_card_says(make_model: MakeModel, lumen: Lumen) -> Non
     for said in ("one convolution", "2 (from 1 to 10)", "fp32, bf16", "A [bold] paper", "example.org", "a release"):
         assert said in finished.out
     assert config["weights"]["sha256"] in "".join(finished.out.split())
-    assert all(len(line) <= 80 for line in finished.out.splitlines())
 
 
 def test_json_gives_the_cards_fields(make_model: MakeModel, lumen: Lumen) -> None:
