@@ -59,8 +59,12 @@ class LinearSchedule:
 
 
 def antithetic_timesteps(count: int, total: int, generator: torch.Generator | None = None) -> Tensor:
-    """`count` timesteps in pairs t, total - 1 - t, so that every batch covers early and late ones. Integer [count]."""
-    half = torch.randint(0, total, (count // 2 + 1,), generator=generator)
+    """`count` timesteps in pairs t, total - 1 - t, so that every batch covers early and late ones.
+
+    Integer [count], on the generator's device.
+    """
+    device = generator.device if generator is not None else None
+    half = torch.randint(0, total, (count // 2 + 1,), generator=generator, device=device)
     return torch.cat([half, total - 1 - half])[:count]
 
 

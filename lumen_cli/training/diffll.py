@@ -98,7 +98,7 @@ class DiffLLRecipe:
         target, target_details = model.decompose_bands(high)
         low_average, low_details = model.decompose_bands(low)
         noise, start = _normal(target, generator), _normal(target, generator)
-        timesteps = _timesteps(len(target), model.schedule.timesteps, generator)
+        timesteps = antithetic_timesteps(len(target), model.schedule.timesteps, generator)
         signal, spread = model.schedule.coefficients(timesteps, target)
         noisy = signal * target + spread * noise
         output = model.Unet(torch.cat([low_average, noisy], dim=1), timesteps.float()).float()
@@ -120,11 +120,6 @@ class DiffLLRecipe:
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator, device=like.device)
-
-
-def _timesteps(count: int, total: int, generator: torch.Generator) -> Tensor:
-    seed = int(torch.randint(1 << 31, (1,), generator=generator, device=generator.device))
-    return antithetic_timesteps(count, total, torch.Generator().manual_seed(seed)).to(generator.device)
 
 
 @torch.no_grad()

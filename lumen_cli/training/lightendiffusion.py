@@ -152,7 +152,7 @@ class LightenDiffusionRecipe:
         consistency = torch.tensor(step % self.consistency_every == 0)
         drawn = high.repeat(self.draws, 1, 1, 1)
         draw = {
-            "timesteps": _timesteps(len(drawn), model, generator, high.device),
+            "timesteps": antithetic_timesteps(len(drawn), model.schedule.timesteps, generator),
             "noise": _normal(model, drawn, generator),
             "start": _normal(model, high, generator),
         }
@@ -171,7 +171,8 @@ class LightenDiffusionRecipe:
             r_low, _ = model.retinex(f_low)
             _, l_high = model.retinex(model.encode(high)[0])
         target = 2.0 * r_low * l_high - 1.0
-        noise, timesteps = _normal(model, high, generator), _timesteps(len(high), model, generator, high.device)
+        noise = _normal(model, high, generator)
+        timesteps = antithetic_timesteps(len(high), model.schedule.timesteps, generator)
         signal, spread = model.schedule.coefficients(timesteps, target)
         noisy = signal * target + spread * noise
         output = model.Unet(torch.cat([2.0 * f_low - 1.0, noisy], dim=1), timesteps.float()).float()
@@ -188,11 +189,6 @@ class LightenDiffusionRecipe:
 def _normal(model: LightenDiffusion, pictures: Tensor, generator: torch.Generator) -> Tensor:
     shape = (len(pictures), *model.noise_shape(*pictures.shape[-2:]))
     return torch.randn(shape, generator=generator, device=pictures.device)
-
-
-def _timesteps(count: int, model: LightenDiffusion, generator: torch.Generator, device: torch.device) -> Tensor:
-    seed = int(torch.randint(1 << 31, (1,), generator=generator, device=device))
-    return antithetic_timesteps(count, model.schedule.timesteps, torch.Generator().manual_seed(seed)).to(device)
 
 
 @torch.no_grad()

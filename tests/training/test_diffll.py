@@ -6,14 +6,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from lumen_cli.datasets.pairs import find_training_files
 from lumen_cli.networks.diffll import DiffLL
-from lumen_cli.training.data import Batches, Mix
 from lumen_cli.training.diffll import DiffLLRecipe, Network
 from lumen_cli.training.export import export_model
 from lumen_cli.training.loop import Options, run_stage
@@ -28,25 +24,6 @@ TINY = DiffLLRecipe(
     ),
 )
 OPTIONS = Options(CPU, torch.float32, save_every=0.0)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    generator = np.random.default_rng(0)
-    for folder in ("pairs/low", "pairs/high", "bright"):
-        (root / folder).mkdir(parents=True)
-    for i in range(4):
-        coarse = generator.integers(40, 250, (5, 6, 3), dtype=np.uint8)
-        bright = Image.fromarray(coarse).resize((64, 56), Image.Resampling.BICUBIC)
-        bright.save(root / f"pairs/high/{i}.png")
-        Image.fromarray(np.asarray(bright) // 8).save(root / f"pairs/low/{i}.png")
-        bright.save(root / f"bright/b{i}.png")
-    return root
-
-
-def batches(data: Path) -> Batches:
-    return Batches(find_training_files([data / "pairs", data / "bright"]), CPU, Mix(), seed=0)
 
 
 def test_our_own_network_is_small_and_starts_from_noise():
@@ -68,9 +45,9 @@ def test_an_untrained_network_hands_the_details_through():
         torch.testing.assert_close(level, wanted)
 
 
-def test_every_parameter_is_trained(data):
+def test_every_parameter_is_trained(batches):
     torch.manual_seed(0)
-    model, source = TINY.build(), batches(data)
+    model, source = TINY.build(), batches
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for step in range(3):
         generator = source.generator("joint", step)
@@ -84,10 +61,10 @@ def test_every_parameter_is_trained(data):
     assert not [name for name in without if not name.endswith(".k.bias")]
 
 
-def test_what_is_supervised_is_the_sampler_from_pure_noise(data):
+def test_what_is_supervised_is_the_sampler_from_pure_noise(batches):
     """At the start the network sees noise alone, so the sampled average cannot come from the bright picture."""
     torch.manual_seed(0)
-    model, source = TINY.build(), batches(data)
+    model, source = TINY.build(), batches
     seen: list[torch.Tensor] = []
     model.Unet.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     generator = source.generator("joint", 0)
@@ -102,14 +79,14 @@ def test_what_is_supervised_is_the_sampler_from_pure_noise(data):
     assert torch.equal(seen[1][:, 3:], started)
 
 
-def test_it_learns(data, tmp_path):
+def test_it_learns(tmp_path, batches):
     torch.manual_seed(0)
     losses: list[float] = []
     run_stage(
         TINY,
         TINY.build(),
         replace(TINY.stages[0], steps=50),
-        batches(data),
+        batches,
         tmp_path,
         replace(OPTIONS, save_every=9.0),
         watch=lambda report: losses.append(report.losses["picture"]) if report.losses else None,
@@ -118,7 +95,7 @@ def test_it_learns(data, tmp_path):
     assert losses[-1] < 0.75 * losses[0]
 
 
-def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(data, tmp_path):
+def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path, batches):
     def run(folder: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:
         folder.mkdir(exist_ok=True)
         torch.manual_seed(0)
@@ -128,7 +105,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(data, tmp_pa
             if report.step == stop_at:
                 raise KeyboardInterrupt
 
-        run_stage(TINY, model, TINY.stages[0], batches(data), folder, OPTIONS, watch=watch, report_every=1)
+        run_stage(TINY, model, TINY.stages[0], batches, folder, OPTIONS, watch=watch, report_every=1)
         return model.state_dict()
 
     whole = run(tmp_path / "whole")

@@ -6,14 +6,11 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from lumen_cli.datasets.pairs import find_training_files
 from lumen_cli.networks.kind import KinD
-from lumen_cli.training.data import Batches, Mix, _crop
+from lumen_cli.training.data import _crop
 from lumen_cli.training.kind import KinDRecipe, Network, _limits
 from lumen_cli.training.loop import Options, run_stage
 from lumen_cli.training.recipe import Stage
@@ -26,21 +23,6 @@ TINY = KinDRecipe(
     stages=tuple(Stage(name, steps=3, batch=2, crop=32, rate=2e-3) for name in NAMES),
 )
 OPTIONS = Options(CPU, torch.float32, save_every=9.0)
-
-
-@pytest.fixture(scope="module")
-def batches(tmp_path_factory: pytest.TempPathFactory) -> Batches:
-    root = tmp_path_factory.mktemp("data")
-    generator = np.random.default_rng(0)
-    for folder in ("pairs/low", "pairs/high", "bright"):
-        (root / folder).mkdir(parents=True)
-    for i in range(4):
-        coarse = generator.integers(40, 250, (5, 6, 3), dtype=np.uint8)
-        bright = Image.fromarray(coarse).resize((48, 40), Image.Resampling.BICUBIC)
-        bright.save(root / f"pairs/high/{i}.png")
-        Image.fromarray(np.asarray(bright) // 8).save(root / f"pairs/low/{i}.png")
-        bright.save(root / f"bright/b{i}.png")
-    return Batches(find_training_files([root / "pairs", root / "bright"]), CPU, Mix(), seed=0)
 
 
 def test_each_stage_changes_its_own_part(batches, tmp_path):

@@ -6,10 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from lumen_cli.datasets.pairs import find_pairs, find_training_files
 from lumen_cli.errors import LumenError, UsageError
@@ -31,26 +29,6 @@ TINY = LightenDiffusionRecipe(
     ),
 )
 OPTIONS = Options(CPU, torch.float32, save_every=0.0)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    generator = np.random.default_rng(0)
-    for folder in ("pairs/low", "pairs/high", "bright"):
-        (root / folder).mkdir(parents=True)
-    for i in range(4):
-        coarse = generator.integers(40, 250, (5, 6, 3), dtype=np.uint8)
-        bright = Image.fromarray(coarse).resize((48, 40), Image.Resampling.BICUBIC)
-        bright.save(root / f"pairs/high/{i}.png")
-        Image.fromarray(np.asarray(bright) // 8).save(root / f"pairs/low/{i}.png")
-        bright.save(root / f"bright/b{i}.png")
-    return root
-
-
-@pytest.fixture
-def batches(data: Path) -> Batches:
-    return Batches(find_training_files([data / "pairs", data / "bright"]), CPU, Mix(), seed=0)
 
 
 def test_folders_are_told_apart(data):
