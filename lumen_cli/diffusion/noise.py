@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -24,3 +25,9 @@ def picture_noise(seed: int, digest: bytes, shape: tuple[int, ...]) -> Tensor:
     # torch fills 16 and more values with another algorithm than fewer: draw a fixed minimum.
     count = max(math.prod(shape), 16)
     return torch.randn(count, generator=generator, dtype=torch.float32)[: math.prod(shape)].view(shape)
+
+
+def normal(shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard normal values of `like`'s dtype and on its device, drawn on the generator's (or the CPU)."""
+    device = None if generator is None else generator.device
+    return torch.randn(tuple(shape), generator=generator, device=device, dtype=like.dtype).to(like.device)

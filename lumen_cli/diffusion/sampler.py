@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lumen_cli.diffusion.noise import normal
 from lumen_cli.diffusion.schedule import LinearSchedule
 
 Prediction = Literal["epsilon", "x0", "v"]
@@ -87,5 +88,5 @@ def sample(
         fresh = sampler.eta * math.sqrt((1.0 - alpha / alpha_next) * (1.0 - alpha_next) / (1.0 - alpha))
         x = math.sqrt(alpha_next) * clean + math.sqrt(max(1.0 - alpha_next - fresh**2, 0.0)) * epsilon
         if fresh > 0.0:
-            x = x + fresh * torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+            x = x + fresh * normal(x.shape, x, generator)
     return x

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lumen_cli.diffusion.noise import normal
 from lumen_cli.diffusion.sampler import Prediction, Sampler, sample, target_of
 from lumen_cli.diffusion.schedule import LinearSchedule, antithetic_timesteps
 from lumen_cli.networks.base import LowLightModel
@@ -121,11 +122,7 @@ class DiffLL(LowLightModel):
         """
         target, target_details = self.decompose_bands(batch["high"])
         low_average, _ = self.decompose_bands(batch["low"])
-
-        def normal() -> Tensor:
-            return torch.randn(target.shape, generator=generator).to(target.device)
-
-        noise = batch["noise"] if "noise" in batch else normal()
+        noise = batch["noise"] if "noise" in batch else normal(target.shape, target, generator)
         timesteps = batch.get("timesteps")
         if timesteps is None:
             timesteps = antithetic_timesteps(len(target), self.schedule.timesteps, generator).to(target.device)
@@ -134,7 +131,8 @@ class DiffLL(LowLightModel):
         output = self.Unet(torch.cat([low_average, noisy], dim=1), timesteps.float())
         wanted = target_of(target, noise, signal, spread, self.sampler.prediction)
 
-        picture, finest, _, details = self.predict(batch["low"], batch["start"] if "start" in batch else normal())
+        start = batch["start"] if "start" in batch else normal(target.shape, target, generator)
+        picture, finest, _, details = self.predict(batch["low"], start)
         _, target_finest = self.compose_bands(target, target_details)
         terms = {
             "noise": F.mse_loss(output.float(), wanted),

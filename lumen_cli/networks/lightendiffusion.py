@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lumen_cli.diffusion.noise import normal
 from lumen_cli.diffusion.sampler import Prediction, Sampler, sample, target_of
 from lumen_cli.diffusion.schedule import LinearSchedule, antithetic_timesteps
 from lumen_cli.networks.base import LowLightModel, Retinex
@@ -135,10 +136,7 @@ class LightenDiffusion(LowLightModel):
             _, bright_illumination = self.retinex(self.encode(batch["high"])[0])
         target = 2.0 * (reflectance * bright_illumination) - 1.0
 
-        def normal() -> Tensor:
-            return torch.randn(low_latent.shape, generator=generator).to(target.device)
-
-        noise = batch["noise"] if "noise" in batch else normal()
+        noise = batch["noise"] if "noise" in batch else normal(target.shape, target, generator)
         draws = len(noise) // len(low_latent)
         target, condition = target.repeat(draws, 1, 1, 1), (2.0 * low_latent - 1.0).repeat(draws, 1, 1, 1)
         timesteps = batch.get("timesteps")
@@ -150,7 +148,7 @@ class LightenDiffusion(LowLightModel):
         wanted = target_of(target, noise, signal, spread, self.sampler.prediction)
         terms = {"noise": F.mse_loss(output.float(), wanted)}
         if bool(batch.get("consistency", torch.tensor(True))):
-            start = batch["start"] if "start" in batch else normal()
+            start = batch["start"] if "start" in batch else normal(low_latent.shape, low_latent, generator)
             predicted = to_latent(self.predict_latent(low_latent, start))
             reference = reflectance * illumination**CONSISTENCY_EXPONENT
             terms["consistency"] = CONSISTENCY_WEIGHT * F.l1_loss(predicted, reference)

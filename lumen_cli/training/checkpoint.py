@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class Average:
@@ -53,9 +53,3 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
     """Read what `save` wrote."""
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     return state
-
-
-def average_state(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The averaged parameters of a saved state."""
-    values: dict[str, Tensor] = state["average"]
-    return values

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lumen_cli.diffusion.noise import normal
 from lumen_cli.diffusion.sampler import target_of
 from lumen_cli.diffusion.schedule import antithetic_timesteps
 from lumen_cli.networks.base import LowLightModel
@@ -97,7 +98,7 @@ class DiffLLRecipe:
         low, high = batch["low"], batch["high"]
         target, target_details = model.decompose_bands(high)
         low_average, low_details = model.decompose_bands(low)
-        noise, start = _normal(target, generator), _normal(target, generator)
+        noise, start = normal(target.shape, target, generator), normal(target.shape, target, generator)
         timesteps = antithetic_timesteps(len(target), model.schedule.timesteps, generator)
         signal, spread = model.schedule.coefficients(timesteps, target)
         noisy = signal * target + spread * noise
@@ -116,10 +117,6 @@ class DiffLLRecipe:
             "details": w.details * missed,
             "picture": w.picture * fidelity(picture, high),
         }
-
-
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, device=like.device)
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.datasets.darken import to_linear, to_srgb
+from lumen_cli.diffusion.noise import normal
 from lumen_cli.diffusion.sampler import target_of
 from lumen_cli.diffusion.schedule import antithetic_timesteps
 from lumen_cli.networks.base import LowLightModel
@@ -171,13 +172,13 @@ class LightenDiffusionRecipe:
             r_low, _ = model.retinex(f_low)
             _, l_high = model.retinex(model.encode(high)[0])
         target = 2.0 * r_low * l_high - 1.0
-        noise = _normal(model, high, generator)
+        noise = normal(target.shape, target, generator)
         timesteps = antithetic_timesteps(len(high), model.schedule.timesteps, generator)
         signal, spread = model.schedule.coefficients(timesteps, target)
         noisy = signal * target + spread * noise
         output = model.Unet(torch.cat([2.0 * f_low - 1.0, noisy], dim=1), timesteps.float()).float()
         wanted = target_of(target, noise, signal, spread, model.sampler.prediction)
-        latent = to_latent(model.predict_latent(f_low, _normal(model, high, generator)))
+        latent = to_latent(model.predict_latent(f_low, normal(f_low.shape, f_low, generator)))
         w = self.weights
         return {
             "noise": F.mse_loss(output, wanted),
@@ -188,7 +189,7 @@ class LightenDiffusionRecipe:
 
 def _normal(model: LightenDiffusion, pictures: Tensor, generator: torch.Generator) -> Tensor:
     shape = (len(pictures), *model.noise_shape(*pictures.shape[-2:]))
-    return torch.randn(shape, generator=generator, device=pictures.device)
+    return normal(shape, pictures, generator)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import torch
 from lumen_cli import __version__
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
 from lumen_cli.errors import UsageError
+from lumen_cli.training import checkpoint
 from lumen_cli.training.data import Batches, Mix
 from lumen_cli.training.export import export_model
 from lumen_cli.training.loop import Options, Report, run_stage
@@ -60,7 +61,7 @@ def train(run: Run, out: Path, stages: Sequence[str], watch: Callable[[Report], 
         if stage.name in stages:
             run_stage(run.recipe, model, stage, batches, out, lengths[stage.name], run.validation, watch)
         elif path.is_file():
-            model.load_state_dict(torch.load(path, map_location=run.options.device, weights_only=True)["average"])
+            model.load_state_dict(checkpoint.load(path, run.options.device)["average"])
     return export_model(model, run.recipe, run.data, out / "model")
 
 
