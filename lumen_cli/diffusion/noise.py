@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -31,3 +31,17 @@ def normal(shape: Sequence[int], like: Tensor, generator: torch.Generator | None
     """Standard normal values of `like`'s dtype and on its device, drawn on the generator's (or the CPU)."""
     device = None if generator is None else generator.device
     return torch.randn(tuple(shape), generator=generator, device=device, dtype=like.dtype).to(like.device)
+
+
+def fresh_noise(noise: Tensor) -> Iterator[Tensor]:
+    """More standard normal noise of each picture, without end: tensors of the shape of `noise` (B×C×h×w), float32.
+
+    For samplers that draw in every step. What comes is derived from each picture's own `noise`, so that batch-mates
+    and devices change nothing.
+    """
+    generators = []
+    for picture in noise:
+        key = hashlib.blake2b(picture.float().cpu().contiguous().numpy().tobytes(), digest_size=8).digest()
+        generators.append(torch.Generator(device="cpu").manual_seed(int.from_bytes(key, "little") >> 1))
+    while True:
+        yield torch.stack([torch.randn(noise.shape[1:], generator=each) for each in generators]).to(noise.device)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lumen_cli.diffusion.noise import normal
-from lumen_cli.diffusion.schedule import LinearSchedule
+from lumen_cli.diffusion.noise import fresh_noise
+from lumen_cli.diffusion.schedule import Schedule
 
 Prediction = Literal["epsilon", "x0", "v"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -56,26 +56,39 @@ def target_of(clean: Tensor, noise: Tensor, signal: Tensor, spread: Tensor, pred
 
 def sample(
     denoise: Denoiser,
-    noise: Tensor,
-    schedule: LinearSchedule,
+    start: Tensor,
+    schedule: Schedule,
     steps: int,
     sampler: Sampler = DDIM,
-    generator: torch.Generator | None = None,
+    *,
+    center: Tensor | None = None,
+    fresh: Iterator[Tensor] | None = None,
 ) -> Tensor:
-    """Walk from `noise` to a clean sample (DDIM, equation 12).
+    """Walk from `start` to a clean sample (DDIM, equation 12).
 
     Args:
         denoise: (x_t, t) → the network's output; x_t is B×C×H×W, t a float32 tensor of shape [B].
-        noise: x at the first timestep, B×C×H×W, standard normal, float32.
+        start: x at the first timestep, B×C×H×W, float32; standard normal noise, where no `center` is given.
         schedule: the forward process the network was trained with.
-        steps: number of steps; see `LinearSchedule.respaced`.
+        steps: number of steps; see the schedule's `respaced`.
         sampler: the rule of a step.
-        generator: source of the fresh noise where `sampler.eta` > 0.
+        center: m of a forward process that ends around m and not around zero, B×C×H×W in the sample's range:
+            x_t = sqrt(ᾱ_t) x_0 + (1 - sqrt(ᾱ_t)) m + sqrt(1 - ᾱ_t) ε.
+            A network that returns noise then returns ε* = ε + m (1 - sqrt(ᾱ_t)) / sqrt(1 - ᾱ_t), so that x_t is
+            sqrt(ᾱ_t) x_0 + sqrt(1 - ᾱ_t) ε* as ever (AnlightenDiff's DRDA).
+        fresh: source of the noise, B×C×H×W each, that steps with `sampler.eta` > 0 add; None derives it from `start`.
+
+    With a center, x_t - m = sqrt(ᾱ_t) (x_0 - m) + sqrt(1 - ᾱ_t) ε is an ordinary forward process of x_0 - m. Every
+    rule of a step therefore holds for x - m, whichever timesteps are visited: a chain of fewer steps has the posterior
+    of those ᾱ. Written out for eta = 1, with β, α = 1 - β of the visited timesteps and ᾱ' the next one's, its mean is
+        [β sqrt(ᾱ') x_0 + (1 - ᾱ') sqrt(α) x + (β (1 - sqrt(ᾱ')) - sqrt(α) (1 - sqrt(α)) (1 - ᾱ')) m] / (1 - ᾱ),
+    DRDS of AnlightenDiff when all timesteps are visited, and DDPM's posterior for m = 0.
 
     Returns:
         x_0, B×C×H×W. Nothing but `sampler.clip` bounds it. Differentiable.
     """
-    x = noise
+    x = start
+    fresh = fresh_noise(start) if fresh is None else fresh
     visited = schedule.respaced(steps)
     for timestep, following in zip(visited, [*visited[1:], -1], strict=True):
         alpha, alpha_next = schedule.alpha_bar(timestep), schedule.alpha_bar(following)
@@ -85,8 +98,12 @@ def sample(
         if sampler.clip is not None:
             clean = clean.clamp(-sampler.clip, sampler.clip)
             epsilon = (x - signal * clean) / spread
-        fresh = sampler.eta * math.sqrt((1.0 - alpha / alpha_next) * (1.0 - alpha_next) / (1.0 - alpha))
-        x = math.sqrt(alpha_next) * clean + math.sqrt(max(1.0 - alpha_next - fresh**2, 0.0)) * epsilon
-        if fresh > 0.0:
-            x = x + fresh * normal(x.shape, x, generator)
+        if center is not None:
+            epsilon = epsilon - (1.0 - signal) / spread * center
+        added = sampler.eta * math.sqrt((1.0 - alpha / alpha_next) * (1.0 - alpha_next) / (1.0 - alpha))
+        x = math.sqrt(alpha_next) * clean + math.sqrt(max(1.0 - alpha_next - added**2, 0.0)) * epsilon
+        if center is not None and following >= 0:
+            x = x + (1.0 - math.sqrt(alpha_next)) * center
+        if added > 0.0:
+            x = x + added * next(fresh)
     return x

@@ -53,7 +53,9 @@ def train(run: Run, out: Path, stages: Sequence[str], watch: Callable[[Report], 
     out.mkdir(parents=True, exist_ok=True)
     _record(run, out)
     torch.manual_seed(run.seed)
-    model = run.recipe.build().to(run.options.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = run.recipe.build().to(run.options.device)
+    if run.options.device.type == "cuda":  # On the CPU group norms go backward through channels_last 2.5 times slower.
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = Batches(run.files, run.options.device, run.mix, run.seed)
     lengths = _lengths(run.recipe, run.options)
     for stage in run.recipe.stages:
