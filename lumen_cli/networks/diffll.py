@@ -31,6 +31,9 @@ class DiffLL(LowLightModel):
         schedule: keyword arguments of `LinearSchedule` (published: 1e-4 to 0.02 over 200, the defaults here).
         prediction: what the noise estimator returns; "epsilon" in the papers' checkpoints.
         clip: bound on the clean average at every step, whose range is ±2^K; None in the paper.
+        condition_power: 1 shows the estimator the dark average as it is, as in the paper, all of it within a few
+            hundredths of the range; any other p shows 2 u^p - 1 of the average mapped to u in [0, 1], in which dark
+            tones stand apart.
     """
 
     def __init__(
@@ -43,15 +46,19 @@ class DiffLL(LowLightModel):
         schedule: dict[str, Any] | None = None,
         prediction: Prediction = "epsilon",
         clip: float | None = None,
+        condition_power: float = 1.0,
     ) -> None:
         super().__init__()
         if levels < 1:
             raise ValueError(f"DiffLL needs at least one wavelet level, not {levels}")
+        if not 0.0 < condition_power <= 1.0:
+            raise ValueError(f"condition_power must lie in (0, 1], not {condition_power}")
         for level in range(levels):
             self.add_module(f"high_enhance{level}", DetailRestoration(detail_channels))
         self.Unet = DiffusionUNet(unet_channels, unet_multipliers)
         self.levels = levels
         self.steps = steps
+        self.condition_power = condition_power
         self.schedule = LinearSchedule(**{"timesteps": 200, **(schedule or {})})
         self.sampler = Sampler(prediction=prediction, clip=clip)
         self.size_multiple = 2 ** (levels + len(unet_multipliers) - 1)
@@ -83,11 +90,19 @@ class DiffLL(LowLightModel):
         """Details of the dark picture → those of the bright one, finest first."""
         return [self.get_submodule(f"high_enhance{number}")(level).float() for number, level in enumerate(details)]
 
+    def condition(self, low_average: Tensor) -> Tensor:
+        """The dark coarsest average as the noise estimator sees it; see `condition_power`. The same shape."""
+        if self.condition_power == 1.0:
+            return low_average
+        unit = (low_average / 2.0 ** (self.levels + 1) + 0.5).clamp(0.0, 1.0)
+        return 2.0 * unit**self.condition_power - 1.0
+
     def predict_average(self, low_average: Tensor, noise: Tensor, steps: int | None = None) -> Tensor:
         """Sample the bright picture's coarsest average given the dark one's; all B×3×h×w, in ±2^K when trained."""
+        condition = self.condition(low_average)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            return self.Unet(torch.cat([low_average, x], dim=1), t)
+            return self.Unet(torch.cat([condition, x], dim=1), t)
 
         return sample(denoise, noise, self.schedule, self.steps if steps is None else steps, self.sampler)
 
@@ -128,7 +143,7 @@ class DiffLL(LowLightModel):
             timesteps = antithetic_timesteps(len(target), self.schedule.timesteps, generator).to(target.device)
         signal, spread = self.schedule.coefficients(timesteps, target)
         noisy = signal * target + spread * noise
-        output = self.Unet(torch.cat([low_average, noisy], dim=1), timesteps.float())
+        output = self.Unet(torch.cat([self.condition(low_average), noisy], dim=1), timesteps.float())
         wanted = target_of(target, noise, signal, spread, self.sampler.prediction)
 
         start = batch["start"] if "start" in batch else normal(target.shape, target, generator)

@@ -116,10 +116,8 @@ def test_a_picture_of_any_size_is_padded_as_in_the_papers_code():
 
 
 @pytest.mark.parametrize(("eta", "label"), [(0.0, "S4_eta0"), (0.5, "S4_eta0.5")])
-def test_sampler_alone_with_and_without_fresh_noise(eta, label, monkeypatch):
+def test_sampler_alone_with_and_without_fresh_noise(eta, label):
     network, condition = build("ch32"), FIGURES["sampler/cond"]
-    stored = iter(FIGURES["sampler/eta_noises"])
-    monkeypatch.setattr(torch, "randn", lambda *_, **__: next(stored))
     with torch.inference_mode():
         found = sample(
             lambda x, t: network.Unet(torch.cat([condition, x], dim=1), t),
@@ -127,6 +125,7 @@ def test_sampler_alone_with_and_without_fresh_noise(eta, label, monkeypatch):
             network.schedule,
             4,
             Sampler(eta=eta),
+            fresh=iter(FIGURES["sampler/eta_noises"]),
         )
     FIGURES.check(f"sampler_ch32/{label}", found)
 
@@ -201,6 +200,23 @@ def test_every_figure_was_checked(request: pytest.FixtureRequest):
     if len(request.session.items) < 5 or request.config.option.keyword:
         pytest.skip("only meaningful when the whole file runs")
     assert FIGURES.outputs() - FIGURES.checked == set()
+
+
+def test_the_estimator_can_be_shown_dark_tones_spread_apart():
+    plain, spread = (
+        DiffLL(unet_channels=32, detail_channels=8),
+        DiffLL(unet_channels=32, detail_channels=8, condition_power=0.4),
+    )
+    dark = torch.tensor([0.0, 0.02, 0.04, 1.0]).view(1, 1, 1, 4).expand(1, 3, 4, 4)
+    average = plain.decompose_bands(dark.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2))[0]
+    assert torch.equal(plain.condition(average), average)
+    seen = spread.condition(average)[0, 0, 0]
+    torch.testing.assert_close(seen, 2.0 * torch.tensor([0.0, 0.02, 0.04, 1.0]) ** 0.4 - 1.0, rtol=0, atol=0.02)
+    share, share_before = (seen[2] - seen[1]) / 2.0, (average[0, 0, 0, 2] - average[0, 0, 0, 1]) / 8.0
+    assert share > 3.0 * share_before
+    for power in (0.0, 1.5):
+        with pytest.raises(ValueError, match="condition_power"):
+            DiffLL(unet_channels=32, detail_channels=8, condition_power=power)
 
 
 def test_similarity_is_that_of_scikit_image():
