@@ -19,11 +19,20 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
+class ImportedFile:
+    """A foreign checkpoint's file that a model was made of, and its checksum."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """What a model folder says about itself.
 
     `default_steps` and `steps_range` are None for a network that does not sample; `parameters` is None where the
-    folder does not count them; texts that the folder leaves out are empty.
+    folder does not count them; texts that the folder leaves out are empty. `imported_from` names the files of others
+    that the weights come from, if they do.
     """
 
     folder: Path
@@ -46,6 +55,7 @@ class ModelCard:
     paper_title: str
     paper_url: str
     official_checkpoint: str
+    imported_from: tuple[ImportedFile, ...] = ()
 
     @property
     def weights_path(self) -> Path:
@@ -112,6 +122,10 @@ def read_card(folder: Path) -> ModelCard:
         paper_title=fields.get("paper.title", _is_text, "a text", ""),
         paper_url=fields.get("paper.url", _is_text, "a text", ""),
         official_checkpoint=fields.get("official_checkpoint", _is_text, "a text", ""),
+        imported_from=tuple(
+            ImportedFile(entry["file"], entry["sha256"])
+            for entry in fields.get("imported_from", _are_files, "a list of objects with a file and its sha256", [])
+        ),
     )
 
 
@@ -160,6 +174,12 @@ def _is_range(value: Any) -> bool:
 
 def _is_sha256(value: Any) -> bool:
     return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def _are_files(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(entry, dict) and _is_filled(entry.get("file")) and _is_sha256(entry.get("sha256")) for entry in value
+    )
 
 
 def _is_weights_name(value: Any) -> bool:

@@ -22,18 +22,22 @@ __all__ = [
     "DEFAULT_MODEL",
     "ModelCard",
     "find_model",
+    "is_model",
     "list_models",
     "load",
     "model_roots",
     "read_card",
     "scan_models",
+    "user_models",
 ]
 
 ARCHITECTURES: dict[str, str] = {
+    "anlightendiff": "lumen_cli.networks.anlightendiff:AnlightenDiff",
     "diffll": "lumen_cli.networks.diffll:DiffLL",
     "kind": "lumen_cli.networks.kind:KinD",
     "kind-plus": "lumen_cli.networks.kind_plus:KinDPlus",
     "lightendiffusion": "lumen_cli.networks.lightendiffusion:LightenDiffusion",
+    "lldiffusion": "lumen_cli.networks.lldiffusion:LLDiffusion",
 }
 """Architecture id → "module:Class", imported when a model of it is loaded."""
 
@@ -49,16 +53,21 @@ def model_roots() -> list[Path]:
 
     LUMEN_MODELS (several separated as in PATH), then the user's data folder, then the models that come with lumen.
     """
-    import platformdirs
-
     extra = [Path(entry) for entry in os.environ.get("LUMEN_MODELS", "").split(os.pathsep) if entry]
     package = Path(__file__).parent
     bundled = package / "_models"
     return [
         *extra,
-        platformdirs.user_data_path("lumen") / "models",
+        user_models(),
         bundled if bundled.is_dir() else package.parent / "models",
     ]
+
+
+def user_models() -> Path:
+    """The folder of the user's own models, in the user's data folder; it need not exist."""
+    import platformdirs
+
+    return platformdirs.user_data_path("lumen") / "models"
 
 
 def scan_models() -> tuple[list[ModelCard], list[tuple[Path, ModelError]]]:
@@ -105,7 +114,16 @@ def find_model(name_or_folder: str | os.PathLike[str]) -> ModelCard:
     names = [card.name for card in cards]
     nearest = difflib.get_close_matches(wanted.lower(), names, n=1, cutoff=0.5)
     hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    if wanted in ARCHITECTURES:
+        hint = f" Its authors' weights can be imported: see `lumen models info {wanted}`."
     raise ModelError(f"there is no model {wanted}.{hint} Known models: {', '.join(names) or 'none'}")
+
+
+def is_model(name_or_folder: str) -> bool:
+    """Whether there is a folder under that name or path, usable or not."""
+    cards, broken = scan_models()
+    names = {card.name for card in cards} | {folder.name for folder, _ in broken}
+    return name_or_folder in names or (Path(name_or_folder).expanduser() / CONFIG_FILE).is_file()
 
 
 def load(card: ModelCard, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> LowLightModel:

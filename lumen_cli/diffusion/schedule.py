@@ -6,16 +6,19 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
 class Schedule(ABC):
     """The forward process x_t = sqrt(ᾱ_t) x_0 + sqrt(1 - ᾱ_t) ε, t = 0 … timesteps - 1 (DDPM, equation 4)."""
 
     timesteps: int
+
+    fewest_steps: ClassVar[int] = 1
+    """Below that, a sampler's start has nothing to do with noise."""
 
     @abstractmethod
     def betas(self) -> Tensor:
@@ -62,6 +65,9 @@ class LinearSchedule(Schedule):
     The betas are spaced in float64 and rounded to float32; ᾱ is the float32 cumulative product
     of 1 - β, as in the papers' code.
     """
+
+    # A single step would visit timestep 0 only and take the starting noise for a picture.
+    fewest_steps = 2
 
     beta_start: float = 1e-4
     beta_end: float = 0.02

@@ -35,6 +35,8 @@ class LowLightModel(nn.Module):
     """A network that brightens pictures. Sub-classes name their parameters as the official checkpoint does."""
 
     size_multiple: int = 1
+    training_only: tuple[str, ...] = ()
+    """Prefixes of the parameters that only `losses` reads; models trained with lumen are exported without them."""
 
     def noise_shape(self, height: int, width: int) -> tuple[int, int, int] | None:
         """Shape C×h×w of the noise that a picture of `height` × `width` needs; None for a deterministic network."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,9 +16,23 @@ from lumen_cli.diffusion.schedule import LinearSchedule, antithetic_timesteps
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.diffll_details import DetailRestoration
 from lumen_cli.networks.diffll_losses import content_loss, frequency_loss
+from lumen_cli.networks.exposure import gain_to, tone_map
 from lumen_cli.networks.padding import pad_to_multiple, padded_size
 from lumen_cli.networks.unet import DiffusionUNet
 from lumen_cli.networks.wavelet import analyse, synthesise
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the networks see of a dark picture.
+
+    condition: B×3×H/2^K×W/2^K, shown to the noise estimator; details: to be restored, finest first; base: where set,
+    the average that the estimator's clean one is told as a difference from, of the condition's shape.
+    """
+
+    condition: Tensor
+    details: list[Tensor]
+    base: Tensor | None
 
 
 class DiffLL(LowLightModel):
@@ -34,6 +49,9 @@ class DiffLL(LowLightModel):
         condition_power: 1 shows the estimator the dark average as it is, as in the paper, all of it within a few
             hundredths of the range; any other p shows 2 u^p - 1 of the average mapped to u in [0, 1], in which dark
             tones stand apart.
+        exposure: mean light that the dark picture is brought to by a gain and a tone curve before its details are
+            restored, and on whose average the estimator's clean one is a correction, so that colours need not be
+            learnt anew; needs prediction "x0". None as in the paper.
     """
 
     def __init__(
@@ -47,18 +65,22 @@ class DiffLL(LowLightModel):
         prediction: Prediction = "epsilon",
         clip: float | None = None,
         condition_power: float = 1.0,
+        exposure: float | None = None,
     ) -> None:
         super().__init__()
         if levels < 1:
             raise ValueError(f"DiffLL needs at least one wavelet level, not {levels}")
         if not 0.0 < condition_power <= 1.0:
             raise ValueError(f"condition_power must lie in (0, 1], not {condition_power}")
+        if exposure is not None and (prediction != "x0" or not 0.0 < exposure < 1.0):
+            raise ValueError(f'exposure must lie in (0, 1) and needs prediction "x0", not {exposure}, {prediction!r}')
         for level in range(levels):
             self.add_module(f"high_enhance{level}", DetailRestoration(detail_channels))
         self.Unet = DiffusionUNet(unet_channels, unet_multipliers)
         self.levels = levels
         self.steps = steps
         self.condition_power = condition_power
+        self.exposure = exposure
         self.schedule = LinearSchedule(**{"timesteps": 200, **(schedule or {})})
         self.sampler = Sampler(prediction=prediction, clip=clip)
         self.size_multiple = 2 ** (levels + len(unet_multipliers) - 1)
@@ -90,19 +112,31 @@ class DiffLL(LowLightModel):
         """Details of the dark picture → those of the bright one, finest first."""
         return [self.get_submodule(f"high_enhance{number}")(level).float() for number, level in enumerate(details)]
 
-    def condition(self, low_average: Tensor) -> Tensor:
-        """The dark coarsest average as the noise estimator sees it; see `condition_power`. The same shape."""
-        if self.condition_power == 1.0:
-            return low_average
-        unit = (low_average / 2.0 ** (self.levels + 1) + 0.5).clamp(0.0, 1.0)
-        return 2.0 * unit**self.condition_power - 1.0
+    def observe(self, low: Tensor, gain: Tensor | None = None) -> Observed:
+        """Picture B×3×H×W in [0, 1] → what the networks see of it.
 
-    def predict_average(self, low_average: Tensor, noise: Tensor, steps: int | None = None) -> Tensor:
-        """Sample the bright picture's coarsest average given the dark one's; all B×3×h×w, in ±2^K when trained."""
-        condition = self.condition(low_average)
+        `gain`, B×1×1×1, in place of the one that brings the picture to `exposure`.
+        """
+        average, details = self.decompose_bands(low)
+        condition, base = average, None
+        if self.condition_power != 1.0:
+            unit = (average / 2.0 ** (self.levels + 1) + 0.5).clamp(0.0, 1.0)
+            condition = 2.0 * unit**self.condition_power - 1.0
+        if self.exposure is not None:
+            gain = gain_to(low, self.exposure) if gain is None else gain
+            base, details = self.decompose_bands(tone_map(low, gain))
+        return Observed(condition, details, base)
+
+    def estimate(self, observed: Observed, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """Run the noise estimator; `noisy` B×3×h×w, `timesteps` [B] → what `prediction` says, B×3×h×w."""
+        output: Tensor = self.Unet(torch.cat([observed.condition, noisy], dim=1), timesteps)
+        return output if observed.base is None else observed.base + output.float()
+
+    def predict_average(self, observed: Observed, noise: Tensor, steps: int | None = None) -> Tensor:
+        """Sample the bright picture's coarsest average from `noise`; both B×3×h×w, in ±2^K when trained."""
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            return self.Unet(torch.cat([condition, x], dim=1), t)
+            return self.estimate(observed, x, t)
 
         return sample(denoise, noise, self.schedule, self.steps if steps is None else steps, self.sampler)
 
@@ -110,9 +144,9 @@ class DiffLL(LowLightModel):
         self, low: Tensor, noise: Tensor, steps: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         """A picture of padded size → (bright picture, not clamped; finest average; coarsest average; details)."""
-        low_average, low_details = self.decompose_bands(low)
-        coarsest = self.predict_average(low_average, noise, steps)
-        details = self.restore_details(low_details)
+        observed = self.observe(low)
+        coarsest = self.predict_average(observed, noise, steps)
+        details = self.restore_details(observed.details)
         picture, finest = self.compose_bands(coarsest, details)
         return picture, finest, coarsest, details
 
@@ -136,14 +170,13 @@ class DiffLL(LowLightModel):
             `noise`, `photo`, `frequency` (weighted) and `total`.
         """
         target, target_details = self.decompose_bands(batch["high"])
-        low_average, _ = self.decompose_bands(batch["low"])
         noise = batch["noise"] if "noise" in batch else normal(target.shape, target, generator)
         timesteps = batch.get("timesteps")
         if timesteps is None:
             timesteps = antithetic_timesteps(len(target), self.schedule.timesteps, generator).to(target.device)
         signal, spread = self.schedule.coefficients(timesteps, target)
         noisy = signal * target + spread * noise
-        output = self.Unet(torch.cat([self.condition(low_average), noisy], dim=1), timesteps.float())
+        output = self.estimate(self.observe(batch["low"]), noisy, timesteps.float())
         wanted = target_of(target, noise, signal, spread, self.sampler.prediction)
 
         start = batch["start"] if "start" in batch else normal(target.shape, target, generator)

@@ -12,17 +12,20 @@ def padded_size(height: int, width: int, multiple: int) -> tuple[int, int]:
 
 
 def pad_to_multiple(picture: Tensor, multiple: int) -> Tensor:
-    """Pad B×C×H×W at the bottom and the right to the next multiple of `multiple`.
+    """Pad B×C×H×W at the bottom and the right to the next multiple of `multiple`; see `pad_to_size`."""
+    return pad_to_size(picture, *padded_size(picture.shape[-2], picture.shape[-1], multiple))
+
+
+def pad_to_size(picture: Tensor, height: int, width: int) -> Tensor:
+    """Pad B×C×H×W at the bottom and the right to `height` × `width`, neither below H or W.
 
     Reflection (the papers' choice) as long as the side is longer than the padding; what is still
     missing on a short side is filled by reflecting again, on a single row or column by repeating it.
     """
-    height, width = picture.shape[-2:]
-    target_height, target_width = padded_size(height, width, multiple)
-    while picture.shape[-1] < target_width:
-        picture = _grow(picture, target_width, horizontal=True)
-    while picture.shape[-2] < target_height:
-        picture = _grow(picture, target_height, horizontal=False)
+    while picture.shape[-1] < width:
+        picture = _grow(picture, width, horizontal=True)
+    while picture.shape[-2] < height:
+        picture = _grow(picture, height, horizontal=False)
     return picture
 
 

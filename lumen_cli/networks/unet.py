@@ -1,13 +1,13 @@
 """The conditional noise estimator shared by LightenDiffusion and DiffLL: a U-Net in the manner of DDPM.
 
 Ho et al., "Denoising Diffusion Probabilistic Models", appendix B. Names of parameters follow the
-official checkpoints of both models.
+official checkpoints of both models. LLDiffusion builds its U-Nets of the same blocks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -30,33 +30,39 @@ def timestep_embedding(timesteps: Tensor, dimension: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def _norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Return the norm of all blocks: 32 groups, eps 1e-6."""
     return nn.GroupNorm(GROUPS, channels, eps=1e-6)
 
 
-def _swish(x: Tensor) -> Tensor:
+def swish(x: Tensor) -> Tensor:
     """Return x · sigmoid(x), written over `x` (which no one else holds) where no gradient needs it."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 class ResBlock(nn.Module):
-    """norm, swish, 3×3 convolution, twice, with the time embedding added in between and a shortcut around."""
+    """norm, swish, 3×3 convolution, twice, with the time embedding added in between and a shortcut around.
 
-    def __init__(self, in_channels: int, out_channels: int, embedding: int) -> None:
+    `embedding` is the embedding's width; None builds a block that takes none.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, embedding: int | None) -> None:
         super().__init__()
-        self.norm1 = _norm(in_channels)
+        self.norm1 = group_norm(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.temb_proj = nn.Linear(embedding, out_channels)
-        self.norm2 = _norm(out_channels)
+        if embedding is not None:
+            self.temb_proj = nn.Linear(embedding, out_channels)
+        self.norm2 = group_norm(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         if in_channels != out_channels:
             self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, activated_embedding: Tensor) -> Tensor:
-        """B×C×H×W and swish(time embedding) B×E → B×C'×H×W."""
-        h = self.conv1(_swish(self.norm1(x)))
-        h += self.temb_proj(activated_embedding)[:, :, None, None]
-        h = self.conv2(_swish(self.norm2(h)))
+    def forward(self, x: Tensor, activated_embedding: Tensor | None = None) -> Tensor:
+        """B×C×H×W and swish(time embedding) B×E or 1×E → B×C'×H×W; without an embedding none is added."""
+        h = self.conv1(swish(self.norm1(x)))
+        if activated_embedding is not None:
+            h += self.temb_proj(activated_embedding)[:, :, None, None]
+        h = self.conv2(swish(self.norm2(h)))
         h += self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x
         return h
 
@@ -66,7 +72,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = _norm(channels)
+        self.norm = group_norm(channels)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
@@ -74,9 +80,12 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B×C×H×W → the same shape."""
-        n = self.norm(x)
-        q, k, v = (projection(n).flatten(2).transpose(1, 2) for projection in (self.q, self.k, self.v))
-        # With an axis of one head torch never holds the whole matrix of scores.
+        positions = self.norm(x).flatten(2).transpose(1, 2)
+        layers = (self.q, self.k, self.v)
+        weight = torch.cat([layer.weight.flatten(1) for layer in layers])
+        bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
+        q, k, v = F.linear(positions, weight, bias).chunk(3, dim=-1)
+        # With an axis of one head, and channels side by side in memory, torch never holds the whole matrix of scores.
         attended = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
         return x + self.proj_out(attended.transpose(1, 2).reshape(x.shape))
 
@@ -108,7 +117,7 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class _TimeEmbedding(nn.Module):
+class TimeEmbedding(nn.Module):
     """Sinusoids, linear, swish, linear."""
 
     def __init__(self, channels: int) -> None:
@@ -117,34 +126,36 @@ class _TimeEmbedding(nn.Module):
         self.dense = nn.ModuleList([nn.Linear(channels, 4 * channels), nn.Linear(4 * channels, 4 * channels)])
 
     def forward(self, timesteps: Tensor) -> Tensor:
+        """[B] → B×4C, before the activation that the blocks expect."""
         first, second = self.dense
         embedding: Tensor = second(F.silu(first(timestep_embedding(timesteps, self.channels))))
         return embedding
 
 
-class _Middle(nn.Module):
+class Middle(nn.Module):
     """Block, attention, block at the coarsest level."""
 
-    def __init__(self, width: int, embedding: int) -> None:
+    def __init__(self, width: int, embedding: int | None) -> None:
         super().__init__()
         self.block_1 = ResBlock(width, width, embedding)
         self.attn_1 = AttentionBlock(width)
         self.block_2 = ResBlock(width, width, embedding)
 
-    def forward(self, x: Tensor, activated_embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, activated_embedding: Tensor | None = None) -> Tensor:
+        """B×C×H×W → the same shape; see `ResBlock.forward`."""
         h = self.attn_1(self.block_1(x, activated_embedding))
         h = self.block_2(h, activated_embedding)
         return h
 
 
-class _Level(nn.Module):
+class Level(nn.Module):
     """The blocks of one resolution, and how it is left: `downsample` or `upsample`, but at the ends."""
 
     def __init__(
         self,
         widths: Sequence[tuple[int, int]],
         attention: bool,
-        embedding: int,
+        embedding: int | None,
         downsample: int | None = None,
         upsample: int | None = None,
     ) -> None:
@@ -156,7 +167,8 @@ class _Level(nn.Module):
         if upsample is not None:
             self.upsample = Upsample(upsample)
 
-    def step(self, index: int, x: Tensor, activated_embedding: Tensor) -> Tensor:
+    def step(self, index: int, x: Tensor, activated_embedding: Tensor | None = None) -> Tensor:
+        """Run block `index` and its attention."""
         x = self.block[index](x, activated_embedding)
         return self.attn[index](x) if len(self.attn) else x
 
@@ -198,7 +210,7 @@ class DiffusionUNet(nn.Module):
         widths = [channels * multiplier for multiplier in multipliers]
         levels, embedding = len(widths), 4 * channels
 
-        self.temb = _TimeEmbedding(channels)
+        self.temb = TimeEmbedding(channels)
         self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
 
         skips = [channels]
@@ -207,29 +219,32 @@ class DiffusionUNet(nn.Module):
         for i, out in enumerate(widths):
             last = i == levels - 1
             pairs = [(width, out)] + [(out, out)] * (blocks - 1)
-            self.down.append(_Level(pairs, i in attention_levels, embedding, downsample=None if last else out))
+            self.down.append(Level(pairs, i in attention_levels, embedding, downsample=None if last else out))
             skips += [out] * (blocks if last else blocks + 1)
             width = out
-        self.mid = _Middle(width, embedding)
+        self.mid = Middle(width, embedding)
 
-        built: list[_Level] = []
+        built: list[Level] = []
         for i in reversed(range(levels)):
             out = widths[i]
             pairs = []
             for _ in range(blocks + 1):
                 pairs.append((width + skips.pop(), out))
                 width = out
-            built.insert(0, _Level(pairs, i in attention_levels, embedding, upsample=out if i else None))
+            built.insert(0, Level(pairs, i in attention_levels, embedding, upsample=out if i else None))
         self.up = nn.ModuleList(built)
-        self.norm_out = _norm(width)
+        self.norm_out = group_norm(width)
         self.conv_out = nn.Conv2d(width, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
         """`x` B×(condition + sample)×H×W, `timesteps` [B] in 0 … T-1 → B×out_channels×H×W. No activation at the end."""
         activated = F.silu(self.temb(timesteps))
-        h: Tensor = self.conv_in(x)
+        with torch.autocast(x.device.type, enabled=False):
+            # The light of a dark picture varies by less than the steps of bf16 near the ends of the range.
+            h: Tensor = self.conv_in(x.float())
+        h = h.to(activated.dtype)
         skips = [h]
-        for number, level in enumerate(_levels(self.down), start=1):
+        for number, level in enumerate(as_levels(self.down), start=1):
             for i in range(self.blocks):
                 h = level.step(i, h, activated)
                 skips.append(h)
@@ -237,13 +252,14 @@ class DiffusionUNet(nn.Module):
                 h = level.leave(h)
                 skips.append(h)
         h = self.mid(h, activated)
-        for level in reversed(_levels(self.up)):
+        for level in reversed(as_levels(self.up)):
             for i in range(self.blocks + 1):
                 h = level.step(i, torch.cat([h, skips.pop()], dim=1), activated)
             h = level.leave(h)
-        h = self.conv_out(_swish(self.norm_out(h)))
+        h = self.conv_out(swish(self.norm_out(h)))
         return h
 
 
-def _levels(levels: nn.ModuleList) -> list[_Level]:
-    return [level for level in levels if isinstance(level, _Level)]
+def as_levels(levels: Iterable[nn.Module]) -> list[Level]:
+    """Name the type of what a list of modules holds."""
+    return [level for level in levels if isinstance(level, Level)]

@@ -3,8 +3,9 @@
 Trained on the noise loss alone, and sampled from pure noise at a timestep that never saw any, the network returns a
 grey veil. So the sampler is unrolled in every step, from pure noise, and the finished picture is held against the
 bright one; the schedule of our own weights ends in noise where the sampler starts; and the network returns the clean
-average, which leaves no rest of the starting noise to cancel. The estimator sees the dark average with its dark
-tones spread: as it is, colours of a few levels of 255 drown in the rounding of bf16 and stay pale.
+average, which leaves no rest of the starting noise to cancel. Both networks correct a picture
+that a gain has brightened, so that colours are there from the first step; the estimator sees the dark average with its
+dark tones spread, as the few levels of 255 they span drown in the rounding of bf16.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from lumen_cli.diffusion.schedule import antithetic_timesteps
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.diffll import DiffLL
 from lumen_cli.networks.unet import ResBlock
-from lumen_cli.training.losses import fidelity
+from lumen_cli.training.losses import fidelity, misexposed_gain
 from lumen_cli.training.recipe import Stage
 
 
@@ -43,6 +44,7 @@ class Network:
     prediction: str = "x0"
     clip: float | None = None
     condition_power: float = 0.4
+    exposure: float | None = 0.5
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,15 @@ class DiffLLRecipe:
     Attributes:
         unrolled: numbers of sampling steps that training steps run through in turn, so that the network answers for
             more than one of them.
+        misexposed: the gain that the picture's own mean asks for is off by up to this many stops in training, as the
+            mean of a crop is not that of its picture.
     """
 
     architecture: str = "diffll"
     network: Network = field(default_factory=Network)
     weights: Weights = Weights()
-    unrolled: tuple[int, ...] = (2, 2, 4)
+    unrolled: tuple[int, ...] = (2, 2, 2, 4)
+    misexposed: float = 0.7
     stages: tuple[Stage, ...] = (
         Stage("joint", steps=8000, batch=8, crop=192, rate=6e-4),
         Stage("refine", steps=2000, batch=4, crop=320, rate=2e-4),
@@ -99,16 +104,17 @@ class DiffLLRecipe:
         model = cast(DiffLL, model)
         low, high = batch["low"], batch["high"]
         target, target_details = model.decompose_bands(high)
-        low_average, low_details = model.decompose_bands(low)
+        gain = None if model.exposure is None else misexposed_gain(low, model.exposure, self.misexposed, generator)
+        observed = model.observe(low, gain)
         noise, start = normal(target.shape, target, generator), normal(target.shape, target, generator)
         timesteps = antithetic_timesteps(len(target), model.schedule.timesteps, generator)
         signal, spread = model.schedule.coefficients(timesteps, target)
         noisy = signal * target + spread * noise
-        output = model.Unet(torch.cat([model.condition(low_average), noisy], dim=1), timesteps.float()).float()
+        output = model.estimate(observed, noisy, timesteps.float()).float()
         wanted = target_of(target, noise, signal, spread, model.sampler.prediction)
 
-        average = model.predict_average(low_average, start, self.unrolled[step % len(self.unrolled)])
-        details = model.restore_details(low_details)
+        average = model.predict_average(observed, start, self.unrolled[step % len(self.unrolled)])
+        details = model.restore_details(observed.details)
         picture, _ = model.compose_bands(average, details)
         w, scale = self.weights, 2.0**-model.levels / 2.0
         pairs = enumerate(zip(details, target_details, strict=True))

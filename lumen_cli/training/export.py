@@ -26,7 +26,8 @@ def export_model(
     folder.mkdir(parents=True, exist_ok=True)
     network = recipe.network_config()
     name = name or recipe.architecture
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    tensors = {name: t for name, t in model.state_dict().items() if not name.startswith(model.training_only)}
+    parameters = sum(p.numel() for name, p in model.named_parameters() if name in tensors)
     config = {
         "name": name,
         "architecture": recipe.architecture,
@@ -40,7 +41,7 @@ def export_model(
         "abilities": _abilities(model),
         "weights": {
             "file": WEIGHTS,
-            "sha256": save_weights(model.state_dict(), folder / WEIGHTS, torch.float16),
+            "sha256": save_weights(tensors, folder / WEIGHTS, torch.float16),
             "parameters": parameters,
         },
         "trained_on": [Path(entry).name for entry in data],
@@ -58,9 +59,8 @@ def export_model(
 
 
 def _steps_range(model: LowLightModel) -> list[int] | None:
-    """From two: a single step visits timestep 0 only, where the papers' respacing takes noise for the picture."""
     schedule = getattr(model, "schedule", None)
-    return None if schedule is None else [2, schedule.timesteps]
+    return None if schedule is None else [schedule.fewest_steps, schedule.timesteps]
 
 
 def _abilities(model: LowLightModel) -> list[str]:

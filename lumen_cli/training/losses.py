@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from lumen_cli.networks.exposure import gain_to
 
 
 def structure(output: Tensor, target: Tensor, window: int = 7) -> Tensor:
@@ -37,3 +40,9 @@ def smoothness(illumination: Tensor, guide: Tensor, sharpness: float = 10.0) -> 
         change, edge = illumination.diff(dim=axis).abs(), guide.diff(dim=axis).abs()
         loss = loss + (change * (-sharpness * edge).exp()).mean()
     return loss
+
+
+def misexposed_gain(low: Tensor, exposure: float, stops: float, generator: torch.Generator) -> Tensor:
+    """`gain_to`, off by up to `stops` either way and never below 1: the mean of a crop is not that of its picture."""
+    off = stops * (2.0 * torch.rand(len(low), 1, 1, 1, generator=generator, device=low.device) - 1.0)
+    return (gain_to(low, exposure) * torch.exp2(off)).clamp_min(1.0)

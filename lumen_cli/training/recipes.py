@@ -12,9 +12,11 @@ from lumen_cli.errors import UsageError
 from lumen_cli.training.recipe import Recipe
 
 RECIPES: dict[str, str] = {
+    "anlightendiff": "lumen_cli.training.anlightendiff:AnlightenDiffRecipe",
     "diffll": "lumen_cli.training.diffll:DiffLLRecipe",
     "kind": "lumen_cli.training.kind:KinDRecipe",
     "lightendiffusion": "lumen_cli.training.lightendiffusion:LightenDiffusionRecipe",
+    "lldiffusion": "lumen_cli.training.lldiffusion:LLDiffusionRecipe",
 }
 """Architecture → "module:Class" of its recipe, a frozen dataclass with a `network` dataclass in it."""
 

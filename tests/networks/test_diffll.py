@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from lumen_cli.diffusion.sampler import Sampler, sample
 from lumen_cli.networks.diffll import DiffLL
 from lumen_cli.networks.diffll_losses import content_loss, similarity, total_variation
+from lumen_cli.networks.exposure import gain_to, tone_map
 from lumen_cli.networks.unet import timestep_embedding
 from lumen_cli.networks.wavelet import analyse, synthesise
 from tests.reference import Figures, fill_by_formula
@@ -202,21 +203,45 @@ def test_every_figure_was_checked(request: pytest.FixtureRequest):
     assert FIGURES.outputs() - FIGURES.checked == set()
 
 
+def tiny(**settings):
+    return DiffLL(unet_channels=32, unet_multipliers=(1, 1), detail_channels=8, **settings)
+
+
 def test_the_estimator_can_be_shown_dark_tones_spread_apart():
-    plain, spread = (
-        DiffLL(unet_channels=32, detail_channels=8),
-        DiffLL(unet_channels=32, detail_channels=8, condition_power=0.4),
-    )
-    dark = torch.tensor([0.0, 0.02, 0.04, 1.0]).view(1, 1, 1, 4).expand(1, 3, 4, 4)
-    average = plain.decompose_bands(dark.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2))[0]
-    assert torch.equal(plain.condition(average), average)
-    seen = spread.condition(average)[0, 0, 0]
-    torch.testing.assert_close(seen, 2.0 * torch.tensor([0.0, 0.02, 0.04, 1.0]) ** 0.4 - 1.0, rtol=0, atol=0.02)
-    share, share_before = (seen[2] - seen[1]) / 2.0, (average[0, 0, 0, 2] - average[0, 0, 0, 1]) / 8.0
-    assert share > 3.0 * share_before
+    tones = torch.tensor([0.0, 0.02, 0.04, 1.0])
+    picture = tones.view(1, 1, 1, 4).expand(1, 3, 4, 4).repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
+    plain, spread = tiny().observe(picture), tiny(condition_power=0.4).observe(picture)
+    torch.testing.assert_close(plain.condition[0, 0, 0], 4.0 * (2.0 * tones - 1.0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(spread.condition[0, 0, 0], 2.0 * tones**0.4 - 1.0, rtol=0, atol=1e-4)
+    assert plain.base is None
     for power in (0.0, 1.5):
         with pytest.raises(ValueError, match="condition_power"):
-            DiffLL(unet_channels=32, detail_channels=8, condition_power=power)
+            tiny(condition_power=power)
+
+
+def test_a_network_that_adds_nothing_returns_the_picture_at_its_exposure():
+    network = tiny(prediction="x0", exposure=0.4).requires_grad_(False).eval()
+    torch.nn.init.zeros_(network.Unet.conv_out.weight)
+    torch.nn.init.zeros_(network.Unet.conv_out.bias)
+    for number in range(2):
+        tail = network.get_submodule(f"high_enhance{number}.conv_tail.point_conv")
+        torch.nn.init.zeros_(tail.weight)
+        torch.nn.init.zeros_(tail.bias)
+    dark = 0.1 * torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    dark[:, 0] *= 2.0  # a red picture stays red
+    noise = torch.randn(2, *network.noise_shape(32, 48))
+    bright = network.enhance(dark, noise=noise)
+    assert 0.25 < float(bright.mean()) < 0.4
+    torch.testing.assert_close(bright, tone_map(dark, gain_to(dark, 0.4)), rtol=0, atol=1e-5)
+    # What is bright already is left alone.
+    well = 0.5 + 0.5 * dark
+    torch.testing.assert_close(network.enhance(well, noise=noise), well, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"exposure": 0.5}, {"exposure": 1.5, "prediction": "x0"}])
+def test_an_exposure_that_cannot_be_is_refused(settings):
+    with pytest.raises(ValueError, match="exposure"):
+        tiny(**settings)
 
 
 def test_similarity_is_that_of_scikit_image():

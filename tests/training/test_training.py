@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from lumen_cli.datasets.pairs import find_pairs, find_training_files
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.networks.lightendiffusion import LightenDiffusion
 from lumen_cli.registry import load, read_card
-from lumen_cli.training.data import Batches, Mix
+from lumen_cli.training.data import Mix
 from lumen_cli.training.lightendiffusion import LightenDiffusionRecipe, Network
 from lumen_cli.training.loop import Options, learning_rate, run_stage
 from lumen_cli.training.recipe import Stage
@@ -97,31 +96,6 @@ def test_each_stage_changes_its_own_part(batches, tmp_path):
     assert all(name.startswith("Unet.") for name in changed["diffusion"])
     assert any(name.startswith("decom.ReconNet.block_up") for name in changed["joint"])
     assert not any("pyramid" in name or "retinex" in name for name in changed["joint"])
-
-
-@pytest.mark.parametrize("index", [0, 1, 2])
-def test_an_interrupted_stage_goes_on_as_if_nothing_had_happened(data, tmp_path, index):
-    stage = replace(TINY.stages[index], steps=6)
-
-    def run(folder: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:
-        folder.mkdir(exist_ok=True)
-        torch.manual_seed(0)
-        model = TINY.build()
-        files = find_training_files([data / "pairs", data / "bright"])
-
-        def watch(report) -> None:
-            if report.step == stop_at:
-                raise KeyboardInterrupt
-
-        run_stage(TINY, model, stage, Batches(files, CPU, Mix(), 0), folder, OPTIONS, watch=watch, report_every=1)
-        return model.state_dict()
-
-    whole = run(tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "broken", stop_at=4)
-    resumed = run(tmp_path / "broken")
-    for name, value in whole.items():
-        assert torch.equal(value, resumed[name]), name
 
 
 def test_training_ends_in_a_model_folder_that_enhances(data, tmp_path):

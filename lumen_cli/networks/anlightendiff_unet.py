@@ -1,0 +1,204 @@
+"""The U-shape of AnlightenDiff: noise estimator, conditional encoder and histogram network are three of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from lumen_cli.networks.anlightendiff_blocks import (
+    Down,
+    Gated,
+    LinearAttention,
+    ResBlock,
+    Residual,
+    Rest,
+    Unit,
+    Up,
+    WeightNormConv,
+    linear,
+)
+from lumen_cli.networks.anlightendiff_frames import FramedLayers
+from lumen_cli.networks.unet import timestep_embedding
+
+M = TypeVar("M")
+
+
+class Layers(Protocol[M]):
+    """How the layers are run on maps of a kind M; see `PlainLayers` and `FramedLayers`."""
+
+    def enter(self, x: Tensor) -> M:
+        """A tensor B×C×H×W → a map."""
+
+    def leave(self, x: M) -> Tensor:
+        """A map → a tensor B×C×H×W."""
+
+    def block(self, block: ResBlock, x: M, embedding: Tensor | None = None, rest: Rest | None = None) -> M:
+        """See `ResBlock.forward`."""
+
+    def rest(self, block: ResBlock, x: M) -> Rest:
+        """See `ResBlock.rest`."""
+
+    def down(self, layer: Down, x: M) -> M:
+        """See `Down.forward`."""
+
+    def up(self, layer: Up, x: M) -> M:
+        """See `Up.forward`."""
+
+    def join(self, x: M, skip: M) -> M:
+        """Concatenate along the channels."""
+
+    def final(self, layers: nn.Sequential, x: M) -> Tensor:
+        """Unit and 1×1 convolution."""
+
+
+class PlainLayers:
+    """The modules' own `forward`: any device, any batch, differentiable."""
+
+    def enter(self, x: Tensor) -> Tensor:
+        """`x`."""
+        return x
+
+    def leave(self, x: Tensor) -> Tensor:
+        """`x`."""
+        return x
+
+    def block(self, block: ResBlock, x: Tensor, embedding: Tensor | None = None, rest: Rest | None = None) -> Tensor:
+        """See `ResBlock.forward`."""
+        result: Tensor = block(x, embedding, rest)
+        return result
+
+    def rest(self, block: ResBlock, x: Tensor) -> Rest:
+        """See `ResBlock.rest`."""
+        return block.rest(x)
+
+    def down(self, layer: Down, x: Tensor) -> Tensor:
+        """See `Down.forward`."""
+        halved: Tensor = layer(x)
+        return halved
+
+    def up(self, layer: Up, x: Tensor) -> Tensor:
+        """See `Up.forward`."""
+        doubled: Tensor = layer(x)
+        return doubled
+
+    def join(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Concatenate along the channels."""
+        return torch.cat([x, skip], dim=1)
+
+    def final(self, layers: nn.Sequential, x: Tensor) -> Tensor:
+        """Unit and 1×1 convolution."""
+        result: Tensor = layers(x)
+        return result
+
+
+class UNet(nn.Module):
+    """Residual blocks at every level; sides are multiples of 2^(levels - 1), and at least twice that.
+
+    As published, the skip of the lowest level is joined right after the middle and that of full resolution not at all:
+    the result's detail has to pass through half the resolution.
+
+    Args:
+        in_channels: of the input; the output has 3.
+        dim: width at full resolution; multipliers: width of each level in units of it.
+        conditioned: whether the second block of each level takes in a map of another UNet, of the same width.
+        attention: linear attention between the middle blocks (off in all published configurations).
+        full_resolution_skip: join the first level's map in front of the last layers after all.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        dim: int = 64,
+        multipliers: Sequence[int] = (1, 2, 2, 4, 4, 8),
+        *,
+        conditioned: bool = False,
+        attention: bool = False,
+        full_resolution_skip: bool = False,
+    ) -> None:
+        super().__init__()
+        widths = [dim * multiplier for multiplier in multipliers]
+        self.dim = dim
+        self.full_resolution_skip = full_resolution_skip
+        self.mlp = nn.Sequential(linear(dim, 4 * dim), nn.Mish(), linear(4 * dim, dim))
+        self.downs = nn.ModuleList()
+        for number, width in enumerate(widths):
+            first = ResBlock(in_channels if number == 0 else widths[number - 1], width, dim)
+            second = ResBlock(2 * width if conditioned else width, width, dim)
+            last = [Down(width)] if number + 1 < len(widths) else []
+            self.downs.append(nn.ModuleList([first, second, *last]))
+        self.ups = nn.ModuleList()
+        for above, width in list(pairwise(widths))[::-1]:
+            blocks = [ResBlock(2 * width, above, dim), ResBlock(above, above, dim)]
+            self.ups.append(nn.ModuleList([*blocks, Up(above)]))
+        self.mid_block1 = ResBlock(widths[-1], widths[-1], dim)
+        self.mid_attn = Residual(Gated(LinearAttention(widths[-1]))) if attention else None
+        self.mid_block2 = ResBlock(widths[-1], widths[-1], dim)
+        joined = 2 * widths[0] if full_resolution_skip else widths[0]
+        self.final_conv = nn.Sequential(Unit(joined, dim), WeightNormConv(dim, 3, 1))
+
+    def embed(self, timesteps: Tensor) -> Tensor:
+        """Timesteps [B] → time embedding B×dim."""
+        embedding: Tensor = self.mlp(timestep_embedding(timesteps, self.dim))
+        return embedding
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor | None = None,
+        rests: Sequence[Rest] | None = None,
+        layers: FramedLayers | None = None,
+    ) -> Tensor:
+        """B×C×H×W, timesteps [B] where the network is told the time → B×3×H×W, not bounded.
+
+        `rests`: from `with_rests`, for a conditioned network. `layers`: an earlier run's, to use its buffers again.
+        """
+        embedding = None if timesteps is None else self.embed(timesteps)
+        if FramedLayers.suits(x):
+            return self._run(FramedLayers() if layers is None else layers, x, embedding, rests)[0]
+        return self._run(PlainLayers(), x, embedding, rests)[0]
+
+    def with_rests(
+        self, x: Tensor, other: UNet, layers: FramedLayers | None = None, *, learn: bool = True
+    ) -> tuple[Tensor, list[Rest]]:
+        """Result for B×C×H×W, and what the maps of it give to the blocks of the `other`, conditioned network.
+
+        learn: whether gradients reach this network; they reach the other one's blocks in any case.
+        """
+        if FramedLayers.suits(x):
+            return self._with_rests(FramedLayers() if layers is None else layers, x, other, learn)
+        return self._with_rests(PlainLayers(), x, other, learn)
+
+    def _with_rests(self, layers: Layers[M], x: Tensor, other: UNet, learn: bool) -> tuple[Tensor, list[Rest]]:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learn):
+            result, maps = self._run(layers, x, None, None)
+        return result, [layers.rest(second, maps.pop(0)) for _, second, *_ in _levels(other.downs)]
+
+    def _run(
+        self, layers: Layers[M], x: Tensor, embedding: Tensor | None, rests: Sequence[Rest] | None
+    ) -> tuple[Tensor, list[M]]:
+        h, maps = layers.enter(x), []
+        for number, (first, second, *down) in enumerate(_levels(self.downs)):
+            h = layers.block(first, h, embedding)
+            h = layers.block(second, h, embedding, None if rests is None else rests[number])
+            maps.append(h)
+            for layer in down:
+                h = layers.down(layer, h)
+        h = layers.block(self.mid_block1, h, embedding)
+        if self.mid_attn is not None:
+            h = layers.enter(self.mid_attn(layers.leave(h)))
+        h = layers.block(self.mid_block2, h, embedding)
+        for (first, second, up), skip in zip(_levels(self.ups), maps[:0:-1], strict=True):
+            h = layers.block(first, layers.join(h, skip), embedding)
+            h = layers.up(up, layers.block(second, h, embedding))
+        if self.full_resolution_skip:
+            h = layers.join(h, maps[0])
+        return layers.final(self.final_conv, h), maps
+
+
+def _levels(levels: nn.ModuleList) -> list[list[Any]]:
+    """The modules of each level."""
+    return [list(level.children()) for level in levels]

@@ -1,0 +1,23 @@
+"""Brightening without learning: a gain and a tone curve, for networks of our own weights to start from."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+LARGEST_GAIN = 16.0
+
+
+def gain_to(low: Tensor, exposure: float) -> Tensor:
+    """Factor from 1 to 16 that brings the mean of each picture, B×3×H×W in [0, 1], to `exposure`; B×1×1×1, float32."""
+    mean = low.float().mean(dim=(1, 2, 3), keepdim=True)
+    return (exposure / mean.clamp_min(1e-4)).clamp(1.0, LARGEST_GAIN)
+
+
+def tone_map(low: Tensor, gain: Tensor) -> Tensor:
+    """The picture times its gain g ≥ 1, then v (1 + v / g²) / (1 + v), under which white stays white.
+
+    (Reinhard et al., "Photographic Tone Reproduction for Digital Images", equation 4.) `low` B×3×H×W in [0, 1], `gain`
+    B×1×1×1 → the same shape and range, float32; at g = 1 the picture itself.
+    """
+    value = low.float() * gain
+    return value * (1.0 + value / gain**2) / (1.0 + value)

@@ -1,0 +1,239 @@
+"""LLDiffusion: diffusion guided by learned degradation features (Wang et al., arXiv 2307.14659)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lumen_cli.diffusion.noise import normal
+from lumen_cli.diffusion.sampler import Denoiser, Prediction, Sampler, sample, target_of
+from lumen_cli.diffusion.schedule import LinearSchedule, antithetic_timesteps
+from lumen_cli.networks.base import LowLightModel
+from lumen_cli.networks.exposure import gain_to, tone_map
+from lumen_cli.networks.lldiffusion_encoder import REACH, DegradationEncoder
+from lumen_cli.networks.lldiffusion_patches import over_patches
+from lumen_cli.networks.lldiffusion_unet import ATTENTION_LEVEL, LEVELS, FeatureUNet, Joining
+from lumen_cli.networks.padding import pad_to_multiple, pad_to_size, padded_size
+
+SMALLEST = 2 * REACH
+"""The encoder's last maps need two rows and columns."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the denoiser knows about a dark picture, the same at every step.
+
+    maps: B×6×H×W, the picture and its colour map, both in [-1, 1]; features: see `DegradationEncoder`; base: where set,
+    the picture B×3×H×W in [-1, 1] that the denoiser's clean one is told as a difference from.
+    """
+
+    maps: Tensor
+    features: Sequence[Tensor]
+    base: Tensor | None = None
+
+
+class LLDiffusion(LowLightModel):
+    """Diffusion of the bright picture, shown the dark one, its colour map and its degradation features.
+
+    Defaults are the published network for LOL. That for LOL-v2 has unet_channels=128, blocks=4,
+    degradation_channels=128, features=6, fusion="cat", image_weight=1.
+
+    Args:
+        unet_channels, unet_multipliers, blocks: width, six levels and residual blocks per level of the noise estimator.
+        encoder_channels: width of the degradation encoder after its first layer.
+        feature_channels: widths of the degradation features, finest first; features: how many are used, coarsest
+            first.
+        fusion: how features join the U-Nets, "cat" or "cattn" (then weighed by channel attention, up to five).
+        degradation_network: whether there is the network that darkens the bright picture again; only training
+            needs it. degradation_channels: its width.
+        image_weight, perceptual_weight: of the training terms (released: 0.1 or 1, and 0).
+        steps: sampling steps where a caller names none.
+        schedule: keyword arguments of `LinearSchedule` (published: 1e-4 to 0.02 over 1000).
+        prediction: what the noise estimator returns; "epsilon" in the papers' checkpoints.
+        clip: bound on the clean picture, which lives in [-1, 1], at every step; None in the paper.
+        sampling: "whole" shows the network the whole picture (the paper's validation), "patches" averages estimates
+            over overlapping patches (its test, slower by a factor of about 13). The two give different pictures.
+        patch_size, stride: of patches, pixels; the size a multiple of 32 from 64 up.
+        patch_batch: patches run at once, 60 MB each; nothing but rounding depends on it.
+        attention_level: level of the U-Nets whose blocks are followed by attention, 0 the finest (published: 2, a
+            quarter of the size, where attention is half of the work).
+        exposure: mean light of the picture, brightened by a gain and a tone curve, that the denoiser corrects, so that
+            colours need not be learnt anew; needs prediction "x0" and whole pictures. None as in the paper.
+    """
+
+    size_multiple = 16
+    training_only = ("deg_unet.",)
+
+    def __init__(
+        self,
+        unet_channels: int = 64,
+        unet_multipliers: Sequence[int] = (1, 1, 2, 2, 4, 4),
+        blocks: int = 2,
+        encoder_channels: int = 16,
+        feature_channels: Sequence[int] = (128, 128, 256, 256, 512, 512),
+        features: int = 3,
+        fusion: Joining = "cattn",
+        degradation_network: bool = True,
+        degradation_channels: int = 32,
+        image_weight: float = 0.1,
+        perceptual_weight: float = 0.0,
+        steps: int = 25,
+        schedule: dict[str, Any] | None = None,
+        prediction: Prediction = "epsilon",
+        clip: float | None = None,
+        sampling: Literal["whole", "patches"] = "whole",
+        patch_size: int = 128,
+        stride: int = 16,
+        patch_batch: int = 8,
+        attention_level: int = ATTENTION_LEVEL,
+        exposure: float | None = None,
+    ) -> None:
+        super().__init__()
+        most = min(LEVELS if fusion == "cat" else LEVELS - 1, len(feature_channels))
+        if fusion not in ("cat", "cattn") or sampling not in ("whole", "patches"):
+            raise ValueError(f'fusion is "cat" or "cattn", sampling "whole" or "patches", not {fusion!r}, {sampling!r}')
+        if not 1 <= features <= most:
+            raise ValueError(f"features must lie in 1 … {most} here, not {features}")
+        if patch_size < SMALLEST or patch_size % REACH or not 1 <= stride <= patch_size or patch_batch < 1:
+            raise ValueError(
+                f"patch_size must be a multiple of {REACH} from {SMALLEST} up, stride 1 … patch_size, patch_batch from "
+                f"1 up, not {patch_size}, {stride}, {patch_batch}"
+            )
+        if exposure is not None and (prediction != "x0" or sampling != "whole" or not 0.0 < exposure < 1.0):
+            raise ValueError(
+                f'exposure must lie in (0, 1) and needs prediction "x0" and sampling "whole", not {exposure}, '
+                f"{prediction!r}, {sampling!r}"
+            )
+        widths = list(reversed(feature_channels))[:features]
+        self.encoder = DegradationEncoder(encoder_channels, widths)
+        if degradation_network:
+            self.deg_unet = FeatureUNet(
+                degradation_channels, unet_multipliers, blocks, 3, widths, fusion, attention_level, time=False
+            )
+        self.diff_unet = FeatureUNet(
+            unet_channels, unet_multipliers, blocks, 9, widths, fusion, attention_level, time=True
+        )
+        self.image_weight, self.perceptual_weight = image_weight, perceptual_weight
+        self.steps = steps
+        self.schedule = LinearSchedule(**(schedule or {}))
+        self.sampler = Sampler(prediction=prediction, clip=clip)
+        self.sampling = sampling
+        self.exposure = exposure
+        self.patch_size, self.stride, self.patch_batch = patch_size, stride, patch_batch
+
+    def canvas_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width the picture is padded to.
+
+        First multiples of 16, as the paper's data set does. Then, for the whole picture, the next larger multiple of
+        32, even where a side is one already, and at least 64; for patches at least a patch.
+        """
+        height, width = padded_size(height, width, self.size_multiple)
+        if self.sampling == "patches":
+            return max(height, self.patch_size), max(width, self.patch_size)
+        return max((height // REACH + 1) * REACH, SMALLEST), max((width // REACH + 1) * REACH, SMALLEST)
+
+    def noise_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """3 × `canvas_size`."""
+        return 3, *self.canvas_size(height, width)
+
+    def canvas(self, low: Tensor) -> Tensor:
+        """Picture B×3×H×W in [0, 1] → the network's domain [-1, 1], padded by reflection to `canvas_size`."""
+        padded = pad_to_multiple(low, self.size_multiple)
+        return 2.0 * pad_to_size(padded, *self.canvas_size(low.shape[-2], low.shape[-1])) - 1.0
+
+    def condition(self, low: Tensor, gain: Tensor | None = None) -> Condition:
+        """Dark picture B×3×H×W in [-1, 1], sides multiples of 32 from 64 up → what the denoiser is shown.
+
+        `gain`, B×1×1×1, in place of the one that brings the picture to `exposure`.
+        """
+        return self._condition(low, self.encoder(low)[0], gain)
+
+    def _condition(self, low: Tensor, features: Sequence[Tensor], gain: Tensor | None = None) -> Condition:
+        base = None
+        if self.exposure is not None:
+            unit = (low + 1.0) / 2.0
+            base = 2.0 * tone_map(unit, gain_to(unit, self.exposure) if gain is None else gain) - 1.0
+        return Condition(torch.cat([low, colour_map(low)], dim=1), features, base)
+
+    def estimate(self, x: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        """Run the noise estimator: x_t B×3×H×W and timesteps [B] or [1] → B×3×H×W."""
+        shown = torch.cat([x, condition.maps], dim=1)
+        if not torch.is_grad_enabled():
+            shown = shown.contiguous(memory_format=torch.channels_last)
+        estimated: Tensor = self.diff_unet(shown, condition.features, timesteps)
+        return estimated if condition.base is None else condition.base + estimated.float()
+
+    def denoiser(self, low: Tensor) -> Denoiser:
+        """The denoiser of `sample` for dark pictures on their canvas, by whole pictures or by patches."""
+        if self.sampling == "whole":
+            condition = self.condition(low)
+            return lambda x, t: self.estimate(x, t, condition)
+        return over_patches(
+            low,
+            torch.cat([low, colour_map(low)], dim=1),
+            lambda patches: self.encoder(patches)[0],
+            lambda x, t, maps, features: self.estimate(x, t, Condition(maps, features)),
+            patch=self.patch_size,
+            stride=self.stride,
+            batch=self.patch_batch,
+        )
+
+    def predict(self, low: Tensor, noise: Tensor, steps: int | None = None) -> Tensor:
+        """Sample the bright picture for a dark one; both on their canvas, noise too: B×3×H×W.
+
+        The result lives in [-1, 1] for a trained network but is not bounded.
+        """
+        return sample(self.denoiser(low), noise, self.schedule, self.steps if steps is None else steps, self.sampler)
+
+    def enhance(self, low: Tensor, *, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
+        """See `LowLightModel.enhance`. The encoder runs once, whatever the number of steps."""
+        if noise is None:
+            raise ValueError("LLDiffusion starts from noise: pass a tensor of shape noise_shape(H, W)")
+        height, width = low.shape[-2:]
+        bright = self.predict(self.canvas(low), noise, steps)[..., :height, :width]
+        return ((bright + 1.0) / 2.0).clamp(0.0, 1.0)
+
+    def losses(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """The paper's terms: the noise estimate's error, and how well the picture was darkened again.
+
+        Args:
+            batch: `low` and `high`, B×3×H×W in [0, 1], of one scene, sides multiples of 32 from 64 up. Optional, for
+                repeatable runs: `timesteps` [B] and `noise` B×3×H×W. `degradation` (bool tensor, default true) says
+                whether the degradation network is trained in this step; the papers' code stops with that, and
+                freezes the encoder, late in training.
+            generator: source of what the batch does not bring.
+
+        Returns:
+            `noise`, `image` (L1, weighted), `perceptual` (weighted; where it weighs anything) and `total`.
+        """
+        low, high = 2.0 * batch["low"] - 1.0, 2.0 * batch["high"] - 1.0
+        noise = batch["noise"] if "noise" in batch else normal(high.shape, high, generator)
+        timesteps = batch.get("timesteps")
+        if timesteps is None:
+            timesteps = antithetic_timesteps(len(high), self.schedule.timesteps, generator).to(high.device)
+        signal, spread = self.schedule.coefficients(timesteps, high)
+        noisy = signal * high + spread * noise
+        features, latents = self.encoder(low)
+        output = self.estimate(noisy, timesteps.float(), self._condition(low, features))
+        wanted = target_of(high, noise, signal, spread, self.sampler.prediction)
+        terms = {"noise": F.mse_loss(output.float(), wanted)}
+        if hasattr(self, "deg_unet") and bool(batch.get("degradation", torch.tensor(True))):
+            darkened = self.deg_unet(high, features).float()
+            picture = ((darkened + 1.0) / 2.0).clamp(0.0, 1.0)
+            terms["image"] = self.image_weight * F.l1_loss(picture, batch["low"])
+            if self.perceptual_weight:
+                pairs = zip(latents, self.encoder.encoder(darkened)[1], strict=True)
+                distances = torch.stack([F.l1_loss(ours.float(), wanted.float()) for wanted, ours in pairs])
+                terms["perceptual"] = self.perceptual_weight * distances.mean()
+        return terms | {"total": torch.stack(list(terms.values())).sum()}
+
+
+def colour_map(low: Tensor) -> Tensor:
+    """Share of each colour in a pixel's light: dark picture B×3×H×W in [-1, 1] → the same; black pixels give -1."""
+    y = (low + 1.0) / 2.0
+    return 2.0 * (y / (y.sum(dim=1, keepdim=True) + 1e-4)).clamp(0.0, 1.0) - 1.0

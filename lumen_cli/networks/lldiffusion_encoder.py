@@ -1,0 +1,197 @@
+"""What LLDiffusion knows about a dark picture: its degradation features.
+
+Wang et al., "LLDiffusion: Learning Degradation Representations in Diffusion Models for Low-Light Image Enhancement"
+(arXiv 2307.14659), the latent map encoder. Names of parameters follow the official checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAK = 0.2
+REACH = 32
+"""The encoder's output is that many times smaller than the picture."""
+
+
+class SpectralConv2d(nn.Module):
+    """Convolution with its kernel divided by the kernel's largest singular value.
+
+    Miyato et al., "Spectral Normalization for Generative Adversarial Networks", algorithm 1. σ = uᵀWv, where every
+    forward in training first improves u and v by one power iteration. In evaluation u and v stand still, so the
+    normalised kernel is computed once and kept until weights are loaded or moved or `train` or `eval` is called.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, padding: int = 0, bias: bool = True
+    ) -> None:
+        super().__init__()
+        plain = nn.Conv2d(in_channels, out_channels, 3)
+        self.stride, self.padding = stride, padding
+        self.bias = nn.Parameter(plain.bias.detach()) if bias and plain.bias is not None else None
+        self.weight_orig = nn.Parameter(plain.weight.detach())
+        self.register_buffer("weight_u", F.normalize(torch.randn(out_channels), dim=0))
+        self.register_buffer("weight_v", F.normalize(torch.randn(in_channels * 9), dim=0))
+        self.weight_u: Tensor
+        self.weight_v: Tensor
+        self._kept: Tensor | None = None
+        for _ in range(3):  # So that a fresh network's σ means something before training.
+            self._iterate()
+
+    @torch.no_grad()
+    def _iterate(self) -> tuple[Tensor, Tensor]:
+        matrix = self.weight_orig.flatten(1)
+        v = F.normalize(matrix.T @ self.weight_u, dim=0, eps=1e-12)
+        u = F.normalize(matrix @ v, dim=0, eps=1e-12)
+        self.weight_u.copy_(u)
+        self.weight_v.copy_(v)
+        return u, v
+
+    def kernel(self) -> Tensor:
+        """The normalised kernel, C'×C×3×3."""
+        with torch.autocast(self.weight_orig.device.type, enabled=False):
+            if self.training:
+                return self._normalised(*self._iterate())
+            if torch.is_grad_enabled():
+                return self._normalised(self.weight_u, self.weight_v)
+            if self._kept is None:
+                self._kept = self._normalised(self.weight_u, self.weight_v)
+            return self._kept
+
+    def _normalised(self, u: Tensor, v: Tensor) -> Tensor:
+        return self.weight_orig / torch.dot(u, self.weight_orig.flatten(1) @ v)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B×C×H×W → B×C'×H'×W'."""
+        return F.conv2d(x, self.kernel(), self.bias, self.stride, self.padding)
+
+    def train(self, mode: bool = True) -> SpectralConv2d:
+        """See `nn.Module.train`; forgets the kept kernel."""
+        self._kept = None
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> SpectralConv2d:
+        self._kept = None
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._kept = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+
+class _ResidualBlock(nn.Module):
+    """Two 3×3 convolutions over a reflected border and a shortcut, activated after the sum."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
+            nn.LeakyReLU(LEAK),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x + self.conv_block(x), LEAK)
+
+
+def _normed(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    """Spectral 3×3 convolution without a bias, then the instance's norm; padded with zeros where it strides."""
+    padding = 1 if stride > 1 else 0
+    convolution = SpectralConv2d(in_channels, out_channels, stride=stride, padding=padding, bias=False)
+    return nn.Sequential(convolution, nn.InstanceNorm2d(out_channels))
+
+
+class ConvEncoder(nn.Module):
+    """Five halvings, three residual blocks, three convolutions; `channels` is the width after the first halving."""
+
+    def __init__(self, channels: int = 16) -> None:
+        super().__init__()
+        c = channels
+        self.layer1 = _normed(3, c, stride=2)
+        self.layer2 = _normed(c, 2 * c, stride=2)
+        self.layer3 = _normed(2 * c, 4 * c, stride=2)
+        self.layer4 = _normed(4 * c, 8 * c, stride=2)
+        self.layer5 = _normed(8 * c, 16 * c, stride=2)
+        self.res_0 = _ResidualBlock(16 * c)
+        self.res_1 = _ResidualBlock(16 * c)
+        self.res_2 = _ResidualBlock(16 * c)
+        out: list[nn.Module] = []
+        for width in (16 * c, 32 * c, 32 * c):
+            out += [nn.ReflectionPad2d(1), _normed(width, 32 * c, stride=1), nn.LeakyReLU(LEAK)]
+        self.out = nn.Sequential(*out)
+        self.conv_7x7 = nn.Conv2d(c, c, 7)
+
+    def forward(self, low: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Dark picture B×3×H×W in [-1, 1] → (B×32C×H/32×W/32, the four latents of the perceptual term).
+
+        Sides are multiples of 32 and at least 64. The latents are taken at 1/4, 1/16, 1/32 and 1/32 of the size.
+        """
+
+        def activated(x: Tensor) -> Tensor:
+            return F.leaky_relu(x, LEAK)
+
+        x = self.conv_7x7(F.pad(activated(self.layer1(low)), (3, 3, 3, 3), mode="reflect"))
+        first = self.layer2(activated(x))
+        second = self.layer4(activated(self.layer3(activated(first))))
+        third = self.res_0(self.layer5(activated(second)))
+        fourth = self.res_2(self.res_1(third))
+        return self.out(fourth), (first, second, third, fourth)
+
+
+class _Enlarge(nn.Module):
+    """Transposed 3×3 convolution that doubles both sides."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.module = nn.ConvTranspose2d(channels, channels, 3, stride=2, padding=1, output_padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        enlarged: Tensor = self.module(x)
+        return enlarged
+
+
+class FeatureUpsampler(nn.Module):
+    """A chain of enlargements; what each gives is a feature and what the next one starts from.
+
+    Args:
+        channels: of the encoder's output.
+        widths: of the features, coarsest first. The first is at 1/16 of the picture's size, each of the next four
+            twice as large as the one before, the sixth of the picture's own size like the fifth.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList()
+        for number, width in enumerate(widths):
+            enlarge = _Enlarge(channels) if number < 5 else nn.Identity()
+            convolution = SpectralConv2d(channels, width)
+            self.convs.append(nn.Sequential(enlarge, nn.ReflectionPad2d(1), convolution, nn.LeakyReLU(LEAK)))
+            channels = width
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """B×C×H/32×W/32 → the features, coarsest first."""
+        features = []
+        for block in self.convs:
+            x = block(x)
+            features.append(x)
+        return tuple(features)
+
+
+class DegradationEncoder(nn.Module):
+    """Encoder and upsampler; see `ConvEncoder` and `FeatureUpsampler` for the arguments."""
+
+    def __init__(self, channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.encoder = ConvEncoder(channels)
+        self.upsample = FeatureUpsampler(REACH * channels, widths)
+
+    def forward(self, low: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Dark picture B×3×H×W in [-1, 1] → (features coarsest first, latents of the perceptual term)."""
+        encoded, latents = self.encoder(low)
+        return self.upsample(encoded), latents

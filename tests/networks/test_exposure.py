@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import torch
+
+from lumen_cli.networks.exposure import gain_to, tone_map
+
+
+def test_a_dark_picture_is_brought_to_its_exposure_and_a_bright_one_left_alone():
+    tones = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.1, 1.0, 0.0]).view(
+        3, 1, 1, 1
+    )
+    gain = gain_to(tones, 0.4)
+    torch.testing.assert_close(gain[0], 0.4 / tones[0].mean().view(1, 1, 1))
+    assert gain[1:].flatten().tolist() == [1.0, 16.0], "bright as it is; black: no more than the largest gain"
+    torch.testing.assert_close(tone_map(tones, gain)[1], tones[1])
+
+
+def test_the_tone_curve_keeps_black_white_and_the_order_of_tones():
+    tones = torch.linspace(0, 1, 48).view(1, 3, 4, 4)
+    for gain in (1.0, 4.0, 16.0):
+        mapped = tone_map(tones, torch.full((1, 1, 1, 1), gain)).flatten()
+        assert mapped[0] == 0
+        torch.testing.assert_close(mapped[-1], torch.tensor(1.0))
+        assert bool((mapped.diff() > 0).all())
+        assert bool((mapped >= tones.flatten() - 1e-6).all())
