@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lumen_cli.cli.options import JsonOption
+from lumen_cli.cli.options import FILES, JsonOption
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
 
 
 @app.callback()
 def models(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the models, or show one with `info`.
+    """List the models, show one with `info`, make one of its authors' checkpoint with `import`.
 
     \b
     Examples:
       lumen models
       lumen models --json | jq -r .name
       lumen models info lightendiffusion
+      lumen models import diffll model.pth.tar
     """  # noqa: D301
     if context.invoked_subcommand is not None:
         return
@@ -43,24 +45,118 @@ def models(context: typer.Context, as_json: JsonOption = False) -> None:
 
 @app.command("info")
 def info(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="A name, a model folder or hf://org/name.")],
+    name: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A name, a model folder, hf://org/name or an architecture.")
+    ],
     as_json: JsonOption = False,
 ) -> None:
-    """Show all that a model's card says: network, steps, training data, licence, paper, checksum.
+    """Show all that a model's card says, and where the authors keep their own weights and under what terms.
 
     \b
     Examples:
       lumen models info lightendiffusion
+      lumen models info diffll              no weights of lumen's: where from
       lumen models info ./runs/x/model --json | jq .weights_sha256
     """  # noqa: D301
     from rich.console import Console
 
-    from lumen_cli.registry import find_model
+    from lumen_cli.official.sources import PUBLISHED
+    from lumen_cli.registry import find_model, is_model
+    from lumen_cli.reports.imports import official_details, official_line
     from lumen_cli.reports.jsonlines import model_line
     from lumen_cli.reports.models import model_details
 
+    console = Console(highlight=False)
+    if name in PUBLISHED and not is_model(name):
+        if as_json:
+            typer.echo(official_line(PUBLISHED[name]))
+        else:
+            console.print(official_details(PUBLISHED[name]))
+        return
     card = find_model(name)
     if as_json:
         typer.echo(model_line(card))
     else:
-        Console(highlight=False).print(model_details(card))
+        console.print(model_details(card))
+
+
+@app.command("import", no_args_is_help=True)
+def import_(
+    architecture: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="Whose checkpoint it is: anlightendiff, diffll, kind, kind-plus, lightendiffusion or lldiffusion.",
+        ),
+    ],
+    checkpoints: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="The authors' file: .ckpt, .pth, .pth.tar or .safetensors. For kind and kind-plus the folder with the "
+            "three TensorFlow checkpoints, or each one's prefix, .index or .data file.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            rich_help_panel=FILES,
+            help="The model folder to make (default: among your own models, found by name).",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", metavar="NAME", rich_help_panel=FILES, help="What to call the model (default: NAME-official)."
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", rich_help_panel=FILES, help="Replace a model folder that exists.")
+    ] = False,
+    averaged: Annotated[
+        bool | None,
+        typer.Option(
+            "--ema/--no-ema",
+            show_default=False,
+            help="Take the averaged parameters, or the last ones (default: what the authors evaluate, which for diffll "
+            "are the averaged ones).",
+        ),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BEGINNING", help="Leave tensors aside whose names begin so, if nothing else fits them. Repeatable."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a model folder of the checkpoint that a model's authors publish.
+
+    \b
+    Nothing in the file is run: PyTorch's guarded loader reads it, and a file
+    that holds more than tensors and plain values is refused. Tensors are
+    matched by name and shape; the network's widths follow from the shapes.
+    `lumen models info NAME` says where the authors keep their files.
+
+    \b
+    Examples:
+      lumen models import diffll model.pth.tar
+      lumen enhance night.jpg --model diffll-official
+      lumen models import kind KinD/checkpoint/ -o models/kind-paper
+    """  # noqa: D301
+    from rich.console import Console
+
+    from lumen_cli.official.importing import import_checkpoint
+    from lumen_cli.reports.imports import import_line, import_tables
+
+    imported = import_checkpoint(
+        architecture, checkpoints, output, name=name, averaged=averaged, ignore=ignore or (), overwrite=overwrite
+    )
+    console = Console(stderr=True, highlight=False)
+    for table in import_tables(imported):
+        console.print(table)
+    if as_json:
+        typer.echo(import_line(imported))

@@ -27,7 +27,12 @@ class Reference(str, enum.Enum):
 
 
 def train(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="The architecture: lightendiffusion, kind or diffll.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="The architecture: anlightendiff, diffll, kind, lightendiffusion or lldiffusion."
+        ),
+    ],
     data: Annotated[
         list[Path],
         typer.Option(

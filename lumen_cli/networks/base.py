@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,12 @@ class LowLightModel(nn.Module):
     size_multiple: int = 1
     training_only: tuple[str, ...] = ()
     """Prefixes of the parameters that only `losses` reads; models trained with lumen are exported without them."""
+
+    def abilities(self) -> list[str]:
+        """What it can do, as config.json names it: "enhance", and "decompose", "brightness" where it can."""
+        decomposes = type(self).decompose is not LowLightModel.decompose
+        brightens = "brightness" in inspect.signature(self.enhance).parameters
+        return ["enhance", *["decompose"] * decomposes, *["brightness"] * brightens]
 
     def noise_shape(self, height: int, width: int) -> tuple[int, int, int] | None:
         """Shape C×h×w of the noise that a picture of `height` × `width` needs; None for a deterministic network."""

@@ -59,8 +59,15 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, activated_embedding: Tensor | None = None) -> Tensor:
         """B×C×H×W and swish(time embedding) B×E or 1×E → B×C'×H×W; without an embedding none is added."""
-        h = self.conv1(swish(self.norm1(x)))
-        if activated_embedding is not None:
+        h = swish(self.norm1(x))
+        if activated_embedding is None:
+            h = self.conv1(h)
+        elif len(activated_embedding) == 1:
+            # One timestep for all: what it adds is a part of the bias.
+            shift = self.temb_proj(activated_embedding)[0] + self.conv1.bias
+            h = F.conv2d(h, self.conv1.weight, shift, padding=1)
+        else:
+            h = self.conv1(h)
             h += self.temb_proj(activated_embedding)[:, :, None, None]
         h = self.conv2(swish(self.norm2(h)))
         h += self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x

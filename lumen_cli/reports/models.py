@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from lumen_cli.official.sources import PUBLISHED, Official
 from lumen_cli.reports.text import parameters, printable, short_folder
 
 if TYPE_CHECKING:
@@ -34,9 +35,7 @@ def models_table(cards: Sequence[ModelCard]) -> Table:
 
 def model_details(card: ModelCard) -> Table:
     """Everything a model card says, a row each; what it leaves out is left out."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
+    official = PUBLISHED.get(card.architecture)
     rows = {
         "name": card.name,
         "what": card.summary,
@@ -51,11 +50,31 @@ def model_details(card: ModelCard) -> Table:
         "trained on": "\n".join(card.trained_on),
         "licence": card.licence,
         "paper": "\n".join(filter(None, (card.paper_title, card.paper_url))),
-        "official weights": card.official_checkpoint,
+        "official weights": "" if official else card.official_checkpoint,
+        **(official_rows(official) if official else {}),
+        "imported from": "\n".join(f"{file.file} (SHA-256 {file.sha256})" for file in card.imported_from),
         "folder": short_folder(card.folder),
         "weights": card.weights_file,
         "SHA-256": card.weights_sha256,
     }
+    return details(rows)
+
+
+def official_rows(official: Official) -> dict[str, str]:
+    """Where the authors keep their weights, under what terms, and how to make a model folder of them."""
+    return {
+        "authors' weights": f"{official.repository}\n{official.where}",
+        "authors' files": "\n".join(official.files),
+        "authors' terms": official.terms,
+        "to use them": official.command,
+    }
+
+
+def details(rows: Mapping[str, str]) -> Table:
+    """A grid of names and values, which may have several lines; what is empty is left out."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
     for name, value in rows.items():
         if value:
             grid.add_row(name, Text("\n".join(map(printable, value.split("\n")))))

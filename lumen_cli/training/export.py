@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +37,7 @@ def export_model(
         "size_multiple": model.size_multiple,
         "precisions": ["fp32", "bf16"],
         "tiling": False,
-        "abilities": _abilities(model),
+        "abilities": model.abilities(),
         "weights": {
             "file": WEIGHTS,
             "sha256": save_weights(tensors, folder / WEIGHTS, torch.float16),
@@ -61,10 +60,3 @@ def export_model(
 def _steps_range(model: LowLightModel) -> list[int] | None:
     schedule = getattr(model, "schedule", None)
     return None if schedule is None else [schedule.fewest_steps, schedule.timesteps]
-
-
-def _abilities(model: LowLightModel) -> list[str]:
-    """What the class can do beyond enhancing, as config.json names it."""
-    decomposes = type(model).decompose is not LowLightModel.decompose
-    brightens = "brightness" in inspect.signature(model.enhance).parameters
-    return ["enhance", *["decompose"] * decomposes, *["brightness"] * brightens]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_help import HEAVY, loaded
 from tests.conftest import Finished, MakeModel
 
 Lumen = Callable[..., Finished]
@@ -66,3 +67,52 @@ def test_an_unknown_name_ends_with_2_and_the_list(make_model: MakeModel, lumen: 
     finished = lumen("models", "info", "tyni")
     assert (finished.code, finished.out) == (2, "")
     assert "Did you mean tiny?" in finished.err
+
+
+def test_info_says_where_the_authors_keep_weights_that_are_not_here(lumen: Lumen) -> None:
+    finished = lumen("models", "info", "diffll")
+    assert finished.code == 0
+    for said in ("none here yet", "github.com/JianghaiSCU/Diffusion-Low-Light", "MIT", "lumen models import diffll"):
+        assert said in finished.out
+    assert all(len(line) <= 80 for line in finished.out.splitlines())
+    told = json.loads(lumen("models", "info", "diffll", "--json").out)
+    assert (told["installed"], told["architecture"]) == (False, "diffll")
+
+
+@pytest.mark.parametrize("name", ["anlightendiff", "diffll", "kind", "kind-plus", "lightendiffusion", "lldiffusion"])
+def test_info_says_how_to_use_the_authors_weights_of_every_architecture(name: str, lumen: Lumen) -> None:
+    said = lumen("models", "info", name).out
+    assert "authors' weights" in said
+    assert "authors' terms" in said
+    assert f"lumen models import {name} " in said
+
+
+def test_a_model_of_an_architectures_name_goes_before_its_source(make_model: MakeModel, lumen: Lumen) -> None:
+    make_model("diffll")
+    assert "one convolution" in lumen("models", "info", "diffll").out
+
+
+def test_enhance_sends_who_wants_weights_that_are_not_here_to_their_source(photos: Path, lumen: Lumen) -> None:
+    finished = lumen("enhance", photos, "--model", "lldiffusion")
+    assert finished.code == 2
+    assert "lumen models info lldiffusion" in finished.err
+
+
+def test_a_card_says_what_its_weights_were_imported_from(make_model: MakeModel, lumen: Lumen) -> None:
+    files = [{"file": "a.pth", "sha256": "0" * 64}, {"file": "b/model.ckpt", "sha256": "1" * 64}]
+    make_model("tiny", imported_from=files)
+    assert json.loads(lumen("models", "info", "tiny", "--json").out)["imported_from"] == files
+    assert "a.pth (SHA-256" in lumen("models", "info", "tiny").out
+
+
+@pytest.mark.parametrize("wrong", [{}, "a.pth", [{"file": "a.pth"}], [{"file": "", "sha256": "0" * 64}], [["a.pth"]]])
+def test_a_wrong_origin_is_named(wrong: object, make_model: MakeModel, lumen: Lumen) -> None:
+    make_model("tiny", imported_from=wrong)
+    finished = lumen("models", "info", "tiny")
+    assert finished.code == 2
+    assert '"imported_from": expected a list' in finished.err
+
+
+@pytest.mark.parametrize("arguments", [["import", "--help"], ["info", "diffll"], ["import", "diffll"]], ids=" ".join)
+def test_nothing_heavy_is_loaded_for_what_needs_no_tensors(arguments: list[str]) -> None:
+    assert not [module for module in loaded("models", *arguments) if module.split(".")[0] in HEAVY]

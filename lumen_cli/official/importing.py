@@ -1,0 +1,215 @@
+"""From the authors' checkpoint to a model folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lumen_cli.card import CONFIG_FILE, ImportedFile, ModelCard, read_card
+from lumen_cli.errors import ModelError, UsageError
+from lumen_cli.imaging.temporaries import temporary_beside
+from lumen_cli.official.building import build_empty
+from lumen_cli.official.folder import FILES, write_folder
+from lumen_cli.official.kind_files import read_kind
+from lumen_cli.official.layouts import LAYOUTS, Layout, Variant, likeliest
+from lumen_cli.official.locating import Source, find_checkpoints
+from lumen_cli.official.matching import Match, check_finite, first, match, plain_names, with_averages
+from lumen_cli.official.reading import Checkpoint, read_checkpoint
+from lumen_cli.official.sources import official_source
+from lumen_cli.registry import user_models
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An import that succeeded.
+
+    averaged: whether the averaged parameters were taken; match: what became of the checkpoint's tensors; size: of the
+    weights file in bytes.
+    """
+
+    card: ModelCard
+    variant: Variant
+    averaged: bool
+    match: Match
+    size: int
+
+
+def import_checkpoint(
+    architecture: str,
+    paths: Sequence[Path],
+    folder: Path | None = None,
+    *,
+    name: str | None = None,
+    averaged: bool | None = None,
+    ignore: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Imported:
+    """Make a model folder of a checkpoint as the authors publish it; float32 weights, nothing lost.
+
+    The folder appears whole or not at all.
+
+    Args:
+        architecture: a key of `sources.PUBLISHED`.
+        paths: the checkpoint; several files, or a folder that holds them, where a model is published in parts.
+        folder: where to, None for the user's own models, under the model's name.
+        name: what to call the model, None for the folder's name or, without one, "ARCHITECTURE-official".
+        averaged: take the averaged parameters (True), the last ones (False), or what the authors evaluate (None).
+        ignore: beginnings of names that may be left over.
+        overwrite: whether an existing model folder is replaced.
+
+    Raises:
+        UsageError: no such architecture, no usable name, or the folder exists.
+        ModelError: the checkpoint cannot be read, was refused, is of another architecture or does not fit.
+    """
+    official = official_source(architecture)
+    layout = LAYOUTS[architecture]
+    if name is None and folder is not None and _NAME.fullmatch(folder.name):
+        name = folder.name
+    if name is not None and not _NAME.fullmatch(name):
+        raise UsageError(f"a model cannot be called {name}: expected letters, digits and ._- without spaces")
+    if name is not None:
+        _check_target(folder or user_models() / name, overwrite)
+    sources = find_checkpoints(paths, several=layout.several)
+    where = ", ".join(str(source.path) for source in sources[:3])
+    tensors, took_averages = _gathered(sources, layout, averaged, official.averaged)
+    _check_architecture(architecture, tensors, where, paths)
+    variant = layout.variant({key: tuple(tensor.shape) for key, tensor in tensors.items()})
+    try:
+        layout.check(tensors)
+        network = build_empty(architecture, variant.network)
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from None
+    matched = match(network, tensors, ignore)
+    if matched.problems:
+        raise ModelError(f"{where}: this does not fit {architecture}: {matched.problems}{_advice(matched, layout)}")
+    check_finite(matched.taken, where)
+    name = name or variant.name
+    target = (folder or user_models() / name).absolute()
+    _check_target(target, overwrite)
+    files = tuple(ImportedFile(_label(source.file), _sha256(source.file)) for source in sources)
+    temporary = temporary_beside(target)
+    try:
+        temporary.mkdir(parents=True)
+        write_folder(temporary, name, official, variant, network, matched.taken, files, averaged=took_averages)
+        read_card(temporary)
+        _put_in_place(temporary, target)
+    except OSError as error:
+        raise ModelError(f"{target} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    card = read_card(target)
+    return Imported(card, variant, took_averages, matched, card.weights_path.stat().st_size)
+
+
+def _gathered(
+    sources: Sequence[Source], layout: Layout, averaged: bool | None, published_averaged: bool
+) -> tuple[dict[str, Tensor], bool]:
+    """All tensors of all files by the network's names, and whether averages are among them."""
+    together: dict[str, Tensor] = {}
+    origin: dict[str, Source] = {}
+    took = False
+    for source in sources:
+        checkpoint = _read(source)
+        tensors = plain_names(checkpoint.tensors)
+        averages = plain_names(checkpoint.averages)
+        if averages and (averaged if averaged is not None else published_averaged):
+            tensors, took = with_averages(tensors, averages, layout.averaged), True
+        tensors = layout.rename(tensors)
+        for name in tensors:
+            if name in origin:
+                files = f"{origin[name].file} and {source.file}"
+                raise ModelError(f"{files} both hold {name}: name the files to import")
+        together |= tensors
+        origin |= dict.fromkeys(tensors, source)
+    if averaged and not took:
+        files = ", ".join(str(source.path) for source in sources[:3])
+        raise ModelError(f"{files}: there are no averaged parameters in it; leave out --ema")
+    return together, took
+
+
+def _read(source: Source) -> Checkpoint:
+    if not source.bundle:
+        return read_checkpoint(source.path)
+    import numpy as np
+
+    shapes = {}
+    for architecture in ("kind", "kind-plus"):
+        state = build_empty(architecture, LAYOUTS[architecture].variant({}).network).state_dict()
+        shapes[architecture] = {name: tuple(value.shape) for name, value in state.items() if value.is_floating_point()}
+    arrays = read_kind(source.path, shapes)
+    return Checkpoint({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()})
+
+
+def _check_architecture(architecture: str, tensors: Mapping[str, Tensor], where: str, paths: Sequence[Path]) -> None:
+    likely = likeliest(tensors)
+    if likely is None:
+        raise ModelError(
+            f"{where}: this is no checkpoint of {architecture} (its first tensors: {first(list(tensors))})"
+        )
+    # KinD and KinD++ have all but the restoration in common.
+    related = {likely, architecture} <= {"kind", "kind-plus"}
+    if likely != architecture and not (related and not any(name.startswith("restoration.") for name in tensors)):
+        command = f"lumen models import {likely} {shlex.join(map(str, paths))}"
+        raise ModelError(f"{where}: this looks like a checkpoint of {likely}, not of {architecture}: {command}")
+
+
+def _advice(matched: Match, layout: Layout) -> str:
+    if matched.missing and layout.several:
+        return ". The three networks are published in files of their own: name all, or a folder that holds them"
+    if matched.left_over and not matched.missing and not matched.misshapen:
+        return ". If the model does without, leave them aside with --ignore BEGINNING"
+    return ""
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if not target.exists() and not target.is_symlink():
+        return
+    if not target.is_dir():
+        raise UsageError(f"{target} exists and is no folder")
+    present = {entry.name for entry in target.iterdir()}
+    if not present:
+        return
+    foreign = sorted(name for name in present if name not in FILES)
+    if CONFIG_FILE not in present or foreign:
+        held = f" (it holds {foreign[0]})" if foreign else ""
+        raise UsageError(f"{target} exists and is not a model folder made by an import{held}: choose another")
+    if not overwrite:
+        raise UsageError(f"{target} exists: --overwrite replaces it, --name or -o makes another")
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Rename, with the former folder out of the way first and put back if that fails."""
+    if not target.is_dir():
+        temporary.rename(target)
+        return
+    former = temporary_beside(target)
+    target.rename(former)
+    try:
+        temporary.rename(target)
+    except OSError:
+        former.rename(target)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _label(file: Path) -> str:
+    """A file's name, with its folder's where the name is that of every TensorFlow checkpoint."""
+    return f"{file.parent.name}/{file.name}" if ".data-" in file.name else file.name
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,152 @@
+"""Foreign checkpoint files → tensors. Nothing is ever unpickled freely."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lumen_cli.errors import ModelError
+
+ALLOWED: tuple[type, ...] = (argparse.Namespace, collections.Counter)
+"""Types beside tensors and plain values that a checkpoint may hold: options of the authors' scripts, and the
+milestones of a learning-rate schedule. Making one runs no code of the file's choice."""
+
+_WEIGHTS = ("state_dict", "model", "model_state_dict", "params", "net")
+_AVERAGES = ("ema_helper", "ema", "ema_state_dict", "params_ema", "model_ema", "average")
+_ARCHIVES = {b"\x1f\x8b": "gzip", b"Rar!": "RAR", b"7z\xbc\xaf": "7-Zip"}
+_REFUSED = re.compile(r"(?:GLOBAL|class|function|type)\s+`?([A-Za-z_][\w.]*\.[\w.]+)`?")
+_DAMAGED = "is damaged or was not downloaded completely"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: its weights by name, and their averages over the training where it keeps them."""
+
+    tensors: Mapping[str, Tensor]
+    averages: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a PyTorch (.ckpt, .pth, .pth.tar, .pt) or safetensors file, told apart by content; tensors on the CPU.
+
+    The dictionary of weights is the one under a usual name ("state_dict", "model", "params", …), or the file's own.
+
+    Raises:
+        ModelError: the file is missing, empty, damaged, no checkpoint, without tensors, or refused because it would
+            run code or holds objects beyond tensors and plain values.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+    if not head:
+        raise ModelError(f"{path} is empty")
+    if head.startswith(b"version https://git-lfs"):
+        raise ModelError(f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull`")
+    if head.lstrip()[:1] == b"<":
+        raise ModelError(f"{path} is a web page, not a checkpoint: the download gave the drive's page, not the file")
+    if path.suffix == ".safetensors" or head[8:10] == b'{"':
+        return Checkpoint(_read_safetensors(path))
+    _refuse_other_containers(path, head)
+    return _sorted_out(path, _load(path, zipped=head.startswith(b"PK")))
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ModelError(f"{path} {_DAMAGED}: {error}") from None
+
+
+def _refuse_other_containers(path: Path, head: bytes) -> None:
+    for magic, kind in _ARCHIVES.items():
+        if head.startswith(magic):
+            raise ModelError(f"{path} is a {kind} archive: unpack it and import the file inside")
+    if head.startswith(b"PK"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except (zipfile.BadZipFile, OSError, ValueError):
+            raise ModelError(f"{path} {_DAMAGED}") from None
+        if any("/code/" in name for name in names):
+            raise ModelError(f"{path} was refused: it is a TorchScript archive, which holds code")
+        if not any(name.endswith("data.pkl") for name in names):
+            raise ModelError(f"{path} is a ZIP archive of other files: unpack it and import the file inside")
+    elif tarfile.is_tarfile(path):
+        # PyTorch's own tar format of before 2017 is not read either: its loader once ran code in spite of the guard.
+        raise ModelError(f"{path} is a tar archive: unpack it and import the file inside")
+    elif not head.startswith(b"\x80"):
+        raise ModelError(f"{path} is no checkpoint: neither a PyTorch file nor safetensors")
+
+
+def _load(path: Path, zipped: bool) -> Any:
+    import pickle
+    import warnings
+
+    try:
+        with _allowing(ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of PyTorch's, about pickles it has doubts about and then refuses
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
+    except pickle.UnpicklingError as error:
+        text = str(error)
+        found = _REFUSED.search(text)
+        if found:
+            what = f"it holds code or objects other than tensors and plain values ({found[1]})"
+        elif "Unsupported" in text:
+            what = "it is no checkpoint of PyTorch's, but another pickle or damaged"
+        else:
+            raise ModelError(f"{path} {_DAMAGED}, or is no PyTorch file") from None
+        raise ModelError(f"{path} was refused: {what}; lumen runs nothing out of a checkpoint") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OSError) as error:
+        # Whatever a damaged file leads PyTorch's reader to; a fault of lumen's own cannot arise in this call.
+        reason = " ".join(str(error).split())[:120]
+        raise ModelError(f"{path} {_DAMAGED}, or is no PyTorch file: {reason or type(error).__name__}") from None
+
+
+@contextmanager
+def _allowing(types: tuple[type, ...]) -> Iterator[None]:
+    """`torch.serialization.safe_globals`, which PyTorch 2.4 does not have yet."""
+    from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_globals
+
+    before = list(get_safe_globals())
+    add_safe_globals(list(types))
+    try:
+        yield
+    finally:
+        clear_safe_globals()
+        add_safe_globals(before)
+
+
+def _sorted_out(path: Path, content: Any) -> Checkpoint:
+    if not isinstance(content, Mapping):
+        raise ModelError(f"{path} holds no dictionary of tensors but one {type(content).__name__}")
+    weights = next((found for name in _WEIGHTS if (found := _tensors(content.get(name)))), {})
+    averages = next((found for name in _AVERAGES if (found := _tensors(content.get(name)))), {})
+    weights = weights or _tensors(content) or averages
+    if not weights:
+        fields = ", ".join(list(map(str, content))[:3])
+        raise ModelError(f"{path} holds no dictionary of tensors{f' (found {fields})' if fields else ''}")
+    return Checkpoint(weights, averages)
+
+
+def _tensors(value: Any) -> dict[str, Tensor]:
+    if not isinstance(value, Mapping):
+        return {}
+    return {
+        name: tensor.detach() for name, tensor in value.items() if isinstance(name, str) and torch.is_tensor(tensor)
+    }

@@ -1,0 +1,150 @@
+"""TensorFlow's checkpoint bundles, read without TensorFlow.
+
+A bundle `model.ckpt` is two files: `model.ckpt.data-00000-of-00001` holds the tensors' bytes one after the other,
+`model.ckpt.index` is a sorted string table (LevelDB's format, not compressed) from each tensor's name to a protocol
+buffer with its type, shape and place.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lumen_cli.errors import ModelError
+
+_PART = re.compile(r"\.(?:index|meta|data-\d{5}-of-\d{5})$")
+_MAGIC = 0xDB4775248B80FB57
+_FOOTER = 48
+_TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor lies in a bundle's data file; `dtype` as numpy writes it, offset and size in bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+
+
+def bundle_prefix(path: Path) -> Path | None:
+    """The bundle that a path means (its prefix, its index or its data file); None where it means none."""
+    if path.is_file():
+        return path.with_name(_PART.sub("", path.name)) if _PART.search(path.name) else None
+    return path if not path.exists() and _parts(path) else None
+
+
+def data_file(prefix: Path) -> Path:
+    """The one data file of a bundle; ModelError where it is missing or split."""
+    parts = sorted(part for part in _parts(prefix) if ".data-" in part.name[len(prefix.name) :])
+    if not parts:
+        raise ModelError(f"{prefix}.data-00000-of-00001 is missing: it holds the weights, the index alone does not")
+    if len(parts) > 1 or not parts[0].name.endswith("-of-00001"):
+        raise ModelError(f"{prefix} is a TensorFlow checkpoint in several parts; lumen reads those of one part")
+    return parts[0]
+
+
+def read_index(path: Path) -> dict[str, Entry]:
+    """A bundle's index as name → entry; ModelError where it is no such file or says what cannot be read."""
+    content = path.read_bytes()
+    try:
+        if len(content) < _FOOTER or int.from_bytes(content[-8:], "little") != _MAGIC:
+            raise ValueError("no string table")
+        footer = content[-_FOOTER:]
+        _, at = _handle(footer, 0)
+        (start, size), _ = _handle(footer, at)
+        entries = {}
+        for _, value in _block(content, start, size):
+            for key, entry in _block(content, *_handle(value, 0)[0]):
+                if key:  # the empty name is the header
+                    entries[key.decode()] = _entry(entry)
+    except (ValueError, IndexError, KeyError, struct.error) as error:
+        raise ModelError(f"{path} is no index of a TensorFlow checkpoint, or is damaged: {error}") from None
+    return entries
+
+
+def _parts(prefix: Path) -> list[Path]:
+    try:
+        return [entry for entry in prefix.parent.iterdir() if _PART.sub("", entry.name) == prefix.name != entry.name]
+    except OSError:
+        return []
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+        if shift > 63:
+            raise ValueError("a number is too long")
+
+
+def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
+    offset, at = _varint(data, at)
+    size, at = _varint(data, at)
+    return (offset, size), at
+
+
+def _block(content: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of a block: each key repeats the beginning of the one before it."""
+    if start + size >= len(content):
+        raise ValueError("a block lies beyond its end")
+    if content[start + size] != 0:
+        raise ValueError("it is compressed")
+    block = content[start : start + size]
+    (restarts,) = struct.unpack("<I", block[-4:])
+    end, at, key = size - 4 - 4 * restarts, 0, b""
+    while at < end:
+        shared, at = _varint(block, at)
+        fresh, at = _varint(block, at)
+        length, at = _varint(block, at)
+        key = key[:shared] + block[at : at + fresh]
+        at += fresh
+        yield key, block[at : at + length]
+        at += length
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Field numbers and values of a protocol buffer."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        number, wire = tag >> 3, tag & 7
+        if wire == 0:
+            value, at = _varint(message, at)
+            yield number, value
+        elif wire in (1, 5):
+            at += 8 if wire == 1 else 4
+        elif wire == 2:
+            length, at = _varint(message, at)
+            yield number, message[at : at + length]
+            at += length
+        else:
+            raise ValueError(f"unknown wire type {wire}")
+
+
+def _entry(message: bytes) -> Entry:
+    numbers: dict[int, int] = {}
+    shape: Sequence[int] = ()
+    for number, value in _fields(message):
+        if isinstance(value, int):
+            numbers[number] = value
+        elif number == 2:
+            shape = [_dimension(size) for field, size in _fields(value) if field == 2 and isinstance(size, bytes)]
+        elif number == 7:
+            raise ValueError("a tensor is stored in slices")
+    dtype = _TYPES.get(numbers.get(1, 0))
+    if dtype is None:
+        raise ValueError(f"a tensor is of TensorFlow's type {numbers.get(1, 0)}, not of numbers lumen reads")
+    return Entry(dtype, tuple(shape), numbers.get(4, 0), numbers.get(5, 0))
+
+
+def _dimension(message: bytes) -> int:
+    return next((value for number, value in _fields(message) if number == 1 and isinstance(value, int)), 0)

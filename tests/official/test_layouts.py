@@ -1,0 +1,94 @@
+"""The published checkpoints' names and shapes: recognised as what they are, and nothing missing or left over."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lumen_cli.official.building import build_empty
+from lumen_cli.official.layouts import LAYOUTS, likeliest
+from lumen_cli.official.matching import match, plain_names
+from lumen_cli.official.sources import PUBLISHED
+from lumen_cli.registry import ARCHITECTURES
+from tests.reference import FOLDER
+
+RELEASES = {
+    ("diffll", "Net"): "the release (LOL-v1)",
+    ("lightendiffusion", "Net"): "the release (stage 2)",
+    ("kind", "kind"): "the release (LOL)",
+    ("kind-plus", "kind_plus"): "the release (LOL)",
+    ("anlightendiff", "from-scratch"): "the release (from scratch)",
+    ("anlightendiff", "two-step"): "the release (two-step)",
+    ("lldiffusion", "lol"): "the release for LOL",
+    ("lldiffusion", "lol_v2"): "the releases for LOL-v2, real or synthetic",
+}
+
+
+SECOND: dict[str, Any] = {
+    "unet_channels": 128,
+    "blocks": 4,
+    "degradation_channels": 128,
+    "features": 6,
+    "fusion": "cat",
+}
+
+
+def published(architecture: str, network: str) -> dict[str, Tensor]:
+    """Tensors of the published names and shapes that take no memory."""
+    if network == "lol_v2":  # its names are compared with the published ones where the network itself is tested
+        shapes = {name: list(t.shape) for name, t in build_empty(architecture, SECOND).state_dict().items()}
+    else:
+        file = {"kind-plus": "kind"}.get(architecture, architecture)
+        shapes = dict(json.loads((FOLDER / f"{file}.keys.json").read_text())[network])
+    if network == "two-step":
+        shapes |= {f"histroEncoder.{name}": shapes[name] for name in shapes if name.startswith("encoder.model.")}
+    if architecture == "anlightendiff":
+        shapes |= {
+            "lpips.net.lin0.model.1.weight": [1, 64, 1, 1],
+            "loss_fn_alex.net.lin0.model.1.weight": [1, 64, 1, 1],
+        }
+    return {f"module.{name}": torch.zeros(()).expand(shape) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(("architecture", "network"), RELEASES, ids=[" ".join(release) for release in RELEASES])
+def test_a_published_checkpoint_fits_its_network(architecture: str, network: str) -> None:
+    layout = LAYOUTS[architecture]
+    tensors = layout.rename(plain_names(published(architecture, network)))
+    assert likeliest(tensors) == architecture
+    variant = layout.variant({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    matched = match(build_empty(architecture, variant.network), tensors)
+    assert not matched.problems
+    assert variant.release == RELEASES[architecture, network]
+    assert all(name.endswith("num_batches_tracked") for name in matched.rebuilt)
+    assert set(matched.ignored) <= {"for training only", "parts of a loss or metric"}
+
+
+def test_every_architecture_has_a_layout_a_source_and_a_network() -> None:
+    assert set(LAYOUTS) == set(PUBLISHED) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("architecture", LAYOUTS)
+def test_without_any_tensor_the_published_network_is_expected(architecture: str) -> None:
+    variant = LAYOUTS[architecture].variant({})
+    assert variant.release
+    assert build_empty(architecture, variant.network).state_dict()
+
+
+def test_the_newer_names_of_normalised_weights_are_the_older_ones() -> None:
+    ones = torch.ones(1)
+    newer = torch.nn.Module()
+    newer.weighted = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv2d(2, 3, 3))
+    newer.spectral = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(2, 3, 3))
+    assert set(plain_names({f"module.{name}": ones for name in newer.state_dict()})) == {
+        "weighted.bias",
+        "weighted.weight_g",
+        "weighted.weight_v",
+        "spectral.bias",
+        "spectral.weight_orig",
+        "spectral.weight_u",
+        "spectral.weight_v",
+    }
