@@ -21,11 +21,13 @@ __all__ = [
     "ARCHITECTURES",
     "DEFAULT_MODEL",
     "ModelCard",
+    "architectures",
     "find_model",
     "is_model",
     "list_models",
     "load",
     "model_roots",
+    "network_class",
     "read_card",
     "scan_models",
     "user_models",
@@ -143,9 +145,12 @@ def load(card: ModelCard, device: str | torch.device = "cpu", dtype: torch.dtype
     from lumen_cli.weights import apply_weights, load_weights
 
     tensors = load_weights(card.weights_path, card.weights_sha256, model=card.name)
-    network_class = _architecture(card)
     try:
-        network = network_class(**card.network)
+        build = network_class(card.architecture)
+    except ModelError as error:
+        raise ModelError(f"{card.folder / CONFIG_FILE}: {error}") from error
+    try:
+        network = build(**card.network)
     except (TypeError, ValueError, AssertionError) as error:
         reason = f'"network" does not fit the architecture {card.architecture}: {error}'
         raise ModelError(f"{card.folder / CONFIG_FILE}: {reason}") from error
@@ -157,21 +162,24 @@ def load(card: ModelCard, device: str | torch.device = "cpu", dtype: torch.dtype
     return network.to(device=device, dtype=dtype or torch.float32)
 
 
-def _architecture(card: ModelCard) -> type[LowLightModel]:
+def architectures() -> dict[str, str]:
+    """All architectures that can be built here, with those of installed packages: id → "module:Class"."""
     from importlib.metadata import entry_points
 
-    targets = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)} | ARCHITECTURES
-    if card.architecture not in targets:
-        known = f'expected one of {", ".join(sorted(targets))}, found "{card.architecture}"'
-        raise ModelError(f'{card.folder / CONFIG_FILE}: "architecture": {known}')
-    module, _, name = targets[card.architecture].partition(":")
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)} | ARCHITECTURES
+
+
+def network_class(architecture: str) -> type[LowLightModel]:
+    """The class of an architecture, imported; ModelError where there is none or it cannot be imported."""
+    known = architectures()
+    if architecture not in known:
+        raise ModelError(f'"architecture": expected one of {", ".join(sorted(known))}, found "{architecture}"')
+    module, _, name = known[architecture].partition(":")
     try:
-        network_class: type[LowLightModel] = getattr(importlib.import_module(module), name)
+        found: type[LowLightModel] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ModelError(
-            f"the architecture {card.architecture} ({module}:{name}) cannot be imported: {error}"
-        ) from error
-    return network_class
+        raise ModelError(f"the architecture {architecture} ({module}:{name}) cannot be imported: {error}") from error
+    return found
 
 
 def _model_folders(root: Path) -> Iterator[Path]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lumen_cli import __version__
-from lumen_cli.cli import decompose, enhance, models, train
+from lumen_cli.cli import benchmark, compare, decompose, enhance, models, train
 
 app = typer.Typer(
     name="lumen",
@@ -18,6 +18,8 @@ app = typer.Typer(
 )
 app.command("enhance", no_args_is_help=True)(enhance.enhance)
 app.command("decompose", no_args_is_help=True)(decompose.decompose)
+app.command("compare", no_args_is_help=True)(compare.compare)
+app.command("benchmark")(benchmark.benchmark)
 app.command("train", no_args_is_help=True)(train.train)
 app.add_typer(models.app, name="models")
 
@@ -41,5 +43,6 @@ def _lumen(
       lumen enhance photos/                   → photos-enhanced/
       lumen enhance night.jpg -o bright.jpg
       lumen decompose night.jpg --model kind  → reflectance, illumination
+      lumen compare before/ after/            → compare.html
       lumen models                            what there is to choose from
     """  # noqa: D301

@@ -63,7 +63,8 @@ class LLDiffusion(LowLightModel):
         attention_level: level of the U-Nets whose blocks are followed by attention, 0 the finest (published: 2, a
             quarter of the size, where attention is half of the work).
         exposure: mean light of the picture, brightened by a gain and a tone curve, that the denoiser corrects, so that
-            colours need not be learnt anew; needs prediction "x0" and whole pictures. None as in the paper.
+            colours need not be learnt anew, and which it is shown in place of the dark one; needs prediction "x0" and
+            whole pictures. None as in the paper.
     """
 
     size_multiple = 16
@@ -154,11 +155,11 @@ class LLDiffusion(LowLightModel):
         return self._condition(low, self.encoder(low)[0], gain)
 
     def _condition(self, low: Tensor, features: Sequence[Tensor], gain: Tensor | None = None) -> Condition:
-        base = None
+        base, shown = None, low
         if self.exposure is not None:
             unit = (low + 1.0) / 2.0
-            base = 2.0 * tone_map(unit, gain_to(unit, self.exposure) if gain is None else gain) - 1.0
-        return Condition(torch.cat([low, colour_map(low)], dim=1), features, base)
+            base = shown = 2.0 * tone_map(unit, gain_to(unit, self.exposure) if gain is None else gain) - 1.0
+        return Condition(torch.cat([shown, colour_map(low)], dim=1), features, base)
 
     def estimate(self, x: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """Run the noise estimator: x_t B×3×H×W and timesteps [B] or [1] → B×3×H×W."""

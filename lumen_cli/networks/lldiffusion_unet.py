@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.networks.unet import Level, Middle, TimeEmbedding, as_levels, group_norm, swish
+from lumen_cli.networks.unet import Level, Middle, TimeEmbedding, as_levels, enter, group_norm, swish
 
 Joining = Literal["cattn", "cat"]
 LEVELS = 6
@@ -144,7 +144,7 @@ class FeatureUNet(nn.Module):
     def forward(self, x: Tensor, features: Sequence[Tensor], timesteps: Tensor | None = None) -> Tensor:
         """`x` B×in×H×W, features coarsest first, `timesteps` [B] or [1] → B×3×H×W. No activation at the end."""
         activated = None if timesteps is None else F.silu(self.temb(timesteps))
-        h: Tensor = self.conv_in(x)
+        h = enter(self.conv_in, x)
         skips = [h]
         for number, level in enumerate(as_levels(self.down), start=1):
             for i in range(self.blocks):

@@ -40,6 +40,18 @@ def swish(x: Tensor) -> Tensor:
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
+def enter(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """The first convolution, in float32 also under autocast: B×C×H×W → B×C'×H×W in the autocast's dtype.
+
+    The tones of a dark picture lie closer together than the steps of bf16 near the ends of the range.
+    """
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):
+        return convolution(x)
+    with torch.autocast(kind, enabled=False):
+        return convolution(x.float()).to(torch.get_autocast_dtype(kind))
+
+
 class ResBlock(nn.Module):
     """norm, swish, 3×3 convolution, twice, with the time embedding added in between and a shortcut around.
 
@@ -246,10 +258,7 @@ class DiffusionUNet(nn.Module):
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
         """`x` B×(condition + sample)×H×W, `timesteps` [B] in 0 … T-1 → B×out_channels×H×W. No activation at the end."""
         activated = F.silu(self.temb(timesteps))
-        with torch.autocast(x.device.type, enabled=False):
-            # The light of a dark picture varies by less than the steps of bf16 near the ends of the range.
-            h: Tensor = self.conv_in(x.float())
-        h = h.to(activated.dtype)
+        h = enter(self.conv_in, x)
         skips = [h]
         for number, level in enumerate(as_levels(self.down), start=1):
             for i in range(self.blocks):

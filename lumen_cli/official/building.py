@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from lumen_cli.errors import ModelError
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.registry import ARCHITECTURES
+from lumen_cli.registry import network_class
 
 
 class _WithoutRandomValues(TorchFunctionMode):
@@ -34,10 +33,9 @@ def build_empty(architecture: str, network: Mapping[str, Any]) -> LowLightModel:
     Raises:
         ModelError: the architecture cannot have them.
     """
-    module, _, name = ARCHITECTURES[architecture].partition(":")
-    network_class: type[LowLightModel] = getattr(importlib.import_module(module), name)
+    build = network_class(architecture)
     try:
         with _WithoutRandomValues(), torch.no_grad():
-            return network_class(**network)
+            return build(**network)
     except (TypeError, ValueError, AssertionError) as error:
         raise ModelError(f"this is of a network that {architecture} cannot be: {error}") from None

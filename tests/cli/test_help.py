@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Finished
 
-HEAVY = ("torch", "numpy", "cv2", "PIL", "exiftool", "huggingface_hub", "safetensors", "tifffile", "imageio")
+HEAVY = ("torch", "numpy", "cv2", "PIL", "exiftool", "huggingface_hub", "safetensors", "tifffile", "imageio", "jinja2")
 
 
 def loaded(*arguments: str) -> list[str]:
@@ -36,6 +36,10 @@ def loaded(*arguments: str) -> list[str]:
         ["enhance", "--help"],
         ["decompose", "--help"],
         ["models", "--help"],
+        ["models", "import", "--help"],
+        ["benchmark", "--help"],
+        ["compare", "--help"],
+        ["train", "--help"],
         ["enhance", "x", "--strength", "7"],
         ["enhance", "x", "--brightness", "70"],
         ["decompose", "x", "--depth", "12"],

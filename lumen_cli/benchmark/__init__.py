@@ -1,0 +1,1 @@
+"""Quality and speed of models, beside the published figures."""

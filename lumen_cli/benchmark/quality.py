@@ -1,0 +1,219 @@
+"""Every entrant on every picture, every metric on every result: the figures behind the table."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumen_cli.benchmark.quality_entrants import Entrant, Runner
+from lumen_cli.benchmark.quality_samples import Sample, Samples, Scene
+from lumen_cli.benchmark.statistics import Mean, bootstrap_mean
+from lumen_cli.errors import LumenError, PictureError
+from lumen_cli.imaging.codec import Picture
+from lumen_cli.imaging.color import to_integers, to_unit
+from lumen_cli.metrics.registry import Metric, measure
+from lumen_cli.pipeline.batches import NetworkError, Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_AHEAD = 2
+"""Pictures read while the network is busy; they are held in memory."""
+
+Save = Callable[[str, str, Picture], None]
+"""Keeps a result: row's name, picture's name, picture."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One picture under one entrant.
+
+    values: by metric, NaN where there is none; seconds: in the network, a batch's time shared out evenly; reason: why
+    there are no values, in one line.
+    """
+
+    name: str
+    values: dict[str, float]
+    seconds: float = 0.0
+    width: int = 0
+    height: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entrant on the whole set. means: by metric, over the pictures that have a value."""
+
+    entrant: Entrant
+    scores: tuple[Score, ...]
+    means: dict[str, Mean]
+
+    @property
+    def count(self) -> int:
+        """Pictures with figures."""
+        return sum(score.reason is None for score in self.scores)
+
+
+def run_quality(
+    samples: Samples,
+    entrants: Sequence[Entrant],
+    metrics: Sequence[Metric],
+    *,
+    stop: threading.Event | None = None,
+    advance: Callable[[str, Score], None] | None = None,
+    save: Save | None = None,
+) -> Iterator[Row]:
+    """Measure entrant after entrant; a picture that fails is a score with a reason, and the rest goes on.
+
+    Results are rounded to the picture's 8 or 16 bits before they are measured, as the file would be.
+
+    Args:
+        samples: what is measured on.
+        entrants: in the table's order; each is loaded when its turn comes and forgotten after it.
+        metrics: those that can be computed here for these samples.
+        stop: once set, no picture is begun; the row in hand is left out, for a mean over some pictures would mislead.
+        advance: called with every score.
+        save: called with every result.
+    """
+    stop = stop or threading.Event()
+    for entrant in entrants:
+        if stop.is_set():
+            return
+        scores: list[Score] = []
+        for score in _row(samples, entrant, metrics, stop, save):
+            scores.append(score)
+            if advance is not None:
+                advance(entrant.name, score)
+        if stop.is_set() and len(scores) < len(samples.items):
+            return
+        order = {sample.name: place for place, sample in enumerate(samples.items)}
+        scores.sort(key=lambda score: order[score.name])
+        means = {metric.name: bootstrap_mean([score.values[metric.name] for score in scores]) for metric in metrics}
+        yield Row(entrant, tuple(scores), means)
+
+
+def _row(
+    samples: Samples, entrant: Entrant, metrics: Sequence[Metric], stop: threading.Event, save: Save | None
+) -> Iterator[Score]:
+    try:
+        runner = entrant.prepare()
+    except LumenError as error:  # one damaged model must not cost the others' figures
+        yield from (_failed(sample, metrics, _reason(error)) for sample in samples.items)
+        return
+    yield from _scores(samples, runner, entrant, metrics, stop, save)
+
+
+def _scores(
+    samples: Samples,
+    runner: Runner,
+    entrant: Entrant,
+    metrics: Sequence[Metric],
+    stop: threading.Event,
+    save: Save | None,
+) -> Iterator[Score]:
+    device = str(entrant.settings.get("device", "cpu"))
+    waiting: list[tuple[Sample, Scene]] = []
+    shape: Shape | None = None
+
+    def flush() -> Iterator[Score]:
+        if not waiting or stop.is_set():
+            return
+        started = time.perf_counter()
+        try:
+            outcomes = runner.run([scene.low for _, scene in waiting])
+        except Exception as error:  # a fault in the network must not end a night's run
+            outcomes = [NetworkError(_reason(error))] * len(waiting)
+        seconds = (time.perf_counter() - started) / len(waiting)
+        for (sample, scene), outcome in zip(waiting, outcomes, strict=True):
+            if isinstance(outcome, NetworkError):
+                yield _failed(sample, metrics, str(outcome))
+                continue
+            try:
+                rounded = to_unit(to_integers(outcome, scene.low.bit_depth))
+                if save is not None:
+                    save(entrant.name, sample.name, dataclasses.replace(scene.low, pixels=rounded))
+                values = measure_scene(metrics, rounded, scene, device)
+            except LumenError as error:
+                yield _failed(sample, metrics, _reason(error))
+            else:
+                yield Score(sample.name, values, seconds, scene.low.width, scene.low.height)
+        waiting.clear()
+
+    for sample, loaded in _read_ahead(samples.items, stop):
+        try:
+            scene = loaded.result()
+        except Exception as error:
+            yield _failed(sample, metrics, _reason(error))
+            continue
+        own = runner.shape_of(scene.low)
+        if waiting and own != shape:
+            yield from flush()
+        shape = own
+        waiting.append((sample, scene))
+        if len(waiting) >= runner.batch(scene.low.height, scene.low.width):
+            yield from flush()
+    yield from flush()
+
+
+def measure_scene(
+    metrics: Sequence[Metric], result: NDArray[np.float32], scene: Scene, device: str = "cpu"
+) -> dict[str, float]:
+    """Every metric's value for one result, H×W×3 float32 in [0, 1]; NaN where it is undefined."""
+    place = device if device.startswith("cuda") else "cpu"
+    output, low = _tensor(result, place), _tensor(scene.low.pixels, place)
+    high = None if scene.high is None else _tensor(scene.high, place)
+    return {metric.name: _value(metric, output, high, low) for metric in metrics}
+
+
+def _value(metric: Metric, output: Tensor, high: Tensor | None, low: Tensor) -> float:
+    try:
+        return measure(metric, output, reference=high, input=low)[0]
+    except LumenError:
+        raise
+    except Exception as error:  # a third party's metric may raise anything; the picture's line says which one it was
+        raise LumenError(f"{metric.name}: {_reason(error)}") from error
+
+
+def _tensor(pixels: NDArray[np.float32], device: str) -> Tensor:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].contiguous().to(device)
+
+
+def _read_ahead(items: Sequence[Sample], stop: threading.Event) -> Iterator[tuple[Sample, Future[Scene]]]:
+    """Pictures in order, the next ones read meanwhile; ends early once `stop` is set."""
+    with ThreadPoolExecutor(1, "lumen-read") as pool:
+        waiting: list[tuple[Sample, Future[Scene]]] = []
+        rest = iter(items)
+        try:
+            while not stop.is_set():
+                while len(waiting) < _AHEAD and (sample := next(rest, None)) is not None:
+                    waiting.append((sample, pool.submit(sample.load)))
+                if not waiting:
+                    return
+                yield waiting.pop(0)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _failed(sample: Sample, metrics: Sequence[Metric], reason: str) -> Score:
+    return Score(sample.name, {metric.name: math.nan for metric in metrics}, reason=reason)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, PictureError):
+        return error.reason
+    if isinstance(error, LumenError):
+        return " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "too little memory for this picture"
+    return " ".join(f"fault of lumen, please report it: {type(error).__name__}: {error}".split())

@@ -1,0 +1,232 @@
+"""What `lumen benchmark --speed` is asked for, and what it finds, as plain values. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Any
+
+from lumen_cli.card import PRECISIONS
+from lumen_cli.errors import UsageError
+
+PUBLISHED = "published:"
+"""Before an architecture's id: the network at the paper's size with random weights, for its speed alone."""
+
+NAMED_SIZES = {
+    "vga": (640, 480),
+    "720p": (1280, 720),
+    "1080p": (1920, 1080),
+    "1440p": (2560, 1440),
+    "4k": (3840, 2160),
+    "8k": (7680, 4320),
+}
+DEFAULT_SIZES = ((600, 400),)
+"""The size of LOL's pictures, at which the papers give their times."""
+LARGEST_SIDE = 65_535
+_SIZE = re.compile(r"(\d{1,6})\s*[x×]\s*(\d{1,6})")
+
+
+@dataclass(frozen=True)
+class SpeedRequest:
+    """What to time: every model at every size, precision and batch, each in a process of its own.
+
+    models: names, model folders, `published:` and an architecture's id, or "all"; sizes: (width, height) in pixels;
+    precisions: auto, fp32, bf16, fp16; batches: pictures at once; device: as in `choose_device`; repeat: timed calls;
+    warmup: calls before them; threads: of a CPU, None for torch's own choice; steps: None for each model's own, and no
+    matter to models that do not sample; published: each model's architecture at the paper's size with random weights
+    in place of the model; plain: time the papers' way too, in turn with ours; pipeline: time a folder of `pictures`
+    from disk to disk too; timeout: seconds a row may take, None for no bound.
+    """
+
+    models: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...] = DEFAULT_SIZES
+    precisions: tuple[str, ...] = ("auto",)
+    batches: tuple[int, ...] = (1,)
+    device: str = "auto"
+    repeat: int = 5
+    warmup: int = 1
+    threads: int | None = None
+    steps: int | None = None
+    published: bool = False
+    plain: bool = False
+    pipeline: bool = False
+    pictures: int = 20
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, values in (("model", self.models), ("size", self.sizes), ("precision", self.precisions)):
+            if not values:
+                raise UsageError(f"no {name} to time")
+        for precision in self.precisions:
+            if precision not in ("auto", *PRECISIONS):
+                raise UsageError(f"unknown precision {precision}: expected auto, {', '.join(PRECISIONS)}")
+        counts = {"batch": min(self.batches, default=0), "repeat": self.repeat, "warmup": self.warmup}
+        counts |= {"threads": 1 if self.threads is None else self.threads, "pictures": self.pictures}
+        for name, value in counts.items():
+            if value < 1:
+                raise UsageError(f"{name}: expected a whole number from 1 up, found {value}")
+
+
+@dataclass(frozen=True)
+class SpeedCase:
+    """What one process is to time; fields as in `SpeedRequest`. folder: None for the published network."""
+
+    model: str
+    architecture: str
+    folder: str | None
+    width: int
+    height: int
+    precision: str
+    batch: int
+    device: str
+    repeat: int
+    warmup: int
+    threads: int | None
+    steps: int | None
+    plain: bool
+    pipeline: bool
+    pictures: int
+
+    def failed(self, error: str) -> SpeedResult:
+        """The row that says why there are no figures."""
+        facts = (self.model, self.architecture, self.folder is None, self.width, self.height, self.precision)
+        return SpeedResult(*facts, self.batch, self.steps, self.device, error=error)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Seconds of several calls: the middle one, the quartiles around it, the extremes."""
+
+    median: float
+    lower: float
+    upper: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Spread:
+        """Median and quartiles (of the sample, linear between its values); a single value is all five."""
+        lower, _, upper = quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else [seconds[0]] * 3
+        return cls(median(seconds), lower, upper, min(seconds), max(seconds))
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The papers' way beside ours: fp32, one picture at a time, nothing saved.
+
+    seconds: a picture; gflops: a picture; difference: the greatest |plain - ours| of a picture in [0, 1], None
+    where that is no number;
+    redundant: what it does in addition, a phrase each.
+    """
+
+    seconds: Spread
+    gflops: float | None
+    difference: float | None
+    redundant: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A folder from disk to disk.
+
+    seconds: wall clock, the model loaded before; busy: share of it in which the model ran; against_alone: pictures a
+    second over those of the model alone.
+    """
+
+    pictures: int
+    seconds: float
+    busy: float
+    against_alone: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Pictures a second, reading and writing included."""
+        return self.pictures / self.seconds
+
+
+@dataclass(frozen=True)
+class SpeedResult:
+    """One row: a model at a size, precision and batch.
+
+    `error` is the one line of a row that failed, whose figures are None then; `plain_error` that of the papers' way
+    alone. A row that fails in "auto" precision may never have learnt which that is.
+
+    seconds: a picture (a batch's time over its pictures); device_memory: the most bytes torch held on a CUDA device,
+    None elsewhere; host_memory: the most bytes resident in the fresh process; parameters: numbers in the network;
+    gflops: 10⁹ operations a picture, a multiplication and an addition counted as two.
+    """
+
+    model: str
+    architecture: str
+    published: bool
+    width: int
+    height: int
+    precision: str
+    batch: int
+    steps: int | None = None
+    device: str = ""
+    device_name: str = ""
+    threads: int | None = None
+    torch: str = ""
+    repeat: int = 0
+    warmup: int = 0
+    seconds: Spread | None = None
+    device_memory: int | None = None
+    host_memory: int | None = None
+    parameters: int | None = None
+    gflops: float | None = None
+    plain: Plain | None = None
+    plain_error: str | None = None
+    pipeline: Pipeline | None = None
+    error: str | None = None
+
+    @property
+    def images_per_second(self) -> float | None:
+        """By the median."""
+        return None if self.seconds is None else 1.0 / self.seconds.median
+
+    @property
+    def megapixels_per_second(self) -> float | None:
+        """By the median."""
+        return None if self.seconds is None else self.width * self.height / 1e6 / self.seconds.median
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as long the papers' way takes: plain over ours, medians of one run taken in turn."""
+        if self.seconds is None or self.plain is None:
+            return None
+        return self.plain.seconds.median / self.seconds.median
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> SpeedResult:
+        """From what `dataclasses.asdict` made of one, after a way through JSON."""
+        plain, pipeline = fields["plain"], fields["pipeline"]
+        if plain is not None:
+            redundant = tuple(plain["redundant"])
+            plain = Plain(**{**plain, "seconds": Spread(**plain["seconds"]), "redundant": redundant})
+        values = {
+            "seconds": None if fields["seconds"] is None else Spread(**fields["seconds"]),
+            "plain": plain,
+            "pipeline": None if pipeline is None else Pipeline(**pipeline),
+        }
+        return cls(**{**fields, **values})
+
+
+def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """Widths and heights, each once: "600x400,1080p" → ((600, 400), (1920, 1080)); UsageError for anything else."""
+    sizes = [_size(part.strip().lower()) for part in text.split(",")]
+    return tuple(dict.fromkeys(sizes))
+
+
+def _size(text: str) -> tuple[int, int]:
+    if text in NAMED_SIZES:
+        return NAMED_SIZES[text]
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise UsageError(f"unknown size {text!r}: expected WIDTHxHEIGHT or one of {', '.join(NAMED_SIZES)}")
+    width, height = int(match[1]), int(match[2])
+    if not (1 <= width <= LARGEST_SIDE and 1 <= height <= LARGEST_SIDE):
+        raise UsageError(f"size {text}: sides go from 1 to {LARGEST_SIDE} pixels")
+    return width, height

@@ -1,0 +1,229 @@
+"""One row of the speed table in a process of its own: a `SpeedCase` as JSON on stdin, a `SpeedResult` on stdout.
+
+    python -m lumen_cli.benchmark.worker < case.json
+
+A fresh process, so that peak memory is this case's own and a crash costs one row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lumen_cli.benchmark.flops import counted
+from lumen_cli.benchmark.plain import plain_network
+from lumen_cli.benchmark.speed_request import Plain, SpeedCase, SpeedResult, Spread
+from lumen_cli.benchmark.worker_folder import time_folder
+from lumen_cli.card import PRECISIONS
+from lumen_cli.errors import LumenError
+from lumen_cli.pipeline.device import DevicePolicy, choose_device
+from lumen_cli.registry import load, network_class, read_card
+
+if TYPE_CHECKING:
+    from lumen_cli.networks.base import LowLightModel
+
+Run = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is timed. steps: of its sampling, None for a network that does not sample."""
+
+    network: LowLightModel
+    policy: DevicePolicy
+    steps: int | None
+
+
+def main() -> None:
+    """Measure the case on stdin; the last line of stdout is the result, an error's line included."""
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints is no part of the answer
+    case = SpeedCase(**json.load(sys.stdin))
+    try:
+        result = measure(case)
+    except Exception as error:  # a row of the table, whatever it was
+        result = case.failed(reason(error))
+    print(json.dumps(dataclasses.asdict(result)), file=answer, flush=True)
+
+
+def measure(case: SpeedCase) -> SpeedResult:
+    """Time the case in this process. Raises whatever goes wrong."""
+    if case.threads is not None:
+        torch.set_num_threads(case.threads)
+    subject = prepared(case)
+    low, noise = example(subject.network, case.width, case.height)
+    network, policy = subject.network, subject.policy
+
+    many = low.expand(case.batch, -1, -1, -1).to(policy.device).contiguous(memory_format=torch.channels_last)
+    noises = None if noise is None else noise.expand(case.batch, -1, -1, -1).to(policy.device).contiguous()
+
+    def ours() -> Tensor:
+        with policy.running(policy.precision):
+            return network.enhance(many, noise=noises, steps=subject.steps)
+
+    if policy.device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(policy.device)
+    for _ in range(case.warmup):
+        bright = ours()
+    synchronise(policy.device)
+    device_memory = torch.cuda.max_memory_allocated(policy.device) if policy.device.startswith("cuda") else None
+    host_memory = peak_resident()
+    _, operations = counted(ours)  # after that, as the counter brings libraries of its own into memory
+
+    plain, plain_error, seconds = None, None, None
+    if case.plain:
+        try:
+            seconds, plain = against_plain(case, subject, ours, bright[:1], low, noise)
+        except Exception as error:  # it needs more memory than ours, whose figures stand all the same
+            plain_error = reason(error)
+    if seconds is None:
+        (seconds,) = in_turn([ours], case.repeat, policy.device)
+    spread = Spread.of([value / case.batch for value in seconds])
+    return SpeedResult(
+        model=case.model,
+        architecture=case.architecture,
+        published=case.folder is None,
+        width=case.width,
+        height=case.height,
+        precision=policy.precision,
+        batch=case.batch,
+        steps=subject.steps,
+        device=policy.device,
+        device_name=policy.device_name,
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        repeat=case.repeat,
+        warmup=case.warmup,
+        seconds=spread,
+        device_memory=device_memory,
+        host_memory=host_memory,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        gflops=operations / case.batch / 1e9,
+        plain=plain,
+        plain_error=plain_error,
+        pipeline=time_folder(case, network, policy, subject.steps, spread.median) if case.pipeline else None,
+    )
+
+
+def prepared(case: SpeedCase) -> Subject:
+    """The case's network where and how it is to run: a model's, or the published one with random weights."""
+    if case.folder is None:
+        torch.manual_seed(0)
+        network = published_network(case.architecture)
+        policy = choose_device(case.device, case.precision, precisions=PRECISIONS, batch_size=case.batch)
+        steps = case.steps
+    else:
+        card = read_card(Path(case.folder))
+        asked = card.default_precision if case.precision == "auto" else case.precision
+        policy = choose_device(case.device, asked, precisions=card.precisions, batch_size=case.batch, model=card.name)
+        network = load(card)
+        steps = card.steps_for(case.steps) if card.steps_range is not None else None
+    if network.noise_shape(case.height, case.width) is None:
+        steps = None
+    elif steps is None:
+        steps = getattr(network, "steps", None)
+    return Subject(policy.prepare(network), policy, steps)
+
+
+def published_network(architecture: str) -> LowLightModel:
+    """An architecture at its paper's size, which the defaults of our classes are, with random weights."""
+    return network_class(architecture)().requires_grad_(False).eval()
+
+
+def example(network: LowLightModel, width: int, height: int) -> tuple[Tensor, Tensor | None]:
+    """A dark picture 1×3×H×W in [0, 1] and its noise, the same each time."""
+    generator = torch.Generator().manual_seed(0)
+    low = torch.rand(1, 3, height, width, generator=generator) * 0.25
+    shape = network.noise_shape(height, width)
+    return low, None if shape is None else torch.randn(1, *shape, generator=generator)
+
+
+def against_plain(
+    case: SpeedCase, subject: Subject, ours: Run, bright: Tensor, low: Tensor, noise: Tensor | None
+) -> tuple[list[float], Plain]:
+    """Time ours and the papers' way in turn, so that a machine that slows down slows both.
+
+    Both run under the same fp32 (no TF32). Returns our seconds a call, and the papers' way.
+    """
+    plain, policy = plain_network(subject.network), subject.policy
+    low, noise = low.to(policy.device), None if noise is None else noise.to(policy.device)
+
+    def theirs() -> Tensor:
+        with policy.running("fp32"):
+            return plain.enhance(low, noise, subject.steps)
+
+    as_published, operations = counted(theirs)
+    for _ in range(case.warmup - 1):
+        theirs()
+    difference = float((as_published.float() - bright.float()).abs().max())
+    seconds, plain_seconds = in_turn([ours, theirs], case.repeat, policy.device)
+    spread = Spread.of(plain_seconds)
+    return seconds, Plain(
+        spread, operations / 1e9, difference if math.isfinite(difference) else None, plain.way.redundant
+    )
+
+
+def in_turn(runs: list[Run], repeat: int, device: str) -> list[list[float]]:
+    """Seconds of each of `runs`, called in turn (A B A B …) `repeat` times; the device is waited for."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for _ in range(repeat):
+        for run, own in zip(runs, seconds, strict=True):
+            synchronise(device)
+            started = time.perf_counter()
+            run()
+            synchronise(device)
+            own.append(time.perf_counter() - started)
+    return seconds
+
+
+def synchronise(device: str) -> None:
+    """Wait until the device has done all it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+def peak_resident() -> int:
+    """The most bytes this process has had in memory.
+
+    From Linux's own account of this program: the one of `getrusage` begins with what the process that started it held.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reason(error: Exception) -> str:
+    """One line for people."""
+    if isinstance(error, LumenError):
+        return str(error)
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate memory" in text:
+        return "too little memory"
+    return f"{type(error).__name__}: {text[:200]}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""A folder of pictures from disk to disk, through the stream that `lumen enhance` uses."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lumen_cli.benchmark.speed_request import Pipeline, SpeedCase
+from lumen_cli.errors import LumenError
+from lumen_cli.imaging.files import find_pictures, plan_outputs
+from lumen_cli.imaging.metadata import TagWriter
+from lumen_cli.pipeline.plan import Existing, Settings, make_plan
+from lumen_cli.pipeline.stream import enhance_stream
+
+if TYPE_CHECKING:
+    from lumen_cli.networks.base import LowLightModel
+    from lumen_cli.pipeline.device import DevicePolicy
+
+_MOST_JOBS = 8
+_GRAIN = 8.0
+
+
+def time_folder(
+    case: SpeedCase, network: LowLightModel, policy: DevicePolicy, steps: int | None, alone: float
+) -> Pipeline:
+    """Enhance `case.pictures` generated JPEGs of the case's size, in a folder that is removed afterwards.
+
+    Args:
+        case: what is timed.
+        network: on the policy's device, warm.
+        policy: its batch size is the case's.
+        steps: sampling steps.
+        alone: seconds a picture of the network alone.
+
+    Raises:
+        LumenError: a picture failed.
+    """
+    settings = Settings(case.architecture, {}, "", steps=steps, precision=policy.precision)
+    with tempfile.TemporaryDirectory(prefix="lumen-speed-") as place:
+        source, target = Path(place, "dark"), Path(place, "bright")
+        write_pictures(source, case.pictures, case.width, case.height)
+        with TagWriter() as tags:
+            started = time.perf_counter()
+            outputs = plan_outputs(find_pictures([str(source)]), f"{target}{os.sep}", None)
+            plan = make_plan(outputs, settings.fingerprint(), Existing.REFUSE)
+            for folder in plan.folders:
+                folder.mkdir(parents=True, exist_ok=True)
+            jobs = min(_MOST_JOBS, os.cpu_count() or 1)
+            results = list(enhance_stream(plan, network, policy, settings, tags, jobs=jobs))
+            wall = time.perf_counter() - started
+    failed = [result for result in results if result.status != "done"]
+    if failed or len(results) != case.pictures:
+        raise LumenError(f"the folder's pictures failed: {failed[0].reason if failed else 'some are missing'}")
+    running = sum(result.timings.run for result in results)
+    return Pipeline(case.pictures, wall, running / wall, alone * case.pictures / wall)
+
+
+def write_pictures(folder: Path, count: int, width: int, height: int) -> None:
+    """Dark JPEGs with a camera's grain, each another, under `folder`."""
+    from PIL import Image
+
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    ramp = np.linspace(5.0, 60.0, width)[None, :, None] * np.linspace(0.3, 1.0, height)[:, None, None]
+    for number in range(count):
+        grain = generator.normal(0.0, _GRAIN, (height, width, 3))
+        pixels = np.clip(ramp * generator.uniform(0.5, 1.0, 3) + grain, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:04d}.jpg", quality=92)

@@ -1,0 +1,143 @@
+"""What the page shows of a picture: a reduced copy, its difference to the reference, its histograms."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumen_cli.imaging.codec import Picture
+from lumen_cli.imaging.color import luma, to_integers
+from lumen_cli.imaging.decoded import opencv
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+LARGEST_SIDE = 16383
+"""WebP's own limit."""
+BINS = 64
+_SCALES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_HEAT_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture ready for a page: width and height in pixels, data: a WebP file as a data URI."""
+
+    width: int
+    height: int
+    data: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Shares of the pixels in `BINS` bins over [0, 1], by curve; mean: of the luminance."""
+
+    curves: dict[str, NDArray[np.float64]]
+    mean: float
+
+
+def reduced(picture: Picture, max_side: int) -> Image.Image:
+    """An 8-bit copy no longer than `max_side` a side."""
+    from PIL import Image
+
+    image = Image.fromarray(to_integers(picture.pixels, 8))
+    scale = min(1.0, max_side / max(image.size))
+    if scale == 1.0:
+        return image
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def shown(image: Image.Image, quality: int, icc: bytes | None = None) -> Shown:
+    """The image in its profile as a WebP file; quality 1 to 100, of which 100 loses nothing."""
+    profile = icc if icc and icc[16:20] == b"RGB " else None
+    return Shown(image.width, image.height, data_uri(_webp(image, quality, profile)))
+
+
+def difference(picture: Picture, reference: Picture, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Mean over R, G and B of |picture − reference|, H×W float32 in [0, 1], averaged over areas to width × height."""
+    from PIL import Image
+
+    height, width = picture.height, picture.width
+    error = np.empty((height, width), np.float32)
+    rows = max(1, (1 << 20) // max(1, width))
+    for top in range(0, height, rows):
+        strip = slice(top, top + rows)
+        error[strip] = np.abs(picture.pixels[strip] - reference.pixels[strip]).mean(axis=2)
+    image = Image.fromarray(error)
+    return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BOX))
+
+
+def heat_scale(errors: list[NDArray[np.float32]]) -> float:
+    """The upper end of a colour scale that suits all these maps: a round number that 99 % of the values stay below."""
+    highest = max((float(np.quantile(error, 0.99)) for error in errors), default=0.0)
+    return next((scale for scale in _SCALES if highest <= scale), _SCALES[-1])
+
+
+def heat_map(error: NDArray[np.float32], scale: float) -> Shown:
+    """An error map in colours from black (0) to pale yellow (`scale` and above)."""
+    from PIL import Image
+
+    indices = to_integers(np.clip(error / np.float32(scale), 0.0, 1.0), 8)
+    image = Image.fromarray(colours()[indices])
+    return Shown(image.width, image.height, data_uri(_webp(image, _HEAT_QUALITY)))
+
+
+def colours() -> NDArray[np.uint8]:
+    """256×3 RGB: the colour map Inferno (Smith, van der Walt, 2015), whose lightness grows evenly."""
+    cv2 = opencv()
+    steps = np.arange(256, dtype=np.uint8)[:, None]
+    return np.ascontiguousarray(cv2.applyColorMap(steps, cv2.COLORMAP_INFERNO)[:, 0, ::-1])
+
+
+def histogram(picture: Picture) -> Histogram:
+    """Luminance (ITU-R BT.601 luma of the encoded values), red, green and blue."""
+    light = luma(picture.pixels)
+    planes = {"luminance": light} | {
+        name: picture.pixels[:, :, channel] for channel, name in enumerate(("red", "green", "blue"))
+    }
+    curves = {}
+    for name, plane in planes.items():
+        counts = np.bincount(np.minimum(to_integers(plane, 8) // (256 // BINS), BINS - 1).ravel(), minlength=BINS)
+        curves[name] = counts / plane.size
+    return Histogram(curves, float(light.mean(dtype=np.float64)))
+
+
+def curve_path(shares: NDArray[np.float64], top: float, closed: bool) -> str:
+    """An SVG path through the shares, 256 wide and 100 high; heights are square roots, so that little is seen too."""
+    heights = 100 - 100 * np.sqrt(np.clip(shares / max(top, 1e-9), 0.0, 1.0))
+    step = 256 / len(shares)
+    points = [f"{step * (index + 0.5):g} {height:.1f}" for index, height in enumerate(heights)]
+    return (
+        f"M0 100L0 {heights[0]:.1f}L{'L'.join(points)}L256 {heights[-1]:.1f}L256 100Z"
+        if closed
+        else (f"M0 {heights[0]:.1f}L{'L'.join(points)}L256 {heights[-1]:.1f}")
+    )
+
+
+def thumbnail(first: Image.Image, last: Image.Image, height: int = 96) -> Shown:
+    """One small picture, its left half from one version and its right half from another."""
+    from PIL import Image, ImageOps
+
+    width = min(2 * height, max(height * 2 // 3, round(first.width * height / first.height)))
+    left, right = (ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS) for image in (first, last))
+    right.paste(left.crop((0, 0, width // 2, height)), (0, 0))
+    return Shown(width, height, data_uri(_webp(right, 75)))
+
+
+def data_uri(content: bytes) -> str:
+    """A WebP file as the value of a `src`."""
+    return f"data:image/webp;base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _webp(image: Image.Image, quality: int, profile: bytes | None = None) -> bytes:
+    buffer = io.BytesIO()
+    lossless = quality == 100
+    options = {"icc_profile": profile} if profile else {}
+    image.save(buffer, "WEBP", quality=75 if lossless else quality, lossless=lossless, method=4, **options)
+    return buffer.getvalue()

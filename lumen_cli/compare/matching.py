@@ -1,0 +1,193 @@
+"""Which pictures belong together: the same name below each folder, whatever the file's ending."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lumen_cli.errors import UsageError
+from lumen_cli.imaging.files import Source, find_pictures
+from lumen_cli.imaging.sources import absolute, natural_key
+from lumen_cli.imaging.targets import ADDITION
+
+MOST_VERSIONS = 12
+"""Columns of one comparison; more are of no use to an eye."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One column: how it is called, and its pictures by name."""
+
+    label: str
+    pictures: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture in every version, in the versions' order."""
+
+    name: str
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A picture that is left out, and why; one line."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Matched:
+    """labels: one a version; reference: the index of the version the others are measured against.
+
+    truth: whether it was named as ground truth; where not, being near to it is not being good.
+    """
+
+    labels: tuple[str, ...]
+    reference: int
+    truth: bool
+    rows: tuple[Row, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def input(self) -> int:
+        """The index of the version the others were made from: the first that is not the ground truth."""
+        return 1 if self.truth and self.reference == 0 else 0
+
+
+def match_paths(paths: Sequence[str], reference: str | None = None) -> Matched:
+    """Match folders with folders by name, or single pictures with each other whatever their names.
+
+    Args:
+        paths: the versions in their order; the first is the input.
+        reference: ground truth, one of `paths` or a further version, which then comes last. None: the first.
+
+    Raises:
+        UsageError: fewer than two versions, folders mixed with pictures, the same one twice, a folder without
+            pictures, or no picture that is there in all of them.
+    """
+    given = [absolute_name(path) for path in paths]
+    at = 0
+    if reference is not None:
+        named = absolute_name(reference)
+        real = [os.path.realpath(path) for path in given]
+        if os.path.realpath(named) in real:
+            at = real.index(os.path.realpath(named))
+        else:
+            given.append(named)
+            at = len(given) - 1
+    if len(given) < 2:
+        raise UsageError("comparing takes at least two versions: name two folders or two pictures, or use --models")
+    _refuse_twice(given)
+    kinds = {path.is_dir() for path in given}
+    if len(kinds) == 2:
+        folder = next(path for path in given if path.is_dir())
+        picture = next(path for path in given if not path.is_dir())
+        raise UsageError(f"{folder} is a folder and {picture} a picture; compare folders with folders")
+    labels = distinct_labels(given)
+    if kinds == {False}:
+        return Matched(labels, at, reference is not None, (Row(given[0].stem, tuple(given)),), ())
+    found = [_below(folder, [other for other in given if other != folder]) for folder in given]
+    return match(by_name(labels, found), at, reference is not None)
+
+
+def match(versions: Sequence[Version], reference: int, truth: bool) -> Matched:
+    """Rows of the names that every version has; every other name is a problem.
+
+    Raises:
+        UsageError: no name is in all versions.
+    """
+    labels = tuple(version.label for version in versions)
+    rows, problems = [], []
+    every = {name for version in versions for name in version.pictures}
+    for name in sorted(every, key=lambda name: (natural_key(Path(name)), name)):
+        missing = [version.label for version in versions if name not in version.pictures]
+        if missing:
+            problems.append(Problem(name, f"missing in {', '.join(missing)}; left out"))
+        else:
+            rows.append(Row(name, tuple(version.pictures[name] for version in versions)))
+    if not rows:
+        said = "; ".join(f"{version.label} has {_some(version.pictures)}" for version in versions[:4])
+        raise UsageError(f"no picture is there under the same name in all versions: {said}")
+    return Matched(labels, reference, truth, tuple(rows), tuple(problems))
+
+
+def by_name(labels: Sequence[str], found: Sequence[Iterable[Source]]) -> list[Version]:
+    """Versions by relative path without ending; `a-enhanced` is `a` where another version has an `a`.
+
+    Where a folder holds a.jpg beside a.png, these two keep their endings, in every version.
+    """
+    listed = [list(sources) for sources in found]
+    stems = [Counter(_stem(source) for source in sources) for sources in listed]
+    ambiguous = {stem for counts in stems for stem, count in counts.items() if count > 1}
+    columns: list[dict[str, Path]] = []
+    for sources in listed:
+        names = ((_stem(source), source) for source in sources)
+        columns.append(
+            {(_posix(source.relative) if stem in ambiguous else stem): source.path for stem, source in names}
+        )
+    versions = []
+    for index, (label, column) in enumerate(zip(labels, columns, strict=True)):
+        others = {name for other in (*columns[:index], *columns[index + 1 :]) for name in other}
+        pictures: dict[str, Path] = {}
+        for name, path in column.items():
+            bare = name.removesuffix(ADDITION)
+            renamed = name not in others and bare in others and bare not in column
+            pictures[bare if renamed else name] = path
+        versions.append(Version(label, pictures))
+    return versions
+
+
+def distinct_labels(paths: Sequence[Path]) -> tuple[str, ...]:
+    """The names of the paths, with as many parents as tell them apart."""
+    longest = max(len(path.parts) for path in paths)
+    for length in range(1, longest + 1):
+        labels = tuple("/".join(part for part in path.parts[-length:] if part != path.anchor) for path in paths)
+        if all(labels) and len(set(labels)) == len(labels):
+            return labels
+    return tuple(str(path) for path in paths)
+
+
+def absolute_name(path: str) -> Path:
+    """The absolute path of what is there under this name; UsageError, with the nearest name, where nothing is."""
+    if not path or not Path(path).exists():
+        find_pictures([path])  # raises, knowing what to say
+        raise UsageError(f"{path}: neither a file nor a folder; patterns are for --models")
+    return absolute(path)
+
+
+def _below(folder: Path, others: Sequence[Path]) -> list[Source]:
+    """The pictures below a folder, without those of another version that lies inside it."""
+    inside = [other for other in others if folder in other.parents]
+    sources = find_pictures([str(folder)])
+    return [source for source in sources if not any(other in source.path.parents for other in inside)]
+
+
+def _refuse_twice(paths: Sequence[Path]) -> None:
+    if len(paths) > MOST_VERSIONS:
+        raise UsageError(f"{len(paths)} versions are too many to look at; at most {MOST_VERSIONS} can be compared")
+    seen: dict[str, Path] = {}
+    for path in paths:
+        real = os.path.realpath(path)
+        if real in seen:
+            raise UsageError(f"{path} is named twice; there is nothing to compare it with itself")
+        seen[real] = path
+
+
+def _stem(source: Source) -> str:
+    return _posix(source.relative.with_suffix(""))
+
+
+def _posix(path: Path) -> str:
+    return unicodedata.normalize("NFC", path.as_posix())
+
+
+def _some(pictures: Mapping[str, Path]) -> str:
+    names = sorted(pictures)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "none"

@@ -1,0 +1,142 @@
+"""Versions made on the spot: the inputs through one model after the other, into files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lumen_cli.compare.matching import Matched, Problem, Version, by_name, distinct_labels, match
+from lumen_cli.errors import UsageError
+from lumen_cli.imaging.files import Job, Source, find_pictures, plan_outputs
+from lumen_cli.pipeline.device import DevicePolicy, choose_device
+from lumen_cli.pipeline.plan import Existing, Plan, Settings, make_plan
+from lumen_cli.pipeline.work import Enhancement
+from lumen_cli.registry import find_model
+
+if TYPE_CHECKING:
+    from lumen_cli.card import ModelCard
+
+INPUT = "input"
+SUFFIX = ".png"
+"""What models make is kept without loss, 16 bits included."""
+
+
+@dataclass(frozen=True)
+class ModelRun:
+    """One model, what it is to make and how; nothing has run yet."""
+
+    label: str
+    card: ModelCard
+    policy: DevicePolicy
+    work: Enhancement
+    plan: Plan
+    jobs: tuple[Job, ...]
+
+
+def plan_models(
+    names: Sequence[str],
+    sources: Sequence[Source],
+    folder: Path,
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    existing: Existing = Existing.REFUSE,
+    reference: str | None = None,
+) -> list[ModelRun]:
+    """A run for each model, with its defaults; its pictures go to `folder`/model/, in the inputs' tree.
+
+    `reference` is only looked for, so that a wrong name is known before anything runs.
+
+    Raises:
+        ModelError: there is no such model.
+        UsageError: a model is named twice, the device is not there, or outputs exist and `existing` is REFUSE.
+    """
+    if reference is not None:
+        find_pictures([reference])
+    cards = [find_model(name) for name in names]
+    if len({card.folder for card in cards}) < len(cards):
+        raise UsageError("--models names a model twice; name each one once")
+    alike = len({card.name for card in cards}) < len(cards)
+    labels = distinct_labels([card.folder for card in cards]) if alike else tuple(card.name for card in cards)
+    runs = []
+    for card, label in zip(cards, labels, strict=True):
+        if label == INPUT:
+            raise UsageError(f"a model cannot be called {INPUT} here, the first column is")
+        policy = choose_device(device, card.default_precision, precisions=card.precisions, model=card.name)
+        settings = Settings(
+            architecture=card.architecture,
+            network=card.network,
+            weights=card.weights_sha256,
+            steps=card.steps_for(None),
+            seed=seed,
+            precision=policy.precision,
+            deep_precision=policy.deep_precision,
+            format=SUFFIX,
+        )
+        jobs = plan_outputs(sources, f"{folder / label.replace('/', '_')}{os.sep}", SUFFIX)
+        plan = make_plan(jobs, settings.fingerprint(), existing)
+        runs.append(ModelRun(label, card, policy, Enhancement(settings), plan, tuple(jobs)))
+    return runs
+
+
+def match_models(runs: Sequence[ModelRun], failed: dict[Path, str], reference: str | None = None) -> Matched:
+    """The inputs, what the models made of them and, where it is named, the ground truth, which comes last.
+
+    Args:
+        runs: finished.
+        failed: for outputs that could not be made, why.
+        reference: a folder whose names match the inputs', or one picture for one input; None: the input.
+
+    Raises:
+        UsageError: nothing is left to compare.
+    """
+    inputs = _names(runs[0].jobs)
+    versions = [Version(INPUT, {name: job.source.path for name, job in inputs.items()})]
+    for run in runs:
+        versions.append(Version(run.label, {name: job.target for name, job in _names(run.jobs).items()}))
+    problems = dict(_failures(runs, failed))
+    kept = [
+        Version(version.label, {name: path for name, path in version.pictures.items() if name not in problems})
+        for version in versions
+    ]
+    missing = [Problem(name, reason) for name, reason in problems.items()]
+    if not kept[0].pictures:
+        raise UsageError(f"no model made a picture of any input; the first: {missing[0].name}: {missing[0].reason}")
+    if reference is None:
+        return replace(match(kept, 0, False), problems=tuple(missing))
+    truth = _truth(reference, kept[0], runs)
+    matched = match([*kept, truth], len(kept), True)
+    unused = {name for name in truth.pictures if name in problems}
+    others = tuple(problem for problem in matched.problems if problem.name not in unused)
+    return replace(matched, problems=(*missing, *others))
+
+
+def _truth(reference: str, inputs: Version, runs: Sequence[ModelRun]) -> Version:
+    sources = find_pictures([reference])
+    labels = (INPUT, *(run.label for run in runs))
+    label = Path(reference).resolve().name or reference
+    label = f"{label} (reference)" if label in labels else label
+    if not Path(reference).is_dir():
+        if len(sources) != 1 or len(inputs.pictures) != 1:
+            raise UsageError("--reference names one picture for several inputs; name a folder with the same names")
+        return Version(label, {next(iter(inputs.pictures)): sources[0].path})
+    stand_ins = [Source(path, None, Path(f"{name}{SUFFIX}")) for name, path in inputs.pictures.items()]
+    return by_name((INPUT, label), (stand_ins, sources))[1]
+
+
+def _names(jobs: Sequence[Job]) -> dict[str, Job]:
+    """Jobs by the output's name below the folder that is common to all of them, without ending."""
+    folders = [len(job.source.relative.parts) for job in jobs]
+    roots = {job.target.parents[depth - 1] for job, depth in zip(jobs, folders, strict=True)}
+    root = Path(os.path.commonpath(sorted(roots)))
+    return {job.target.relative_to(root).with_suffix("").as_posix(): job for job in jobs}
+
+
+def _failures(runs: Sequence[ModelRun], failed: dict[Path, str]) -> Iterator[tuple[str, str]]:
+    for run in reversed(runs):  # the first model's reason is the one that stays
+        for name, job in _names(run.jobs).items():
+            if job.target in failed:
+                yield name, f"{failed[job.target]} ({run.label}); left out"

@@ -1,0 +1,204 @@
+"""The page: one HTML file that holds pictures and figures, and asks no network for anything."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from lumen_cli import __version__
+from lumen_cli.compare import drawing
+from lumen_cli.compare.document import rendered
+from lumen_cli.compare.figures import best, heading, means, written
+from lumen_cli.compare.matching import Matched, Problem
+from lumen_cli.compare.outputs import link
+from lumen_cli.compare.rows import Compared, Drawn, Looks, Measured
+from lumen_cli.errors import LumenError
+from lumen_cli.imaging.files import temporary_beside
+from lumen_cli.metrics.registry import Metric
+
+_IN_BROWSERS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What the tables and the strip of small pictures need of one picture."""
+
+    measured: Measured
+    name: str
+    thumbnail: drawing.Shown
+
+
+class Page:
+    """Takes pictures one after the other, keeps them on the disk, and writes the page at the end. A context manager."""
+
+    def __init__(self, target: Path, matched: Matched, metrics: Sequence[Metric], looks: Looks, linked: bool) -> None:
+        """linked: pictures a browser can show are referred to, relative to the page, and not copied into it."""
+        self.target, self.matched, self.metrics, self.looks, self.linked = target, matched, metrics, looks, linked
+        self._entries: list[_Entry] = []
+        self._blocks: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n")  # noqa: SIM115
+
+    def __enter__(self) -> Page:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._blocks.close()
+
+    def add(self, compared: Compared) -> None:
+        """One picture. Its heat maps share a scale, its histograms each have their own."""
+        from jinja2.utils import htmlsafe_json_dumps
+
+        from lumen_cli.reports.text import printable
+
+        measured, drawn = compared.measured, compared.drawn
+        # Beside a ground truth the dark input differs most by far; were the scale its own, all other maps were black.
+        maps = {index: one.error for index, one in enumerate(drawn) if one.error is not None}
+        decisive = {index: error for index, error in maps.items() if index != self.matched.input} or maps
+        scale = drawing.heat_scale(list(decisive.values()))
+        name = printable(measured.row.name)
+        block = {
+            "name": name,
+            "width": measured.width,
+            "height": measured.height,
+            "scale": scale,
+            "versions": [self._version(measured, index, one, scale) for index, one in enumerate(drawn)],
+            "tags": self._tags(drawn),
+        }
+        self._blocks.write(f"{htmlsafe_json_dumps(block)}\n")
+        thumbnail = drawing.thumbnail(drawn[self.matched.input].image, drawn[self._latest()].image)
+        self._entries.append(_Entry(measured, name, thumbnail))
+
+    def write(self, problems: Sequence[Problem]) -> int:
+        """Write the page beside its target and rename it; returns its size in bytes.
+
+        Raises:
+            LumenError: the file cannot be written; then none is left.
+        """
+        temporary = temporary_beside(self.target)
+        try:
+            with temporary.open("w", encoding="utf-8", newline="\n") as file:
+                for piece in rendered(self._content(problems), linked=self.linked):
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            size = temporary.stat().st_size
+            temporary.replace(self.target)
+        except OSError as error:
+            raise LumenError(f"{self.target}: cannot be written ({error.strerror or error})") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+        return size
+
+    def _latest(self) -> int:
+        """The version to look at first: the last one that was made, else the reference."""
+        made = {*range(len(self.matched.labels))} - {self.matched.input, self.matched.reference}
+        return max(made, default=self.matched.reference)
+
+    def _version(self, measured: Measured, index: int, drawn: Drawn, scale: float) -> dict[str, Any]:
+        file = measured.row.files[index]
+        if self.linked and file.suffix.lower() in _IN_BROWSERS:
+            width, height, source = measured.width, measured.height, link(file, self.target.parent)
+        else:
+            copy = drawing.shown(drawn.image, self.looks.quality, drawn.icc)
+            width, height, source = copy.width, copy.height, copy.data
+        curves = drawn.histogram.curves
+        top = max(float(curve.max()) for curve in curves.values())
+        cells = [cell[index] for cell in self._cells([dict(values) for values in measured.values])]
+        return {
+            "source": source,
+            "width": width,
+            "height": height,
+            "about": drawn.about,
+            "heat": None if drawn.error is None else drawing.heat_map(drawn.error, scale).data,
+            "curves": {name: drawing.curve_path(curve, top, name == "luminance") for name, curve in curves.items()},
+            "mean": drawn.histogram.mean,
+            "figures": [{"text": cell["text"], "best": cell["best"]} for cell in cells],
+        }
+
+    def _tags(self, drawn: Sequence[Drawn]) -> dict[str, Any] | None:
+        for label, one in zip(self.matched.labels, drawn, strict=True):
+            if one.tags:
+                return {"version": label, "rows": one.tags}
+        return None
+
+    def _content(self, problems: Sequence[Problem]) -> dict[str, Any]:
+        from jinja2.utils import htmlsafe_json_dumps
+
+        from lumen_cli.reports.text import count, printable
+
+        labels = [printable(label) for label in self.matched.labels]
+        headings = [heading(metric) for metric in self.metrics]
+        facts = {
+            "labels": labels,
+            "reference": self.matched.reference,
+            "input": self.matched.input,
+            "latest": self._latest(),
+            "pictures": len(self._entries),
+            "headings": headings,
+        }
+        sides = [max(entry.measured.width, entry.measured.height) for entry in self._entries]
+        return {
+            "labels": labels,
+            "reference": labels[self.matched.reference],
+            "truth": self.matched.truth,
+            "pictures": count(len(self._entries), "picture"),
+            "entries": self._entries,
+            "metrics": self.metrics,
+            "headings": headings,
+            "means": self._means(),
+            "rows": self._rows(labels),
+            "problems": [(printable(problem.name), printable(problem.reason)) for problem in problems],
+            "facts": htmlsafe_json_dumps(facts),
+            "blocks": self._kept(),
+            "looks": self.looks,
+            "linked": self.linked,
+            "reduced": max(sides) > self.looks.max_side,
+            "version": __version__,
+        }
+
+    def _cells(self, columns: Sequence[dict[str, float]]) -> list[list[dict[str, Any]]]:
+        """For each metric and version: the value, as it is written, and whether it is the best."""
+        cells = []
+        for metric in self.metrics:
+            values = [column[metric.name] for column in columns]
+            first = best(values, metric, self.matched)
+            cells.append(
+                [
+                    {"value": value, "text": written(value, metric), "best": index in first}
+                    for index, value in enumerate(values)
+                ]
+            )
+        return cells
+
+    def _means(self) -> list[dict[str, Any]]:
+        """The table of means: for each version its cells, with `of` where it is not the mean of all pictures."""
+        columns = means([entry.measured for entry in self._entries], self.metrics, len(self.matched.labels))
+        cells = self._cells([{name: mean.value for name, mean in column.items()} for column in columns])
+        rows = []
+        for index, column in enumerate(columns):
+            counts = [column[metric.name].count for metric in self.metrics]
+            of = [number if 0 < number < len(self._entries) else None for number in counts]
+            row = [{**cell[index], "of": number} for cell, number in zip(cells, of, strict=True)]
+            rows.append({"cells": row, "reference": index == self.matched.reference})
+        return rows
+
+    def _rows(self, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The table of pictures: a row for each picture and version."""
+        for number, entry in enumerate(self._entries):
+            cells = self._cells([dict(values) for values in entry.measured.values])
+            for index, label in enumerate(labels):
+                row = [cell[index] for cell in cells]
+                yield {"number": number, "name": entry.name, "index": index, "label": label, "cells": row}
+
+    def _kept(self) -> Iterator[Any]:
+        from markupsafe import Markup
+
+        self._blocks.seek(0)
+        for line in self._blocks:
+            yield Markup(line.rstrip("\n"))

@@ -1,0 +1,154 @@
+"""What networks trained to recognise things make of a difference: LPIPS and DISTS, in tiles of bounded memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lumen_cli.metrics.backbone import SMALLEST_SIDE, load_backbone, tiles, trained_weights
+
+_AFTER_RELU = {"alexnet": (2, 5, 8, 10, 12), "vgg16": (4, 9, 16, 23, 30)}
+_STRIDES = {"alexnet": (4, 8, 16, 16, 16), "vgg16": (1, 2, 4, 8, 16)}
+_TINY = 1e-6
+
+
+def lpips_alex(output: Tensor, reference: Tensor) -> float:
+    """Learned perceptual distance (Zhang et al., 2018, version 0.1) of 3×H×W in [0, 1], AlexNet; 0 where equal.
+
+    Beside the pictures and weights some 0.4 GB, whatever their size. NaN below 32 pixels a side.
+    """
+    return _lpips(output, reference, "alexnet", "lpips_alex")
+
+
+def lpips_vgg(output: Tensor, reference: Tensor) -> float:
+    """As `lpips_alex`, with VGG16; some 1 GB beside pictures and weights."""
+    return _lpips(output, reference, "vgg16", "lpips_vgg")
+
+
+def dists(output: Tensor, reference: Tensor) -> float:
+    """Deep image structure and texture similarity (Ding et al., 2020) of 3×H×W in [0, 1], at full size; 0 where equal.
+
+    The authors' demonstration scales the shorter side to 256 pixels first; neither torchmetrics nor lumen does. Some
+    1.2 GB beside pictures and weights. NaN below 32 pixels a side.
+    """
+    if min(output.shape[-2:]) < SMALLEST_SIDE:
+        return math.nan
+    weights = trained_weights("dists")
+    alpha, beta = (weights[name].flatten().double() for name in ("alpha", "beta"))
+    whole = float(alpha.sum() + beta.sum())
+    similarity, first = 0.0, 0
+    for moments in _moments(output, reference):
+        part = slice(first, first + len(moments.mean_x))
+        first = part.stop
+        luminance = (2 * moments.mean_x * moments.mean_y + _TINY) / (moments.mean_x**2 + moments.mean_y**2 + _TINY)
+        structure = (2 * moments.covariance + _TINY) / (moments.variance_x + moments.variance_y + _TINY)
+        similarity += float((alpha[part] * luminance + beta[part] * structure).sum())
+    return 1.0 - similarity / whole
+
+
+def _lpips(output: Tensor, reference: Tensor, network: str, metric: str) -> float:
+    """Zhang et al., eq. 1: squared differences of unit-length features, weighted per channel, mean over the places."""
+    if min(output.shape[-2:]) < SMALLEST_SIDE:
+        return math.nan
+    backbone = load_backbone(network, output.device)
+    weights = trained_weights(metric)
+    heads = [weights[f"lin{layer}.model.1.weight"].to(output.device) for layer in range(5)]
+    totals, places = [0.0] * 5, [0] * 5
+    ends, strides = _AFTER_RELU[network], _STRIDES[network]
+    for tile in tiles(*output.shape[-2:]):
+        x, y = (_scaled(picture[None, :, tile.rows, tile.columns]) for picture in (output, reference))
+        begin = 0
+        for layer, (end, stride, head) in enumerate(zip(ends, strides, heads, strict=True)):
+            x, y = backbone[begin:end](x), backbone[begin:end](y)
+            begin = end
+            core_x, core_y = tile.core(x, stride), tile.core(y, stride)
+            distance = F.conv2d((_unit(core_x) - _unit(core_y)).square_(), head)
+            totals[layer] += float(distance.sum())
+            places[layer] += distance.numel()
+    return sum(total / place for total, place in zip(totals, places, strict=True))
+
+
+def _scaled(picture: Tensor) -> Tensor:
+    shift, scale = picture.new_tensor([-0.030, -0.088, -0.188]), picture.new_tensor([0.458, 0.448, 0.450])
+    return (2.0 * picture - 1.0 - shift[:, None, None]) / scale[:, None, None]
+
+
+def _unit(features: Tensor) -> Tensor:
+    return features / (features.square().sum(dim=1, keepdim=True) + 1e-8).sqrt()
+
+
+class _Moments:
+    """Means, variances and covariance of two features per channel, summed up tile by tile."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        # Differences from a value near the mean: sums of squares then lose nothing to cancellation.
+        self.pivot_x, self.pivot_y = (part.mean(dim=(0, 2, 3), keepdim=True) for part in (x, y))
+        self.sums = torch.zeros(5, x.shape[1], dtype=torch.float64)
+        self.places = 0
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        x, y = x - self.pivot_x, y - self.pivot_y
+        sums = [part.sum(dim=(0, 2, 3)) for part in (x, y, x * x, y * y, x * y)]
+        self.sums += torch.stack(sums).cpu().double()
+        self.places += x.shape[-1] * x.shape[-2]
+
+    @property
+    def mean_x(self) -> Tensor:
+        return self.pivot_x.flatten().cpu().double() + self.sums[0] / self.places
+
+    @property
+    def mean_y(self) -> Tensor:
+        return self.pivot_y.flatten().cpu().double() + self.sums[1] / self.places
+
+    @property
+    def variance_x(self) -> Tensor:
+        return self.sums[2] / self.places - (self.sums[0] / self.places) ** 2
+
+    @property
+    def variance_y(self) -> Tensor:
+        return self.sums[3] / self.places - (self.sums[1] / self.places) ** 2
+
+    @property
+    def covariance(self) -> Tensor:
+        return self.sums[4] / self.places - self.sums[0] * self.sums[1] / self.places**2
+
+
+def _moments(output: Tensor, reference: Tensor) -> list[_Moments]:
+    """Of the picture itself and of VGG16's five stages, Ding et al., section 3.1."""
+    backbone = load_backbone("vgg16", output.device)
+    found: list[_Moments] = []
+    for tile in tiles(*output.shape[-2:]):
+        pictures = (picture[None, :, tile.rows, tile.columns] for picture in (output, reference))
+        for layer, (x, y, stride) in enumerate(_stages(backbone, *pictures)):
+            core_x, core_y = tile.core(x, stride), tile.core(y, stride)
+            if layer == len(found):
+                found.append(_Moments(core_x, core_y))
+            found[layer].add(core_x, core_y)
+    return found
+
+
+def _stages(backbone: nn.Sequential, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Features of both with their stride in pixels; VGG16's max pooling is replaced by L2 pooling."""
+    yield x, y, 1
+    mean, deviation = x.new_tensor([0.485, 0.456, 0.406]), x.new_tensor([0.229, 0.224, 0.225])
+    x, y = ((picture - mean[:, None, None]) / deviation[:, None, None] for picture in (x, y))
+    begin = 0
+    for end, stride in zip(_AFTER_RELU["vgg16"], _STRIDES["vgg16"], strict=True):
+        if begin:
+            x, y = _l2_pooled(x), _l2_pooled(y)
+            begin += 1
+        x, y = backbone[begin:end](x), backbone[begin:end](y)
+        begin = end
+        yield x, y, stride
+
+
+def _l2_pooled(features: Tensor) -> Tensor:
+    """√(g ∗ x²), g a Hanning window of 3×3, at every second place (Ding et al., eq. 1)."""
+    hanning = features.new_tensor([0.25, 0.5, 0.25])
+    channels = features.shape[1]
+    kernel = (hanning[:, None] * hanning)[None, None].expand(channels, 1, 3, 3)
+    return (F.conv2d(features.square(), kernel, stride=2, padding=1, groups=channels) + 1e-12).sqrt()

@@ -1,0 +1,162 @@
+"""The benchmark for people: one table, as many blocks of columns as the terminal's width asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lumen_cli.reports.benchmark_table import Cell, Column, Grid, make_grid, title
+from lumen_cli.reports.text import count, printable, short_path
+
+if TYPE_CHECKING:
+    from lumen_cli.benchmark.leak import LeakReport
+    from lumen_cli.benchmark.quality_report import QualityReport
+
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+_MARK = "★"
+_MOST_LINES = 20
+_GAP = 2
+"""Characters between two columns."""
+
+
+def print_quality(report: QualityReport, console: Console) -> None:
+    """Table, sources, notes, settings, then what was refused and what failed."""
+    grid = make_grid(report)
+    console.print(Text(title(report), "bold"), soft_wrap=True)
+    for table in quality_tables(grid, console.width):
+        console.print(table)
+    for place, source in enumerate(grid.sources, start=1):
+        console.print(Text(f"{_raised(place)} {source}", "dim"))
+    marked = any(cell.best for line in grid.lines for cell in line.cells)
+    for note in ((f"{_MARK} best of its column",) if marked else ()) + report.notes:
+        console.print(Text(note, "dim"))
+    for reason in report.unavailable.values():
+        console.print(Text(printable(reason), "yellow"))
+    console.print(_settings(report))
+    for problem in report.samples.problems:
+        console.print(_failed(short_path(problem.path), f"refused: {problem.reason}"), soft_wrap=True)
+    for name, score in report.failures:
+        where = f" ({name})" if name else ""
+        console.print(_failed(f"{printable(score.name)}{where}", score.reason or ""), soft_wrap=True)
+
+
+def quality_tables(grid: Grid, width: int) -> Iterator[RenderableType]:
+    """Blocks of columns that fit, each with the rows' names; a published column follows its measured one."""
+    name_width = max([len("model"), *(len(line.name) for line in grid.lines)])
+    counts = {line.count for line in grid.lines}
+    marked = _marked(grid)
+    room = width - name_width - _GAP - max(len("n"), *(len(str(number)) for number in counts)) - 2
+    for block in _blocks(grid, room):
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("model", no_wrap=True)
+        table.add_column("n", justify="right", no_wrap=True)
+        for index in block:
+            column = grid.columns[index]
+            style = "dim" if column.published else ""
+            table.add_column(_heading(column), justify="right", no_wrap=True, style=style)
+        for line in grid.lines:
+            name = Text(line.name, "bold cyan" if line.kind == "model" else "dim")
+            odd = "" if len(counts) == 1 else "yellow"
+            table.add_row(
+                name, Text(str(line.count), odd), *(_rendered(line.cells[index], index in marked) for index in block)
+            )
+        yield table
+
+
+def leak_table(report: LeakReport) -> Table:
+    """The test pictures that are most like a training picture, the verdict beside each."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("test picture", overflow="fold")
+    table.add_column("most like", overflow="fold")
+    for heading in ("score", "ranks", "gradients"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("")
+    shown = [each for each in report.likenesses if each.verdict] or list(report.likenesses[:1])
+    for each in shown[:_MOST_LINES]:
+        style = "bold red" if each.verdict == "near-duplicate" else "yellow"
+        verdict = Text(each.verdict + (" (mirrored)" if each.mirrored and each.verdict else ""), style)
+        figures = (f"{value:.2f}" for value in (each.score, each.correlation, each.gradients))
+        table.add_row(Text(printable(each.name)), Text(_below(report, each.train)), *figures, verdict)
+    if len(shown) > _MOST_LINES:
+        table.add_row(Text(f"… and {len(shown) - _MOST_LINES} more", "dim"))
+    return table
+
+
+def leak_headline(report: LeakReport) -> str:
+    """One line: how many of the test pictures stand in the training data."""
+    duplicates, alike = len(report.of("near-duplicate")), len(report.of("alike"))
+    tested = len(report.likenesses)
+    text = f"{duplicates} of {count(tested, 'test picture')} {'has' if duplicates == 1 else 'have'} a near-duplicate"
+    among = count(report.trained, "training pair" if report.paired else "training picture")
+    return f"{text} among {among}" + (f"; {alike} more look alike" if alike else "")
+
+
+def _failed(what: str, reason: str) -> Text:
+    return Text.assemble(("✗ ", "bold red"), f"{what}: {printable(reason)}")
+
+
+def _below(report: LeakReport, path: object) -> str:
+    text = printable(str(path))
+    return text.removeprefix(printable(str(report.train)) + "/")
+
+
+def _blocks(grid: Grid, room: int) -> Iterator[list[int]]:
+    block: list[int] = []
+    used = 0
+    for index in range(len(grid.columns)):
+        needed = _width(grid, index)
+        pair = needed
+        if index + 1 < len(grid.columns) and grid.columns[index + 1].published:
+            pair += _width(grid, index + 1)
+        if block and used + pair > room and not grid.columns[index].published:
+            yield block
+            block, used = [], 0
+        block.append(index)
+        used += needed
+    if block:
+        yield block
+
+
+def _width(grid: Grid, index: int) -> int:
+    texts = [_heading(grid.columns[index]), *(_rendered(line.cells[index], True) for line in grid.lines)]
+    return _GAP + max(len(part) for text in texts for part in text.plain.split("\n"))
+
+
+def _heading(column: Column) -> Text:
+    words = column.heading.rsplit(" ", 1)
+    below = " ".join(filter(None, (column.unit, column.arrow)))
+    return Text("\n".join([*words, below] if len(words) > 1 else [words[0], below]).rstrip("\n"))
+
+
+def _marked(grid: Grid) -> set[int]:
+    """The columns with a leader: the others' figures leave room for its mark, so that digits stay below digits."""
+    return {index for index in range(len(grid.columns)) if any(line.cells[index].best for line in grid.lines)}
+
+
+def _rendered(cell: Cell, marked: bool) -> Text:
+    source = _raised(cell.source) if cell.source else ""
+    mark = f" {_MARK}" if cell.best else "  " if marked and cell.value else ""
+    text = Text.assemble((cell.value, "bold green" if cell.best else ""), source, mark)
+    if cell.interval:
+        text.append(f"\n[{cell.interval}]", "dim")
+    return text
+
+
+def _raised(place: int) -> str:
+    return str(place).translate(_SUPERSCRIPTS)
+
+
+def _settings(report: QualityReport) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for row in report.rows:
+        grid.add_row(row.entrant.name, Text(row.entrant.about))
+    for name, value in report.machine.items():
+        grid.add_row(name, Text(value))
+    return grid

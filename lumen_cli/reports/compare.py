@@ -1,0 +1,142 @@
+"""A comparison for people and for programs: the table of means, and one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from lumen_cli.reports.text import count, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lumen_cli.compare.figures import Mean
+    from lumen_cli.compare.matching import Matched, Problem
+    from lumen_cli.compare.rows import Measured
+    from lumen_cli.metrics.registry import Metric
+
+
+def means_title(matched: Matched, measured: Sequence[Measured]) -> Text:
+    """What the table holds, on one line."""
+    reference = printable(matched.labels[matched.reference])
+    return Text(f"means of {count(len(measured), 'picture')}, measured against {reference}", "dim")
+
+
+def means_table(
+    matched: Matched, measured: Sequence[Measured], metrics: Sequence[Metric], columns: Sequence[dict[str, Mean]]
+) -> Table:
+    """A row a version, a column a metric; the best is marked where a best can be told."""
+    from lumen_cli.compare.figures import best, heading, written
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("version", overflow="fold")
+    for metric in metrics:
+        named = heading(metric).removesuffix(f" ({metric.unit})")
+        table.add_column(
+            Text(f"{named}\n{metric.unit}".rstrip()), justify="right", min_width=max(map(len, named.split()))
+        )
+    firsts = {
+        metric.name: best([column[metric.name].value for column in columns], metric, matched) for metric in metrics
+    }
+    for index, column in enumerate(columns):
+        label = Text(printable(matched.labels[index]))
+        cells = []
+        for metric in metrics:
+            mean = column[metric.name]
+            first = index in firsts[metric.name]
+            cell = Text(written(mean.value, metric), "bold green" if first else "")
+            cell.append("*" if first else " " if firsts[metric.name] else "")
+            if 0 < mean.count < len(measured):
+                cell.append(f"\nof {mean.count}", "dim")
+            cells.append(cell)
+        table.add_row(label, *cells)
+    if any(firsts.values()):
+        table.caption, table.caption_justify = Text("* the best", "dim"), "left"
+    return table
+
+
+def problem_lines(problems: Sequence[Problem]) -> Text:
+    """What was left out and why, a line each; made to be printed without wrapping."""
+    lines = [
+        Text.assemble(("✗ ", "bold red"), (printable(p.name), "bold"), f": {printable(p.reason)}") for p in problems
+    ]
+    return Text("\n").join(lines)
+
+
+@contextmanager
+def row_progress(console: Console, total: int, doing: str = "comparing") -> Iterator[Callable[[], None]]:
+    """Show progress inside; the value counts one row. Shows nothing where the console is no terminal."""
+    line = Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("[dim]left"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+        expand=True,
+        disable=not console.is_terminal or console.quiet,
+    )
+    task = line.add_task(doing, total=total)
+    with line:
+        yield lambda: line.update(task, advance=1)
+
+
+def compared_line(matched: Matched, measured: Measured) -> str:
+    """One picture: status "compared", its size, and for each version its file and metrics.
+
+    A metric that is not defined is null, one without bound (PSNR of equal pictures) the text "inf".
+    """
+    versions = [
+        {"version": label, "file": str(file), "metrics": {name: _number(value) for name, value in values.items()}}
+        for label, file, values in zip(matched.labels, measured.row.files, measured.values, strict=True)
+    ]
+    return json.dumps(
+        {
+            "status": "compared",
+            "picture": measured.row.name,
+            "width": measured.width,
+            "height": measured.height,
+            "versions": versions,
+        }
+    )
+
+
+def problem_line(problem: Problem) -> str:
+    """One picture that was left out: status "failed" and the reason."""
+    return json.dumps({"status": "failed", "picture": problem.name, "reason": problem.reason})
+
+
+def means_line(
+    matched: Matched, pictures: int, columns: Sequence[dict[str, Mean]], page: Path | None, sheet: Path | None
+) -> str:
+    """The last line: status "means", for each version its means, and the files that were written (or null)."""
+    versions = [
+        {"version": label, "metrics": {name: _number(mean.value) for name, mean in column.items()}}
+        for label, column in zip(matched.labels, columns, strict=True)
+    ]
+    fields: dict[str, Any] = {
+        "status": "means",
+        "pictures": pictures,
+        "reference": matched.labels[matched.reference],
+        "versions": versions,
+        "page": None if page is None else str(page),
+        "sheet": None if sheet is None else str(sheet),
+    }
+    return json.dumps(fields)
+
+
+def _number(value: float) -> float | str | None:
+    if math.isnan(value):
+        return None
+    return value if math.isfinite(value) else str(value)

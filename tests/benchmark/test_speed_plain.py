@@ -1,0 +1,140 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lumen_cli.benchmark.flops import counted
+from lumen_cli.benchmark.plain import plain_network
+from lumen_cli.networks.anlightendiff import AnlightenDiff
+from lumen_cli.networks.base import LowLightModel
+from lumen_cli.networks.diffll import DiffLL
+from lumen_cli.networks.kind import KinD
+from lumen_cli.networks.kind_plus import KinDPlus
+from lumen_cli.networks.lightendiffusion import LightenDiffusion
+from lumen_cli.networks.lldiffusion import LLDiffusion
+from lumen_cli.pipeline.device import choose_device
+
+CPU = choose_device("cpu", "fp32")
+STEPS = 2
+
+
+def lldiffusion() -> LLDiffusion:
+    small = {"blocks": 1, "feature_channels": (32,) * 6, "encoder_channels": 4, "degradation_network": False}
+    return LLDiffusion(32, clip=1.0, **small)  # type: ignore[arg-type]
+
+
+NETWORKS: dict[str, Callable[[], LowLightModel]] = {
+    "anlightendiff": lambda: AnlightenDiff(8, (1, 2, 2)),
+    "anlightendiff-two-step": lambda: AnlightenDiff(8, (1, 2, 2), variant="two-step"),
+    "diffll": lambda: DiffLL(32, (1, 2), 8, clip=4.0),
+    "kind": lambda: KinD(8, 8, adjustment_channels=8),
+    "kind-plus": lambda: KinDPlus(8, 8, 8),
+    "lightendiffusion": lambda: LightenDiffusion(32, (1, 2), 8, clip=1.0),
+    "lldiffusion": lldiffusion,
+}
+
+
+def built(name: str) -> LowLightModel:
+    torch.manual_seed(0)
+    return CPU.prepare(NETWORKS[name]().requires_grad_(False).eval())
+
+
+def example(network: LowLightModel, height: int = 48, width: int = 64) -> tuple[Tensor, Tensor | None]:
+    generator = torch.Generator().manual_seed(1)
+    shape = network.noise_shape(height, width)
+    low = 0.3 * torch.rand(1, 3, height, width, generator=generator)
+    return low, None if shape is None else torch.randn(1, *shape, generator=generator)
+
+
+def calls_of(module: nn.Module) -> list[None]:
+    """Grows by one with each call of the module."""
+    seen: list[None] = []
+    module.register_forward_hook(lambda *_: seen.append(None))
+    return seen
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_papers_way_gives_the_same_picture(name: str) -> None:
+    network = built(name)
+    low, noise = example(network)
+    plain = plain_network(network)
+    with CPU.running("fp32"):
+        ours = network.enhance(low.contiguous(memory_format=torch.channels_last), noise=noise, steps=STEPS)
+        theirs = plain.enhance(low, noise, STEPS)
+        again = network.enhance(low.contiguous(memory_format=torch.channels_last), noise=noise, steps=STEPS)
+    assert theirs.shape == ours.shape == low.shape
+    assert float((theirs - ours).abs().max()) < 1e-3
+    assert float(ours.std()) > 0.01
+    assert torch.equal(ours, again), "making the copy changed the network it was made from"
+    assert theirs.grad_fn is None
+
+
+def test_lightendiffusion_encodes_three_times_and_takes_apart_twice() -> None:
+    network = built("lightendiffusion")
+    plain = plain_network(network)
+    assert isinstance(plain.network, LightenDiffusion)
+    encoder, retinex = calls_of(plain.network.decom.ReconNet.pyramid), calls_of(plain.network.decom.retinex)
+    estimator = calls_of(plain.network.Unet)
+    plain.enhance(*example(network), STEPS)
+    assert (len(encoder), len(retinex), len(estimator)) == (3, 2, STEPS)
+    assert plain.way.redundant
+
+
+def test_lldiffusion_encodes_in_every_step() -> None:
+    network = built("lldiffusion")
+    plain = plain_network(network)
+    assert isinstance(plain.network, LLDiffusion)
+    encoder = calls_of(plain.network.encoder)
+    plain.enhance(*example(network), 4)
+    assert len(encoder) == 4
+
+
+def test_anlightendiff_convolves_the_encoders_maps_in_every_step() -> None:
+    network = built("anlightendiff")
+    plain = plain_network(network)
+    low, noise = example(network)
+
+    def operations(steps: int) -> tuple[int, int]:
+        with CPU.running("fp32"):
+            _, ours = counted(lambda: network.enhance(low, noise=noise, steps=steps))
+            _, theirs = counted(lambda: plain.enhance(low, noise, steps))
+        return ours, theirs
+
+    (ours_once, theirs_once), (ours_twice, theirs_twice) = operations(1), operations(2)
+    assert theirs_twice - theirs_once > 1.1 * (ours_twice - ours_once)
+
+
+@pytest.mark.parametrize("name", ["diffll", "lightendiffusion"])
+def test_attention_is_the_whole_matrix(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = built(name)
+    plain = plain_network(network)
+    fused: list[None] = []
+    real = torch.nn.functional.scaled_dot_product_attention
+
+    def noted(*arguments: Tensor) -> Tensor:
+        fused.append(None)
+        return real(*arguments)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
+    low, noise = example(network)
+    plain.enhance(low, noise, STEPS)
+    assert not fused
+    network.enhance(low, noise=noise, steps=STEPS)
+    assert fused
+
+
+def test_the_papers_code_takes_one_picture() -> None:
+    network = built("kind")
+    with pytest.raises(ValueError, match="one picture"):
+        plain_network(network).enhance(torch.rand(2, 3, 16, 16), None, None)
+
+
+def test_an_architecture_from_elsewhere_is_run_as_it_is() -> None:
+    from lumen_tiny import Tiny
+
+    network = Tiny().requires_grad_(False).eval()
+    low, noise = example(network)
+    plain = plain_network(network)
+    assert torch.equal(plain.enhance(low, noise, 2), network.enhance(low, noise=noise, steps=2))
+    assert plain.way.redundant == ()
