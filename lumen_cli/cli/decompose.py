@@ -17,9 +17,13 @@ from lumen_cli.cli.options import (
     JobsOption,
     JsonOption,
     MapFormat,
+    Metadata,
+    MetadataOption,
     ModelOption,
+    NoStampOption,
     OverwriteOption,
     Precision,
+    PreserveTimesOption,
     QuietOption,
     ResumeOption,
 )
@@ -80,6 +84,9 @@ def decompose(
             help="auto, fp32, bf16 or fp16. auto: fp32, as maps are for measuring.",
         ),
     ] = Precision.auto,
+    metadata: MetadataOption = Metadata.keep,
+    no_stamp: NoStampOption = False,
+    preserve_times: PreserveTimesOption = False,
     batch_size: BatchSizeOption = None,
     jobs: JobsOption = None,
     dry_run: DryRunOption = False,
@@ -115,6 +122,8 @@ def decompose(
     if depth is not None and map_format is not MapFormat.png and not reconstruct:
         raise UsageError(f"--depth is about PNG files, {map_format.value} holds float32; leave one of the two out")
 
+    from dataclasses import replace
+
     from lumen_cli.abilities import require_ability
     from lumen_cli.imaging.files import find_pictures
     from lumen_cli.registry import find_model
@@ -127,6 +136,7 @@ def decompose(
     from lumen_cli.pipeline.device import choose_device
     from lumen_cli.pipeline.parts import plan_parts
     from lumen_cli.pipeline.plan import make_plan
+    from lumen_cli.pipeline.stamp import decomposed_stamp, rules_for
 
     asked = precision.value if precision is not Precision.auto else "fp32" if "fp32" in card.precisions else "auto"
     policy = choose_device(device, asked, precisions=card.precisions, batch_size=batch_size, model=card.name)
@@ -139,10 +149,12 @@ def decompose(
         format=map_format.value,
         depth=int(depth.value) if depth else 8,
     )
+    stamp = None if no_stamp else decomposed_stamp(card.name, settings)
+    settings = replace(settings, tags=rules_for(metadata.value, stamp))
     work = Decomposition(settings, side_by_side, reconstruct)
     pictures, parts = plan_parts(sources, output, work.endings)
     plan = make_plan(pictures, work.fingerprint(), existing_outputs(overwrite, resume), parts)
     if dry_run:
         show_plan(plan, as_json)
     else:
-        run_plan(card, policy, work, plan, jobs, as_json, quiet)
+        run_plan(card, policy, work, plan, jobs, as_json, quiet, preserve_times)

@@ -14,12 +14,16 @@ from lumen_cli.cli.options import (
     FormatOption,
     JobsOption,
     JsonOption,
+    Metadata,
+    MetadataOption,
     ModelOption,
+    NoStampOption,
     OutputFormat,
     OutputOption,
     OverwriteOption,
     Precision,
     PrecisionOption,
+    PreserveTimesOption,
     QualityOption,
     QuietOption,
     ResumeOption,
@@ -46,6 +50,9 @@ def enhance(
     batch_size: BatchSizeOption = None,
     output_format: FormatOption = OutputFormat.keep,
     quality: QualityOption = None,
+    metadata: MetadataOption = Metadata.keep,
+    no_stamp: NoStampOption = False,
+    preserve_times: PreserveTimesOption = False,
     jobs: JobsOption = None,
     dry_run: DryRunOption = False,
     overwrite: OverwriteOption = False,
@@ -69,6 +76,8 @@ def enhance(
     """  # noqa: D301
     refuse_both(overwrite, resume)
 
+    from dataclasses import replace
+
     from lumen_cli.abilities import brightness_for
     from lumen_cli.imaging.files import find_pictures, plan_outputs
     from lumen_cli.imaging.formats import suffix_for
@@ -83,6 +92,8 @@ def enhance(
     pictures = plan_outputs(sources, output, suffix)
 
     from lumen_cli.pipeline.device import choose_device
+    from lumen_cli.pipeline.sidecars import with_sidecars
+    from lumen_cli.pipeline.stamp import enhanced_stamp, rules_for
     from lumen_cli.pipeline.work import Enhancement
 
     asked = card.default_precision if precision is Precision.auto else precision.value
@@ -100,8 +111,11 @@ def enhance(
         quality=quality,
         brightness=chosen_brightness,
     )
-    plan = make_plan(pictures, settings.fingerprint(), existing_outputs(overwrite, resume))
+    settings = replace(
+        settings, tags=rules_for(metadata.value, None if no_stamp else enhanced_stamp(card.name, settings))
+    )
+    plan = with_sidecars(make_plan(pictures, settings.fingerprint(), existing_outputs(overwrite, resume)))
     if dry_run:
         show_plan(plan, as_json)
     else:
-        run_plan(card, policy, Enhancement(settings), plan, jobs, as_json, quiet)
+        run_plan(card, policy, Enhancement(settings), plan, jobs, as_json, quiet, preserve_times)

@@ -32,6 +32,14 @@ class OutputFormat(str, enum.Enum):
     tiff = "tiff"
 
 
+class Metadata(enum.Enum):
+    """What becomes of an original's tags."""
+
+    keep = "keep"
+    private = "private"
+    strip = "strip"
+
+
 class MapFormat(str, enum.Enum):
     """What reflectance and illumination can be written as."""
 
@@ -170,6 +178,25 @@ QualityOption = Annotated[
     typer.Option(
         min=1, max=100, metavar="Q", rich_help_panel=FILES, help="Quality of JPEG and WebP outputs (default: 95)."
     ),
+]
+MetadataOption = Annotated[
+    Metadata,
+    typer.Option(
+        "--metadata",
+        metavar="TAGS",
+        rich_help_panel=FILES,
+        help="keep (all tags), private (no places, serial numbers, names, faces, ids, maker notes) or strip (none "
+        "but the colour profile).",
+    ),
+]
+NoStampOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-stamp", rich_help_panel=FILES, help="Do not write lumen, model and settings into ProcessingSoftware."
+    ),
+]
+PreserveTimesOption = Annotated[
+    bool, typer.Option("--preserve-times", rich_help_panel=FILES, help="Give outputs the times of their inputs.")
 ]
 JobsOption = Annotated[
     int | None,

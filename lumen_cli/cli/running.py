@@ -11,6 +11,7 @@ from lumen_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from lumen_cli.card import ModelCard
+    from lumen_cli.imaging.metadata import TagWriter
     from lumen_cli.pipeline.device import DevicePolicy
     from lumen_cli.pipeline.plan import Existing, Plan
     from lumen_cli.pipeline.work import Work
@@ -50,16 +51,40 @@ def show_plan(plan: Plan, as_json: bool) -> None:
 
 
 def run_plan(
-    card: ModelCard, policy: DevicePolicy, work: Work, plan: Plan, jobs: int | None, as_json: bool, quiet: bool
+    card: ModelCard,
+    policy: DevicePolicy,
+    work: Work,
+    plan: Plan,
+    jobs: int | None,
+    as_json: bool,
+    quiet: bool,
+    preserve_times: bool = False,
 ) -> None:
     """Make the plan's pictures and report; typer.Exit with the exit code where it is not 0."""
+    from lumen_cli.imaging.metadata import TagWriter
+
+    # First of all: what is asked for may need exiftool, and that is said before any work.
+    with TagWriter(rules=work.tags) as tags:
+        _run(card, policy, work, plan, tags, jobs or default_jobs(), as_json, quiet, preserve_times)
+
+
+def _run(
+    card: ModelCard,
+    policy: DevicePolicy,
+    work: Work,
+    plan: Plan,
+    tags: TagWriter,
+    jobs: int,
+    as_json: bool,
+    quiet: bool,
+    preserve_times: bool,
+) -> None:
     import time
     from contextlib import closing
 
     from rich.console import Console
 
     from lumen_cli.imaging.files import check_writable, sweep_temporaries
-    from lumen_cli.imaging.metadata import TagWriter
     from lumen_cli.pipeline.interrupt import interruptible
     from lumen_cli.pipeline.stages import Result
     from lumen_cli.pipeline.stream import run_stream
@@ -67,7 +92,7 @@ def run_plan(
     from lumen_cli.reports.jsonlines import picture_line
     from lumen_cli.reports.progress import progress_line
     from lumen_cli.reports.summary import Summary, peak_memory
-    from lumen_cli.reports.text import printable
+    from lumen_cli.reports.text import count, printable
 
     for folder in plan.folders:
         check_writable(folder)
@@ -77,14 +102,16 @@ def run_plan(
     started = time.perf_counter()
     network = policy.prepare(load(card))
     loaded = time.perf_counter()
-    with TagWriter() as tags, interruptible(plan.folders) as interruption:
+    with interruptible(plan.folders) as interruption:
         if tags.notice:
             console.print(tags.notice, markup=False, style="yellow")
         with progress_line(console, len(plan.todo), interruption.stop, work.doing) as advance:
             if as_json:
                 for task in plan.kept:
                     print(picture_line(Result(task, "kept")), flush=True)
-            stream = run_stream(plan, network, policy, work, tags, jobs=jobs or default_jobs(), stop=interruption.stop)
+            stream = run_stream(
+                plan, network, policy, work, tags, jobs=jobs, stop=interruption.stop, preserve_times=preserve_times
+            )
             with closing(stream) as results:
                 for result in results:
                     summary.add(result)
@@ -99,6 +126,8 @@ def run_plan(
         "tags by": engine,
         "peak memory": peak_memory(policy.device),
     }
+    if summary.sidecars:
+        facts["sidecars"] = f"{count(summary.sidecars, 'file')} copied beside the outputs"
     for table in summary.tables(loaded - started, ended - loaded, facts):
         console.print(table)
     if summary.failures:

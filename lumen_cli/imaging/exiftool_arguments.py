@@ -7,13 +7,15 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from lumen_cli.imaging.picture import Picture
+from lumen_cli.imaging.tag_rules import SHOWN, TagRules, left_out
 
 # What describes the original's file or its previews rather than the photograph would be untrue in the result.
 _LEFT_OUT = (
+    "--Composite:all",  # worked out from other tags; written, they would round those
     "--IFD1:all",  # the thumbnail of the dark picture
     "--ThumbnailImage",
     "--PreviewImage",
@@ -23,11 +25,6 @@ _LEFT_OUT = (
 )
 _REMOVED = (
     "-XMP-xmp:Thumbnails=",
-    "-XMP-tiff:Orientation=",
-    "-XMP-tiff:ImageWidth=",
-    "-XMP-tiff:ImageHeight=",
-    "-XMP-exif:ExifImageWidth=",
-    "-XMP-exif:ExifImageHeight=",
     "-XMP-GCamera:all=",  # points at a video or depth map behind the picture, which is not there any more
 )
 # exiftool leaves these out of "all"; they hold for the result (the first two tell Adobe RGB from sRGB).
@@ -36,27 +33,68 @@ _ALSO_IN_JPEG = ("-IFD0:YCbCrPositioning", "-IFD0:YCbCrCoefficients", "-ExifIFD:
 _EXPANDED = re.compile(rb"%[-+]?\d*[.:]?\d*[lu]?[dDfFeEtgso]")
 
 
-def copy_arguments(source: Path, target: Path, picture: Picture, format: str) -> list[bytes]:
-    """The arguments, one a line, that copy every tag of `source` that holds for `target`, a file of this format."""
-    also = _ALSO + _ALSO_IN_JPEG if format == "jpeg" else _ALSO
+def copy_arguments(
+    source: Path,
+    target: Path,
+    picture: Picture,
+    format: str,
+    rules: TagRules,
+    software: str | None = None,
+    blocks: Collection[str] = (),
+) -> list[bytes]:
+    """The arguments, one a line, that copy the tags of `source` that hold for `target`, a file of this format.
+
+    Args:
+        source: under a name that exiftool takes.
+        target: the finished result.
+        picture: what is in it.
+        format: the target's.
+        rules: which tags are copied.
+        software: what ProcessingSoftware shall be, None to leave it as it is.
+        blocks: what `block_arguments` has copied before; it is only made true.
+    """
+    sizes = ["ExifIFD:ExifImage", "XMP-exif:ExifImage", "XMP-tiff:Image"]
+    options = [*_LEFT_OUT, *left_out(rules)]
+    if "EXIF" in blocks:
+        options += ["--EXIF:all", "--MakerNotes", "--MakerNotes:all", "-IFD1:all=", "-PreviewImage="]
+        sizes += ["InteropIFD:RelatedImage", "IFD0:Image"]
+    else:
+        options += [*_ALSO, *(_ALSO_IN_JPEG if format == "jpeg" else ())]
+    options += ["--IPTC:all", "-Photoshop:IPTCDigest"] if "IPTC" in blocks else []
+    options += ["--XMP:all"] if "XMP" in blocks else []
     return [
         *_options(),
         # exiftool adds "uncalibrated" where the original says nothing; a value of the original comes after this.
-        b"-ExifIFD:ColorSpace=",
+        *([] if "EXIF" in blocks else [b"-ExifIFD:ColorSpace="]),
         *_from(source),
         b"-all:all",
-        *(option.encode() for option in (*_LEFT_OUT, *also, *_REMOVED)),
+        *(option.encode() for option in (*options, *_REMOVED)),
         # Written only where the original has them: a new folder of tags would bring mandatory ones that claim things.
-        b"-IFD0:Orientation<${IFD0:Orientation;$_=1}",
-        b"-ExifIFD:ExifImageWidth<${ExifIFD:ExifImageWidth;$_=%d}" % picture.width,
-        b"-ExifIFD:ExifImageHeight<${ExifIFD:ExifImageHeight;$_=%d}" % picture.height,
+        *(_made(f"{group}:Orientation", 1) for group in ("IFD0", "XMP-tiff")),
+        *(_made(f"{tag}Width", picture.width) for tag in sizes),
+        *(_made(f"{tag}Height", picture.height) for tag in sizes),
+        # A plain value: exiftool looks for no code in it, unlike in what stands behind "<".
+        *([] if software is None else [b"-IFD0:ProcessingSoftware=" + software.encode()]),
         _line(_bytes(target)),
     ]
 
 
-def xmp_arguments(source: Path, target: Path) -> list[bytes]:
-    """The arguments that copy XMP as a whole first: tag by tag, exiftool drops what it has no name for."""
-    return [*_options(), *_from(source), b"-XMP", _line(_bytes(target))]
+def block_arguments(source: Path, target: Path, blocks: Iterable[str]) -> list[bytes]:
+    """The arguments that copy EXIF, XMP or IPTC as they are.
+
+    Tag by tag, exiftool drops what it has no name for and rounds fractions.
+    """
+    return [*_options(), *_from(source), *(f"-{block}".encode() for block in blocks), _line(_bytes(target))]
+
+
+def shown_arguments(source: Path, target: Path) -> list[bytes]:
+    """The arguments that copy only what a viewer needs to show the colours right."""
+    return [*_options(), *_from(source), *(f"-{tag}".encode() for tag in SHOWN), _line(_bytes(target))]
+
+
+def _made(tag: str, value: int) -> bytes:
+    """The tag becomes this value where the original has it at all."""
+    return f"-{tag}<${{{tag};$_={value}}}".encode()
 
 
 def _options() -> list[bytes]:

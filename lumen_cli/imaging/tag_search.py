@@ -1,10 +1,12 @@
-"""Whether a file can hold tags at all: pictures of data sets have none, and exiftool need not be asked about them."""
+"""Where a file can hold tags, if at all: pictures of data sets have none, and exiftool need not be asked about them."""
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 from typing import BinaryIO
 
+from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.png import SIGNATURE
 
 _WITHOUT_TAGS = {
@@ -23,6 +25,9 @@ _WITHOUT_TAGS = {
 }
 _TABLES = {0xDB, 0xC4, 0xDD, *range(0xC0, 0xC4), *range(0xC5, 0xD0)}
 _START_OF_SCAN = 0xDA
+_SEGMENT = 64000
+"""Bytes of EXIF that fit into a JPEG with room for a stamp."""
+_WHOLE_EXIF = ("jpeg", "png", "webp", "heic", "heif", "avif")
 
 
 def may_hold_tags(path: Path) -> bool:
@@ -41,6 +46,28 @@ def may_hold_tags(path: Path) -> bool:
     except OSError:
         pass
     return True
+
+
+def whole_blocks(source: Path, picture: Picture, target_format: str) -> list[str]:
+    """Which of EXIF, XMP and IPTC exiftool can copy from this file as a whole, byte for byte.
+
+    In TIFF the tags of EXIF stand among the picture's own; a PNG may hold EXIF as text; JPEG may spread XMP over
+    several segments, and its EXIF has to fit into one.
+    """
+    fits = target_format != "jpeg" or len(picture.exif or b"") < _SEGMENT
+    try:
+        with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            blocks = []
+            whole = picture.format in _WHOLE_EXIF and (picture.format != "png" or data.find(b"eXIf") >= 0)
+            if whole and fits and target_format != "tiff":
+                blocks.append("EXIF")
+            if data.find(b"adobe:ns:meta/") >= 0 and data.find(b"http://ns.adobe.com/xmp/extension/") < 0:
+                blocks.append("XMP")
+            if target_format in ("jpeg", "tiff") and data.find(b"\x1c\x02") >= 0:
+                blocks.append("IPTC")
+            return blocks
+    except (OSError, ValueError):
+        return []
 
 
 def _png_may(file: BinaryIO) -> bool:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lumen_cli.imaging.codec import Picture
+from lumen_cli.imaging.tag_rules import KEEP_ALL, TagRules
 from lumen_cli.pipeline.batches import NetworkError, as_batch, cropped, in_parts, shape_of
-from lumen_cli.pipeline.plan import digest_of
+from lumen_cli.pipeline.plan import digest_of, without_defaults
 from lumen_cli.pipeline.save import Content
 from lumen_cli.pipeline.work import Fidelity
 
@@ -102,8 +103,8 @@ def _maps(
 class MapSettings:
     """Everything but the source that decides about the bytes of a picture's maps.
 
-    network, weights, precision, deep_precision: as in `Settings`; format: "png", "npy" or "npz"; depth: bits of PNG, 8
-    or 16.
+    network, weights, precision, deep_precision, tags: as in `Settings`; format: "png", "npy" or "npz"; depth: bits of
+    PNG, 8 or 16.
     """
 
     architecture: str
@@ -113,6 +114,7 @@ class MapSettings:
     deep_precision: str = "fp32"
     format: str = "png"
     depth: int = 8
+    tags: TagRules = KEEP_ALL
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,12 @@ class Decomposition:
 
     def fingerprint(self) -> str:
         """The settings'. Sheet and reconstruction are further files and change no other."""
-        return digest_of({"work": "decompose", **asdict(self.settings)})
+        return digest_of({"work": "decompose", **without_defaults(asdict(self.settings), self.settings.tags)})
+
+    @property
+    def tags(self) -> TagRules:
+        """As in the settings."""
+        return self.settings.tags
 
     def run(
         self, network: LowLightModel, pictures: Sequence[Picture], policy: DevicePolicy, digests: Sequence[bytes]

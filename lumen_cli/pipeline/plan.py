@@ -13,6 +13,7 @@ from typing import Any
 
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.files import Job
+from lumen_cli.imaging.tag_rules import KEEP_ALL, TagRules
 from lumen_cli.pipeline.manifest import MANIFEST_NAME, Manifest, Record
 
 
@@ -23,7 +24,7 @@ class Settings:
     weights: SHA-256; network: its hyper-parameters; steps: None for a network that does not sample; strength: 0 to 1;
     precision, deep_precision: what 8-bit and 16-bit pictures are computed in; format: None keeps each picture's;
     quality: 1 to 100, None for each format's default; brightness: ratio of target to source illumination, None where
-    the model chooses it or has no such knob.
+    the model chooses it or has no such knob; tags: what becomes of the original's, and lumen's stamp.
     """
 
     architecture: str
@@ -37,13 +38,19 @@ class Settings:
     format: str | None = None
     quality: int | None = None
     brightness: float | None = None
+    tags: TagRules = KEEP_ALL
 
     def fingerprint(self) -> str:
         """The settings in 32 hexadecimal digits."""
-        fields = asdict(self)
+        fields = without_defaults(asdict(self), self.tags)
         if self.brightness is None:
             del fields["brightness"]  # what was made before there was this knob is as current as ever
         return digest_of(fields)
+
+
+def without_defaults(fields: dict[str, Any], tags: TagRules) -> dict[str, Any]:
+    """The fields, those about tags only where something was asked for: older outputs stay as current as they were."""
+    return {name: value for name, value in fields.items() if name != "tags" or tags != KEEP_ALL}
 
 
 def digest_of(fields: Mapping[str, Any]) -> str:
@@ -69,10 +76,20 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Sidecar:
+    """A file of tags beside an input, and where its copy goes. ours: a file that is there now is lumen's to replace."""
+
+    source: Path
+    target: Path
+    ours: bool = False
+
+
+@dataclass(frozen=True)
 class Task:
     """One picture to make. root: the folder whose manifest records it; output: its name below that, with "/".
 
-    parts: the files of a picture that becomes several, the first of them `job.target`; empty where that is all.
+    parts: the files of a picture that becomes several, the first of them `job.target`; empty where that is all;
+    sidecars: what follows it.
     """
 
     job: Job
@@ -80,6 +97,7 @@ class Task:
     output: str
     why: str
     parts: tuple[Part, ...] = ()
+    sidecars: tuple[Sidecar, ...] = ()
 
     @property
     def targets(self) -> tuple[Path, ...]:

@@ -14,6 +14,8 @@ import numpy as np
 from lumen_cli.errors import PictureError, UsageError
 from lumen_cli.imaging.codec import Picture, format_for, losses, write_picture
 from lumen_cli.imaging.files import Job, temporary_beside
+from lumen_cli.pipeline.plan import Sidecar
+from lumen_cli.pipeline.sidecars import copies
 
 if TYPE_CHECKING:
     from lumen_cli.imaging.metadata import TagWriter
@@ -24,12 +26,13 @@ Content = Picture | np.ndarray | Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Saved:
-    """sizes: bytes of each file; write, tags: seconds; warnings: one line each."""
+    """sizes: bytes of each file; write, tags: seconds; warnings: one line each; sidecars: the copies beside it."""
 
     sizes: tuple[int, ...]
     write: float
     tags: float
     warnings: tuple[str, ...]
+    sidecars: tuple[Path, ...] = ()
 
     @property
     def size(self) -> int:
@@ -55,9 +58,23 @@ def save_picture(picture: Picture, job: Job, tags: TagWriter, quality: int | Non
 
 
 def save_files(
-    files: Sequence[tuple[Path, Content]], source: Path, tags: TagWriter, quality: int | None = None
+    files: Sequence[tuple[Path, Content]],
+    source: Path,
+    tags: TagWriter,
+    quality: int | None = None,
+    *,
+    sidecars: Sequence[Sidecar] = (),
+    times: tuple[int, int] | None = None,
 ) -> Saved:
     """Like `save_picture`, for all files that came of one picture: none is renamed before all are complete.
+
+    Args:
+        files: targets and what goes into them.
+        source: the original.
+        tags: what carries them.
+        quality: of lossy files, 1 to 100.
+        sidecars: files that follow the picture, which is then the only one of `files`.
+        times: access and modification time in nanoseconds that the files shall have (sidecars: their originals').
 
     Raises:
         PictureError: as in `save_picture`; then none of the targets has changed, unless renaming itself failed.
@@ -81,8 +98,19 @@ def save_files(
                 warnings += carried
             else:
                 _write_arrays(content, temporary)
-            _flush(temporary)
+            _finish(temporary, times)
             sizes.append(temporary.stat().st_size)
+        content = files[0][1]
+        followers: list[tuple[Sidecar, bytes]] = []
+        if sidecars and isinstance(content, Picture):
+            followers, lines = copies(sidecars, content, tags.rules.metadata == "keep")
+            warnings += lines
+        for sidecar, tagged in followers:
+            target = sidecar.target
+            temporary = temporary_beside(target)
+            temporaries.append((temporary, target))
+            temporary.write_bytes(tagged)
+            _finish(temporary, times and times_of(sidecar.source))
         for temporary, target in temporaries:
             temporary.replace(target)
     except OSError as error:
@@ -91,7 +119,17 @@ def save_files(
         for temporary, _ in temporaries:
             temporary.unlink(missing_ok=True)
     write = time.perf_counter() - started - tagging
-    return Saved(tuple(sizes), write, tagging, tuple(dict.fromkeys(warnings)))
+    copied = tuple(sidecar.target for sidecar, _ in followers)
+    return Saved(tuple(sizes), write, tagging, tuple(dict.fromkeys(warnings)), copied)
+
+
+def times_of(path: Path) -> tuple[int, int] | None:
+    """When a file was last read and last changed, in nanoseconds; None where it cannot be told."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_atime_ns, status.st_mtime_ns
 
 
 def _write_arrays(content: np.ndarray | Mapping[str, np.ndarray], path: Path) -> None:
@@ -103,7 +141,10 @@ def _write_arrays(content: np.ndarray | Mapping[str, np.ndarray], path: Path) ->
             np.savez(file, **content)  # type: ignore[arg-type]  # numpy's stub sees allow_pickle in any keyword
 
 
-def _flush(path: Path) -> None:
+def _finish(path: Path, times: tuple[int, int] | None) -> None:
+    """Set the times, where they are given, and have it all on the disk."""
+    if times is not None:
+        os.utime(path, ns=times)
     descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)

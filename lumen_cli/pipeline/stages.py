@@ -18,7 +18,7 @@ from lumen_cli.imaging.codec import Picture, read_picture
 from lumen_cli.pipeline.budget import Budget, ClosedError, decoded_bytes
 from lumen_cli.pipeline.manifest import Manifest, Record
 from lumen_cli.pipeline.plan import Task
-from lumen_cli.pipeline.save import save_files
+from lumen_cli.pipeline.save import save_files, times_of
 from lumen_cli.pipeline.work import Fidelity, Product
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Timings:
 class Result:
     """What became of one picture. status: "done", "failed" or "kept"; reason: why it failed, in one line.
 
-    size: bytes of its files; fidelity: the error of its reconstruction, where there is one.
+    size: bytes of its files; fidelity: the error of its reconstruction, where there is one; sidecars: copies made.
     """
 
     task: Task
@@ -53,13 +53,14 @@ class Result:
     timings: Timings = Timings()
     warnings: tuple[str, ...] = ()
     fidelity: Fidelity | None = None
+    sidecars: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class Decoded:
     """Picture number `index` of the plan. held: bytes in the decode budget; record: what the manifest will say.
 
-    Of a picture that becomes several files the record is the first one's.
+    Of a picture that becomes several files the record is the first one's. times: of the source before it was read.
     """
 
     index: int
@@ -68,6 +69,7 @@ class Decoded:
     picture: Picture
     record: Record
     seconds: float
+    times: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class Decoder:
 
     def _feed(self) -> None:
         for index, task in enumerate(self._tasks):
+            times = times_of(task.job.source.path)
             # Decided by the header alone, before decoding: room is given in the plan's order, which cannot deadlock.
             held = decoded_bytes(task.job.source.path)
             try:
@@ -117,10 +120,10 @@ class Decoder:
             except ClosedError:
                 break
             self.begun = index + 1
-            self._pool.submit(self._decode, index, task, held)
+            self._pool.submit(self._decode, index, task, held, times)
         self.feeding = False
 
-    def _decode(self, index: int, task: Task, held: int) -> None:
+    def _decode(self, index: int, task: Task, held: int, times: tuple[int, int] | None) -> None:
         if self._ending.is_set():
             self._inbox.put(Undecoded(index, held, None))
             return
@@ -134,7 +137,7 @@ class Decoder:
             self._inbox.put(Undecoded(index, held, failure(task, error)))
             return
         record = Record(task.output, task.source_name, source.st_size, source.st_mtime_ns, content, self._settings)
-        self._inbox.put(Decoded(index, task, held, picture, record, time.perf_counter() - started))
+        self._inbox.put(Decoded(index, task, held, picture, record, time.perf_counter() - started, times))
 
 
 class Encoder:
@@ -148,8 +151,10 @@ class Encoder:
         jobs: int,
         budget: Budget,
         inbox: Inbox,
+        preserve_times: bool = False,
     ) -> None:
         self.under_way = 0
+        self._preserve_times = preserve_times
         self._manifests, self._tags, self._quality, self._budget, self._inbox = manifests, tags, quality, budget, inbox
         self._pool = ThreadPoolExecutor(jobs, "lumen-encode")
 
@@ -159,26 +164,37 @@ class Encoder:
         self._budget.acquire(held)
         self.under_way += 1
         timings = Timings(read=decoded.seconds, run=run)
-        self._pool.submit(self._encode, decoded.task, decoded.record, product, held, timings)
+        times = decoded.times if self._preserve_times else None
+        self._pool.submit(self._encode, decoded.task, decoded.record, product, held, timings, times)
 
     def join(self) -> None:
         """Wait until all that was submitted is written."""
         self._pool.shutdown()
 
-    def _encode(self, task: Task, record: Record, product: Product, held: int, timings: Timings) -> None:
+    def _encode(
+        self,
+        task: Task,
+        record: Record,
+        product: Product,
+        held: int,
+        timings: Timings,
+        times: tuple[int, int] | None,
+    ) -> None:
         try:
             started = time.perf_counter()
             files = list(zip(task.targets, product.contents(), strict=True))
             fidelity = product.fidelity()
             rendered = time.perf_counter() - started
-            saved = save_files(files, task.job.source.path, self._tags, self._quality)
+            saved = save_files(
+                files, task.job.source.path, self._tags, self._quality, sidecars=task.sidecars, times=times
+            )
             manifest = self._manifests.get(task.root)
             if manifest is not None:
                 for output, bytes_written in zip(task.outputs, saved.sizes, strict=True):
                     manifest.add(dataclasses.replace(record, output=output, output_size=bytes_written))
             timings = dataclasses.replace(timings, write=rendered + saved.write, tags=saved.tags)
             size = product.picture.width, product.picture.height
-            result = Result(task, "done", None, *size, saved.size, timings, saved.warnings, fidelity)
+            result = Result(task, "done", None, *size, saved.size, timings, saved.warnings, fidelity, saved.sidecars)
         except Exception as error:
             result = failure(task, error, timings)
         self._budget.release(held)

@@ -56,6 +56,7 @@ def run_stream(
     jobs: int = 2,
     stop: threading.Event | None = None,
     budget: int | None = None,
+    preserve_times: bool = False,
 ) -> Generator[Result, None, None]:
     """Make every picture of `plan.todo`; yields a result as each is complete on the disk or has failed.
 
@@ -70,6 +71,7 @@ def run_stream(
         jobs: threads that decode, and as many that encode.
         stop: once set, no picture is begun, those whose pixels are ready are written, and the iterator ends.
         budget: bytes that the decode queue and the encode queue may hold each; None goes by the machine's memory.
+        preserve_times: whether outputs get their sources' times.
     """
     stop = stop or threading.Event()
     room = budget or default_bytes()
@@ -77,7 +79,7 @@ def run_stream(
     for root, manifest in manifests.items():
         manifest.begin(record for task in plan.todo if task.root == root for record in announcements(task))
     inbox: Inbox = queue.SimpleQueue()
-    encoder = Encoder(manifests, tags, work.quality, jobs, Budget(2 * jobs, room), inbox)
+    encoder = Encoder(manifests, tags, work.quality, jobs, Budget(2 * jobs, room), inbox, preserve_times)
     decoder = Decoder(plan.todo, work.fingerprint(), jobs, Budget(2 * jobs, room), inbox)
     try:
         yield from _Stream(network, policy, work, decoder, encoder, inbox, stop).results()

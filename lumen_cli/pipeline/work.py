@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from lumen_cli.imaging.codec import Picture
+from lumen_cli.imaging.tag_rules import TagRules
 from lumen_cli.pipeline.batches import NetworkError, enhance_batch
 from lumen_cli.pipeline.plan import Settings
 from lumen_cli.pipeline.save import Content
@@ -65,6 +66,10 @@ class Work(Protocol):
     def quality(self) -> int | None:
         """Of lossy outputs, 1 to 100."""
 
+    @property
+    def tags(self) -> TagRules:
+        """Which tags outputs get."""
+
     def fingerprint(self) -> str:
         """Everything but the source that decides about the outputs' bytes, in 32 hexadecimal digits."""
 
@@ -113,6 +118,11 @@ class Enhancement:
     def quality(self) -> int | None:
         """As in the settings."""
         return self.settings.quality
+
+    @property
+    def tags(self) -> TagRules:
+        """As in the settings."""
+        return self.settings.tags
 
     def fingerprint(self) -> str:
         """The settings'."""

@@ -17,9 +17,10 @@ def picture_line(result: Result) -> str:
 
     width and height in pixels, bytes of the output, seconds by stage; null where there is none. A picture that becomes
     several files has `outputs`, paths by what they hold, instead of `output`, and `reconstruction`: null, or mae and
-    psnr (null where there is no error) of R ∘ L.
+    psnr (null where there is no error) of R ∘ L. One whose sidecar files were copied has `sidecars`, the copies' paths.
     """
     fidelity = result.fidelity
+    sidecars = {"sidecars": [str(path) for path in result.sidecars]} if result.sidecars else {}
     decomposed = {"reconstruction": None if fidelity is None else asdict(fidelity)} if result.task.parts else {}
     return _line(
         status=result.status,
@@ -32,6 +33,7 @@ def picture_line(result: Result) -> str:
         seconds={stage: round(seconds, 6) for stage, seconds in asdict(result.timings).items()},
         warnings=list(result.warnings),
         **decomposed,
+        **sidecars,
     )
 
 

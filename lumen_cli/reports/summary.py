@@ -36,6 +36,7 @@ class Summary:
     warnings: Counter[str] = field(default_factory=Counter)
     failures: list[Result] = field(default_factory=list)
     reconstructed: list[Result] = field(default_factory=list)
+    sidecars: int = 0
 
     def add(self, result: Result) -> None:
         """Count one result of the stream."""
@@ -45,6 +46,7 @@ class Summary:
         self.done += 1
         self.pixels += (result.width or 0) * (result.height or 0)
         self.warnings.update(set(result.warnings))
+        self.sidecars += len(result.sidecars)
         if result.fidelity is not None:
             self.reconstructed.append(result)
         for stage in STAGES:

@@ -23,6 +23,8 @@ from lumen_cli.training.validate import validate
 
 WARMUP = 0.02
 FINAL_RATE = 0.02
+MOST_BROKEN = 5
+"""Steps in a row whose gradient is not finite; they change nothing, one more ends the training."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def run_stage(
     started, spent = time.monotonic(), progress.seconds
     saved = validated = reported = started
     sums: dict[str, float] = {}
-    counted = 0
+    counted = broken = 0
     while (fraction := _fraction(progress, stage, options)) < 1.0:
         rate = stage.rate * learning_rate(fraction)
         for group in optimizer.param_groups:
@@ -102,15 +104,18 @@ def run_stage(
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         norm = nn.utils.clip_grad_norm_(parameters, options.clip)
-        if not bool(torch.isfinite(norm)):
+        finite = bool(torch.isfinite(norm))
+        broken = 0 if finite else broken + 1
+        if broken > MOST_BROKEN:
             raise LumenError(f"stage {stage.name}, step {progress.step}: the loss is not finite; try --precision fp32")
-        optimizer.step()
+        if finite:
+            optimizer.step()
         progress.step += 1
         average.update(model, progress.step)
-        for name, term in terms.items():
-            sums.setdefault(name, 0.0)
-            sums[name] += float(term.detach())
-        counted += 1
+        if finite:
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0.0) + float(term.detach())
+            counted += 1
 
         now = time.monotonic()
         progress.seconds = spent + now - started

@@ -70,13 +70,13 @@ def test_an_unknown_name_ends_with_2_and_the_list(make_model: MakeModel, lumen: 
 
 
 def test_info_says_where_the_authors_keep_weights_that_are_not_here(lumen: Lumen) -> None:
-    finished = lumen("models", "info", "diffll")
+    finished = lumen("models", "info", "kind-plus")
     assert finished.code == 0
-    for said in ("none here yet", "github.com/JianghaiSCU/Diffusion-Low-Light", "MIT", "lumen models import diffll"):
+    for said in ("none here yet", "github.com/zhangyhuaee/KinD_plus", "no licence", "lumen models import kind-plus"):
         assert said in finished.out
     assert all(len(line) <= 80 for line in finished.out.splitlines())
-    told = json.loads(lumen("models", "info", "diffll", "--json").out)
-    assert (told["installed"], told["architecture"]) == (False, "diffll")
+    told = json.loads(lumen("models", "info", "kind-plus", "--json").out)
+    assert (told["installed"], told["architecture"]) == (False, "kind-plus")
 
 
 @pytest.mark.parametrize("name", ["anlightendiff", "diffll", "kind", "kind-plus", "lightendiffusion", "lldiffusion"])
@@ -93,9 +93,9 @@ def test_a_model_of_an_architectures_name_goes_before_its_source(make_model: Mak
 
 
 def test_enhance_sends_who_wants_weights_that_are_not_here_to_their_source(photos: Path, lumen: Lumen) -> None:
-    finished = lumen("enhance", photos, "--model", "lldiffusion")
+    finished = lumen("enhance", photos, "--model", "kind-plus")
     assert finished.code == 2
-    assert "lumen models info lldiffusion" in finished.err
+    assert "lumen models info kind-plus" in finished.err
 
 
 def test_a_card_says_what_its_weights_were_imported_from(make_model: MakeModel, lumen: Lumen) -> None:

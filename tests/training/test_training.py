@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
@@ -123,7 +123,29 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_a_reason(batches, tmp_
     with torch.no_grad():
         model.decom.ReconNet.conv3.bias.fill_(float("nan"))
     with pytest.raises(LumenError, match="not finite"):
-        run_stage(TINY, model, TINY.stages[0], batches, tmp_path, OPTIONS)
+        run_stage(TINY, model, replace(TINY.stages[0], steps=20), batches, tmp_path, OPTIONS)
+
+
+def test_a_step_whose_loss_is_not_finite_changes_nothing(batches, tmp_path):
+    @dataclass(frozen=True)
+    class Unlucky(LightenDiffusionRecipe):
+        def losses(self, model, stage, batch, step, generator):
+            terms = super().losses(model, stage, batch, step, generator)
+            return {name: term * float("nan") for name, term in terms.items()} if step == 1 else terms
+
+    seen = {}
+    for recipe in (TINY, Unlucky(**{field.name: getattr(TINY, field.name) for field in fields(TINY)})):
+        torch.manual_seed(0)
+        model = recipe.build()
+        folder = tmp_path / type(recipe).__name__
+        folder.mkdir()
+        run_stage(recipe, model, replace(TINY.stages[0], steps=2), batches, folder, replace(OPTIONS, decay=0.0))
+        seen[type(recipe)] = model.state_dict()["decom.ReconNet.conv3.weight"]
+    torch.manual_seed(0)
+    started = TINY.build().state_dict()["decom.ReconNet.conv3.weight"]
+    assert bool(torch.isfinite(seen[Unlucky]).all())
+    assert not torch.equal(seen[Unlucky], started), "the good step counts"
+    assert not torch.equal(seen[Unlucky], seen[type(TINY)]), "the bad one does not"
 
 
 def test_the_learning_rate_rises_and_falls():

@@ -1,0 +1,102 @@
+"""Sidecar files: XMP that a catalogue program keeps beside a picture follows it to its output's name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from lumen_cli.imaging.picture import Picture
+from lumen_cli.pipeline.plan import Plan, Sidecar, Task
+
+_ENDINGS = (".xmp", ".XMP")
+_MOST_BYTES = 64 << 20
+# Attribute or element, whatever the quotes: `tiff:Orientation="6"`, `<tiff:Orientation>6</tiff:Orientation>`.
+_VALUE = rb"""(\s*=\s*["']|\s*>\s*)(\d+)"""
+_ORIENTATION = re.compile(rb"(tiff:Orientation)" + _VALUE)
+_WIDTH = re.compile(rb"(tiff:ImageWidth|exif:PixelXDimension)" + _VALUE)
+_HEIGHT = re.compile(rb"(tiff:ImageLength|exif:PixelYDimension)" + _VALUE)
+
+
+def with_sidecars(plan: Plan) -> Plan:
+    """The plan with the sidecars of the pictures that are to be made.
+
+    `a.xmp` becomes `b.xmp` beside the output `b.png`, `a.jpg.xmp` becomes `b.png.xmp`. Where two pictures' sidecars
+    would meet (those of `a.jpg` and `a.png` in one folder, be it one file), both take the long form, and so does one
+    that would fall on an input's own (`a.jpg` to `a.png` beside it).
+    """
+    found = {task.job.target: _beside(task) for task in (*plan.todo, *plan.kept)}
+    owners: dict[str, set[Path]] = defaultdict(set)
+    for owner, sidecars in found.items():
+        for sidecar in sidecars:
+            owners[_folded(sidecar.target)].add(owner)
+    inputs = {os.path.realpath(sidecar.source) for sidecars in found.values() for sidecar in sidecars}
+
+    def placed(sidecar: Sidecar, target: Path) -> Sidecar:
+        if len(owners[_folded(sidecar.target)]) > 1 or os.path.realpath(sidecar.target) in inputs:
+            sidecar = replace(sidecar, target=target.with_name(target.name + sidecar.source.suffix))
+        # Never over an input's own, whatever a manifest says about the picture beside it.
+        return replace(sidecar, ours=sidecar.ours and os.path.realpath(sidecar.target) not in inputs)
+
+    todo = [
+        replace(task, sidecars=tuple(placed(sidecar, task.job.target) for sidecar in found[task.job.target]))
+        for task in plan.todo
+    ]
+    return replace(plan, todo=tuple(todo))
+
+
+def copies(sidecars: Iterable[Sidecar], picture: Picture, keep: bool) -> tuple[list[tuple[Sidecar, bytes]], list[str]]:
+    """What is to be written where, and a line for each sidecar that is left out.
+
+    Its bytes stay as they are but for orientation and size, which become the upright picture's: else the next program
+    would turn the picture once more. With private tags or none asked for (`keep` false) no sidecar is copied.
+    """
+    written, warnings = [], []
+    for sidecar in sidecars:
+        if not keep:
+            warnings.append("its sidecar was left out: it may hold what --metadata is to keep out")
+            continue
+        try:
+            if sidecar.source.stat().st_size > _MOST_BYTES:
+                raise OSError(0, "it is too large")
+            content = _made_true(sidecar.source.read_bytes(), picture)
+            present = sidecar.target.read_bytes() if os.path.lexists(sidecar.target) else None
+        except OSError as error:
+            warnings.append(f"its sidecar could not be copied ({error.strerror or error})")
+            continue
+        if present is None or sidecar.ours:
+            written.append((sidecar, content))
+        elif present != content:
+            warnings.append("its sidecar was not copied: another file of that name is there, and was left alone")
+    return written, warnings
+
+
+def _beside(task: Task) -> list[Sidecar]:
+    """The sidecars of one picture; a file system that ignores case shows one file under both endings."""
+    source, target, ours = task.job.source.path, task.job.target, task.why != "new"
+    found: dict[tuple[int, int], Sidecar] = {}
+    for ending in _ENDINGS:
+        for path, place in (
+            (source.with_name(source.name + ending), target.with_name(target.name + ending)),
+            (source.with_name(source.stem + ending), target.with_name(target.stem + ending)),
+        ):
+            try:
+                status = path.stat()
+            except OSError:
+                continue
+            if path.is_file():
+                found.setdefault((status.st_dev, status.st_ino), Sidecar(path, place, ours))
+    return list(found.values())
+
+
+def _made_true(content: bytes, picture: Picture) -> bytes:
+    for pattern, value in ((_ORIENTATION, 1), (_WIDTH, picture.width), (_HEIGHT, picture.height)):
+        content = pattern.sub(rb"\g<1>\g<2>%d" % value, content)
+    return content
+
+
+def _folded(path: Path) -> str:
+    return str(path).casefold()

@@ -1,0 +1,49 @@
+"""What lumen writes into a picture about itself: its version, the model, the settings; nothing that differs by run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lumen_cli import __version__
+from lumen_cli.imaging.tag_rules import Keeping, TagRules
+
+if TYPE_CHECKING:
+    from lumen_cli.pipeline.decomposition import MapSettings
+    from lumen_cli.pipeline.plan import Settings
+
+_DIGITS = 12
+"""Of the weights' SHA-256."""
+
+
+def enhanced_stamp(model: str, settings: Settings) -> str:
+    """The stamp of a brightened picture: "lumen 0.1.0, model kind (weights 0123456789ab), seed 0, strength 1, fp32"."""
+    return ", ".join(
+        (
+            _who(model, settings),
+            *((f"{settings.steps} steps",) if settings.steps else ()),
+            f"seed {settings.seed}",
+            f"strength {settings.strength:g}",
+            *(() if settings.brightness is None else (f"brightness {settings.brightness:g}",)),
+            _precision(settings),
+        )
+    )
+
+
+def rules_for(metadata: Keeping, stamp: str | None) -> TagRules:
+    """The rules; where no tags are wanted there is no stamp either."""
+    return TagRules(metadata, None if metadata == "strip" else stamp)
+
+
+def decomposed_stamp(model: str, settings: MapSettings) -> str:
+    """The stamp of a map."""
+    return f"{_who(model, settings)}, decomposed, {_precision(settings)}"
+
+
+def _who(model: str, settings: Settings | MapSettings) -> str:
+    weights = f" (weights {settings.weights[:_DIGITS]})" if settings.weights else ""
+    return f"lumen {__version__}, model {model}{weights}"
+
+
+def _precision(settings: Settings | MapSettings) -> str:
+    deep = settings.deep_precision
+    return settings.precision if deep == settings.precision else f"{settings.precision} (16-bit pictures {deep})"
