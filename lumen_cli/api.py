@@ -80,8 +80,7 @@ def enhance(
     chosen_steps = card.steps_for(steps)
     chosen_brightness = brightness_for(card, brightness)
     read = _picture(picture)
-    asked = card.default_precision if precision == "auto" else precision
-    policy = choose_device(device, asked, precisions=card.precisions, model=card.name)
+    policy = choose_device(device, card.precision_for(precision), precisions=card.precisions, model=card.name)
     network = policy.prepare(load(card) if network is None else network)
     result = enhance_batch(
         network, [read], policy, seed=seed, steps=chosen_steps, strength=strength, brightness=chosen_brightness

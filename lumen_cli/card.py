@@ -12,6 +12,8 @@ from typing import Any
 from lumen_cli.errors import ModelError, UsageError
 
 CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+"""What lumen calls the weights of the folders it makes; a config.json may name another file."""
 ABILITIES = ("enhance", "decompose", "brightness")
 PRECISIONS = ("fp32", "bf16", "fp16")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -61,6 +63,10 @@ class ModelCard:
     def weights_path(self) -> Path:
         """Where the weights lie."""
         return self.folder / self.weights_file
+
+    def precision_for(self, asked: str) -> str:
+        """The precision to ask a device for: what was asked for, or the default in place of "auto"."""
+        return self.default_precision if asked == "auto" else asked
 
     def steps_for(self, asked: int | None) -> int | None:
         """The steps to run: what was asked for, or the default; UsageError outside the model's range."""

@@ -78,7 +78,7 @@ def model_entrant(
         UsageError: steps out of the model's range, a precision it does not support, no such device.
     """
     chosen = card.steps_for(steps)
-    asked = card.default_precision if precision == "auto" else precision
+    asked = card.precision_for(precision)
     policy = choose_device(device, asked, precisions=card.precisions, batch_size=batch_size, model=card.name)
 
     def prepare() -> Runner:

@@ -125,7 +125,7 @@ def prepared(case: SpeedCase) -> Subject:
         steps = case.steps
     else:
         card = read_card(Path(case.folder))
-        asked = card.default_precision if case.precision == "auto" else case.precision
+        asked = card.precision_for(case.precision)
         policy = choose_device(case.device, asked, precisions=card.precisions, batch_size=case.batch, model=card.name)
         network = load(card)
         steps = card.steps_for(case.steps) if card.steps_range is not None else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,17 +32,13 @@ def _image_target(folder: Path, row: str, name: str) -> Path:
 def saver(folder: Path) -> Save:
     """What writes a row's result: a PNG, complete or not at all."""
     from lumen_cli.imaging.codec import Picture, write_picture
-    from lumen_cli.imaging.files import temporary_beside
+    from lumen_cli.imaging.files import replacing
 
     def save(row: str, name: str, picture: Picture) -> None:
         target = _image_target(folder, row, name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_beside(target)
-        try:
+        with replacing(target) as temporary:
             write_picture(picture, temporary, format="png")
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     return save
 
@@ -71,13 +66,10 @@ def check_targets(targets: Sequence[Path], samples: Samples, overwrite: bool) ->
 
 def write_text(path: Path, text: str) -> None:
     """A report, complete or not at all; UsageError where it cannot be written."""
-    from lumen_cli.imaging.files import temporary_beside
+    from lumen_cli.imaging.files import replacing
 
-    temporary = temporary_beside(path)
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from None

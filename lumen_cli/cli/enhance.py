@@ -96,7 +96,7 @@ def enhance(
     from lumen_cli.pipeline.stamp import enhanced_stamp, rules_for
     from lumen_cli.pipeline.work import Enhancement
 
-    asked = card.default_precision if precision is Precision.auto else precision.value
+    asked = card.precision_for(precision.value)
     policy = choose_device(device, asked, precisions=card.precisions, batch_size=batch_size, model=card.name)
     settings = Settings(
         architecture=card.architecture,

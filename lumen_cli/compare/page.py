@@ -18,7 +18,7 @@ from lumen_cli.compare.matching import Matched, Problem
 from lumen_cli.compare.outputs import link
 from lumen_cli.compare.rows import Compared, Drawn, Looks, Measured
 from lumen_cli.errors import LumenError
-from lumen_cli.imaging.files import temporary_beside
+from lumen_cli.imaging.files import replacing
 from lumen_cli.metrics.registry import Metric
 
 _IN_BROWSERS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -80,19 +80,16 @@ class Page:
         Raises:
             LumenError: the file cannot be written; then none is left.
         """
-        temporary = temporary_beside(self.target)
         try:
-            with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                for piece in rendered(self._content(problems), linked=self.linked):
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
-            size = temporary.stat().st_size
-            temporary.replace(self.target)
+            with replacing(self.target) as temporary:
+                with temporary.open("w", encoding="utf-8", newline="\n") as file:
+                    for piece in rendered(self._content(problems), linked=self.linked):
+                        file.write(piece)
+                    file.flush()
+                    os.fsync(file.fileno())
+                size = temporary.stat().st_size
         except OSError as error:
             raise LumenError(f"{self.target}: cannot be written ({error.strerror or error})") from None
-        finally:
-            temporary.unlink(missing_ok=True)
         return size
 
     def _latest(self) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from lumen_cli.errors import PictureError
 from lumen_cli.imaging.codec import Picture, format_for, write_picture
 from lumen_cli.imaging.color import to_unit
-from lumen_cli.imaging.files import temporary_beside
+from lumen_cli.imaging.files import replacing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -121,11 +121,8 @@ def write_sheet(sheet: ContactSheet, target: Path) -> None:
     Raises:
         PictureError: it cannot be encoded or written; then nothing is left.
     """
-    temporary = temporary_beside(target)
     try:
-        write_picture(sheet.picture(), temporary, format=format_for(target))
-        temporary.replace(target)
+        with replacing(target) as temporary:
+            write_picture(sheet.picture(), temporary, format=format_for(target))
     except OSError as error:
         raise PictureError(target, f"cannot be written ({error.strerror or error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from lumen_cli.imaging.sources import PICTURE_SUFFIXES, Source, find_pictures
 from lumen_cli.imaging.targets import Job, check_writable, output_folders, plan_outputs
-from lumen_cli.imaging.temporaries import TEMPORARY_PREFIX, sweep_temporaries, temporary_beside
+from lumen_cli.imaging.temporaries import TEMPORARY_PREFIX, replacing, sweep_temporaries, temporary_beside
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -13,6 +13,7 @@ __all__ = [
     "find_pictures",
     "output_folders",
     "plan_outputs",
+    "replacing",
     "sweep_temporaries",
     "temporary_beside",
 ]

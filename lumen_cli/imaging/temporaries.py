@@ -9,7 +9,8 @@ import platform
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY_PREFIX = ".lumen-"
@@ -36,6 +37,17 @@ def temporary_beside(target: Path) -> Path:
     if len(os.fsencode(head + stem + suffix)) > _NAME_BYTES:
         suffix = ""
     return target.with_name(head + stem + suffix)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A temporary path beside the target to write to; at the end it becomes the target, after an error it is gone."""
+    temporary = temporary_beside(target)
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sweep_temporaries(folders: Iterable[Path]) -> int:

@@ -45,6 +45,11 @@ class LowLightModel(nn.Module):
         brightens = "brightness" in inspect.signature(self.enhance).parameters
         return ["enhance", *["decompose"] * decomposes, *["brightness"] * brightens]
 
+    def steps_range(self) -> list[int] | None:
+        """Fewest and most sampling steps, as config.json names them; None for a network that does not sample."""
+        schedule = getattr(self, "schedule", None)
+        return None if schedule is None else [schedule.fewest_steps, schedule.timesteps]
+
     def noise_shape(self, height: int, width: int) -> tuple[int, int, int] | None:
         """Shape C×h×w of the noise that a picture of `height` × `width` needs; None for a deterministic network."""
         return None

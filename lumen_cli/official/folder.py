@@ -9,13 +9,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lumen_cli.card import CONFIG_FILE, ImportedFile
+from lumen_cli.card import CONFIG_FILE, WEIGHTS_FILE, ImportedFile
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.official.layouts import Variant
 from lumen_cli.official.sources import Official
 from lumen_cli.weights import save_weights
 
-WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 FILES = (CONFIG_FILE, CARD_FILE, WEIGHTS_FILE)
 _README = """# {name}
@@ -59,7 +58,6 @@ def write_folder(
         averaged: whether they are the averaged parameters.
     """
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    schedule = getattr(network, "schedule", None)
     steps = variant.network.get("steps")
     terms = f"the authors': {official.terms}" if variant.release else "not known: the widths are of no known release"
     config = {
@@ -69,7 +67,7 @@ def write_folder(
         + (", averaged parameters" if averaged else ""),
         "network": variant.network,
         "defaults": {"steps": steps, "precision": "fp32"},
-        "steps_range": None if schedule is None else [schedule.fewest_steps, schedule.timesteps],
+        "steps_range": network.steps_range(),
         "size_multiple": network.size_multiple,
         "precisions": list(variant.precisions),
         "tiling": False,

@@ -79,19 +79,15 @@ class Manifest:
             self._rewrite()
 
     def _rewrite(self) -> None:
-        from lumen_cli.imaging.files import temporary_beside
+        from lumen_cli.imaging.files import replacing
 
-        temporary = temporary_beside(self.path)
         try:
-            with temporary.open("wb") as file:
+            with replacing(self.path) as temporary, temporary.open("wb") as file:
                 file.writelines(_line(self._records[name]).encode("ascii") for name in sorted(self._records))
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(self.path)
         except OSError as error:
             raise LumenError(f"{self.path}: the manifest cannot be written ({error.strerror or error})") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _line(record: Record) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TextColumn
 from rich.table import Column
+
+from lumen_cli.reports.progress import transient_line
 
 
 @contextmanager
@@ -20,19 +21,7 @@ def steps_line(
 
     Shows nothing where the console is no terminal.
     """
-    line = Progress(
-        TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("[dim]left"),
-        TimeRemainingColumn(compact=True),
-        console=console,
-        transient=True,
-        expand=True,
-        disable=not console.is_terminal or console.quiet,
-        refresh_per_second=5,
-        get_time=time.monotonic,
-    )
+    line = transient_line(console, TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True)))
     task = line.add_task(doing, total=total)
 
     def advance(now: str) -> None:

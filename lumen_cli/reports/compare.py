@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from lumen_cli.reports.progress import transient_line
 from lumen_cli.reports.text import count, printable
 
 if TYPE_CHECKING:
@@ -76,17 +77,7 @@ def problem_lines(problems: Sequence[Problem]) -> Text:
 @contextmanager
 def row_progress(console: Console, total: int, doing: str = "comparing") -> Iterator[Callable[[], None]]:
     """Show progress inside; the value counts one row. Shows nothing where the console is no terminal."""
-    line = Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("[dim]left"),
-        TimeRemainingColumn(compact=True),
-        console=console,
-        transient=True,
-        expand=True,
-        disable=not console.is_terminal or console.quiet,
-    )
+    line = transient_line(console, TextColumn("[bold]{task.description}"))
     task = line.add_task(doing, total=total)
     with line:
         yield lambda: line.update(task, advance=1)

@@ -41,18 +41,19 @@ class _PixelRateColumn(ProgressColumn):
         return Text(f"{rate:.2f} MP/s" if rate else "– MP/s", style="cyan")
 
 
-@contextmanager
-def progress_line(
-    console: Console, total: int, stop: threading.Event, doing: str = "enhancing"
-) -> Iterator[Callable[[Result], None]]:
-    """Show progress inside; the value takes each result. Shows nothing where the console is no terminal."""
-    line = Progress(
-        _StateColumn(stop, doing),
+def transient_line(console: Console, *columns: ProgressColumn, left: bool = True) -> Progress:
+    """A progress line that goes when it is done, and is not shown where the console is no terminal.
+
+    columns: what is going on, then what follows bar and count; left: whether the time left comes last.
+    """
+    now, *more = columns
+    ending = (TextColumn("[dim]left"), TimeRemainingColumn(compact=True)) if left else ()
+    return Progress(
+        now,
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        _PixelRateColumn(),
-        TextColumn("[dim]left"),
-        TimeRemainingColumn(compact=True),
+        *more,
+        *ending,
         console=console,
         transient=True,
         expand=True,
@@ -60,6 +61,14 @@ def progress_line(
         refresh_per_second=5,
         get_time=time.monotonic,
     )
+
+
+@contextmanager
+def progress_line(
+    console: Console, total: int, stop: threading.Event, doing: str = "enhancing"
+) -> Iterator[Callable[[Result], None]]:
+    """Show progress inside; the value takes each result. Shows nothing where the console is no terminal."""
+    line = transient_line(console, _StateColumn(stop, doing), _PixelRateColumn())
     task = line.add_task("", total=total, megapixels=0.0)
     megapixels = 0.0
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from lumen_cli.reports.progress import transient_line
 from lumen_cli.reports.text import count, duration, memory, parameters, printable
 
 if TYPE_CHECKING:
@@ -63,16 +64,8 @@ def speed_tables(results: Sequence[SpeedResult]) -> Iterator[RenderableType]:
 @contextmanager
 def speed_progress(console: Console, total: int) -> Iterator[tuple[Callable[[SpeedCase], None], Callable[..., None]]]:
     """Show which of `total` rows is measured; the value is what `run_speed` calls before and after each."""
-    line = Progress(
-        TextColumn("[bold]timing[/] {task.fields[what]}", table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        expand=True,
-        disable=not console.is_terminal or console.quiet,
-    )
+    now = TextColumn("[bold]timing[/] {task.fields[what]}", table_column=Column(no_wrap=True))
+    line = transient_line(console, now, TimeElapsedColumn(), left=False)
     task = line.add_task("", total=total, what="")
     with line:
         yield lambda case: line.update(task, what=escape(_what(case))), lambda _: line.advance(task)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import torch
 
+from lumen_cli.card import CONFIG_FILE, WEIGHTS_FILE
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.training.recipe import Recipe
 from lumen_cli.weights import save_weights
-
-WEIGHTS = "model.safetensors"
 
 
 def export_model(
@@ -33,20 +32,20 @@ def export_model(
         "summary": f"{recipe.architecture} trained with lumen train",
         "network": network,
         "defaults": {"steps": network.get("steps"), "precision": "auto"},
-        "steps_range": _steps_range(model),
+        "steps_range": model.steps_range(),
         "size_multiple": model.size_multiple,
         "precisions": ["fp32", "bf16"],
         "tiling": False,
         "abilities": model.abilities(),
         "weights": {
-            "file": WEIGHTS,
-            "sha256": save_weights(tensors, folder / WEIGHTS, torch.float16),
+            "file": WEIGHTS_FILE,
+            "sha256": save_weights(tensors, folder / WEIGHTS_FILE, torch.float16),
             "parameters": parameters,
         },
         "trained_on": [Path(entry).name for entry in data],
         "licence": "not stated",
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     readme = folder / "README.md"
     if not readme.exists():
         readme.write_text(
@@ -55,8 +54,3 @@ def export_model(
             encoding="utf-8",
         )
     return folder
-
-
-def _steps_range(model: LowLightModel) -> list[int] | None:
-    schedule = getattr(model, "schedule", None)
-    return None if schedule is None else [schedule.fewest_steps, schedule.timesteps]
