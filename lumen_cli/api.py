@@ -51,7 +51,7 @@ def enhance(
     precision: str = "auto",
     network: LowLightModel | None = None,
 ) -> np.ndarray:
-    """Brighten one picture; the same pixels as `lumen enhance` gives for it with the same settings.
+    """Brighten one picture; what `lumen enhance` makes of it with the same settings, in sRGB.
 
     Args:
         picture: a file, or H×W×3 (RGB) or H×W (grey) as uint8, uint16 or floats in [0, 1].
@@ -66,7 +66,7 @@ def enhance(
         network: the model as `load_model` returned it, so that it is not loaded again for every picture.
 
     Returns:
-        H×W×3, RGB, upright; uint8 or uint16 as the picture was, float32 for floats.
+        H×W×3, sRGB, upright; uint8 or uint16 as the picture was, float32 for floats.
 
     Raises:
         UsageError: an array of another shape or type, a number out of range, brightness for a model without.
@@ -88,7 +88,7 @@ def enhance(
     if isinstance(result, NetworkError):
         raise LumenError(str(result)) from result
     floating = isinstance(picture, np.ndarray) and np.issubdtype(picture.dtype, np.floating)
-    return result if floating else to_integers(result, read.bit_depth)
+    return result if floating or read.bit_depth == 32 else to_integers(result, read.bit_depth)
 
 
 def decompose(
@@ -120,7 +120,7 @@ def decompose(
         ModelError: the model cannot be used, or cannot decompose.
         LumenError: the network gave no usable result.
     """
-    card = find_model(model)
+    card = find_model(model, "decompose")
     require_ability(card, "decompose")
     read = _picture(picture)
     policy = choose_device(device, precision, precisions=card.precisions, model=card.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -16,6 +17,11 @@ WEIGHTS_FILE = "model.safetensors"
 """What lumen calls the weights of the folders it makes; a config.json may name another file."""
 ABILITIES = ("enhance", "decompose", "brightness")
 PRECISIONS = ("fp32", "bf16", "fp16")
+_LARGEST_CONFIG = 1 << 20
+_LARGEST_NUMBER = 10_000
+"""No network has so many channels, layers or steps; a stranger's folder must not make lumen build one for ever."""
+_LONGEST_LIST = 64
+_MOST_MEMBERS = 8
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -29,12 +35,22 @@ class ImportedFile:
 
 
 @dataclass(frozen=True)
+class Member:
+    """One of the models whose pictures a model averages: its name, the checksum of its weights, its share."""
+
+    name: str
+    sha256: str
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """What a model folder says about itself.
 
     `default_steps` and `steps_range` are None for a network that does not sample; `parameters` is None where the
     folder does not count them; texts that the folder leaves out are empty. `imported_from` names the files of others
-    that the weights come from, if they do.
+    that the weights come from, if they do. `members` are other models, found by name, whose pictures it averages: such
+    a model has no weights of its own, an empty `weights_file`, and a `weights_sha256` made of theirs.
     """
 
     folder: Path
@@ -58,6 +74,7 @@ class ModelCard:
     paper_url: str
     official_checkpoint: str
     imported_from: tuple[ImportedFile, ...] = ()
+    members: tuple[Member, ...] = ()
 
     @property
     def weights_path(self) -> Path:
@@ -84,12 +101,16 @@ def read_card(folder: Path) -> ModelCard:
     """Read and check `folder/config.json`; ModelError names the file, the field, what is expected and what is found."""
     path = folder / CONFIG_FILE
     try:
+        if not path.is_file() and path.exists():
+            raise ModelError(f"{path} is no ordinary file")
+        if path.stat().st_size > _LARGEST_CONFIG:
+            raise ModelError(f"{path} is larger than a {CONFIG_FILE} can be ({_LARGEST_CONFIG >> 20} MiB)")
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{folder} is no model folder: it has no {CONFIG_FILE}") from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(config, dict):
         raise ModelError(f"{path}: expected an object with fields, found {_shown(config)}")
@@ -104,13 +125,24 @@ def read_card(folder: Path) -> ModelCard:
             lambda value: _is_positive(value) and steps_range[0] <= value <= steps_range[1],
             f"a whole number from {steps_range[0]} to {steps_range[1]} (steps_range)",
         )
+    members = tuple(
+        Member(entry["model"], entry["sha256"], float(entry.get("share", 1.0)))
+        for entry in fields.get(
+            "members", _are_members, "a list of 2 to 8 objects with a model's name, its weights' sha256 and a share", []
+        )
+    )
     precisions = fields.get("precisions", _each(PRECISIONS), f"a list of {', '.join(PRECISIONS)}", ["fp32"])
     return ModelCard(
         folder=folder,
         name=fields.get("name", lambda v: _is_text(v) and _NAME.fullmatch(v), "letters, digits and ._- without spaces"),
         architecture=fields.get("architecture", _is_filled, "an architecture's name"),
         summary=fields.get("summary", _is_text, "a text", ""),
-        network=fields.get("network", lambda v: isinstance(v, dict), "an object with the network's hyper-parameters"),
+        network=fields.get(
+            "network",
+            _is_network,
+            f"an object of hyper-parameters, numbers up to {_LARGEST_NUMBER}",
+            *([{}] if members else []),
+        ),
         default_steps=default_steps,
         steps_range=None if steps_range is None else (steps_range[0], steps_range[1]),
         default_precision=fields.get(
@@ -120,8 +152,12 @@ def read_card(folder: Path) -> ModelCard:
         size_multiple=fields.get("size_multiple", _is_positive, "a whole number from 1 up", 1),
         tiling=fields.get("tiling", lambda v: isinstance(v, bool), "true or false", False),
         abilities=tuple(fields.get("abilities", _each(ABILITIES), f"a list of {', '.join(ABILITIES)}", ["enhance"])),
-        weights_file=fields.get("weights.file", _is_weights_name, "a *.safetensors file name inside the model folder"),
-        weights_sha256=fields.get("weights.sha256", _is_sha256, "64 hexadecimal digits in lower case"),
+        weights_file=""
+        if members
+        else fields.get("weights.file", _is_weights_name, "a *.safetensors file name inside the model folder"),
+        weights_sha256=_digest(members)
+        if members
+        else fields.get("weights.sha256", _is_sha256, "64 hexadecimal digits in lower case"),
         parameters=fields.get("weights.parameters", _is_positive, "a whole number from 1 up", None),
         trained_on=tuple(fields.get("trained_on", _each(), "a list of texts", [])),
         licence=fields.get("licence", _is_text, "a text", ""),
@@ -132,7 +168,13 @@ def read_card(folder: Path) -> ModelCard:
             ImportedFile(entry["file"], entry["sha256"])
             for entry in fields.get("imported_from", _are_files, "a list of objects with a file and its sha256", [])
         ),
+        members=members,
     )
+
+
+def _digest(members: tuple[Member, ...]) -> str:
+    """What stands for the weights of a model that averages others."""
+    return hashlib.sha256("\n".join(f"{each.sha256} {each.share}" for each in members).encode()).hexdigest()
 
 
 _REQUIRED = object()
@@ -174,6 +216,19 @@ def _is_positive(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _is_network(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_modest, value.values()))
+
+
+def _is_modest(value: Any) -> bool:
+    """Whether a hyper-parameter is of a size that a network can have; infinity and NaN are of none."""
+    if isinstance(value, dict | list):
+        return len(value) <= _LONGEST_LIST and all(
+            map(_is_modest, value.values() if isinstance(value, dict) else value)
+        )
+    return not isinstance(value, int | float) or -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER
+
+
 def _is_range(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(_is_positive, value)) and value[0] <= value[1]
 
@@ -185,6 +240,23 @@ def _is_sha256(value: Any) -> bool:
 def _are_files(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(entry, dict) and _is_filled(entry.get("file")) and _is_sha256(entry.get("sha256")) for entry in value
+    )
+
+
+def _are_members(value: Any) -> bool:
+    """Names only: a model folder from a stranger must not point at folders elsewhere."""
+    return (
+        isinstance(value, list)
+        and 2 <= len(value) <= _MOST_MEMBERS
+        and all(
+            isinstance(entry, dict)
+            and _is_text(entry.get("model"))
+            and _NAME.fullmatch(entry["model"])
+            and _is_sha256(entry.get("sha256"))
+            and isinstance(entry.get("share", 1.0), int | float)
+            and 0.0 < entry.get("share", 1.0) <= _LARGEST_NUMBER
+            for entry in value
+        )
     )
 
 

@@ -46,8 +46,13 @@ ARCHITECTURES: dict[str, str] = {
 ENTRY_POINTS = "lumen.architectures"
 """Entry point group by which an installed package adds architectures: id → "module:Class"."""
 
+MEAN = "mean"
+"""The architecture of models that average others and have no weights of their own."""
 HUGGING_FACE = "hf://"
-DEFAULT_MODEL = "lightendiffusion"
+AUTO = "auto"
+"""In place of a model's name: the first of `PREFERRED` that is there and does what is asked."""
+PREFERRED = ("lumen", "lightendiffusion")
+DEFAULT_MODEL = AUTO
 
 
 def model_roots() -> list[Path]:
@@ -56,13 +61,14 @@ def model_roots() -> list[Path]:
     LUMEN_MODELS (several separated as in PATH), then the user's data folder, then the models that come with lumen.
     """
     extra = [Path(entry) for entry in os.environ.get("LUMEN_MODELS", "").split(os.pathsep) if entry]
+    return [*extra, user_models(), _bundled()]
+
+
+def _bundled() -> Path:
+    """The folder of the models that come with lumen."""
     package = Path(__file__).parent
-    bundled = package / "_models"
-    return [
-        *extra,
-        user_models(),
-        bundled if bundled.is_dir() else package.parent / "models",
-    ]
+    installed = package / "_models"
+    return installed if installed.is_dir() else package.parent / "models"
 
 
 def user_models() -> Path:
@@ -92,8 +98,10 @@ def list_models() -> list[ModelCard]:
     return scan_models()[0]
 
 
-def find_model(name_or_folder: str | os.PathLike[str]) -> ModelCard:
-    """The card for a model's name, a model folder or `hf://org/name[@revision]`.
+def find_model(name_or_folder: str | os.PathLike[str], ability: str = "enhance") -> ModelCard:
+    """The card for a model's name, "auto", a model folder or `hf://org/name[@revision]`.
+
+    `ability`: what "auto" has to be able to do; of a model that is named nothing is asked here.
 
     Raises:
         ModelError: nothing of that name (with the list and the nearest name), or its config.json is not usable.
@@ -102,6 +110,8 @@ def find_model(name_or_folder: str | os.PathLike[str]) -> ModelCard:
     if wanted.startswith(HUGGING_FACE):
         return read_card(_download(wanted))
     cards, broken = scan_models()
+    if wanted == AUTO:
+        return _best(cards, ability)
     for card in cards:
         if card.name == wanted:
             return card
@@ -119,6 +129,14 @@ def find_model(name_or_folder: str | os.PathLike[str]) -> ModelCard:
     if wanted in ARCHITECTURES:
         hint = f" Its authors' weights can be imported: see `lumen models info {wanted}`."
     raise ModelError(f"there is no model {wanted}.{hint} Known models: {', '.join(names) or 'none'}")
+
+
+def _best(cards: list[ModelCard], ability: str) -> ModelCard:
+    able = {card.name: card for card in cards if ability in card.abilities}
+    for name in (*PREFERRED, *sorted(able)):
+        if name in able:
+            return able[name]
+    raise ModelError(f"none of the models here can {ability}; `lumen models` lists them")
 
 
 def is_model(name_or_folder: str) -> bool:
@@ -142,16 +160,22 @@ def load(card: ModelCard, device: str | torch.device = "cpu", dtype: torch.dtype
     """
     import torch
 
-    from lumen_cli.weights import apply_weights, load_weights
+    from lumen_cli.weights import apply_weights, load_weights, require_fit
 
+    if card.members or card.architecture == MEAN:
+        return _load_mean(card).to(device=device, dtype=dtype or torch.float32)
     tensors = load_weights(card.weights_path, card.weights_sha256, model=card.name)
     try:
         build = network_class(card.architecture)
     except ModelError as error:
         raise ModelError(f"{card.folder / CONFIG_FILE}: {error}") from error
     try:
+        if card.architecture in ARCHITECTURES and card.folder.parent != _bundled():
+            # Without memory first: of a stranger's numbers only those that fit the weights are built for real.
+            with torch.device("meta"):
+                require_fit(build(**card.network), tensors, card.weights_path, model=card.name)
         network = build(**card.network)
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError, AssertionError, ArithmeticError, LookupError, RuntimeError, MemoryError) as error:
         reason = f'"network" does not fit the architecture {card.architecture}: {error}'
         raise ModelError(f"{card.folder / CONFIG_FILE}: {reason}") from error
     if network.size_multiple != card.size_multiple:
@@ -160,6 +184,32 @@ def load(card: ModelCard, device: str | torch.device = "cpu", dtype: torch.dtype
     apply_weights(network, tensors, card.weights_path, model=card.name)
     network.requires_grad_(False).eval()
     return network.to(device=device, dtype=dtype or torch.float32)
+
+
+def _load_mean(card: ModelCard) -> LowLightModel:
+    """A model that averages others, which are found by name and have to be those it was measured with."""
+    from lumen_cli.networks.mean import Mean
+
+    where = card.folder / CONFIG_FILE
+    if card.architecture != MEAN or not card.members:
+        raise ModelError(f'{where}: "members" go with the architecture {MEAN}, and the other way round')
+    cards = [find_model(each.name) for each in card.members]
+    for each, found in zip(card.members, cards, strict=True):
+        if found.members:
+            raise ModelError(f"{where}: its member {each.name} has members itself")
+        if found.weights_sha256 != each.sha256:
+            raise ModelError(
+                f"{where}: its member {each.name} has other weights here ({found.folder}): expected SHA-256 "
+                f"{each.sha256}, found {found.weights_sha256}"
+            )
+    network = Mean(
+        [load(found) for found in cards],
+        [each.share for each in card.members],
+        [found.default_steps for found in cards],
+    )
+    if network.size_multiple != card.size_multiple:
+        raise ModelError(f'{where}: "size_multiple": expected {network.size_multiple}, found {card.size_multiple}')
+    return network.requires_grad_(False).eval()
 
 
 def architectures() -> dict[str, str]:

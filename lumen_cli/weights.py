@@ -34,11 +34,15 @@ def load_weights(path: Path, sha256: str | None = None, *, model: str | None = N
 
     whose = f"model {model}: " if model else ""
     try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{whose}the weights file {path} is no ordinary file")
         content = path.read_bytes()  # hashed and parsed from the same bytes: nothing can change in between
     except FileNotFoundError:
         raise ModelError(f"{whose}the weights file {path} is missing") from None
     except OSError as error:
         raise ModelError(f"{whose}the weights file {path} cannot be read: {error.strerror}") from None
+    except MemoryError:
+        raise ModelError(f"{whose}the weights file {path} does not fit into memory") from None
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256:
         hint = " (a Git LFS pointer: run `git lfs pull`)" if content.startswith(b"version https://git-lfs") else ""
@@ -76,6 +80,12 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype |
 
 def apply_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, model: str | None = None) -> None:
     """Put tensors into a network; ModelError lists the first names that are missing, left over or of another shape."""
+    require_fit(network, tensors, path, model=model)
+    network.load_state_dict(dict(tensors))
+
+
+def require_fit(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, model: str | None = None) -> None:
+    """ModelError as in `apply_weights`; the network may be one without memory, on PyTorch's device "meta"."""
     expected = network.state_dict()
     problems = {
         "missing": [name for name in expected if name not in tensors],
@@ -90,7 +100,6 @@ def apply_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path,
     if said:
         whose = f"model {model}: " if model else ""
         raise ModelError(f"{whose}the weights in {path} do not fit the network of config.json: {'; '.join(said)}")
-    network.load_state_dict(dict(tensors))
 
 
 def _shape(tensor: Tensor) -> str:

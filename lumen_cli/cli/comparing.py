@@ -68,15 +68,16 @@ def run_models(
     """Every model on every input, one model after the other; then the versions, matched."""
     from contextlib import closing
 
-    from lumen_cli.cli.running import default_jobs, existing_outputs
+    from lumen_cli.cli.running import default_jobs
     from lumen_cli.compare.models import match_models, plan_models
     from lumen_cli.imaging.files import check_writable, sweep_temporaries
     from lumen_cli.imaging.metadata import TagWriter
+    from lumen_cli.pipeline.existing import Existing
     from lumen_cli.pipeline.stream import run_stream
     from lumen_cli.registry import load
     from lumen_cli.reports.progress import progress_line
 
-    existing = existing_outputs(kept.overwrite, False)
+    existing = Existing.OVERWRITE if kept.overwrite else Existing.REFUSE
     runs = plan_models(
         [name.strip() for name in names],
         sources,

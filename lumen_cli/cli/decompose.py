@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ from lumen_cli.cli.options import (
     JobsOption,
     JsonOption,
     MapFormat,
+    MaxPixelsOption,
     Metadata,
     MetadataOption,
     ModelOption,
@@ -25,17 +26,38 @@ from lumen_cli.cli.options import (
     Precision,
     PreserveTimesOption,
     QuietOption,
-    ResumeOption,
+    TimeoutOption,
 )
-from lumen_cli.cli.running import existing_outputs, refuse_both, run_plan, show_plan
+from lumen_cli.cli.options_runs import (
+    FollowLinksOption,
+    FromFileOption,
+    InputsArgument,
+    NameTemplateOption,
+    NullOption,
+    ResumeOption,
+    SkipExistingOption,
+    WatchOption,
+)
+from lumen_cli.cli.request import Request, checked
+from lumen_cli.cli.running import carry_out
 from lumen_cli.errors import UsageError
+from lumen_cli.imaging.formats import MAXIMUM_PIXELS
+from lumen_cli.limits import DEFAULT_TIMEOUT
 from lumen_cli.registry import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lumen_cli.imaging.sources import Source
+    from lumen_cli.pipeline.plan import Plan
 
 
 def decompose(
-    inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT", help="Pictures, folders (with all below them) or globs.")
-    ],
+    inputs: InputsArgument = None,
+    from_file: FromFileOption = None,
+    null: NullOption = False,
+    follow_links: FollowLinksOption = False,
+    watch: WatchOption = False,
     output: Annotated[
         str | None,
         typer.Option(
@@ -89,9 +111,13 @@ def decompose(
     preserve_times: PreserveTimesOption = False,
     batch_size: BatchSizeOption = None,
     jobs: JobsOption = None,
+    max_pixels: MaxPixelsOption = MAXIMUM_PIXELS,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    name_template: NameTemplateOption = None,
     dry_run: DryRunOption = False,
-    overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+    skip_existing: SkipExistingOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -109,52 +135,75 @@ def decompose(
     png and npy hold pictures of them: the reflectance decoded,
     the illumination enlarged by 8, R × L multiplied as latents, then decoded.
 
-    Exit codes: 0 all done, 1 some failed, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 all done, 1 some failed or were left alone, 2 wrong usage,
+    130 interrupted.
 
     \b
     Examples:
       lumen decompose photos/ --model kind       → photos-decomposed/
       lumen decompose night.jpg --model kind --side-by-side --reconstruct
       lumen decompose photos/ --format npz -o maps/
-      lumen decompose photos/ --depth 16 --resume
+      lumen decompose photos/ --depth 16
     """  # noqa: D301
-    refuse_both(overwrite, resume)
+    together = Request(
+        inputs=tuple(inputs or ()),
+        output=output,
+        from_file=from_file,
+        null=null,
+        follow_links=follow_links,
+        watch=watch,
+        dry_run=dry_run,
+        overwrite=overwrite,
+        skip_existing=skip_existing,
+        jobs=jobs,
+        as_json=as_json,
+        quiet=quiet,
+        preserve_times=preserve_times,
+        max_pixels=max_pixels,
+        timeout=timeout,
+    )
+    request = checked(together, resume)
+    if request.to_stdout or (request.from_stdin and output is None):
+        raise UsageError("a picture becomes several files, which standard output cannot take; name a folder with -o")
     if depth is not None and map_format is not MapFormat.png and not reconstruct:
         raise UsageError(f"--depth is about PNG files, {map_format.value} holds float32; leave one of the two out")
 
     from dataclasses import replace
 
     from lumen_cli.abilities import require_ability
-    from lumen_cli.imaging.files import find_pictures
+    from lumen_cli.cli.gathering import gathered
+    from lumen_cli.imaging.naming import name_template as template_of
     from lumen_cli.registry import find_model
 
-    card = find_model(model)
+    card = find_model(model, "decompose")
     require_ability(card, "decompose")
-    sources = find_pictures(inputs)
+    template = None if name_template is None else template_of(name_template, model=card.name, part="")
+    with gathered(request) as pictures:
+        from lumen_cli.pipeline.decomposition import Decomposition, MapSettings
+        from lumen_cli.pipeline.device import choose_device
+        from lumen_cli.pipeline.parts import plan_parts
+        from lumen_cli.pipeline.plan import make_plan
+        from lumen_cli.pipeline.stamp import decomposed_stamp, rules_for
 
-    from lumen_cli.pipeline.decomposition import Decomposition, MapSettings
-    from lumen_cli.pipeline.device import choose_device
-    from lumen_cli.pipeline.parts import plan_parts
-    from lumen_cli.pipeline.plan import make_plan
-    from lumen_cli.pipeline.stamp import decomposed_stamp, rules_for
+        asked = precision.value if precision is not Precision.auto else "fp32" if "fp32" in card.precisions else "auto"
+        policy = choose_device(device, asked, precisions=card.precisions, batch_size=batch_size, model=card.name)
+        settings = MapSettings(
+            architecture=card.architecture,
+            network=card.network,
+            weights=card.weights_sha256,
+            precision=policy.precision,
+            deep_precision=policy.deep_precision,
+            format=map_format.value,
+            depth=int(depth.value) if depth else 8,
+        )
+        stamp = None if no_stamp else decomposed_stamp(card.name, settings)
+        settings = replace(settings, tags=rules_for(metadata.value, stamp))
+        work = Decomposition(settings, side_by_side, reconstruct)
+        names = work.endings
+        plan_parts(pictures.found.sources, pictures.output, names, template=template)  # what cannot be is said at once
 
-    asked = precision.value if precision is not Precision.auto else "fp32" if "fp32" in card.precisions else "auto"
-    policy = choose_device(device, asked, precisions=card.precisions, batch_size=batch_size, model=card.name)
-    settings = MapSettings(
-        architecture=card.architecture,
-        network=card.network,
-        weights=card.weights_sha256,
-        precision=policy.precision,
-        deep_precision=policy.deep_precision,
-        format=map_format.value,
-        depth=int(depth.value) if depth else 8,
-    )
-    stamp = None if no_stamp else decomposed_stamp(card.name, settings)
-    settings = replace(settings, tags=rules_for(metadata.value, stamp))
-    work = Decomposition(settings, side_by_side, reconstruct)
-    pictures, parts = plan_parts(sources, output, work.endings)
-    plan = make_plan(pictures, work.fingerprint(), existing_outputs(overwrite, resume), parts)
-    if dry_run:
-        show_plan(plan, as_json)
-    else:
-        run_plan(card, policy, work, plan, jobs, as_json, quiet, preserve_times)
+        def planner(sources: Sequence[Source], looked: Callable[[], None]) -> Plan:
+            named, parts = plan_parts(sources, pictures.output, names, template=template)
+            return make_plan(named, work.fingerprint(), request.existing, parts, looked)
+
+        carry_out(request, pictures, card, policy, work, planner)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from lumen_cli.cli.options import (
     BatchSizeOption,
@@ -14,6 +12,7 @@ from lumen_cli.cli.options import (
     FormatOption,
     JobsOption,
     JsonOption,
+    MaxPixelsOption,
     Metadata,
     MetadataOption,
     ModelOption,
@@ -26,19 +25,41 @@ from lumen_cli.cli.options import (
     PreserveTimesOption,
     QualityOption,
     QuietOption,
-    ResumeOption,
     SeedOption,
     StepsOption,
     StrengthOption,
+    TileOption,
+    TimeoutOption,
 )
-from lumen_cli.cli.running import existing_outputs, refuse_both, run_plan, show_plan
+from lumen_cli.cli.options_runs import (
+    FollowLinksOption,
+    FromFileOption,
+    InputsArgument,
+    NameTemplateOption,
+    NullOption,
+    ResumeOption,
+    SkipExistingOption,
+    WatchOption,
+)
+from lumen_cli.cli.request import STANDARD, Request, checked
+from lumen_cli.cli.running import carry_out
+from lumen_cli.imaging.formats import MAXIMUM_PIXELS
+from lumen_cli.limits import DEFAULT_TIMEOUT
 from lumen_cli.registry import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lumen_cli.imaging.sources import Source
+    from lumen_cli.pipeline.plan import Plan
 
 
 def enhance(
-    inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT", help="Pictures, folders (with all below them) or globs.")
-    ],
+    inputs: InputsArgument = None,
+    from_file: FromFileOption = None,
+    null: NullOption = False,
+    follow_links: FollowLinksOption = False,
+    watch: WatchOption = False,
     output: OutputOption = None,
     model: ModelOption = DEFAULT_MODEL,
     steps: StepsOption = None,
@@ -54,15 +75,21 @@ def enhance(
     no_stamp: NoStampOption = False,
     preserve_times: PreserveTimesOption = False,
     jobs: JobsOption = None,
+    max_pixels: MaxPixelsOption = MAXIMUM_PIXELS,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    tile: TileOption = "auto",
+    name_template: NameTemplateOption = None,
     dry_run: DryRunOption = False,
-    overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+    skip_existing: SkipExistingOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Brighten dark pictures: folders in, folders out, same tree, same names, same tags.
 
-    Exit codes: 0 all done, 1 some failed, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 all done, 1 some failed or were left alone, 2 wrong usage,
+    130 interrupted.
 
     \b
     Examples:
@@ -70,52 +97,80 @@ def enhance(
       lumen enhance night.jpg -o bright.png
       lumen enhance 'raw/**/*.tif' -o out/ --format png --strength 0.7
       lumen enhance photos/ --model kind --brightness 3
-      lumen enhance photos/ --resume             go on where a run was ended
+      lumen enhance photos/                      again: what is new or changed
       lumen enhance photos/ --dry-run            only show what would be done
+      lumen enhance inbox/ -o out/ --watch       and what comes in later
+      find . -name '*.jpg' -print0 | lumen enhance --from-file - -0 -o out/
+      curl -s https://example.com/night.jpg | lumen enhance - > bright.jpg
       lumen enhance photos/ --json | jq 'select(.status == "failed")'
     """  # noqa: D301
-    refuse_both(overwrite, resume)
+    together = Request(
+        inputs=tuple(inputs or ()),
+        output=STANDARD if output is None and inputs == [STANDARD] else output,
+        from_file=from_file,
+        null=null,
+        follow_links=follow_links,
+        watch=watch,
+        dry_run=dry_run,
+        overwrite=overwrite,
+        skip_existing=skip_existing,
+        jobs=jobs,
+        as_json=as_json,
+        quiet=quiet,
+        preserve_times=preserve_times,
+        max_pixels=max_pixels,
+        timeout=timeout,
+    )
+    request = checked(together, resume)
 
     from dataclasses import replace
 
     from lumen_cli.abilities import brightness_for
-    from lumen_cli.imaging.files import find_pictures, plan_outputs
-    from lumen_cli.imaging.formats import suffix_for
+    from lumen_cli.cli.gathering import gathered
+    from lumen_cli.imaging.files import plan_outputs
+    from lumen_cli.imaging.formats import format_for, require_writable, suffix_for
+    from lumen_cli.imaging.naming import name_template as template_of
     from lumen_cli.pipeline.plan import Settings, make_plan
     from lumen_cli.registry import find_model
 
     card = find_model(model)
     chosen_steps = card.steps_for(steps)
     chosen_brightness = brightness_for(card, brightness)
-    sources = find_pictures(inputs)
     suffix = None if output_format is OutputFormat.keep else suffix_for(output_format.value)
-    pictures = plan_outputs(sources, output, suffix)
+    if suffix is not None:
+        require_writable(format_for(suffix))
+    template = None if name_template is None else template_of(name_template, model=card.name, seed=str(seed))
+    with gathered(request) as pictures:
+        plan_outputs(pictures.found.sources, pictures.output, suffix, template)  # names that cannot be are said at once
 
-    from lumen_cli.pipeline.device import choose_device
-    from lumen_cli.pipeline.sidecars import with_sidecars
-    from lumen_cli.pipeline.stamp import enhanced_stamp, rules_for
-    from lumen_cli.pipeline.work import Enhancement
+        from lumen_cli.pipeline.device import choose_device
+        from lumen_cli.pipeline.sidecars import with_sidecars
+        from lumen_cli.pipeline.stamp import enhanced_stamp, rules_for
+        from lumen_cli.pipeline.tile_plan import TilePlan, tiling_of
+        from lumen_cli.pipeline.work import Enhancement
 
-    asked = card.precision_for(precision.value)
-    policy = choose_device(device, asked, precisions=card.precisions, batch_size=batch_size, model=card.name)
-    settings = Settings(
-        architecture=card.architecture,
-        network=card.network,
-        weights=card.weights_sha256,
-        steps=chosen_steps,
-        seed=seed,
-        strength=strength,
-        precision=policy.precision,
-        deep_precision=policy.deep_precision,
-        format=suffix,
-        quality=quality,
-        brightness=chosen_brightness,
-    )
-    settings = replace(
-        settings, tags=rules_for(metadata.value, None if no_stamp else enhanced_stamp(card.name, settings))
-    )
-    plan = with_sidecars(make_plan(pictures, settings.fingerprint(), existing_outputs(overwrite, resume)))
-    if dry_run:
-        show_plan(plan, as_json)
-    else:
-        run_plan(card, policy, Enhancement(settings), plan, jobs, as_json, quiet, preserve_times)
+        wanted = card.precision_for(precision.value)
+        policy = choose_device(device, wanted, precisions=card.precisions, batch_size=batch_size, model=card.name)
+        settings = Settings(
+            architecture=card.architecture,
+            network=card.network,
+            weights=card.weights_sha256,
+            steps=chosen_steps,
+            seed=seed,
+            strength=strength,
+            precision=policy.precision,
+            deep_precision=policy.deep_precision,
+            format=suffix,
+            quality=quality,
+            brightness=chosen_brightness,
+            tile=int(tile) if tile.isdigit() else None,
+        )
+        settings = replace(
+            settings, tags=rules_for(metadata.value, None if no_stamp else enhanced_stamp(card.name, settings))
+        )
+
+        def planner(sources: Sequence[Source], looked: Callable[[], None]) -> Plan:
+            named = plan_outputs(sources, pictures.output, suffix, template)
+            return with_sidecars(make_plan(named, settings.fingerprint(), request.existing, looked=looked))
+
+        carry_out(request, pictures, card, policy, Enhancement(settings, TilePlan(tiling_of(tile))), planner)

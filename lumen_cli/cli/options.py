@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lumen_cli.abilities import BRIGHTEST, DIMMEST
+from lumen_cli.limits import SMALLEST_TILE
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -30,6 +31,9 @@ class OutputFormat(str, enum.Enum):
     jpg = "jpg"
     webp = "webp"
     tiff = "tiff"
+    avif = "avif"
+    heic = "heic"
+    jxl = "jxl"
 
 
 class Metadata(enum.Enum):
@@ -68,6 +72,26 @@ def _brightness(value: str) -> float | None:
     return ratio
 
 
+def _pixels(value: str | int) -> int:
+    """A number of pixels; M and G stand for millions and thousands of millions."""
+    text = str(value).strip().upper()  # the default comes as a number
+    factor = {"K": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:], 1)
+    try:
+        number = float(text[:-1] if factor > 1 else text) * factor
+    except ValueError:
+        raise typer.BadParameter(f"'{value}' is not a number of pixels, such as 40000000 or 40M.") from None
+    if not 0 <= number < float("inf"):
+        raise typer.BadParameter(f"{value} is not a number of pixels, 0 or more.")
+    return round(number)
+
+
+def _tile(value: str) -> str:
+    """auto, off or a number of pixels."""
+    if value not in ("auto", "off") and not (value.isascii() and value.isdigit() and int(value) >= SMALLEST_TILE):
+        raise typer.BadParameter(f"'{value}' is neither auto, off nor a number of pixels from {SMALLEST_TILE} up.")
+    return value
+
+
 def _known_device(value: str) -> str:
     if _DEVICE.fullmatch(value) is None:
         raise typer.BadParameter(f"'{value}' is not one of auto, cpu, cuda, cuda:N, mps.")
@@ -86,7 +110,7 @@ OutputOption = Annotated[
         "-o",
         metavar="DIR|FILE",
         rich_help_panel=FILES,
-        help="Where to (default: NAME-enhanced beside the input).",
+        help="Where to (default: NAME-enhanced beside the input); - for standard output.",
     ),
 ]
 DryRunOption = Annotated[
@@ -95,10 +119,6 @@ DryRunOption = Annotated[
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", rich_help_panel=FILES, help="Write outputs that exist anew.")
 ]
-ResumeOption = Annotated[
-    bool,
-    typer.Option("--resume", rich_help_panel=FILES, help="Keep outputs that are finished and current, make the rest."),
-]
 ModelOption = Annotated[
     str,
     typer.Option(
@@ -106,7 +126,7 @@ ModelOption = Annotated[
         "-m",
         metavar="MODEL",
         rich_help_panel=LOOK,
-        help="A name (see `lumen models`), a model folder or hf://org/name.",
+        help="auto (the best there is for the task), a name (see `lumen models`), a model folder or hf://org/name.",
     ),
 ]
 StepsOption = Annotated[
@@ -164,19 +184,58 @@ BatchSizeOption = Annotated[
         help="Pictures in one batch on a GPU (default: by memory); a CPU takes one at a time.",
     ),
 ]
+TileOption = Annotated[
+    str,
+    typer.Option(
+        "--tile",
+        metavar="auto|off|N",
+        callback=_tile,
+        rich_help_panel=MACHINE,
+        help="Tiles of N pixels for larger pictures, blended and told of the whole picture. auto: where memory asks "
+        "for them, and it is said.",
+    ),
+]
+TimeoutOption = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        min=0.0,
+        metavar="SECONDS",
+        rich_help_panel=MACHINE,
+        help="Time a picture may take to decode, in the formats that are decoded in a process of their own (all but "
+        "JPEG, PNG, WebP, BMP); 0 for no limit.",
+    ),
+]
 FormatOption = Annotated[
     OutputFormat,
     typer.Option(
         "--format",
         metavar="FORMAT",
         rich_help_panel=FILES,
-        help="keep (each picture its own), png, jpg, webp or tiff.",
+        help="keep (each picture its own; camera raw files become 16-bit TIFF, GIF becomes PNG), png, jpg, webp, tiff, "
+        "avif, heic or jxl.",
     ),
 ]
 QualityOption = Annotated[
     int | None,
     typer.Option(
-        min=1, max=100, metavar="Q", rich_help_panel=FILES, help="Quality of JPEG and WebP outputs (default: 95)."
+        min=1,
+        max=100,
+        metavar="Q",
+        rich_help_panel=FILES,
+        help="Quality of lossy outputs (default: a JPEG keeps its own; else 95).",
+    ),
+]
+MaxPixelsOption = Annotated[
+    int,
+    typer.Option(
+        "--max-pixels",
+        parser=_pixels,
+        metavar="N",
+        show_default=False,
+        rich_help_panel=MACHINE,
+        help="Larger pictures are refused from their headers, before anything is decoded: 40M, 1G or a plain number; "
+        "0: no limit (default: 250M).",
     ),
 ]
 MetadataOption = Annotated[

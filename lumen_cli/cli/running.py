@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
 
-from lumen_cli.errors import UsageError
+from lumen_cli.cli.gathering import Gathered
+from lumen_cli.cli.request import Request
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
     from lumen_cli.card import ModelCard
     from lumen_cli.imaging.metadata import TagWriter
+    from lumen_cli.imaging.sources import Source, Trouble
+    from lumen_cli.networks.base import LowLightModel
     from lumen_cli.pipeline.device import DevicePolicy
-    from lumen_cli.pipeline.plan import Existing, Plan
+    from lumen_cli.pipeline.interrupt import Interruption
+    from lumen_cli.pipeline.plan import Plan
+    from lumen_cli.pipeline.stages import Result
     from lumen_cli.pipeline.work import Work
 
 _MOST_JOBS = 8
+
+Planner = Callable[["Sequence[Source]", "Callable[[], None]"], "Plan"]
+"""Pictures → what is to be done with them; the second is called after each one that was looked at."""
 
 
 def default_jobs() -> int:
@@ -24,132 +40,239 @@ def default_jobs() -> int:
     return min(_MOST_JOBS, os.cpu_count() or 1)
 
 
-def refuse_both(overwrite: bool, resume: bool) -> None:
-    """UsageError where all is to be made anew and only what is missing."""
-    if overwrite and resume:
-        raise UsageError("--overwrite and --resume exclude each other: all anew, or what is missing?")
-
-
-def existing_outputs(overwrite: bool, resume: bool) -> Existing:
-    """The two flags as one value."""
-    from lumen_cli.pipeline.plan import Existing
-
-    return Existing.OVERWRITE if overwrite else Existing.RESUME if resume else Existing.REFUSE
-
-
-def show_plan(plan: Plan, as_json: bool) -> None:
-    """Say what would be done, a line a picture."""
-    from lumen_cli.reports.jsonlines import planned_line
-    from lumen_cli.reports.text import count, printable, short_path
-
-    for status, tasks in (("planned", plan.todo), ("kept", plan.kept)):
-        for task in tasks:
-            outputs = ", ".join([short_path(task.job.target), *(printable(path.name) for path in task.targets[1:])])
-            line = f"{short_path(task.job.source.path)} → {outputs}  ({task.why})"
-            typer.echo(planned_line(task, status) if as_json else line)
-    typer.echo(f"dry run: {count(len(plan.todo), 'picture')} to make, {len(plan.kept)} to keep; nothing done", err=True)
-
-
-def run_plan(
-    card: ModelCard,
-    policy: DevicePolicy,
-    work: Work,
-    plan: Plan,
-    jobs: int | None,
-    as_json: bool,
-    quiet: bool,
-    preserve_times: bool = False,
+def carry_out(
+    request: Request, pictures: Gathered, card: ModelCard, policy: DevicePolicy, work: Work, planner: Planner
 ) -> None:
-    """Make the plan's pictures and report; typer.Exit with the exit code where it is not 0."""
-    from lumen_cli.imaging.metadata import TagWriter
-
-    # First of all: what is asked for may need exiftool, and that is said before any work.
-    with TagWriter(rules=work.tags) as tags:
-        _run(card, policy, work, plan, tags, jobs or default_jobs(), as_json, quiet, preserve_times)
-
-
-def _run(
-    card: ModelCard,
-    policy: DevicePolicy,
-    work: Work,
-    plan: Plan,
-    tags: TagWriter,
-    jobs: int,
-    as_json: bool,
-    quiet: bool,
-    preserve_times: bool,
-) -> None:
-    import time
-    from contextlib import closing
-
+    """Plan, then show the plan, or run it and report; typer.Exit with the exit code where that is not 0."""
     from rich.console import Console
 
-    from lumen_cli.imaging.files import check_writable, sweep_temporaries
-    from lumen_cli.pipeline.interrupt import interruptible
-    from lumen_cli.pipeline.stages import Result
-    from lumen_cli.pipeline.stream import run_stream
-    from lumen_cli.registry import load
-    from lumen_cli.reports.jsonlines import picture_line
-    from lumen_cli.reports.progress import progress_line
-    from lumen_cli.reports.summary import Summary, peak_memory
-    from lumen_cli.reports.text import count, printable
+    from lumen_cli.imaging.metadata import TagWriter
 
-    for folder in plan.folders:
-        check_writable(folder)
-    sweep_temporaries(plan.folders)
-    console = Console(stderr=True, highlight=False, quiet=quiet)
-    summary = Summary(total=len(plan.todo) + len(plan.kept), kept=len(plan.kept), word=work.done)
-    started = time.perf_counter()
-    network = policy.prepare(load(card))
-    loaded = time.perf_counter()
-    with interruptible(plan.folders) as interruption:
-        if tags.notice:
-            console.print(tags.notice, markup=False, style="yellow")
-        with progress_line(console, len(plan.todo), interruption.stop, work.doing) as advance:
-            if as_json:
-                for task in plan.kept:
-                    print(picture_line(Result(task, "kept")), flush=True)
+    console = Console(stderr=True, highlight=False, quiet=request.quiet)
+    if request.dry_run:
+        show_plan(planned(console, planner, pictures.found.sources), pictures.found.troubles, request.as_json)
+        return
+    # Before any work: what is asked for may need exiftool, and that is said here.
+    with TagWriter(rules=work.tags) as tags:
+        session = Session(request, pictures, card, policy, work, tags, console)
+        if request.watch:
+            from lumen_cli.cli.watching import watch
+
+            code = watch(session, planner)
+        else:
+            code = session.run(planned(console, planner, pictures.found.sources), pictures.found.troubles)
+        session.report()
+    if code == 0 and session.failed:
+        code = 1
+    if code:
+        raise typer.Exit(code)
+
+
+def planned(console: Console, planner: Planner, sources: Sequence[Source]) -> Plan:
+    """The plan; shows how far it has come where that takes a while."""
+    from rich.progress import TextColumn
+
+    from lumen_cli.reports.progress import transient_line
+
+    line = transient_line(console, TextColumn("looking at what is there"))
+    task = line.add_task("", total=len(sources))
+    with line:
+        return planner(sources, lambda: line.advance(task))
+
+
+def show_plan(plan: Plan, troubles: Sequence[Trouble], as_json: bool) -> None:
+    """Say what would be done, a line a picture."""
+    from lumen_cli.reports.jsonlines import planned_line, trouble_line
+    from lumen_cli.reports.text import count, printable, short_path, source_name
+
+    for status, tasks in (("planned", plan.todo), ("kept", plan.kept), ("left", plan.left)):
+        for task in tasks:
+            outputs = ", ".join([short_path(task.job.target), *(printable(path.name) for path in task.targets[1:])])
+            line = f"{source_name(task.job.source)} → {outputs}  ({printable(task.why)})"
+            typer.echo(planned_line(task, status) if as_json else line)
+    for trouble in troubles:
+        line = f"{short_path(trouble.path)}: {printable(trouble.reason)}"
+        typer.echo(trouble_line(trouble) if as_json else line)
+    left = f", {len(plan.left)} to leave alone" if plan.left else ""
+    said = f"{count(len(plan.todo), 'picture')} to make, {len(plan.kept)} to keep{left}"
+    typer.echo(f"dry run: {said}; nothing done", err=True)
+
+
+class Session:
+    """One model and one report, for one plan or, when watching, for one after the other."""
+
+    def __init__(
+        self,
+        request: Request,
+        pictures: Gathered,
+        card: ModelCard,
+        policy: DevicePolicy,
+        work: Work,
+        tags: TagWriter,
+        console: Console,
+    ) -> None:
+        from lumen_cli.reports.summary import Summary
+
+        self.request, self.pictures, self.console = request, pictures, console
+        self.summary = Summary(total=0, word=work.done)
+        self._card, self._policy, self._work, self._tags = card, policy, work, tags
+        self._network: LowLightModel | None = None
+        self._loading = self._working = 0.0
+        self._outputs: list[Path] = []
+        self._roots: set[Path] = set()
+        self._ended: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether a picture was not made that should have been."""
+        return bool(self.summary.failures or self.summary.left or self._ended)
+
+    def run(self, plan: Plan, troubles: Sequence[Trouble] = ()) -> int:
+        """Make the plan's pictures and add up; 0, or the exit code of an interruption."""
+        from lumen_cli.imaging.files import check_writable, sweep_temporaries
+        from lumen_cli.pipeline.interrupt import interruptible
+
+        for folder in plan.folders:
+            check_writable(folder)
+        sweep_temporaries(plan.folders)
+        self._confirm(plan)
+        self._take_in(plan, troubles)
+        if not plan.todo:
+            return 0
+        network = self._loaded()
+        started = time.perf_counter()
+        with interruptible(plan.folders) as interruption:
+            self._stream(plan, network, interruption)
+        self._working += time.perf_counter() - started
+        if interruption.exit_code:
+            again = "the same command without --overwrite" if self.request.overwrite else "--resume"
+            typer.echo(f"lumen: interrupted; {again} goes on from here", err=True)
+        return interruption.exit_code
+
+    def report(self) -> None:
+        """Tables, failures and the headline; with --quiet what failed, a line each."""
+        from lumen_cli.reports.summary import peak_memory
+        from lumen_cli.reports.text import count, printable
+
+        summary, policy = self.summary, self._policy
+        if summary.done:
+            facts = {
+                "model": " · ".join((self._card.name, *self._work.about)),
+                "ran on": f"{policy.device} ({policy.device_name}) in {policy.precision}: {policy.why}",
+                "tags by": self._tags.engine,
+                "peak memory": peak_memory(policy.device),
+            }
+            if set(summary.whys) != {"new"}:
+                facts["why"] = ", ".join(f"{number} × {why}" for why, number in summary.whys.most_common())
+            if summary.sidecars:
+                facts["sidecars"] = f"{count(summary.sidecars, 'file')} copied beside the outputs"
+            for table in summary.tables(self._loading, self._working, facts):
+                self.console.print(table)
+        if summary.failures or summary.left:
+            self.console.print(summary.failed(), soft_wrap=True)
+        self.console.print()
+        self.console.print(summary.headline(self._where()), soft_wrap=True)
+        if self._ended is not None:
+            typer.echo(f"lumen: {printable(self._ended)}", err=True)
+        if self.request.quiet:
+            for line in (*summary.failures, *summary.left):
+                typer.echo(f"lumen: {line.name}: {printable(line.reason)}", err=True)
+
+    def _loaded(self) -> LowLightModel:
+        from lumen_cli.registry import load
+
+        if self._network is None:
+            started = time.perf_counter()
+            self._network = self._policy.prepare(load(self._card))
+            self._loading = time.perf_counter() - started
+            if self._tags.notice:
+                self.console.print(self._tags.notice, markup=False, style="yellow")
+        return self._network
+
+    def _confirm(self, plan: Plan) -> None:
+        """Spare the next run another look at sources that were touched, where that can be written."""
+        from lumen_cli.errors import LumenError
+        from lumen_cli.pipeline.manifest import Manifest
+
+        for root, record in plan.confirmed:
+            try:
+                Manifest(root).add(record)
+            except LumenError:
+                return
+
+    def _take_in(self, plan: Plan, troubles: Sequence[Trouble]) -> None:
+        """What is settled before the work."""
+        from lumen_cli.pipeline.existing import EDITED
+        from lumen_cli.pipeline.stages import Result
+        from lumen_cli.reports.jsonlines import trouble_line
+
+        self.summary.total += len(plan.tasks) + len(troubles)
+        self.summary.kept += len(plan.kept)
+        self.summary.edited += sum(task.why == EDITED for task in plan.kept)
+        self._roots |= set(plan.roots)
+        if len(plan.tasks) == 1:
+            self._outputs = list(plan.tasks[0].targets)
+        for trouble in troubles:
+            self.summary.trouble(trouble)
+            if self.request.as_json:
+                print(trouble_line(trouble), flush=True)
+        for task in plan.left:
+            self._take(Result(task, "left", task.why))
+        for task in plan.kept:
+            self._say(Result(task, "kept"))
+
+    def _stream(self, plan: Plan, network: LowLightModel, interruption: Interruption) -> None:
+        from lumen_cli.pipeline.stream import RunEndedError, run_stream
+        from lumen_cli.reports.progress import progress_line
+
+        with progress_line(self.console, len(plan.todo), interruption.stop, self._work.doing) as advance:
             stream = run_stream(
-                plan, network, policy, work, tags, jobs=jobs, stop=interruption.stop, preserve_times=preserve_times
+                plan,
+                network,
+                self._policy,
+                self._work,
+                self._tags,
+                jobs=self.request.jobs or default_jobs(),
+                stop=interruption.stop,
+                preserve_times=self.request.preserve_times,
+                max_pixels=self.request.max_pixels,
+                timeout=self.request.timeout or None,
             )
-            with closing(stream) as results:
-                for result in results:
-                    summary.add(result)
-                    advance(result)
-                    if as_json:
-                        print(picture_line(result), flush=True)
-        engine = tags.engine
-    ended = time.perf_counter()
-    facts = {
-        "model": " · ".join((card.name, *work.about)),
-        "ran on": f"{policy.device} ({policy.device_name}) in {policy.precision}: {policy.why}",
-        "tags by": engine,
-        "peak memory": peak_memory(policy.device),
-    }
-    if summary.sidecars:
-        facts["sidecars"] = f"{count(summary.sidecars, 'file')} copied beside the outputs"
-    for table in summary.tables(loaded - started, ended - loaded, facts):
-        console.print(table)
-    if summary.failures:
-        console.print(summary.failed(), soft_wrap=True)
-    console.print()
-    console.print(summary.headline(_where(plan)), soft_wrap=True)
-    if quiet:
-        for failed in summary.failures:
-            typer.echo(f"lumen: {printable(failed.task.job.source.path)}: {printable(failed.reason or '')}", err=True)
-    if interruption.exit_code:
-        typer.echo("lumen: interrupted; --resume goes on from here", err=True)
-        raise typer.Exit(interruption.exit_code)
-    if summary.failures:
-        raise typer.Exit(1)
+            try:
+                with closing(stream) as results:
+                    for result in results:
+                        self._take(result)
+                        advance(result)
+            except RunEndedError as error:
+                self._ended = str(error)
+
+    def _take(self, result: Result) -> None:
+        if result.status == "done":
+            self.pictures.deliver(result.task.job.target)
+        self.summary.add(result)
+        self._say(result)
+
+    def _say(self, result: Result) -> None:
+        from lumen_cli.reports.jsonlines import picture_line
+
+        if self.request.as_json:
+            print(picture_line(result), flush=True)
+
+    def _where(self) -> str:
+        """The one picture's outputs, or the folder or folders they are in."""
+        from lumen_cli.reports.text import printable, short_folder, short_path
+
+        if self.request.to_stdout:
+            return "standard output"
+        if self.summary.total == 1 and self._outputs:
+            return ", ".join([short_path(self._outputs[0]), *(printable(path.name) for path in self._outputs[1:])])
+        roots = sorted(self._roots)
+        return ", ".join(map(short_folder, roots[:3])) + (", …" if len(roots) > 3 else "")
 
 
-def _where(plan: Plan) -> str:
-    """The one picture's outputs, or the folder or folders they are in."""
-    from lumen_cli.reports.text import printable, short_folder, short_path
-
-    tasks = (*plan.todo, *plan.kept)
-    if len(tasks) == 1:
-        files = tasks[0].targets
-        return ", ".join([short_path(files[0]), *(printable(path.name) for path in files[1:])])
-    return ", ".join(map(short_folder, plan.roots[:3])) + (", …" if len(plan.roots) > 3 else "")
+def only(plan: Plan, wanted: Callable[[Source], bool]) -> Plan:
+    """The part of a plan that is about some pictures."""
+    todo, kept, left = (
+        tuple(task for task in tasks if wanted(task.job.source)) for tasks in (plan.todo, plan.kept, plan.left)
+    )
+    return replace(plan, todo=todo, kept=kept, left=left)

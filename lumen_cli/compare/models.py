@@ -78,6 +78,8 @@ def plan_models(
         )
         jobs = plan_outputs(sources, f"{folder / label.replace('/', '_')}{os.sep}", SUFFIX)
         plan = make_plan(jobs, settings.fingerprint(), existing)
+        if plan.left:
+            raise UsageError(plan.left[0].why)
         runs.append(ModelRun(label, card, policy, Enhancement(settings), plan, tuple(jobs)))
     return runs
 

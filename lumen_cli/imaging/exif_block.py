@@ -5,6 +5,7 @@ Changing values in their places keeps every offset, so even maker notes stay rea
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterator
 
@@ -25,28 +26,42 @@ def corrected(block: bytes, width: int, height: int) -> bytes | None:
     Returns:
         A block of the same length, or None when it is too damaged to be worth keeping.
     """
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
-    if order is None:
-        return None
     data = bytearray(block)
     try:
-        (first,) = struct.unpack_from(f"{order}I", data, 4)
-        for tag, kind, at in _entries(data, order, first):
+        order, first = header(block)
+        for tag, kind, at in entries(data, order, first):
             if tag == _ORIENTATION:
                 _put(data, order, kind, at, 1)
             elif tag == _EXIF_FOLDER:
                 (folder,) = struct.unpack_from(f"{order}I", data, at)
-                for inner, inner_kind, inner_at in _entries(data, order, folder):
+                for inner, inner_kind, inner_at in entries(data, order, folder):
                     if inner in (_WIDTH, _HEIGHT):
                         _put(data, order, inner_kind, inner_at, width if inner == _WIDTH else height)
         _drop_thumbnail(data, order, first)
-    except struct.error:
+    except (ValueError, struct.error):
         return None
     return bytes(data)
 
 
-def _entries(data: bytearray, order: str, offset: int) -> Iterator[tuple[int, int, int]]:
-    """Tag, type and the place of the value (or of the offset to it) of each entry of a directory."""
+def header(block: bytes) -> tuple[str, int]:
+    """The byte order of a raw EXIF block as `struct` writes it, and where its first directory begins.
+
+    Raises:
+        ValueError: there is no TIFF header.
+    """
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(block[:4]))
+    if order is None or len(block) < 8:
+        raise ValueError("its EXIF is damaged")
+    (first,) = struct.unpack_from(f"{order}I", block, 4)
+    return order, int(first)
+
+
+def entries(data: bytes | bytearray | mmap.mmap, order: str, offset: int) -> Iterator[tuple[int, int, int]]:
+    """Tag, type and the place of the value (or of the offset to it) of each entry of a directory.
+
+    Raises:
+        struct.error: the directory is cut off.
+    """
     (count,) = struct.unpack_from(f"{order}H", data, offset)
     for i in range(count):
         tag, kind = struct.unpack_from(f"{order}HH", data, offset + 2 + 12 * i)
@@ -71,7 +86,7 @@ def _drop_thumbnail(data: bytearray, order: str, first: int) -> None:
     if not 8 <= second < len(data) - 2:
         return
     try:
-        places = {tag: struct.unpack_from(f"{order}I", data, at)[0] for tag, _, at in _entries(data, order, second)}
+        places = {tag: struct.unpack_from(f"{order}I", data, at)[0] for tag, _, at in entries(data, order, second)}
     except struct.error:
         return
     start, length = places.get(_THUMBNAIL_START, 0), places.get(_THUMBNAIL_LENGTH, 0)

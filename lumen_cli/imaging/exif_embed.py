@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from lumen_cli.imaging import png
 
+EMBEDDABLE = ("jpeg", "png", "webp", "tiff")
+"""Formats that `embedded` knows."""
+
 UNMOVABLE_TAGS = (0x927C, 0xA005)
 """Maker notes and the interoperability folder hold offsets that only their old place makes true."""
 
@@ -19,7 +22,7 @@ def embedded(data: bytes, block: bytes, size: tuple[int, int]) -> bytes:
         size: width and height of the picture.
 
     Raises:
-        ValueError: the format holds no EXIF, or the block is too large for it.
+        ValueError: the format is none of `EMBEDDABLE`, or the block is too large for it.
     """
     if data.startswith(b"\xff\xd8"):
         return _in_jpeg(data, block)
@@ -30,7 +33,7 @@ def embedded(data: bytes, block: bytes, size: tuple[int, int]) -> bytes:
         return _in_webp(data, block, size)
     if data[:4] == b"II*\0":
         return _in_tiff(data, block)
-    raise ValueError("this format holds no EXIF")
+    raise ValueError("only exiftool writes EXIF into this format")
 
 
 def _in_jpeg(data: bytes, block: bytes) -> bytes:

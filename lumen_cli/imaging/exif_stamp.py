@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import struct
 
+from lumen_cli.imaging.exif_block import header
+
 _PROCESSING_SOFTWARE = 0x000B
 _ASCII = 2
 _EMPTY = b"II*\0" + struct.pack("<IHI", 8, 0, 0)
@@ -16,7 +18,9 @@ def with_stamp(earlier: str | None, stamp: str) -> str:
     """The tag's new text: what was there, then the stamp; said once when the same run is made of its own result."""
     said = " ".join(stamp.split())
     before = " ".join((earlier or "").split())
-    return said if not before or before.endswith(said) else f"{before}; {said}"
+    if before == said or before.endswith(f"; {said}"):
+        return before
+    return f"{before}; {said}" if before else said
 
 
 def processing_software(block: bytes | None) -> str | None:
@@ -24,7 +28,7 @@ def processing_software(block: bytes | None) -> str | None:
     if block is None:
         return None
     try:
-        order, first = _header(block)
+        order, first = header(block)
         (count,) = struct.unpack_from(f"{order}H", block, first)
         for i in range(count):
             tag, kind, length = struct.unpack_from(f"{order}HHI", block, first + 2 + 12 * i)
@@ -48,7 +52,7 @@ def stamped(block: bytes | None, text: str) -> bytes:
     """
     block = _EMPTY if block is None else block
     try:
-        order, first = _header(block)
+        order, first = header(block)
         (count,) = struct.unpack_from(f"{order}H", block, first)
         link_at = first + 2 + 12 * count
         entries = [block[at : at + 12] for at in range(first + 2, link_at, 12)]
@@ -64,11 +68,3 @@ def stamped(block: bytes | None, text: str) -> bytes:
     value += b"\0" * (len(value) % 2)
     directory = struct.pack(f"{order}H", len(entries)) + b"".join(entries) + struct.pack(f"{order}I", link)
     return kept[:4] + struct.pack(f"{order}I", len(kept) + len(value)) + kept[8:] + value + directory
-
-
-def _header(block: bytes) -> tuple[str, int]:
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
-    if order is None:
-        raise ValueError("its EXIF is damaged")
-    (first,) = struct.unpack_from(f"{order}I", block, 4)
-    return order, int(first)

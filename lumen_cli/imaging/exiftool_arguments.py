@@ -11,26 +11,14 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.tag_rules import SHOWN, TagRules, left_out
+from lumen_cli.imaging.tag_rules import BEHIND, BLOCK_SIZES, PREVIEWS, SHOWN, SIZES, TURNED, TagRules, left_out
 
-# What describes the original's file or its previews rather than the photograph would be untrue in the result.
-_LEFT_OUT = (
-    "--Composite:all",  # worked out from other tags; written, they would round those
-    "--IFD1:all",  # the thumbnail of the dark picture
-    "--ThumbnailImage",
-    "--PreviewImage",
-    "--JpgFromRaw",
-    "--OtherImage",
-    "--Photoshop:PhotoshopThumbnail",
-)
-_REMOVED = (
-    "-XMP-xmp:Thumbnails=",
-    "-XMP-GCamera:all=",  # points at a video or depth map behind the picture, which is not there any more
-)
+_REMOVED = tuple(f"-{tag}=" for tag in (*BEHIND, "XMP-xmp:Thumbnails"))
 # exiftool leaves these out of "all"; they hold for the result (the first two tell Adobe RGB from sRGB).
 _ALSO = ("-InteropIFD:InteropIndex", "-InteropIFD:InteropVersion", "-IFD0:TransferFunction")
+_COMMENTED = ("jpeg", "png")  # it is of another group in each
 _ALSO_IN_JPEG = ("-IFD0:YCbCrPositioning", "-IFD0:YCbCrCoefficients", "-ExifIFD:ComponentsConfiguration")
-_EXPANDED = re.compile(rb"%[-+]?\d*[.:]?\d*[lu]?[dDfFeEtgso]")
+_EXPANDED = re.compile(rb"%[-+]?\d*[.:]?\d*[lu]?[dDfFeEtgso]|\|$")
 
 
 def copy_arguments(
@@ -41,6 +29,7 @@ def copy_arguments(
     rules: TagRules,
     software: str | None = None,
     blocks: Collection[str] = (),
+    small: Path | None = None,
 ) -> list[bytes]:
     """The arguments, one a line, that copy the tags of `source` that hold for `target`, a file of this format.
 
@@ -52,14 +41,17 @@ def copy_arguments(
         rules: which tags are copied.
         software: what ProcessingSoftware shall be, None to leave it as it is.
         blocks: what `block_arguments` has copied before; it is only made true.
+        small: a file with the thumbnail that EXIF shall hold.
     """
-    sizes = ["ExifIFD:ExifImage", "XMP-exif:ExifImage", "XMP-tiff:Image"]
-    options = [*_LEFT_OUT, *left_out(rules)]
+    sizes = [*SIZES]
+    # Composite: worked out from other tags; written, they would round those.
+    options = ["--Composite:all", *(f"--{tag}" for tag in PREVIEWS), *left_out(rules)]
     if "EXIF" in blocks:
         options += ["--EXIF:all", "--MakerNotes", "--MakerNotes:all", "-IFD1:all=", "-PreviewImage="]
-        sizes += ["InteropIFD:RelatedImage", "IFD0:Image"]
+        sizes += BLOCK_SIZES
     else:
         options += [*_ALSO, *(_ALSO_IN_JPEG if format == "jpeg" else ())]
+    options += ["-Comment"] if format in _COMMENTED else []
     options += ["--IPTC:all", "-Photoshop:IPTCDigest"] if "IPTC" in blocks else []
     options += ["--XMP:all"] if "XMP" in blocks else []
     return [
@@ -70,11 +62,12 @@ def copy_arguments(
         b"-all:all",
         *(option.encode() for option in (*options, *_REMOVED)),
         # Written only where the original has them: a new folder of tags would bring mandatory ones that claim things.
-        *(_made(f"{group}:Orientation", 1) for group in ("IFD0", "XMP-tiff")),
+        *(_made(tag, 1) for tag in TURNED),
         *(_made(f"{tag}Width", picture.width) for tag in sizes),
         *(_made(f"{tag}Height", picture.height) for tag in sizes),
         # A plain value: exiftool looks for no code in it, unlike in what stands behind "<".
         *([] if software is None else [b"-IFD0:ProcessingSoftware=" + software.encode()]),
+        *([] if small is None else [b"-IFD1:ThumbnailImage<=" + _bytes(small)]),
         _line(_bytes(target)),
     ]
 
@@ -90,6 +83,11 @@ def block_arguments(source: Path, target: Path, blocks: Iterable[str]) -> list[b
 def shown_arguments(source: Path, target: Path) -> list[bytes]:
     """The arguments that copy only what a viewer needs to show the colours right."""
     return [*_options(), *_from(source), *(f"-{tag}".encode() for tag in SHOWN), _line(_bytes(target))]
+
+
+def stamp_arguments(target: Path, software: str) -> list[bytes]:
+    """The arguments that write nothing but ProcessingSoftware."""
+    return [*_options(), b"-IFD0:ProcessingSoftware=" + software.encode(), _line(_bytes(target))]
 
 
 def _made(tag: str, value: int) -> bytes:
@@ -110,8 +108,13 @@ def _from(source: Path) -> list[bytes]:
 
 @contextlib.contextmanager
 def plainly_named(source: Path) -> Iterator[Path]:
-    """A name of `source` that exiftool takes as it stands: it expands %d, %f and the like, with no way to escape."""
-    if not _EXPANDED.search(_bytes(source)):
+    """A name of `source` that exiftool takes as it stands.
+
+    It expands %d, %f and the like, with no way to escape; old ones run what ends with "|" as a command; and where a
+    line break asks for an escaped line (`_line`), a $ or @ beside it gets a backslash that was not there.
+    """
+    name = _bytes(source)
+    if not _EXPANDED.search(name) and _line(name) == name:
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="lumen-") as folder:
@@ -121,6 +124,18 @@ def plainly_named(source: Path) -> Iterator[Path]:
         except OSError:  # file systems without links, Windows without the right to make them
             shutil.copyfile(source, link)
         yield link
+
+
+@contextlib.contextmanager
+def as_file(content: bytes | None) -> Iterator[Path | None]:
+    """A file with this content, under a name that exiftool takes, for as long as it is needed; None for None."""
+    if content is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="lumen-") as folder:
+        file = Path(folder) / "content"
+        file.write_bytes(content)
+        yield file
 
 
 def spoken(stderr: str, status: int) -> tuple[str, list[str]]:

@@ -30,6 +30,16 @@ class PatientExifTool(ExifTool):
         self._answers: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
         self._read_process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def number(self) -> int:
+        """The process id; 0 when there is no process."""
+        return 0 if self._process is None else int(self._process.pid)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs. It may have died by itself: a Ctrl-C at the terminal reaches it too."""
+        return self._process is not None and self._process.poll() is None
+
     def execute(self, *params: str | bytes, raw_bytes: bool = False) -> str | bytes:
         """Run one command; what exiftool said on stdout, on stderr in `last_stderr`, its status in `last_status`.
 
@@ -37,9 +47,8 @@ class PatientExifTool(ExifTool):
             ExifToolFailedError: no answer within `seconds`, or the process is gone.
         """
         process = self._process
-        if process is None or process.poll() is not None:
-            # Said here, else the library warns on stderr: a Ctrl-C at the terminal reaches exiftool too.
-            self._flag_running_false()
+        if process is None or not self.alive:
+            self._flag_running_false()  # said here, else the library warns on stderr
             raise ExifToolFailedError("exiftool is not running")
         if self._read_process is not process:
             self._listen(process)

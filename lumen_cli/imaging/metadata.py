@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lumen_cli.errors import PictureError, UsageError
 from lumen_cli.imaging.exif_block import corrected
-from lumen_cli.imaging.exif_embed import embedded
+from lumen_cli.imaging.exif_embed import EMBEDDABLE, embedded
 from lumen_cli.imaging.exif_stamp import processing_software, stamped, with_stamp
+from lumen_cli.imaging.exif_thumbnail import has_thumbnail, thumbnail, with_thumbnail
 from lumen_cli.imaging.exiftool_arguments import (
+    as_file,
     block_arguments,
     copy_arguments,
     plainly_named,
     shown_arguments,
     spoken,
+    stamp_arguments,
 )
+from lumen_cli.imaging.exiftool_pool import ExifToolPool, UnusableExifToolError, is_unsafe
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.reading import sniff
+from lumen_cli.imaging.room import require_room
 from lumen_cli.imaging.tag_rules import KEEP_ALL, TagRules
-from lumen_cli.imaging.tag_search import may_hold_tags, whole_blocks
+from lumen_cli.imaging.tag_search import MOST_IN_JPEG, may_hold_tags, unheld, whole_blocks
 from lumen_cli.imaging.temporaries import temporary_beside
-
-if TYPE_CHECKING:
-    from lumen_cli.imaging.exiftool_process import PatientExifTool
 
 INSTALL = (
     "install it with your system's packages (Debian: libimage-exiftool-perl, Homebrew: exiftool), "
     "or without root: unpack Image-ExifTool from exiftool.org and put its folder on PATH"
 )
 _FALLBACK = "EXIF and colour profiles are carried over; XMP, IPTC, PNG texts and, in TIFF, maker notes are not"
+
+_UNSAFE = "has faults by which a picture can make it run commands; update it to 12.38 or newer"
 
 _ADOBE_RGB = b"R03\0"
 """The interoperability index of Adobe RGB in an EXIF block."""
@@ -43,12 +47,12 @@ _Engine = Literal["auto", "exiftool", "pillow"]
 
 
 class TagWriter:
-    """Copies tags from originals to results; one exiftool process for all of them. Thread-safe, a context manager."""
+    """Copies tags from originals to results. Thread-safe: each caller has an exiftool alone. A context manager."""
 
     engine: str
     """"exiftool 12.57" or "pillow": what carries the tags."""
     notice: str | None
-    """One line for people when exiftool is not used: what stays behind, and how to install it."""
+    """One line for people: what stays behind when exiftool is not used and how to install it, or why to update it."""
 
     def __init__(
         self,
@@ -63,7 +67,7 @@ class TagWriter:
         Args:
             use: "auto" takes exiftool where it is installed, else Pillow.
             rules: which tags are carried, and lumen's stamp.
-            seconds: how long one picture's tags may take.
+            seconds: how long one command of one picture's may take.
             executable: exiftool's path; None looks on PATH.
 
         Raises:
@@ -71,13 +75,15 @@ class TagWriter:
                 nothing else can do.
         """
         self.rules = rules
-        self._lock = threading.Lock()
-        self._seconds = seconds
-        self._executable = executable
-        self._tool: PatientExifTool | None = None
         self.engine, self.notice = "pillow", None
-        reason = "tags are carried by Pillow" if use == "pillow" else self._start()
-        if reason is None:
+        self._pool = ExifToolPool(seconds, executable)
+        try:
+            reason, version = "tags are carried by Pillow", None if use == "pillow" else self._pool.version()
+        except UnusableExifToolError as error:
+            reason, version = str(error), None
+        if version is not None:
+            self.engine = f"exiftool {version}"
+            self.notice = f"{self.engine} {_UNSAFE}" if is_unsafe(version) else None
             return
         if use == "exiftool":
             raise UsageError(f"{reason}; {INSTALL}")
@@ -97,133 +103,125 @@ class TagWriter:
         self.close()
 
     def close(self) -> None:
-        """End the exiftool process."""
-        with self._lock:
-            if self._tool is not None:
-                self._tool.stop()
-                self._tool = None
+        """End the exiftool processes."""
+        self._pool.close()
+
+    def processes(self) -> list[int]:
+        """The process ids of the exiftools that run now."""
+        return self._pool.numbers()
 
     def copy(self, source: Path, target: Path, picture: Picture) -> list[str]:
         """Copy the tags of `source` that hold for the result and that the rules let pass into `target`, in place.
 
-        Orientation becomes 1, since the pixels are upright, the size in EXIF becomes the picture's, previews and
-        thumbnails of the dark original are left out. The profile is not touched: `write_picture` embedded it. The
-        stamp is added to what EXIF's ProcessingSoftware says (not with `strip`: none means none).
+        What differs afterwards, and why, is the table `tag_rules.CHANGES`. The profile is not touched: `write_picture`
+        embedded it. The stamp is added to what EXIF's ProcessingSoftware says (not with `strip`: none means none).
 
         Args:
             source: the original file.
             target: the finished result, or the temporary file that will become it.
-            picture: what is in `target`; its size and `exif` are used.
+            picture: what is in `target`; its pixels (for a thumbnail), size and `exif` are used.
 
         Returns:
-            Warnings worth a line each; tags that cannot be carried never fail a picture.
+            Warnings worth a line each, exiftool's own among them; tags that cannot be carried never fail a picture.
 
         Raises:
-            PictureError: exiftool hung twice on this picture, or `target` cannot be written.
+            PictureError: exiftool hung or died twice on this picture, or `target` cannot be written.
         """
         with target.open("rb") as file:
-            format = sniff(file.read(64))
+            format = sniff(file.read(512)) or ""
         if format == "bmp":
             return ["BMP holds no tags"] if picture.exif and self.rules.metadata != "strip" else []
         if self.rules.metadata == "strip":
-            return self._strip(source, target, picture)
+            return self._strip(source, target, format, picture)
+        small = thumbnail(picture) if format != "tiff" and has_thumbnail(picture.exif) else None
         if self.engine == "pillow":
-            return _embed(target, picture, self._software(picture))
+            return _embed(target, picture, self._software(picture), small)
         tagged = may_hold_tags(source)
-        if self.rules.stamp and (picture.exif is None or not tagged):
+        if self.rules.stamp and (picture.exif is None or not tagged) and format in EMBEDDABLE:
             # Written here: exiftool would put tags beside it that claim things nobody knows, 72 dpi for example.
             _write_block(target, picture, stamped(None, with_stamp(None, self.rules.stamp)))
         if not tagged:
-            return []
+            return self._stamp_alone(source, target, format)
         software = self._software(picture)
-        with plainly_named(source) as named, self._lock:
-            blocks = whole_blocks(named, picture, format or "") if self.rules.metadata == "keep" else []
+        left = [f"{format} cannot hold {what}" for what in unheld(source, format)]
+        with plainly_named(source) as named, as_file(small) as shown:
+            blocks = whole_blocks(named, picture, format) if self.rules.metadata == "keep" else []
             for way in (blocks, []) if blocks else ([],):
 
                 def commands(file: Path, way: list[str] = way) -> list[list[bytes]]:
-                    copied = copy_arguments(named, file, picture, format or "", self.rules, software, way)
+                    copied = copy_arguments(named, file, picture, format, self.rules, software, way, shown)
                     return [block_arguments(named, file, way), copied] if way else [copied]
 
-                failed, warnings = self._ask(source, target, commands)
+                failed, warnings = self._ask(source, target, format, commands)
                 if not failed:
-                    return warnings
+                    return [*left, *warnings]
         if self.rules.metadata != "keep":
             return [f"exiftool could not copy the tags ({failed}); none were carried over"]
-        carried = _embed(target, picture, software) if picture.exif else []
+        carried = _embed(target, picture, software, small) if picture.exif else []
         return [f"exiftool could not copy the tags ({failed}); only EXIF was carried over", *carried]
 
-    def _strip(self, source: Path, target: Path, picture: Picture) -> list[str]:
+    def _strip(self, source: Path, target: Path, format: str, picture: Picture) -> list[str]:
         """Nothing but the profile, which `write_picture` embedded, or the tag that stands for it in camera files."""
-        if picture.icc is not None or _ADOBE_RGB not in (picture.exif or b""):
+        if picture.profile is not None or _ADOBE_RGB not in (picture.exif or b""):
             return []
         if self.engine == "pillow":
             return [
                 "a tag says that it is Adobe RGB; only exiftool can keep that alone, and programs will take it for sRGB"
             ]
-        with plainly_named(source) as named, self._lock:
-            failed, warnings = self._ask(source, target, lambda file: [shown_arguments(named, file)])
+        with plainly_named(source) as named:
+            failed, warnings = self._ask(source, target, format, lambda file: [shown_arguments(named, file)])
         return (
             [f"only a tag says that it is Adobe RGB, and exiftool could not copy it ({failed})"] if failed else warnings
         )
+
+    def _stamp_alone(self, source: Path, target: Path, format: str) -> list[str]:
+        """A picture without tags in a format into which only exiftool writes EXIF."""
+        if self.rules.stamp is None or format in EMBEDDABLE:
+            return []
+        software = with_stamp(None, self.rules.stamp)
+        failed, warnings = self._ask(source, target, format, lambda file: [stamp_arguments(file, software)])
+        return [f"exiftool could not write lumen's stamp ({failed})"] if failed else warnings
 
     def _software(self, picture: Picture) -> str | None:
         """What ProcessingSoftware shall say; None without a stamp."""
         return self.rules.stamp and with_stamp(processing_software(picture.exif), self.rules.stamp)
 
-    def _ask(self, source: Path, target: Path, commands: Callable[[Path], list[list[bytes]]]) -> tuple[str, list[str]]:
-        """Have exiftool run commands on the target, all or none: what went wrong, and the warnings of the last one."""
-        from lumen_cli.imaging.exiftool_process import ExifToolFailedError
-
+    def _ask(
+        self, source: Path, target: Path, format: str, commands: Callable[[Path], list[list[bytes]]]
+    ) -> tuple[str, list[str]]:
+        """Have exiftool run commands on the target, all or none: what went wrong, and the warnings."""
         failed, warnings = "", list[str]()
         for attempt in (1, 2):
-            file = temporary_beside(target)
+            # A plain name whatever the target's is: nothing in it can mean something to exiftool.
+            file = temporary_beside(target.with_name(f"tags.{format}"))
             try:
                 _link(target, file)
-                if self._tool is None and (reason := self._start()):
-                    raise ExifToolFailedError(reason)
-                assert self._tool is not None
-                for command in commands(file):
-                    self._tool.execute(*command)
-                    failed, warnings = spoken(self._tool.last_stderr or "", self._tool.last_status or 0)
-                    if failed:
-                        break
-                else:
+                with self._pool.process() as tool:
+                    for command in commands(file):
+                        tool.execute(*command)
+                        failed, said = spoken(tool.last_stderr or "", tool.last_status or 0)
+                        warnings += said
+                        if failed:
+                            break
+                if not failed:
                     file.replace(target)
                 break
-            except ExifToolFailedError as error:
-                if self._tool is not None:
-                    self._tool.stop()
-                    self._tool = None
+            except UnusableExifToolError as error:
+                warnings = []
                 if attempt == 2:
                     raise PictureError(source, f"its tags could not be copied ({error}, twice)") from None
             finally:
                 # What an exiftool that was stopped midway leaves; and the link, which replacing a file by itself keeps.
                 file.with_name(file.name + "_exiftool_tmp").unlink(missing_ok=True)
                 file.unlink(missing_ok=True)
-        return failed, warnings
-
-    def _start(self) -> str | None:
-        """Start exiftool; what stood in the way, or None."""
-        executable = self._executable or shutil.which("exiftool")
-        if executable is None:
-            return "exiftool is not installed"
-        try:
-            from exiftool.exceptions import ExifToolException
-
-            from lumen_cli.imaging.exiftool_process import ExifToolFailedError, PatientExifTool
-        except ImportError as error:
-            return f"pyexiftool cannot be imported ({error})"
-        try:
-            tool = PatientExifTool(self._seconds, executable)
-            tool.run()
-        except (OSError, ValueError, RuntimeError, ExifToolException, ExifToolFailedError) as error:
-            return f"exiftool cannot be started ({' '.join(str(error).split())})"
-        self._tool, self.engine = tool, f"exiftool {tool.version}"
-        return None
+        if failed:
+            # exiftool does not say why it could not write; a full disk must not cost a picture its tags.
+            require_room(target.parent, source.stat().st_size + 2 * target.stat().st_size)
+        return failed, list(dict.fromkeys(warnings))
 
 
-def _embed(target: Path, picture: Picture, software: str | None) -> list[str]:
-    """The raw EXIF block of the original, corrected, and the stamp into the finished file."""
+def _embed(target: Path, picture: Picture, software: str | None, small: bytes | None) -> list[str]:
+    """The raw EXIF block of the original, corrected, the stamp and a thumbnail into the finished file."""
     warnings = []
     block = None if picture.exif is None else corrected(picture.exif, picture.width, picture.height)
     if picture.exif is not None and block is None:
@@ -233,6 +231,9 @@ def _embed(target: Path, picture: Picture, software: str | None) -> list[str]:
             block = stamped(block, software)
         except ValueError as error:
             warnings, block = [f"{error} and was left out"], stamped(None, software)
+    if small is not None and block is not None and len(block) + len(small) < MOST_IN_JPEG:
+        with contextlib.suppress(ValueError):
+            block = with_thumbnail(block, small)
     return warnings if block is None else [*warnings, *_write_block(target, picture, block)]
 
 

@@ -7,13 +7,15 @@ zlib does, and at 8 bits it takes about half the time of Pillow's encoder for th
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_LARGEST_PROFILE = 16 << 20
+"""Bytes; a few kilobytes of a hostile file could unpack to gigabytes."""
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels → PNG's colour type: grey, grey + alpha, RGB, RGBA
 
 
@@ -37,7 +39,9 @@ class PngHead:
         """The embedded profile; None where there is none or it is damaged."""
         packed = self.chunks.get(b"iCCP", b"").partition(b"\0")[2][1:]
         try:
-            return zlib.decompress(packed) if packed else None
+            unpacker = zlib.decompressobj()
+            profile = unpacker.decompress(packed, _LARGEST_PROFILE)
+            return profile if unpacker.eof else None
         except zlib.error:
             return None
 
@@ -80,19 +84,42 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         position = end
 
 
+def without_animation(data: bytes) -> bytes:
+    """A whole PNG file without the chunks of an animation: what programs see that do not know APNG."""
+    animation = (b"acTL", b"fcTL", b"fdAT")
+    return SIGNATURE + b"".join(chunk(name, bytes(body)) for name, body in _chunks(data) if name not in animation)
+
+
 def chunk(name: bytes, body: bytes) -> bytes:
     """One chunk: length, name, body, checksum."""
     return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
 
 
-def encode(values: NDArray[np.uint8] | NDArray[np.uint16], icc: bytes | None) -> bytes:
-    """A whole PNG file from H×W×C values, C of 1 to 4 (grey, grey + alpha, RGB, RGBA), 8 or 16 bits by their type."""
+def chunks_before_pixels(data: bytes) -> dict[bytes, bytes]:
+    """First content of each chunk before the picture data of a file that was found whole."""
+    chunks: dict[bytes, bytes] = {}
+    at = len(SIGNATURE)
+    while (name := data[at + 4 : at + 8]) not in (b"IDAT", b"IEND", b""):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        chunks.setdefault(name, data[at + 8 : end - 4])
+        at = end
+    return chunks
+
+
+def encode(
+    values: NDArray[np.uint8] | NDArray[np.uint16], icc: bytes | None, chunks: Mapping[bytes, bytes] | None = None
+) -> bytes:
+    """A whole PNG file from H×W×C values, C of 1 to 4 (grey, grey + alpha, RGB, RGBA), 8 or 16 bits by their type.
+
+    chunks: by name, written before the picture data.
+    """
     height, width, channels = values.shape
     depth = values.dtype.itemsize * 8
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes((depth, _COLOUR_TYPES[channels], 0, 0, 0))
     parts = [SIGNATURE, chunk(b"IHDR", header)]
     if icc:
         parts.append(chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc, 9)))
+    parts += [chunk(name, body) for name, body in (chunks or {}).items()]
     parts.append(chunk(b"IDAT", _compressed(values)))
     parts.append(chunk(b"IEND", b""))
     return b"".join(parts)

@@ -5,47 +5,46 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-import numpy as np
-
 from lumen_cli.errors import PictureError
-from lumen_cli.imaging.color import to_unit
-from lumen_cli.imaging.decoded import Decoded, UnreadableError, upright
+from lumen_cli.imaging import jxl_header
+from lumen_cli.imaging.decoded import Decoded, UnreadableError
+from lumen_cli.imaging.formats import MAXIMUM_PIXELS, RAW_SUFFIXES, READ_FORMATS
+from lumen_cli.imaging.isobmff import brands
 from lumen_cli.imaging.picture import Picture
 
 _KNOWN_STRANGERS = (
-    (0, b"GIF8", "a GIF"),
     (0, b"%PDF", "a PDF"),
     (0, b"8BPS", "a Photoshop document"),
     (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
-    (0, b"\xff\x0a", "a JPEG XL picture"),
     (0, b"\x76\x2f\x31\x01", "an OpenEXR picture"),
-    (0, b"FUJIFILMCCD-RAW", "a camera raw file"),
-    (4, b"ftypavif", "an AVIF picture"),
-    (4, b"ftypcrx", "a camera raw file"),
-    (4, b"ftyphei", "a HEIC picture"),
-    (4, b"ftypmif1", "a HEIF picture"),
     (4, b"ftyp", "a video"),
 )
+_RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR")
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_BMP_HEADERS = (b"\x0c\0\0\0", b"(\0\0\0", b"4\0\0\0", b"8\0\0\0", b"@\0\0\0", b"l\0\0\0", b"|\0\0\0")
+_START = 512
+"""Bytes that tell what a file is."""
 
 
-def read_picture(path: Path) -> Picture:
-    """Read a JPEG, PNG, WebP, TIFF or BMP file, whatever its name says it is. Thread-safe.
+def read_picture(path: Path, *, max_pixels: int = MAXIMUM_PIXELS) -> Picture:
+    """Read a picture file of any format that lumen reads, whatever its name says it is. Thread-safe.
 
-    16-bit PNG and TIFF keep their 16 bits; palettes become RGB; CMYK becomes sRGB through its embedded profile; of
-    several pages or frames the first is read. The orientation tag is applied.
+    That is JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF and, where the extras are installed, HEIC (`heif`), JPEG XL (`jxl`)
+    and camera raw files (`raw`). All bits are kept; palettes become RGB; the orientation tag is applied. Of several
+    pages, frames or pictures the first is read, and `notices` of the result say so, as they do of all that is left out.
+    A pure function of the file: it may run in another process, and its result can be pickled.
+
+    Args:
+        path: the file.
+        max_pixels: a picture of more is refused from its header, before it is decoded; 0 for no limit.
 
     Raises:
-        PictureError: the file is missing, may not be read, is empty, cut off, damaged, not a picture or of a kind
-            that lumen does not read; one line.
+        PictureError: the file is missing, may not be read, is empty, cut off, damaged, too large, not a picture or of a
+            kind that lumen does not read, or its extra is not installed; one line.
     """
-    data = _content(path)
-    kind = sniff(data)
-    if kind is None:
-        stranger = next((name for at, magic, name in _KNOWN_STRANGERS if data[at:].startswith(magic)), None)
-        what = f"{stranger}, which lumen does not read" if stranger else "not a picture"
-        raise PictureError(path, f"{what} (it reads JPEG, PNG, WebP, TIFF and BMP)")
+    kind, data = _content(path)
     try:
-        return _picture(_decode(data, kind), kind)
+        return _picture(_decode(data, kind, max_pixels), kind, data)
     except UnreadableError as error:
         raise PictureError(path, " ".join(str(error).split())) from None
     except MemoryError:
@@ -60,25 +59,50 @@ def sniff(data: bytes) -> str | None:
         return "png"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
+    if data.startswith(_RAW_STARTS) or (data[:4] == b"II*\0" and data[8:10] == b"CR"):
+        return "raw"
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "tiff"
-    if (
-        data[:2] == b"BM"
-        and len(data) > 26
-        and data[14:18] in (b"\x0c\0\0\0", b"(\0\0\0", b"4\0\0\0", b"8\0\0\0", b"@\0\0\0", b"l\0\0\0", b"|\0\0\0")
-    ):
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "gif"
+    if data.startswith((jxl_header.CODESTREAM, jxl_header.CONTAINER)):
+        return "jxl"
+    if data[:2] == b"BM" and len(data) > 26 and data[14:18] in _BMP_HEADERS:
         return "bmp"
-    return None
+    return _sniff_boxes(brands(data))
 
 
-def _content(path: Path) -> bytes:
+def _sniff_boxes(announced: set[bytes]) -> str | None:
+    """Files made of boxes: AVIF calls itself HEIF too, Canon's raw files are a kind of their own."""
+    if b"crx " in announced:
+        return "raw"
+    if announced & {b"avif", b"avis"}:
+        return "avif"
+    return "heif" if announced & _HEIF_BRANDS else None
+
+
+def kind_of(start: bytes, path: Path) -> str | None:
+    """As `sniff`, but many camera raw files are told from TIFF by their name alone, or by what lies deeper."""
+    kind = sniff(start)
+    if kind == "tiff":
+        from lumen_cli.imaging.decode_tiff import is_raw
+
+        return "raw" if path.suffix.lower() in RAW_SUFFIXES or is_raw(path) else "tiff"
+    return kind
+
+
+def _content(path: Path) -> tuple[str, bytes]:
+    """The format and all bytes of a file; of what is no picture only the beginning is read."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise PictureError(path, "a folder, not a picture")
         if not stat.S_ISREG(mode):
             raise PictureError(path, "not a regular file")
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            start = file.read(_START)
+            kind = kind_of(start, path)
+            data = start + file.read() if kind else start
     except FileNotFoundError:
         reason = "a link that leads nowhere" if path.is_symlink() else "no such file"
         raise PictureError(path, reason) from None
@@ -90,25 +114,45 @@ def _content(path: Path) -> bytes:
         raise PictureError(path, "the file does not fit into memory") from None
     if not data:
         raise PictureError(path, "the file is empty")
-    return data
+    if kind is None:
+        stranger = next((name for at, magic, name in _KNOWN_STRANGERS if data[at:].startswith(magic)), None)
+        what = f"{stranger}, which lumen does not read" if stranger else "not a picture"
+        raise PictureError(path, f"{what} (it reads {READ_FORMATS})")
+    return kind, data
 
 
-def _decode(data: bytes, kind: str) -> Decoded:
-    from lumen_cli.imaging import decode_deep, decode_pillow
-
+def _decode(data: bytes, kind: str, max_pixels: int) -> Decoded:
+    """Decoders are imported only when a file needs them."""
     if kind == "png":
-        return decode_deep.decode_png(data)
+        from lumen_cli.imaging.decode_png import decode_png
+
+        return decode_png(data, max_pixels)
     if kind == "tiff":
-        return decode_deep.decode_tiff(data)
-    return decode_pillow.decode(data, kind)
+        from lumen_cli.imaging.decode_tiff import decode_tiff
+
+        return decode_tiff(data, max_pixels)
+    if kind == "avif":
+        from lumen_cli.imaging.decode_avif import decode_avif
+
+        return decode_avif(data, max_pixels)
+    if kind == "heif":
+        from lumen_cli.imaging.decode_heif import decode_heif
+
+        return decode_heif(data, max_pixels)
+    if kind == "jxl":
+        from lumen_cli.imaging.decode_jxl import decode_jxl
+
+        return decode_jxl(data, max_pixels)
+    from lumen_cli.imaging.decode_pillow import decode, tags_of
+
+    if kind == "raw":
+        from lumen_cli.imaging.decode_raw import decode_raw
+
+        return decode_raw(data, max_pixels, tags_of(data))
+    return decode(data, kind, max_pixels)
 
 
-def _picture(decoded: Decoded, kind: str) -> Picture:
-    values = upright(decoded.values, decoded.orientation)
-    channels = values.shape[2]
-    grey = channels <= 2
-    colours = values[:, :, :1] if grey else values[:, :, :3]
-    pixels = to_unit(np.broadcast_to(colours, (*colours.shape[:2], 3)))
-    alpha = to_unit(values[:, :, -1]) if channels in (2, 4) else None
-    depth = values.dtype.itemsize * 8
-    return Picture(pixels, alpha, depth, grey, kind, decoded.icc, decoded.exif, decoded.lost)
+def _picture(decoded: Decoded, kind: str, data: bytes) -> Picture:
+    from lumen_cli.imaging.assembling import assembled
+
+    return assembled(decoded, kind, data)

@@ -1,111 +1,69 @@
-"""Which tags a result gets: all, all but the personal ones, or none; and lumen's own stamp."""
+"""Which tags a result gets: all, all but the personal ones, or none; and lumen's own stamp.
+
+`CHANGES` names every way in which a result's tags may differ from its original's, and why: what exiftool prints of
+both differs in nothing else.
+"""
 
 from __future__ import annotations
 
+import fnmatch
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from lumen_cli.imaging.tag_personal import PERSONAL
+
 Keeping = Literal["keep", "private", "strip"]
-
-PERSONAL: dict[str, tuple[str, ...]] = {
-    "position": (
-        "GPS:all",
-        "*GPS*",
-        "*Latitude*",
-        "*Longitude*",
-        "*LatLong*",
-        "*Altitude*",
-        "*Geolocation*",
-        "XMP-iptcExt:Location*",
-        "XMP-iptcCore:Location",
-        "XMP-iptcCore:CountryCode",
-        "XMP-photoshop:City",
-        "XMP-photoshop:State",
-        "XMP-photoshop:Country",
-        "XMP-prism:Location",
-        "XMP-xmpDM:*Location*",
-        "IPTC:City",
-        "IPTC:Sub-location",
-        "IPTC:Province-State",
-        "IPTC:Country-Primary*",
-        "IPTC:ContentLocation*",
-    ),
-    "serial numbers": ("*Serial*", "*CameraID", "*CameraIdentifier*"),
-    "people": (
-        "*Owner*",
-        "*Artist*",
-        "*Author*",
-        "*Photographer*",
-        "*ImageEditor*",
-        "*Copyright*",
-        "*Credit*",
-        "*Contact*",
-        "*Contributor*",
-        "*Publisher*",
-        "*Person*",
-        "*People*",
-        "*Licensor*",
-        "*CaptionWriter*",
-        "*Email*",
-        "*Phone*",
-        "IFD0:HostComputer",
-        "IPTC:By-line*",
-        "IPTC:Writer-Editor",
-        "Photoshop:URL*",
-        "XMP-dc:Creator",
-        "XMP-dc:Rights",
-        "XMP-iptcCore:Creator*",
-        "XMP-iptcExt:*Creator*",
-        "XMP-iptcExt:*Supplier*",
-        "XMP-plus:all",
-        "XMP-xmpRights:all",
-        "XMP-cc:all",
-    ),
-    "faces": (
-        "Face*",
-        "*Faces*",
-        "XMP-mwg-rs:all",
-        "XMP-MP:all",
-        "XMP-MP1:all",
-        "XMP-apple-fi:all",
-        "XMP-iptcExt:ImageRegion*",
-    ),
-    "unique ids": (
-        "*UniqueID*",
-        "*UniqueDocument*",
-        "*GUID*",
-        "*UUID*",
-        "*DocumentID*",
-        "*InstanceID*",
-        "*DocumentAncestors*",
-        "*BurstID*",
-        "XMP-dc:Identifier",
-        "XMP-xmp:Identifier",
-        "XMP-iptcExt:DigImageGUID",
-        "XMP-iptcExt:RegistryID*",
-        "XMP-xmpMM:all",
-    ),
-    # Makers hide serial numbers, owners, places and faces in them, enciphered or undocumented: no part can be vouched
-    # for. The same goes for files within the file.
-    "maker notes": ("MakerNotes", "MakerNotes:all", "*MakerNote*", "IFD0:DNGPrivateData", "*OriginalRawFile*"),
-    "files within the file": (
-        "XMP-GImage:all",
-        "XMP-GDepth:all",
-        "XMP-GAudio:all",
-        "XMP-GContainer:all",
-        "XMP-Container:all",
-        "XMP-Device:all",
-    ),
-}
-"""What `private` leaves behind, by why, in exiftool's words: group:tag, `*` for any letters, `all` for a whole group.
-
-Besides, XMP properties that exiftool has no name for: nobody could say what is in them. Texts that a person wrote as a
-description (title, caption, keywords, comments) stay.
-"""
 
 SHOWN = ("InteropIFD:InteropIndex", "InteropIFD:InteropVersion")
 """What `strip` keeps of a picture without profile that says by tag that it is Adobe RGB: a viewer needs it."""
+
+
+TURNED = ("IFD0:Orientation", "XMP-tiff:Orientation")
+"""1 in the result, whose pixels are upright; written only where the original has them."""
+
+SIZES = ("ExifIFD:ExifImage", "XMP-exif:ExifImage", "XMP-tiff:Image")
+"""With Width and Height behind: the result's size, written only where the original has them."""
+
+BLOCK_SIZES = ("InteropIFD:RelatedImage", "IFD0:Image")
+"""The same, where the whole EXIF block was copied; tag by tag exiftool does not copy them."""
+
+PREVIEWS = (
+    "IFD1:all",
+    "ThumbnailImage",
+    "PreviewImage",
+    "JpgFromRaw",
+    "OtherImage",
+    "Photoshop:PhotoshopThumbnail",
+    "XMP-xmp:Thumbnails*",
+)
+"""Small copies of the dark original. Where its EXIF held a thumbnail, the result gets one of itself (TIFF: none)."""
+
+BEHIND = ("XMP-GCamera:all", "XMP-GContainer:all", "XMP-Container:all", "XMP-hdrgm:all", "XMP-HDRGainMap:all")
+"""Point at a video, a depth map or a gain map that lay behind the picture and is not there any more."""
+
+
+def _of(group: str, names: str) -> tuple[str, ...]:
+    return tuple(f"{group}:{name}" for name in names.split())
+
+
+_LAYOUT = _of(
+    "IFD0",
+    "ImageWidth ImageHeight BitsPerSample Compression PhotometricInterpretation StripOffsets StripByteCounts "
+    "RowsPerStrip SamplesPerPixel PlanarConfiguration Predictor ExtraSamples SampleFormat Tile* SubfileType "
+    "OldSubfileType FillOrder YCbCrSubSampling YCbCrPositioning YCbCrCoefficients ReferenceBlackWhite JPEGTables",
+)
+_CONTAINERS = (
+    *("JFIF:all", "Adobe:all", "RIFF:all", "QuickTime:all", "Jpeg2000:all", "JXL:all", "GIF:all", "MPF:all"),
+    *_of("PNG", "ImageWidth ImageHeight BitDepth ColorType Compression Filter Interlace ProfileName Palette"),
+    *_of("PNG", "Transparency SignificantBits Gamma WhitePoint* Red* Green* Blue* SRGBRendering BackgroundColor"),
+)
+_DEMANDED = (
+    *_of("ExifIFD", "ExifVersion FlashpixVersion ComponentsConfiguration ColorSpace"),
+    *_of("IFD0", "XResolution YResolution ResolutionUnit YCbCrPositioning"),
+    *("GPS:GPSVersionID", "InteropIFD:InteropVersion"),
+)
 
 
 @dataclass(frozen=True)
@@ -118,6 +76,112 @@ class TagRules:
 
 KEEP_ALL = TagRules()
 """Every tag, no stamp."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Tags that may differ between original and result, and why.
+
+    happens: "+" a tag more, "-" one less, "~" another value; tags: as in `PERSONAL`, `*` for all; ways: of
+    `TagRules.metadata`; sources, targets: formats, empty for all; within: how far a number may be off, relative to
+    it, None for any value.
+    """
+
+    why: str
+    happens: str
+    tags: tuple[str, ...]
+    ways: tuple[Keeping, ...] = ("keep", "private")
+    sources: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    within: float | None = None
+
+
+NO_IPTC = ("webp", "avif", "heif", "jxl")
+"""Formats without a place for IPTC."""
+
+_NUMBERED = ("avif", "heif", "jxl")
+_BY_NUMBER = "these formats may name their colours by number, others by a profile"
+_COMMENTS = ("File:Comment", "PNG:Comment")
+_NAMELESS = "written tag by tag, not as a block: exiftool drops what it has no name for"
+_EVERY: tuple[Keeping, ...] = ("keep", "private", "strip")
+_BY_TAG = "written tag by tag, not as a block: what EXIF demands is added"
+_ROUNDED = "written tag by tag, not as a block: exiftool rounds fractions"
+
+CHANGES: tuple[Change, ...] = (
+    Change("pixels are upright", "~", TURNED),
+    Change("sizes are the result's", "~", tuple(f"{tag}{side}" for tag in SIZES for side in ("Width", "Height"))),
+    Change(
+        "sizes are the result's", "~-", tuple(f"{tag}{side}" for tag in BLOCK_SIZES for side in ("Width", "Height"))
+    ),
+    Change("previews show the dark original; a thumbnail is made anew", "+-~", PREVIEWS),
+    Change("what lay behind the picture is not there any more", "-", BEHIND),
+    Change("lumen's stamp", "+~", ("IFD0:ProcessingSoftware",)),
+    Change("the container's own", "+-~", _CONTAINERS, _EVERY),
+    Change("how the pixels are stored", "+-~", _LAYOUT, _EVERY),
+    Change(_BY_NUMBER, "+-", ("ICC_Profile:all",), _EVERY, sources=_NUMBERED),
+    Change(_BY_NUMBER, "+-", ("ICC_Profile:all",), _EVERY, targets=_NUMBERED),
+    Change("how the pixels were compressed", "-", ("ExifIFD:CompressedBitsPerPixel",)),
+    Change("exiftool writes its own name", "+~", ("XMP-x:XMPToolkit",)),
+    Change("exiftool cannot write Photoshop's settings for print and layout", "-", ("Photoshop:all",)),
+    Change("exiftool sees data behind the end of damaged maker notes", "+", ("MakerNotes:DataDump",)),
+    Change("WebP, AVIF, HEIC and JPEG XL have no place for IPTC", "-", ("IPTC:all",), targets=NO_IPTC),
+    Change("only JPEG and PNG have a place for a comment", "-", _COMMENTS, targets=("tiff", *NO_IPTC)),
+    Change("the comment is at home in another group", "+-", _COMMENTS, targets=("jpeg", "png")),
+    Change("only PNG has a place for PNG's texts", "-", ("PNG:all",), targets=("jpeg", "tiff", *NO_IPTC)),
+    Change("personal", "-", tuple(tag for tags in PERSONAL.values() for tag in tags), ("private",)),
+    Change(_BY_TAG, "+", _DEMANDED, ("private",)),
+    Change(_BY_TAG, "+", _DEMANDED, ("keep",), sources=("tiff",)),
+    Change(_BY_TAG, "+", _DEMANDED, ("keep",), targets=("tiff",)),
+    Change(_NAMELESS, "-", ("*_0x*",), ("private",)),
+    Change(_NAMELESS, "-", ("*_0x*",), ("keep",), sources=("tiff",)),
+    Change(_NAMELESS, "-", ("*_0x*",), ("keep",), targets=("tiff",)),
+    Change(_ROUNDED, "~", ("EXIF:all", "XMP:all"), ("private",), within=1e-6),
+    Change(_ROUNDED, "~", ("EXIF:all",), ("keep",), sources=("tiff",), within=1e-6),
+    Change(_ROUNDED, "~", ("EXIF:all",), ("keep",), targets=("tiff",), within=1e-6),
+    Change("TIFF demands a resolution", "+~", _of("IFD0", "XResolution YResolution ResolutionUnit"), ("strip",)),
+    Change("no tags at all", "-", ("*",), ("strip",)),
+)
+"""Every difference between the tags of an original and of its result. The colour profile is `write_picture`'s."""
+
+
+def explanation(tag: str, before: object, after: object, rules: TagRules, source: str, target: str) -> str | None:
+    """Why a tag of the result differs from the original's; None where nothing says that it may.
+
+    Args:
+        tag: groups and name as exiftool prints them with -G0:1, "EXIF:IFD0:Orientation" for example.
+        before: its value in the original, None where it is missing.
+        after: its value in the result, None where it is missing.
+        rules: what the result was made under.
+        source: the original's format.
+        target: the result's.
+    """
+    happened = "+" if before is None else "-" if after is None else "~"
+    for change in CHANGES:
+        if (
+            happened in change.happens
+            and rules.metadata in change.ways
+            and (not change.sources or source in change.sources)
+            and (not change.targets or target in change.targets)
+            and (change.within is None or _near(before, after, change.within))
+            and any(_is_meant(pattern, tag) for pattern in change.tags)
+        ):
+            return change.why
+    return None
+
+
+def _is_meant(pattern: str, tag: str) -> bool:
+    """Whether exiftool would take the tag for one that `pattern` names."""
+    group, _, name = pattern.lower().rpartition(":")
+    *groups, own = tag.lower().split(":")
+    return (not group or group in groups) and (name == "all" or fnmatch.fnmatchcase(own, name))
+
+
+def _near(before: object, after: object, within: float) -> bool:
+    try:
+        one, other = ([float(part) for part in str(value).split()] for value in (before, after))
+    except ValueError:
+        return False
+    return len(one) == len(other) and all(math.isclose(*pair, rel_tol=within) for pair in zip(one, other, strict=True))
 
 
 def left_out(rules: TagRules) -> Iterator[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import mmap
+import struct
 from pathlib import Path
 from typing import BinaryIO
 
+from lumen_cli.imaging.exif_block import entries, header
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.png import SIGNATURE
+from lumen_cli.imaging.tag_rules import NO_IPTC
 
 _WITHOUT_TAGS = {
     b"IHDR",
@@ -25,9 +28,11 @@ _WITHOUT_TAGS = {
 }
 _TABLES = {0xDB, 0xC4, 0xDD, *range(0xC0, 0xC4), *range(0xC5, 0xD0)}
 _START_OF_SCAN = 0xDA
-_SEGMENT = 64000
+_COMMENT = 0xFE
+_IPTC = 0x83BB
+MOST_IN_JPEG = 64000
 """Bytes of EXIF that fit into a JPEG with room for a stamp."""
-_WHOLE_EXIF = ("jpeg", "png", "webp", "heic", "heif", "avif")
+_WHOLE_EXIF = ("jpeg", "png", "webp", "heif", "avif", "jxl")
 
 
 def may_hold_tags(path: Path) -> bool:
@@ -54,7 +59,7 @@ def whole_blocks(source: Path, picture: Picture, target_format: str) -> list[str
     In TIFF the tags of EXIF stand among the picture's own; a PNG may hold EXIF as text; JPEG may spread XMP over
     several segments, and its EXIF has to fit into one.
     """
-    fits = target_format != "jpeg" or len(picture.exif or b"") < _SEGMENT
+    fits = target_format != "jpeg" or len(picture.exif or b"") < MOST_IN_JPEG
     try:
         with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             blocks = []
@@ -68,6 +73,52 @@ def whole_blocks(source: Path, picture: Picture, target_format: str) -> list[str
             return blocks
     except (OSError, ValueError):
         return []
+
+
+def unheld(source: Path, target_format: str) -> list[str]:
+    """What a file holds that a file of this format has no place for: "IPTC", "a comment", "PNG's texts"."""
+    names = []
+    try:
+        with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            # Among Photoshop's resources, or in a tag of TIFF's.
+            if target_format in NO_IPTC and (data.find(b"8BIM\x04\x04") >= 0 or _tiff_has_iptc(data)):
+                names.append("IPTC")
+            texts = _png_texts(data) if data[: len(SIGNATURE)] == SIGNATURE else set()
+            comment = b"Comment" in texts or (data[:2] == b"\xff\xd8" and _has_comment(data))
+            if comment and target_format not in ("jpeg", "png"):
+                names.append("a comment")
+            if texts - {b"Comment"} and target_format != "png":
+                names.append("PNG's texts")
+    except (OSError, ValueError):
+        pass
+    return names
+
+
+def _png_texts(data: mmap.mmap) -> set[bytes]:
+    """The keywords of a PNG's texts, without those that are only other tags' wrapping."""
+    found, at = set(), len(SIGNATURE)
+    while len(head := data[at : at + 8]) == 8:
+        if head[4:] in (b"tEXt", b"zTXt", b"iTXt"):
+            keyword = data[at + 8 : at + 88].split(b"\0")[0]
+            if not keyword.startswith((b"XML:com.adobe.xmp", b"Raw profile type")):
+                found.add(keyword)
+        at += 12 + int.from_bytes(head[:4], "big")
+    return found
+
+
+def _tiff_has_iptc(data: mmap.mmap) -> bool:
+    try:
+        order, first = header(data[:8])
+        return any(tag == _IPTC for tag, _, _ in entries(data, order, first))
+    except (ValueError, struct.error):
+        return False
+
+
+def _has_comment(data: mmap.mmap) -> bool:
+    at = 2
+    while len(head := data[at : at + 4]) == 4 and head[0] == 0xFF and head[1] not in (_START_OF_SCAN, _COMMENT):
+        at += 2 + int.from_bytes(head[2:], "big")
+    return head[:2] == bytes((0xFF, _COMMENT))
 
 
 def _png_may(file: BinaryIO) -> bool:

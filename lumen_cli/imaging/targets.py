@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.formats import SUFFIX_FORMATS
+from lumen_cli.imaging.formats import SUFFIX_FORMATS, format_for, kept_suffix, require_writable
+from lumen_cli.imaging.naming import NameTemplate
 from lumen_cli.imaging.sources import Source, absolute, is_picture_name
 from lumen_cli.imaging.temporaries import temporary_beside
 
@@ -26,7 +27,12 @@ class Job:
     """Absolute path of the file to write."""
 
 
-def plan_outputs(sources: Sequence[Source], output: str | os.PathLike[str] | None, suffix: str | None) -> list[Job]:
+def plan_outputs(
+    sources: Sequence[Source],
+    output: str | os.PathLike[str] | None,
+    suffix: str | None,
+    template: NameTemplate | None = None,
+) -> list[Job]:
     """Name the output of every picture; nothing is written.
 
     Args:
@@ -34,6 +40,7 @@ def plan_outputs(sources: Sequence[Source], output: str | os.PathLike[str] | Non
         output: a folder or, for one picture named directly, a file. None: `photos` becomes `photos-enhanced` beside
             it, `a.jpg` becomes `a-enhanced.jpg` beside it. A string may end with a separator to say "folder".
         suffix: the ending results shall have (".png"), or None to keep each picture's own.
+        template: what results are called; None: as their pictures.
 
     Returns:
         One job a source, in the order of `sources`. No two targets are equal, even where the file system ignores case
@@ -44,11 +51,17 @@ def plan_outputs(sources: Sequence[Source], output: str | os.PathLike[str] | Non
             or `output` cannot be what it would have to be.
     """
     single = _single_file(sources, output, suffix)
+    if single is not None and template is not None:
+        raise UsageError(f"{single} names the output, and so does --name-template; leave one of the two out")
     if single is not None:
         jobs = [Job(sources[0], single)]
     else:
         base = None if output is None else absolute(output)
-        jobs = _without_collisions([Job(s, _target(s, base, suffix, _root_names(sources))) for s in sources])
+        names = _root_names(sources)
+        jobs = [Job(s, _target(s, base, suffix, template, names)) for s in sources]
+        if template is not None and not template.uses("stem"):
+            _refuse_one_name(jobs, template)
+        jobs = _without_collisions(jobs)
     protect_inputs(jobs)
     return jobs
 
@@ -93,20 +106,27 @@ def _single_file(sources: Sequence[Source], output: str | os.PathLike[str] | Non
             f"{text}: one file cannot take the {len(sources)} pictures of a folder or list; "
             f"name a folder (or, for a folder of that name, {text}{os.sep})"
         )
+    require_writable(format_for(text))
     if suffix is not None and not _same_format(Path(text).suffix, suffix):
         raise UsageError(f"{text}: the output's ending and the format asked for ({suffix[1:]}) do not agree")
     return absolute(text)
 
 
-def _target(source: Source, base: Path | None, suffix: str | None, root_names: dict[Path, Path]) -> Path:
+def _target(
+    source: Source, base: Path | None, suffix: str | None, template: NameTemplate | None, root_names: dict[Path, Path]
+) -> Path:
     name = source.relative
-    if suffix is not None and not _same_format(name.suffix, suffix):
-        name = name.with_name(f"{name.stem}{suffix}")
+    wanted = kept_suffix(name.suffix) if suffix is None else suffix
+    if wanted != name.suffix and not _same_format(name.suffix, wanted):
+        name = name.with_name(f"{name.stem}{wanted}")
+    if template is not None:
+        name = name.with_name(template.name(stem=name.stem, suffix=name.suffix, parent=source.path.parent.name))
     if base is not None:
         below = root_names[source.root] if source.root and len(root_names) > 1 else Path()
         return base / below / name
     if source.root is None:
-        return source.path.with_name(f"{name.stem}{ADDITION}{name.suffix}")
+        addition = "" if template else ADDITION
+        return source.path.with_name(f"{name.stem}{addition}{name.suffix}")
     if not source.root.name:
         raise UsageError(f"{source.root}: name an output folder with -o, there is no place beside this one")
     return source.root.with_name(source.root.name + ADDITION) / name
@@ -121,7 +141,7 @@ def _root_names(sources: Iterable[Source]) -> dict[Path, Path]:
         grouped: dict[str, list[Path]] = defaultdict(list)
         for root in waiting:
             parts = [part for part in root.parts if part != root.anchor]
-            grouped[_folded(Path(*parts[-length:]))].append(root)
+            grouped[folded(Path(*parts[-length:]))].append(root)
         for roots in grouped.values():
             longest = max(len(root.parts) for root in roots) <= length
             if len(roots) == 1 or longest:
@@ -140,28 +160,47 @@ def _without_collisions(jobs: list[Job]) -> list[Job]:
             old = jobs[i].source.relative.suffix
             if old != jobs[i].target.suffix:
                 jobs[i] = replace(jobs[i], target=_renamed(jobs[i].target, f"_{old[1:]}" if old else "_"))
-    taken = {_folded(job.target) for job in jobs}
+    taken = {folded(job.target) for job in jobs}
     for indices in _colliding(jobs):
-        spelled = {os.fsencode(jobs[i].target): i for i in sorted(indices, reverse=True)}
-        if len(spelled) < len(indices):
+        # The name belongs to the picture that bears it; then names that differ in case or Unicode spelling only.
+        ordered = sorted(indices, key=lambda i: (_is_renamed(jobs[i]), os.fsencode(jobs[i].target), _place(jobs[i])))
+        if len({_place(jobs[i]) for i in indices}) < len(indices):
             first, second = sorted(os.fsdecode(jobs[i].source.path) for i in indices)[:2]
             raise UsageError(
                 f"{first} and {second} would both be written to {jobs[indices[0]].target}; "
-                "run them separately, or name the folder that holds them"
+                "run them separately, name the folder that holds them, or tell them apart with "
+                "--name-template {parent}-{stem}{suffix}"
             )
-        for _, i in sorted(spelled.items())[1:]:  # names that differ in case or Unicode spelling only
+        for i in ordered[1:]:
             number = 2
-            while _folded(_renamed(jobs[i].target, f"_{number}")) in taken:
+            while folded(_renamed(jobs[i].target, f"_{number}")) in taken:
                 number += 1
             jobs[i] = replace(jobs[i], target=_renamed(jobs[i].target, f"_{number}"))
-            taken.add(_folded(jobs[i].target))
+            taken.add(folded(jobs[i].target))
     return jobs
+
+
+def _refuse_one_name(jobs: Sequence[Job], template: NameTemplate) -> None:
+    for first, second, *_ in _colliding(jobs):
+        raise UsageError(
+            f"--name-template {template.text}: gives {jobs[first].source.path} and {jobs[second].source.path} "
+            "one name; tell them apart with {stem}"
+        )
+
+
+def _is_renamed(job: Job) -> bool:
+    return job.source.relative.name != job.target.name
+
+
+def _place(job: Job) -> bytes:
+    """What numbers are given by: a picture's name in its folder, or in the tree that is searched."""
+    return os.fsencode(job.source.relative)
 
 
 def _colliding(jobs: Sequence[Job]) -> list[list[int]]:
     groups: dict[str, list[int]] = defaultdict(list)
     for i, job in enumerate(jobs):
-        groups[_folded(job.target)].append(i)
+        groups[folded(job.target)].append(i)
     return [group for _, group in sorted(groups.items()) if len(group) > 1]
 
 
@@ -178,7 +217,7 @@ def protect_inputs(jobs: Sequence[Job]) -> None:
                 raise UsageError(
                     f"{folder}: the output folder {where} the input folder {roots[place]}; name another with -o"
                 )
-    folders = {_folded(parent): parent for folder in output_folders(jobs) for parent in (folder, *folder.parents)}
+    folders = {folded(parent): parent for folder in output_folders(jobs) for parent in (folder, *folder.parents)}
     for job in jobs:
         overwritten = inputs.get(os.path.realpath(job.target))
         if overwritten is None and (identity := _identity(job.target)):
@@ -188,7 +227,7 @@ def protect_inputs(jobs: Sequence[Job]) -> None:
                 f"{job.target}: the result of {job.source.path} would overwrite the input {overwritten}; "
                 "name another output with -o"
             )
-        if _folded(job.target) in folders:
+        if folded(job.target) in folders:
             raise UsageError(f"{job.target}: would have to be both a picture and a folder; name another output with -o")
 
 
@@ -209,6 +248,6 @@ def _renamed(target: Path, addition: str) -> Path:
     return target.with_name(f"{target.stem}{addition}{target.suffix}")
 
 
-def _folded(path: Path) -> str:
+def folded(path: Path) -> str:
     """The path as a file system would compare it that ignores case and Unicode spelling."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())

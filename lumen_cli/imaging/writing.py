@@ -3,50 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lumen_cli.errors import PictureError
-from lumen_cli.imaging.color import luma, to_integers
-from lumen_cli.imaging.formats import format_for
+from lumen_cli.imaging import encode_bmp, encode_jpeg, encode_tiff, png, rendering
+from lumen_cli.imaging.formats import LARGEST_SIDE, format_for
 from lumen_cli.imaging.picture import Picture
+from lumen_cli.imaging.storage import UNKNOWN
 
 DEFAULT_QUALITY = 95
-"""For JPEG and WebP, 1 to 100."""
-_DEEP = ("png", "tiff")
-_TRANSPARENT = ("png", "tiff", "webp")
-_LARGEST = {"jpeg": 65500, "webp": 16383}
+"""Of lossy formats, 1 to 100."""
 
 
 def losses(picture: Picture, format: str) -> list[str]:
     """What a file of this format cannot hold of the picture, in words for one announced line; usually nothing."""
-    format = format_for(format)
-    lost = list(picture.lost)
-    if picture.alpha is not None and format not in _TRANSPARENT:
-        lost.append("alpha")
-    if picture.bit_depth == 16 and format not in _DEEP:
-        lost.append("16 bits")
-    if picture.icc and _profile(picture, format) is None:
-        lost.append("colour profile")
-    if picture.exif and format == "bmp":
-        lost.append("tags")
-    return lost
+    return rendering.losses(picture, format_for(format))
 
 
 def write_picture(picture: Picture, path: Path, *, format: str, quality: int | None = None) -> None:
     """Write a picture; equal pictures give equal bytes. Thread-safe.
 
-    16 bits stay 16 in PNG and TIFF and are rounded to 8 in the others; grey stays grey (WebP has no grey), alpha stays
-    where the format has it, the profile is embedded. Tags are another step, `TagWriter.copy`.
+    Bits stay where the format has them, grey stays grey (WebP has none), alpha stays where the format has it, colours
+    go back into the original's own space where the format can say which, and else are written as sRGB. A JPEG of a
+    JPEG gets its steps of quantisation, its sampling of colour and its passes; what was stored without loss in WebP,
+    AVIF, HEIF or JPEG XL is again; a TIFF of a TIFF gets its compression. Tags are another step, `TagWriter.copy`.
 
     Args:
         picture: pixels in [0, 1]; what lies outside is clamped.
         path: the file, replaced if it exists. Write beside the target and rename; a failed write leaves nothing.
-        format: "jpeg", "png", "webp", "tiff" or "bmp"; the ending of `path` does not matter.
-        quality: 1 to 100 for JPEG (stored 4:4:4) and WebP, 95 when None; the others lose nothing.
+        format: a name of `formats`; the ending of `path` does not matter.
+        quality: 1 to 100 for lossy formats. None: as the original was stored where it is of the same format, else 95
+            (JPEG: 4:4:4).
 
     Raises:
         PictureError: the pixels are not finite, too many for the format, or the file cannot be written.
@@ -54,11 +45,11 @@ def write_picture(picture: Picture, path: Path, *, format: str, quality: int | N
     format = format_for(format)
     if not np.isfinite([picture.pixels.min(), picture.pixels.max()]).all():
         raise PictureError(path, "the result holds values that are no numbers; nothing was written")
-    if max(picture.width, picture.height) > _LARGEST.get(format, 1 << 31):
+    if max(picture.width, picture.height) > LARGEST_SIDE.get(format, 1 << 31):
         size = f"{picture.width}×{picture.height}"
-        raise PictureError(path, f"{size} pixels are too many for {format} (at most {_LARGEST[format]} a side)")
+        raise PictureError(path, f"{size} pixels are too many for {format} (at most {LARGEST_SIDE[format]} a side)")
     try:
-        data = _encoded(picture, format, DEFAULT_QUALITY if quality is None else quality)
+        data = _encoded(picture, format, quality)
     except (OSError, ValueError, MemoryError) as error:
         raise PictureError(path, f"cannot be encoded as {format} ({error})") from None
     try:
@@ -69,67 +60,33 @@ def write_picture(picture: Picture, path: Path, *, format: str, quality: int | N
         raise PictureError(path, f"cannot be written ({error.strerror or error})") from None
 
 
-def _encoded(picture: Picture, format: str, quality: int) -> bytes:
-    values = _values(picture, format)
-    icc = _profile(picture, format)
+def _encoded(picture: Picture, format: str, quality: int | None) -> bytes:
+    made = rendering.rendered(picture, format)
+    values, icc = made.values, made.label.icc
+    # How the original lay in its file is of use for a file of the same kind only.
+    stored = picture.stored if format == picture.format else UNKNOWN
+    lossless = bool(stored.lossless) and quality is None
+    chosen = DEFAULT_QUALITY if quality is None else quality
     if format == "png":
-        from lumen_cli.imaging import png
-
-        return png.encode(values, icc)
+        chunks = {**stored.chunks, **made.label.chunks}
+        return png.encode(values, icc, chunks)
     if format == "tiff":
-        return _tiff(values, icc)
+        return encode_tiff.encode(values, icc, compression=stored.compression or "deflate", cmyk=made.cmyk)
+    if format == "jpeg":
+        chosen_or_kept = quality if stored.jpeg is not None else chosen
+        return encode_jpeg.encode(values, icc, quality=chosen_or_kept, way=stored.jpeg, cmyk=made.cmyk)
+    if format in ("avif", "heif", "jxl"):
+        encoder = importlib.import_module(f"lumen_cli.imaging.encode_{format}")
+        data: bytes = encoder.encode(
+            values, icc, quality=chosen, bits=made.bits, lossless=lossless, cicp=made.label.cicp
+        )
+        return data
+    if format == "bmp":
+        return encode_bmp.encode(values)
     from PIL import Image
 
-    image = Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values)
     buffer = io.BytesIO()
-    profile = {"icc_profile": icc} if icc else {}
-    if format == "jpeg":
-        image.save(buffer, "JPEG", quality=quality, subsampling=0, **profile)
-    elif format == "webp":
-        # Effort 2 of 6 takes half the time of Pillow's default for files 2 % larger.
-        image.save(buffer, "WEBP", quality=quality, method=2, **profile)
-    else:
-        image.save(buffer, "BMP")
+    # Effort 2 of 6 takes half the time of Pillow's default for files 2 % larger.
+    options = {"lossless": True, "exact": True} if lossless else {"quality": chosen}
+    Image.fromarray(values).save(buffer, "WEBP", method=2, icc_profile=icc or b"", **options)
     return buffer.getvalue()
-
-
-def _values(picture: Picture, format: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """H×W×C integers as the format stores them."""
-    depth = 16 if picture.bit_depth == 16 and format in _DEEP else 8
-    if picture.grey and format != "webp":
-        colours = to_integers(luma(picture.pixels)[:, :, None], depth)
-    else:
-        colours = to_integers(picture.pixels, depth)
-    if picture.alpha is None or format not in _TRANSPARENT:
-        return colours
-    return np.concatenate([colours, to_integers(picture.alpha[:, :, None], depth)], axis=2)
-
-
-def _tiff(values: NDArray[np.uint8] | NDArray[np.uint16], icc: bytes | None) -> bytes:
-    import tifffile
-
-    channels = values.shape[2]
-    buffer = io.BytesIO()
-    tifffile.imwrite(
-        buffer,
-        values[:, :, 0] if channels == 1 else values,
-        photometric="minisblack" if channels <= 2 else "rgb",
-        planarconfig="contig" if channels > 1 else None,
-        extrasamples=["unassalpha"] if channels in (2, 4) else None,
-        compression="zlib",
-        compressionargs={"level": 1},
-        predictor=True,
-        rowsperstrip=max(1, (1 << 20) // max(1, values[0].nbytes)),
-        iccprofile=icc,
-        metadata=None,
-        software=False,
-    )
-    return buffer.getvalue()
-
-
-def _profile(picture: Picture, format: str) -> bytes | None:
-    """The profile if the format can hold it: a profile for grey fits no RGB file, and BMP holds none."""
-    grey_profile = picture.icc is not None and picture.icc[16:20] == b"GRAY"
-    if format == "bmp" or (grey_profile and (format == "webp" or not picture.grey)):
-        return None
-    return picture.icc

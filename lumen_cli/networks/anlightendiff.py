@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lumen_cli.diffusion.noise import fresh_noise, normal
 from lumen_cli.diffusion.sampler import Prediction, Sampler, sample, split_prediction, target_of
 from lumen_cli.diffusion.schedule import CosineSchedule, antithetic_timesteps
-from lumen_cli.networks.anlightendiff_features import CHANNELS, features
+from lumen_cli.networks.anlightendiff_features import CHANNELS, equalisation, features
 from lumen_cli.networks.anlightendiff_frames import FramedLayers
 from lumen_cli.networks.anlightendiff_losses import ImageLoss, bright_center, diffuse, to_picture, to_residual
 from lumen_cli.networks.anlightendiff_tables import ScheduleTables
@@ -117,14 +117,14 @@ class AnlightenDiff(LowLightModel):
         return pad_to_size(pad_to_multiple(low, self.size_multiple), *self.padded(*low.shape[-2:]))
 
     def center(
-        self, low: Tensor, layers: FramedLayers | None = None, *, learn: bool = True
+        self, low: Tensor, layers: FramedLayers | None = None, *, learn: bool = True, table: Tensor | None = None
     ) -> tuple[Tensor, list[Rest] | None]:
         """Padded picture → centre of the diffusion, and what the encoder's maps give to the noise estimator.
 
         The centre is B×3×H×W around [0, 1]; "from-scratch" does not clamp it. learn: whether gradients reach the
-        networks that predict it; they reach the noise estimator's own layers in any case.
+        networks that predict it; they reach the noise estimator's own layers in any case. table: see `features`.
         """
-        made = features(low)
+        made = features(low, table)
         equalised = made[:, EQUALISED]
         if self.variant == "from-scratch":
             assert isinstance(self.encoder, UNet)
@@ -136,7 +136,9 @@ class AnlightenDiff(LowLightModel):
             light = (self.histroEncoder["model"](seen, layers=layers).float() + equalised).clamp(0.0, 1.0)
             return (1.0 - light) * colours + light, None
 
-    def predict(self, low: Tensor, fresh: Iterator[Tensor] | None, steps: int | None = None) -> Tensor:
+    def predict(
+        self, low: Tensor, fresh: Iterator[Tensor] | None, steps: int | None = None, table: Tensor | None = None
+    ) -> Tensor:
         """Padded picture B×3×H×W → what is to be added to it, as a residual in [-1, 1] (the paper's DRDS).
 
         Args:
@@ -144,9 +146,10 @@ class AnlightenDiff(LowLightModel):
             fresh: source of the noise of the steps, B×3×H×W each; None at eta 0.
             steps: sampling steps. The process of x - m' is an ordinary one without a centre, so that a chain that
                 visits fewer timesteps has the posterior of their ᾱ: see `lumen_cli.diffusion.sampler.sample`.
+            table: see `features`.
         """
         layers = FramedLayers()
-        center, rests = self.center(low, layers)
+        center, rests = self.center(low, layers, table=table)
         return self.walk(low, center, rests, steps, fresh, layers)
 
     def estimate(
@@ -180,9 +183,21 @@ class AnlightenDiff(LowLightModel):
         count = self.steps if steps is None else steps
         return sample(denoise, start, self.schedule, count, self.sampler, center=start, fresh=fresh)
 
-    def enhance(self, low: Tensor, *, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
+    @property
+    def tiles(self) -> bool:
+        """See `LowLightModel.tiles`; the noise of later steps follows from the whole picture's first."""
+        return self.sampler.eta == 0.0
+
+    def context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
+        """See `LowLightModel.context`: the equalisation."""
+        return {"table": equalisation(self.pad(low))}
+
+    def enhance(
+        self, low: Tensor, *, noise: Tensor | None = None, steps: int | None = None, table: Tensor | None = None
+    ) -> Tensor:
         """See `LowLightModel.enhance`. `noise` is what the first step adds; the later steps' follows from it.
 
+        `table`, for a part of one picture: the `equalisation` of the whole.
         The picture can only become brighter, pixel by pixel. On a CPU a batch is run picture by picture.
         """
         if noise is None and self.sampler.eta > 0.0:
@@ -192,7 +207,7 @@ class AnlightenDiff(LowLightModel):
         pictures = padded.split(1) if padded.device.type == "cpu" else (padded,)
         noises = [None] * len(pictures) if noise is None else noise.split(len(pictures[0]))
         residuals = [
-            self.predict(picture, None if first is None else chain([first], fresh_noise(first)), steps)
+            self.predict(picture, None if first is None else chain([first], fresh_noise(first)), steps, table)
             for picture, first in zip(pictures, noises, strict=True)
         ]
         return to_picture(torch.cat(residuals), padded)[..., :height, :width]

@@ -8,34 +8,51 @@ from torch import Tensor
 
 CHANNELS = 12
 LEVELS = 256
+ROWS = 512
 
 
-def features(picture: Tensor) -> Tensor:
-    """Picture B×3×H×W in [0, 1] → B×12×H×W in [0, 1], float32: picture, equalised picture, colours, their gradient."""
+def features(picture: Tensor, table: Tensor | None = None) -> Tensor:
+    """Picture B×3×H×W in [0, 1] → B×12×H×W in [0, 1], float32: picture, equalised picture, colours, their gradient.
+
+    `table`: the `equalisation` of the picture that this one is a part of.
+    """
     with torch.autocast(picture.device.type, enabled=False):
         picture = picture.float()
         colours = color_map(picture)
-        return torch.cat([picture, equalise(picture), colours, gradient_map(colours)], dim=1)
+        return torch.cat([picture, equalise(picture, table), colours, gradient_map(colours)], dim=1)
 
 
-def equalise(picture: Tensor) -> Tensor:
+def equalise(picture: Tensor, table: Tensor | None = None) -> Tensor:
     """Histogram equalisation of every picture and channel on its own, in 256 levels: B×C×H×W in [0, 1] → the same.
 
     The algorithm of Pillow and torchvision: a level becomes (levels below it + step/2) / step, all integers, with
     step = 1/255 of the pixels that are not of the brightest level; a channel whose step is 0 keeps its levels.
     Deeper pictures are rounded down to 256 levels, and less than float32 would not find those of an 8-bit one.
+    `table`: the `equalisation` of the picture that this one is a part of; None for its own.
     """
-    batch, channels, height, width = picture.shape
-    levels = (picture * (LEVELS - 1)).long().clamp_(0, LEVELS - 1).reshape(batch * channels, height * width)
-    planes = torch.arange(len(levels), device=picture.device)[:, None]
-    histogram = torch.bincount((levels + planes * LEVELS).flatten(), minlength=LEVELS * len(levels))
-    histogram = histogram.view(-1, LEVELS)
-    brightest = histogram.gather(1, levels.amax(dim=1, keepdim=True))
-    step = (height * width - brightest) // (LEVELS - 1)
+    table = equalisation(picture) if table is None else table.to(picture.device)
+    return table.gather(1, _levels(picture)).view(picture.shape).to(picture.dtype) / (LEVELS - 1)
+
+
+def equalisation(picture: Tensor) -> Tensor:
+    """Pictures B×C×H×W in [0, 1] → what each of 256 levels becomes, BC×256, whole numbers."""
+    total = torch.zeros(picture.shape[0] * picture.shape[1] * LEVELS, dtype=torch.long, device=picture.device)
+    for rows in picture.split(ROWS, dim=-2):  # whole numbers of eight bytes, of which a large picture has too many
+        levels = _levels(rows)
+        planes = torch.arange(len(levels), device=picture.device)[:, None]
+        total = total + torch.bincount((levels + planes * LEVELS).flatten(), minlength=LEVELS * len(levels))
+    histogram = total.view(-1, LEVELS)
+    order = torch.arange(LEVELS, device=picture.device)
+    brightest = histogram.gather(1, torch.where(histogram > 0, order, 0).amax(dim=1, keepdim=True))
+    step = (picture.shape[-2] * picture.shape[-1] - brightest) // (LEVELS - 1)
     below = histogram.cumsum(dim=1) - histogram
     table = ((below + step // 2) // step.clamp(min=1)).clamp_(0, LEVELS - 1)
-    table = torch.where(step > 0, table, torch.arange(LEVELS, device=picture.device))
-    return table.gather(1, levels).view(picture.shape).to(picture.dtype) / (LEVELS - 1)
+    return torch.where(step > 0, table, order)
+
+
+def _levels(picture: Tensor) -> Tensor:
+    """B×C×H×W in [0, 1] → BC×HW in 0 … 255."""
+    return (picture * (LEVELS - 1)).long().clamp_(0, LEVELS - 1).reshape(-1, picture.shape[-2] * picture.shape[-1])
 
 
 def color_map(picture: Tensor) -> Tensor:

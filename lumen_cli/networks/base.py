@@ -6,6 +6,7 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,8 @@ class LowLightModel(nn.Module):
     size_multiple: int = 1
     training_only: tuple[str, ...] = ()
     """Prefixes of the parameters that only `losses` reads; models trained with lumen are exported without them."""
+    whole_rows: bool = False
+    """Whether it looks along whole rows of the picture, so that a tile has to be as wide as the picture."""
 
     def abilities(self) -> list[str]:
         """What it can do, as config.json names it: "enhance", and "decompose", "brightness" where it can."""
@@ -52,6 +55,26 @@ class LowLightModel(nn.Module):
 
     def noise_shape(self, height: int, width: int) -> tuple[int, int, int] | None:
         """Shape C×h×w of the noise that a picture of `height` × `width` needs; None for a deterministic network."""
+        return None
+
+    @property
+    def tiles(self) -> bool:
+        """Whether parts of a picture, told of the whole by `context`, make up what the whole picture gives."""
+        return True
+
+    def context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
+        """What `enhance` takes from the whole picture before anything else, as further arguments for its parts.
+
+        `low` 1×3×H×W in [0, 1], on the CPU; knobs: arguments of `enhance` that were chosen, which stay as they are.
+        """
+        return {}
+
+    def survey(self, low: Tensor, noise: Tensor, steps: int | None = None, **context: Any) -> Tensor | None:
+        """Sample for the whole picture, where that happens on a map far smaller than the picture.
+
+        `low` 1×3×H×W and `noise` 1×C×h×w on the CPU → what the sampler ends with, 1×C×h×w, whose parts `enhance` then
+        takes as `noise` of the picture's parts with `sampled`. None for a network that samples at full size, or not.
+        """
         return None
 
     @abstractmethod

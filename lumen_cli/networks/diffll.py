@@ -21,6 +21,8 @@ from lumen_cli.networks.padding import pad_to_multiple, padded_size
 from lumen_cli.networks.unet import DiffusionUNet
 from lumen_cli.networks.wavelet import analyse, synthesise
 
+SURVEY_ROWS = 512
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -53,6 +55,8 @@ class DiffLL(LowLightModel):
             restored, and on whose average the estimator's clean one is a correction, so that colours need not be
             learnt anew; needs prediction "x0". None as in the paper.
     """
+
+    whole_rows = True  # the details' attention
 
     def __init__(
         self,
@@ -141,21 +145,50 @@ class DiffLL(LowLightModel):
         return sample(denoise, noise, self.schedule, self.steps if steps is None else steps, self.sampler)
 
     def predict(
-        self, low: Tensor, noise: Tensor, steps: int | None = None
+        self, low: Tensor, noise: Tensor, steps: int | None = None, gain: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         """A picture of padded size → (bright picture, not clamped; finest average; coarsest average; details)."""
-        observed = self.observe(low)
+        observed = self.observe(low, gain)
         coarsest = self.predict_average(observed, noise, steps)
         details = self.restore_details(observed.details)
         picture, finest = self.compose_bands(coarsest, details)
         return picture, finest, coarsest, details
 
-    def enhance(self, low: Tensor, *, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
-        """See `LowLightModel.enhance`."""
+    def context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
+        """See `LowLightModel.context`: the gain."""
+        return (
+            {} if self.exposure is None else {"gain": gain_to(pad_to_multiple(low, self.size_multiple), self.exposure)}
+        )
+
+    def survey(self, low: Tensor, noise: Tensor, steps: int | None = None, **context: Any) -> Tensor:
+        """See `LowLightModel.survey`; the wavelet's averages are taken of some rows at a time."""
+        device = next(self.parameters()).device
+        parts = pad_to_multiple(low, self.size_multiple).split(SURVEY_ROWS, dim=-2)
+        seen = [self.observe(part.to(device), context.get("gain")) for part in parts]
+        condition = torch.cat([part.condition for part in seen], dim=-2)
+        bases = [part.base for part in seen if part.base is not None]
+        observed = Observed(condition, [], torch.cat(bases, dim=-2) if bases else None)
+        return self.predict_average(observed, noise.to(device), steps)
+
+    def enhance(
+        self,
+        low: Tensor,
+        *,
+        noise: Tensor | None = None,
+        steps: int | None = None,
+        gain: Tensor | None = None,
+        sampled: bool = False,
+    ) -> Tensor:
+        """See `LowLightModel.enhance`; `gain` as in `observe`. sampled: `noise` is a part of what `survey` gave."""
         if noise is None:
             raise ValueError("DiffLL starts from noise: pass a tensor of shape noise_shape(H, W)")
         height, width = low.shape[-2:]
-        picture, *_ = self.predict(pad_to_multiple(low, self.size_multiple), noise, steps)
+        gain = None if gain is None else gain.to(low.device)
+        padded = pad_to_multiple(low, self.size_multiple)
+        if sampled:
+            picture, _ = self.compose_bands(noise, self.restore_details(self.observe(padded, gain).details))
+        else:
+            picture, *_ = self.predict(padded, noise, steps, gain)
         return picture[..., :height, :width].clamp(0.0, 1.0)
 
     def losses(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from lumen_cli.networks.kind_losses import (
     decomposition_losses,
     restoration_losses,
 )
+
+CONTEXT_ROWS = 512
+"""Rows whose light is measured at once, where a picture is to be run in parts."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,19 @@ class KinD(LowLightModel):
             return lit
         with torch.autocast(lit.device.type, enabled=False):
             return blend(picture, reflectance, illumination, lit)
+
+    def context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
+        """See `LowLightModel.context`: the limits and, where none was chosen, the brightness."""
+        limits = extremes(low)
+        if "brightness" in knobs:
+            return {"limits": limits}
+        device = next(self.parameters()).device
+        light = [
+            self.decom(self.prepare(rows.to(device), limits))[1].double().sum()
+            for rows in low.split(CONTEXT_ROWS, dim=-2)
+        ]
+        mean = torch.stack(light).sum().view(1, 1, 1, 1) / (low.shape[-2] * low.shape[-1])
+        return {"limits": limits, "brightness": self.automatic_ratio(mean)}
 
     def enhance(
         self,

@@ -5,13 +5,15 @@ The new network stays at full resolution, some thirty times the work of KinD's.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.networks.kind import KinD, Released
 from lumen_cli.networks.kind_blocks import activate, convolution
-from lumen_cli.networks.kind_fusion import Fusion, pair_ratio
+from lumen_cli.networks.kind_fusion import Fusion, extremes, pair_ratio
 from lumen_cli.networks.padding import pad_to_multiple
 
 MULTIPLE = 4
@@ -122,6 +124,12 @@ class KinDPlus(KinD):
         self.restoration = MultiScaleRestorationNet(restoration_channels)
         self.adjustment = adjustment or fusion == "pairs"
         self.size_multiple = MULTIPLE
+
+    def context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
+        """See `KinD.context`; without adjustment no brightness is chosen."""
+        if "brightness" in knobs or self.adjustment:
+            return super().context(low, **knobs)
+        return {"limits": extremes(low)}
 
     def render(self, picture: Tensor, brightness: float | Tensor | None = None) -> Tensor:
         """See `KinD.render`. Other sizes than multiples of 4 are padded for the networks; the release crops them."""

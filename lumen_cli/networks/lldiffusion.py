@@ -169,10 +169,10 @@ class LLDiffusion(LowLightModel):
         estimated: Tensor = self.diff_unet(shown, condition.features, timesteps)
         return estimated if condition.base is None else condition.base + estimated.float()
 
-    def denoiser(self, low: Tensor) -> Denoiser:
+    def denoiser(self, low: Tensor, gain: Tensor | None = None) -> Denoiser:
         """The denoiser of `sample` for dark pictures on their canvas, by whole pictures or by patches."""
         if self.sampling == "whole":
-            condition = self.condition(low)
+            condition = self.condition(low, gain)
             return lambda x, t: self.estimate(x, t, condition)
         return over_patches(
             low,
@@ -184,19 +184,32 @@ class LLDiffusion(LowLightModel):
             batch=self.patch_batch,
         )
 
-    def predict(self, low: Tensor, noise: Tensor, steps: int | None = None) -> Tensor:
+    def predict(self, low: Tensor, noise: Tensor, steps: int | None = None, gain: Tensor | None = None) -> Tensor:
         """Sample the bright picture for a dark one; both on their canvas, noise too: B×3×H×W.
 
         The result lives in [-1, 1] for a trained network but is not bounded.
         """
-        return sample(self.denoiser(low), noise, self.schedule, self.steps if steps is None else steps, self.sampler)
+        count = self.steps if steps is None else steps
+        return sample(self.denoiser(low, gain), noise, self.schedule, count, self.sampler)
 
-    def enhance(self, low: Tensor, *, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
-        """See `LowLightModel.enhance`. The encoder runs once, whatever the number of steps."""
+    @property
+    def tiles(self) -> bool:
+        """See `LowLightModel.tiles`; patches have statistics of their own, which no tile shares."""
+        return self.sampling == "whole"
+
+    def context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
+        """See `LowLightModel.context`: the gain."""
+        return {} if self.exposure is None else {"gain": gain_to((self.canvas(low) + 1.0) / 2.0, self.exposure)}
+
+    def enhance(
+        self, low: Tensor, *, noise: Tensor | None = None, steps: int | None = None, gain: Tensor | None = None
+    ) -> Tensor:
+        """See `LowLightModel.enhance`; `gain` as in `condition`. The encoder runs once, whatever the steps."""
         if noise is None:
             raise ValueError("LLDiffusion starts from noise: pass a tensor of shape noise_shape(H, W)")
         height, width = low.shape[-2:]
-        bright = self.predict(self.canvas(low), noise, steps)[..., :height, :width]
+        gain = None if gain is None else gain.to(low.device)
+        bright = self.predict(self.canvas(low), noise, steps, gain)[..., :height, :width]
         return ((bright + 1.0) / 2.0).clamp(0.0, 1.0)
 
     def losses(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> dict[str, Tensor]:

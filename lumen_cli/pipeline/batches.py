@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from lumen_cli.diffusion.noise import picture_noise
 from lumen_cli.errors import LumenError
 from lumen_cli.networks.padding import pad_to_multiple, padded_size
 from lumen_cli.pipeline.device import DevicePolicy
+from lumen_cli.pipeline.tile_plan import TilePlan, smaller
+from lumen_cli.pipeline.tiling import enhance_tiled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +37,14 @@ class NetworkError(LumenError):
     """The network gave no usable result for one picture."""
 
 
+class NotFiniteError(NetworkError):
+    """The result holds NaN or infinity."""
+
+
+class TooLargeError(NetworkError):
+    """The picture does not fit into the memory."""
+
+
 def shape_of(picture: Picture, network: LowLightModel, policy: DevicePolicy) -> Shape:
     """The batch a picture belongs in."""
     height, width = padded_size(picture.height, picture.width, network.size_multiple)
@@ -50,6 +61,8 @@ def enhance_batch(
     steps: int | None = None,
     strength: float = 1.0,
     brightness: float | None = None,
+    plan: TilePlan | None = None,
+    notes: Notes | None = None,
 ) -> list[np.ndarray | NetworkError]:
     """Brighten pictures of one `shape_of`.
 
@@ -62,61 +75,177 @@ def enhance_batch(
         steps: sampling steps, None for the network's own.
         strength: 0 returns the picture, 1 the network's result, between them a straight mix.
         brightness: ratio of target to source illumination, for networks that take one; None asks for nothing.
+        plan: what runs in tiles; None for as much as the memory asks for.
+        notes: takes what has to be said, by the picture's number.
 
     Returns:
-        For each picture H×W×3 float32 in [0, 1], or the error of a picture whose result has NaN or infinity. How
-        batches are taken apart: see `in_parts`.
+        For each picture H×W×3 float32 in [0, 1], or the error of a picture whose result has NaN or infinity in float32
+        too. How batches are taken apart: see `in_parts`.
     """
     contents = digests or [picture.digest() for picture in pictures]
     knobs: dict[str, Any] = {} if brightness is None else {"brightness": brightness}
+    plan = TilePlan() if plan is None else plan
+    shape = shape_of(pictures[0], network, policy)
 
-    def run(part: slice) -> list[np.ndarray | NetworkError]:
+    def noise_of(contents: Sequence[bytes]) -> Tensor | None:
+        wanted = network.noise_shape(shape.height, shape.width)
+        return None if wanted is None else torch.stack([picture_noise(seed, content, wanted) for content in contents])
+
+    def run(part: slice, precision: str) -> list[np.ndarray | NetworkError]:
         group = pictures[part]
-        shape = shape_of(group[0], network, policy)
-        with policy.running(shape.precision):
+        with policy.running(precision):
             low = as_batch(group, network, policy)
-            wanted = network.noise_shape(shape.height, shape.width)
-            noise = None
-            if wanted is not None:
-                noise = torch.stack([picture_noise(seed, content, wanted) for content in contents[part]])
-                noise = noise.to(policy.device)
+            noise = noise_of(contents[part])
+            noise = None if noise is None else noise.to(policy.device)
             mixed = torch.lerp(low, network.enhance(low, noise=noise, steps=steps, **knobs).float(), strength)
             return [cropped(mixed[index], picture) for index, picture in enumerate(group)]
 
-    return in_parts(run, pictures, policy)
+    def run_tiled(index: int, precision: str, side: int) -> np.ndarray | NetworkError:
+        noise = noise_of(contents[index : index + 1])
+        low = pictures[index].pixels
+        survey = plan.survey_fits(network, policy, shape, precision)
+        with policy.running(precision):
+            bright = enhance_tiled(
+                network,
+                low,
+                None if noise is None else noise[0],
+                side,
+                device=policy.device,
+                steps=steps,
+                survey=survey,
+                **knobs,
+            )
+        if not np.isfinite(bright).all():
+            return _not_finite()
+        if strength < 1.0:
+            bright = torch.lerp(torch.from_numpy(low), torch.from_numpy(bright), strength).numpy()
+        return bright
+
+    return in_parts(run, pictures, policy, network=network, plan=plan, run_tiled=run_tiled, notes=notes)
 
 
 Outcome = TypeVar("Outcome")
+_MEMORY_WORDS = (
+    "can't allocate memory",  # torch on a CPU
+    "not enough memory",  # the same on Windows
+    "could not create a memory object",  # oneDNN
+    "out of memory",  # MPS, and CUDA's own calls
+    "ALLOC_FAILED",  # cuBLAS, cuDNN
+)
+Notes = dict[int, list[str]]
+"""What has to be said of the pictures of a batch, by their numbers."""
+
+
+def notes_of(notes: Notes, index: int) -> tuple[str, ...]:
+    """What was said of one picture, each line once."""
+    return tuple(dict.fromkeys(notes.get(index, ())))
 
 
 def in_parts(
-    run: Callable[[slice], list[Outcome | NetworkError]],
+    run: Callable[[slice, str], list[Outcome | NetworkError]],
     pictures: Sequence[Picture],
     policy: DevicePolicy,
-    part: slice | None = None,
+    *,
+    network: LowLightModel,
+    plan: TilePlan | None = None,
+    run_tiled: Callable[[int, str, int], Outcome | NetworkError] | None = None,
+    notes: Notes | None = None,
 ) -> list[Outcome | NetworkError]:
-    """Call `run` for all pictures (or `part` of them) at once, or bit by bit where they cannot be run together.
+    """Call `run` with all pictures and their precision, or bit by bit where they cannot be run together.
 
     A CPU runs them one by one, so that batch-mates change no bit. A batch that the device's memory cannot hold is run
-    in halves; a picture that does not fit alone is a NetworkError.
+    in halves, and what does not fit alone in tiles, which the plan knows beforehand of large pictures; without
+    `run_tiled` such a picture is a TooLargeError. What is not finite in half precision is run in float32 again.
     """
-    start, stop = (0, len(pictures)) if part is None else (part.start, part.stop)
-    if stop - start > 1 and policy.single:
-        singles = (slice(index, index + 1) for index in range(start, stop))
-        return [outcome for single in singles for outcome in in_parts(run, pictures, policy, single)]
-    try:
-        return run(slice(start, stop))
-    except (RuntimeError, MemoryError) as error:
-        if not _out_of_memory(error):
-            raise
+    parts = _Parts(run, pictures, policy, network, plan, run_tiled, {} if notes is None else notes)
+    return parts.all()
+
+
+@dataclass(frozen=True)
+class _Parts(Generic[Outcome]):
+    """A batch on its way. No closures that name themselves: their cycles would keep the pictures in memory."""
+
+    run: Callable[[slice, str], list[Outcome | NetworkError]]
+    pictures: Sequence[Picture]
+    policy: DevicePolicy
+    network: LowLightModel
+    plan: TilePlan | None
+    run_tiled: Callable[[int, str, int], Outcome | NetworkError] | None
+    notes: Notes
+
+    def all(self) -> list[Outcome | NetworkError]:
+        precision = self.shape.precision
+        outcomes = self.once(0, len(self.pictures), precision)
+        for index, outcome in enumerate(outcomes):
+            if isinstance(outcome, NotFiniteError) and precision != "fp32":
+                (outcomes[index],) = self.once(index, index + 1, "fp32")
+                self.say(index, f"computed in fp32, as the network's numbers were not finite in {precision}")
+        return outcomes
+
+    @property
+    def shape(self) -> Shape:
+        return shape_of(self.pictures[0], self.network, self.policy)
+
+    def say(self, index: int, text: str) -> None:
+        self.notes.setdefault(index, []).append(text)
+
+    def once(self, start: int, stop: int, precision: str) -> list[Outcome | NetworkError]:
+        side = None
+        if self.plan is not None and self.run_tiled is not None:
+            side = self.plan.side_for(self.network, self.policy, self.shape, precision)
+        if side is not None:
+            return [self.tiled(index, precision, side) for index in range(start, stop)]
+        bounds = range(start, stop + 1) if self.policy.single else (start, stop)
+        return [outcome for one, following in pairwise(bounds) for outcome in self.whole(one, following, precision)]
+
+    def whole(self, start: int, stop: int, precision: str) -> list[Outcome | NetworkError]:
+        try:
+            return self.run(slice(start, stop), precision)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        _give_back()
+        if stop - start > 1:
+            middle = (start + stop + 1) // 2
+            for index in range(start, stop):
+                self.say(
+                    index, f"run in smaller batches: {self.policy.device} has too little memory for the whole batch"
+                )
+            return self.whole(start, middle, precision) + self.whole(middle, stop, precision)
+        side = None
+        if self.plan is not None and self.run_tiled is not None:
+            side = self.plan.after_failure(self.network, self.shape)
+        return [self.too_large(start) if side is None else self.tiled(start, precision, side)]
+
+    def tiled(self, index: int, precision: str, side: int) -> Outcome | NetworkError:
+        assert self.run_tiled is not None
+        assert self.plan is not None
+        while side:
+            try:
+                outcome = self.run_tiled(index, precision, side)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+            else:
+                self.say(index, f"run in tiles of {side} pixels: {self.plan.why}")
+                return outcome
+            _give_back()
+            side = smaller(side)
+        return self.too_large(index)
+
+    def too_large(self, index: int) -> TooLargeError:
+        picture = self.pictures[index]
+        size = f"{picture.width}×{picture.height}"
+        return TooLargeError(f"{self.policy.device} has too little memory for a picture of {size} pixels")
+
+
+def _give_back() -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if stop - start == 1:
-        size = f"{pictures[start].width}×{pictures[start].height}"
-        return [NetworkError(f"{policy.device} has too little memory for a picture of {size} pixels")]
-    middle = (start + stop + 1) // 2
-    halves = slice(start, middle), slice(middle, stop)
-    return [outcome for half in halves for outcome in in_parts(run, pictures, policy, half)]
+
+
+def _not_finite() -> NotFiniteError:
+    return NotFiniteError("the network returned numbers that are not finite")
 
 
 def as_batch(pictures: Sequence[Picture], network: LowLightModel, policy: DevicePolicy) -> Tensor:
@@ -134,10 +263,13 @@ def cropped(result: Tensor, picture: Picture) -> np.ndarray | NetworkError:
     """C×H×W of the padded shape → H×W×C of the picture's size, or the error of a result that is not finite."""
     pixels = result[:, : picture.height, : picture.width].permute(1, 2, 0).contiguous().cpu()
     if not bool(torch.isfinite(pixels).all()):
-        return NetworkError("the network returned numbers that are not finite; --precision fp32 may help")
+        return _not_finite()
     array: np.ndarray = pixels.numpy()
     return array
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was missing: Python's, CUDA's, or the one of torch's own allocator."""
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or any(
+        words in str(error) for words in _MEMORY_WORDS
+    )

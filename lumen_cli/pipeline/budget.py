@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from pathlib import Path
 
+from lumen_cli.errors import PictureError
+
 _MIB = 1 << 20
-_BYTES_PER_PIXEL = 3 * 4 + 4
+_BYTES_PER_PIXEL = 7 * 4
 """Three float32 channels and, in the worst case, one of alpha."""
 _RAM_SHARE = 16
+_WORK_SHARE = 2.5
+"""Memory that a picture takes on its way at most, in units of its decoded size; tiles bound what the network adds."""
 
 
 class ClosedError(Exception):
@@ -63,15 +66,21 @@ def default_bytes() -> int:
     return max(256 * _MIB, min(8192 * _MIB, psutil.virtual_memory().available // _RAM_SHARE))
 
 
+def require_room(path: Path, decoded: int, memory: int) -> None:
+    """PictureError where a picture of `decoded` bytes cannot be worked on within `memory` bytes.
+
+    Better one picture refused than the system ending the process, and with it the night's run.
+    """
+    needed = _WORK_SHARE * decoded
+    if needed > memory:
+        raise PictureError(
+            path, f"needs about {needed / 2**30:.1f} GiB of memory to work on, and {memory / 2**30:.1f} GiB are free"
+        )
+
+
 def decoded_bytes(path: Path) -> int:
     """Bytes a picture takes once decoded, from its header alone; 0 where the header tells nothing (decoding will)."""
-    from PIL import Image
+    from lumen_cli.imaging.measuring import size_of
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                width, height = picture.size
-    except Exception:  # any fault of the file is the decoder's to report, in its own words
-        return 0
+    width, height = size_of(path) or (0, 0)
     return width * height * _BYTES_PER_PIXEL

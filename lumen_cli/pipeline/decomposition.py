@@ -12,7 +12,7 @@ import numpy as np
 
 from lumen_cli.imaging.codec import Picture
 from lumen_cli.imaging.tag_rules import KEEP_ALL, TagRules
-from lumen_cli.pipeline.batches import NetworkError, as_batch, cropped, in_parts, shape_of
+from lumen_cli.pipeline.batches import NetworkError, Notes, as_batch, cropped, in_parts, notes_of
 from lumen_cli.pipeline.plan import digest_of, without_defaults
 from lumen_cli.pipeline.save import Content
 from lumen_cli.pipeline.work import Fidelity
@@ -50,7 +50,12 @@ class Maps:
 
 
 def decompose_batch(
-    network: LowLightModel, pictures: Sequence[Picture], policy: DevicePolicy, *, reconstruct: bool = False
+    network: LowLightModel,
+    pictures: Sequence[Picture],
+    policy: DevicePolicy,
+    *,
+    reconstruct: bool = False,
+    notes: Notes | None = None,
 ) -> list[Maps | NetworkError]:
     """Take pictures of one `shape_of` apart.
 
@@ -59,14 +64,15 @@ def decompose_batch(
         pictures: H×W×3 float32 in [0, 1] each; sizes may differ within the padded shape.
         policy: from `choose_device`.
         reconstruct: whether R ∘ L is wanted too.
+        notes: takes what has to be said, by the picture's number.
 
     Returns:
         For each picture its maps, or the error of a picture whose maps have NaN or infinity.
     """
 
-    def run(part: slice) -> list[Maps | NetworkError]:
+    def run(part: slice, precision: str) -> list[Maps | NetworkError]:
         group = pictures[part]
-        with policy.running(shape_of(group[0], network, policy).precision):
+        with policy.running(precision):
             low = as_batch(group, network, policy)
             retinex = network.decompose(low)
             planes = {"reflectance": retinex.reflectance, "illumination": retinex.illumination}
@@ -74,7 +80,7 @@ def decompose_batch(
                 planes |= {"reconstruction": retinex.reconstruction, "prepared": network.prepare(low)}
             return [_maps(planes, retinex, index, picture, low) for index, picture in enumerate(group)]
 
-    return in_parts(run, pictures, policy)
+    return in_parts(run, pictures, policy, network=network, notes=notes)
 
 
 def _maps(
@@ -155,10 +161,12 @@ class Decomposition:
         self, network: LowLightModel, pictures: Sequence[Picture], policy: DevicePolicy, digests: Sequence[bytes]
     ) -> list[Decomposed | NetworkError]:
         """See `decompose_batch`; nothing here is random, so `digests` are not needed."""
-        outcomes = decompose_batch(network, pictures, policy, reconstruct=self.reconstruct or self.side_by_side)
+        notes: Notes = {}
+        wanted = self.reconstruct or self.side_by_side
+        outcomes = decompose_batch(network, pictures, policy, reconstruct=wanted, notes=notes)
         return [
-            outcome if isinstance(outcome, NetworkError) else Decomposed(picture, outcome, self)
-            for picture, outcome in zip(pictures, outcomes, strict=True)
+            outcome if isinstance(outcome, NetworkError) else Decomposed(picture, outcome, self, notes_of(notes, index))
+            for index, (picture, outcome) in enumerate(zip(pictures, outcomes, strict=True))
         ]
 
 
@@ -169,6 +177,7 @@ class Decomposed:
     picture: Picture
     maps: Maps
     work: Decomposition
+    notes: tuple[str, ...] = ()
 
     @property
     def held(self) -> int:
@@ -210,7 +219,7 @@ class Decomposed:
 
     def _like_the_picture(self, pixels: np.ndarray) -> Picture:
         """With the picture's alpha and profile, and grey where it is."""
-        return dataclasses.replace(self.picture, pixels=pixels, bit_depth=self.work.settings.depth, lost=())
+        return dataclasses.replace(self.picture, pixels=pixels, bit_depth=self.work.settings.depth, lost=(), own=None)
 
     def _as_grey(self, illumination: np.ndarray) -> Picture:
         """A measure rather than a colour: one channel, and no profile to bend it."""

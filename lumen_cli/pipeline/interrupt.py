@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first ends a run cleanly, the second at once."""
+"""Ctrl-C, SIGTERM and a terminal that goes: the first ends a run cleanly, the second at once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from types import FrameType
 from lumen_cli.imaging.files import TEMPORARY_PREFIX
 
 _SHOW_CURSOR = b"\x1b[?25h\n"
+_HANGUP = getattr(signal, "SIGHUP", None)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([_HANGUP] if _HANGUP is not None else []))
 
 
 class Interruption:
@@ -45,12 +47,15 @@ def interruptible(folders: Iterable[Path]) -> Iterator[Interruption]:
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = list(_SIGNALS)
+    if _HANGUP is not None and signal.getsignal(_HANGUP) is signal.SIG_IGN:
+        numbers.remove(_HANGUP)  # under nohup a run goes on
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield interruption
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _remove_own_temporaries(folders: Iterable[Path]) -> None:

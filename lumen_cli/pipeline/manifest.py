@@ -1,8 +1,10 @@
-"""The record of a run in its output folder: what is finished, from which source, under which settings.
+"""The record of a run in its output folder: what lumen wrote, from which source, under which settings.
 
-One JSON line per output. A line is appended when an output is complete under its final name, so a killed run loses at
-most the record of the picture in hand. A run that ends normally rewrites the file sorted, and no line holds anything
-that differs from run to run: an interrupted and resumed run leaves the same bytes as an unbroken one.
+One JSON line per output, appended and on the disk before the output gets its final name. So whatever carries a name
+and the hash of one of its lines is lumen's work, and nothing else is: a run killed at any moment leaves no output of
+doubtful origin, and a file that somebody changed or put there is told from lumen's own. The last line of an output
+counts; a line cut short by a kill counts for nothing. A run that ends normally rewrites the file sorted, and no line
+holds anything that differs from run to run: an interrupted and resumed run leaves the same bytes as an unbroken one.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +25,12 @@ MANIFEST_NAME = ".lumen-manifest.jsonl"
 
 @dataclass(frozen=True)
 class Record:
-    """One output. `source_size` and the rest are None as long as it is only announced, not finished.
+    """One output. What an older lumen did not record is None; of sidecars there are only names, size and hash.
 
     output: its name below the manifest's folder, with "/"; source: the source's path relative to the folder it was
-    found under; source_mtime_ns: nanoseconds; content: hash of the decoded source; settings: fingerprint of everything
-    that decides about pixels and container; output_size: bytes.
+    found under; source_mtime_ns, source_ctime_ns: nanoseconds; content: hash of the decoded source; settings:
+    fingerprint of everything that decides about pixels and container; output_size: bytes; source_hash, output_hash:
+    `content_hash` of the files.
     """
 
     output: str
@@ -36,10 +40,13 @@ class Record:
     content: str | None = None
     settings: str | None = None
     output_size: int | None = None
+    source_ctime_ns: int | None = None
+    source_hash: str | None = None
+    output_hash: str | None = None
 
     @property
     def finished(self) -> bool:
-        """Whether the output was complete when this was written."""
+        """Whether it tells of a whole output; older manifests announced outputs before."""
         return self.output_size is not None
 
 
@@ -52,30 +59,64 @@ class Manifest:
         self._lock = threading.Lock()
 
     def get(self, output: str) -> Record | None:
-        """What is known of an output."""
-        return self._records.get(output)
+        """What was recorded of an output last."""
+        records = self._records.get(output)
+        return records[-1] if records else None
 
-    def begin(self, announced: Iterable[Record]) -> None:
-        """Forget what is known of these outputs and announce them: from now on they are this run's to replace."""
-        with self._lock:
-            self._records.update((record.output, record) for record in announced)
-            self._rewrite()
+    def history(self, output: str) -> tuple[Record, ...]:
+        """All that stands there of an output, the last record last; several where a run was ended."""
+        return tuple(self._records.get(output, ()))
 
-    def add(self, record: Record) -> None:
-        """Append a finished output; it stands on the disk when this returns."""
-        line = _line(record).encode("ascii")
+    def begin(self) -> None:
+        """Have the file there.
+
+        Raises:
+            LumenError: it cannot be written, or is a link, which could make lumen write anywhere.
+        """
+        if self.path.is_symlink():
+            raise LumenError(f"{self.path}: the manifest is a link, and lumen does not write through it; remove it")
+        self.add()
+
+    def add(self, *records: Record) -> None:
+        """Append what is known of outputs; it stands on the disk when this returns.
+
+        Raises:
+            LumenError: it cannot be written.
+        """
+        lines = b"".join(_line(record) for record in records)
         with self._lock:
-            self._records[record.output] = record
-            with self.path.open("ab") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with self.path.open("a+b") as file:
+                    if lines:
+                        file.write(_mend(file.seek(0, os.SEEK_END), self.path) + lines)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise LumenError(f"{self.path}: the manifest cannot be written ({error.strerror or error})") from error
+            for record in records:
+                self._records.setdefault(record.output, []).append(record)
+
+    @contextmanager
+    def writing(self, *records: Record) -> Iterator[None]:
+        """Inside, these outputs get their final names; where that fails, what was known of them before counts again.
+
+        Raises:
+            LumenError: the manifest cannot be written; then nothing inside was done.
+        """
+        before = [known for record in records if (known := self.get(record.output)) is not None]
+        self.add(*records)
+        try:
+            yield
+        except BaseException:
+            with suppress(LumenError):
+                self.add(*before)
+            raise
 
     def finish(self) -> None:
-        """Rewrite the file sorted, without the outputs that do not exist; what another run added meanwhile stays."""
+        """Rewrite the file sorted, a line for each output that exists; what another run added meanwhile stays."""
         root = self.path.parent
         with self._lock:
-            self._records = {name: record for name, record in _read(self.path).items() if (root / name).exists()}
+            self._records = {name: [known[-1]] for name, known in _read(self.path).items() if _exists(root / name)}
             self._rewrite()
 
     def _rewrite(self) -> None:
@@ -83,39 +124,56 @@ class Manifest:
 
         try:
             with replacing(self.path) as temporary, temporary.open("wb") as file:
-                file.writelines(_line(self._records[name]).encode("ascii") for name in sorted(self._records))
+                file.writelines(_line(self._records[name][-1]) for name in sorted(self._records))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise LumenError(f"{self.path}: the manifest cannot be written ({error.strerror or error})") from error
 
 
-def _line(record: Record) -> str:
+def _mend(size: int, path: Path) -> bytes:
+    """What has to come before the next line: an end for one that was cut short."""
+    if size == 0:
+        return b""
+    with path.open("rb") as file:
+        file.seek(size - 1)
+        return b"" if file.read(1) == b"\n" else b"\n"
+
+
+def _exists(path: Path) -> bool:
+    """Whatever the name: a manifest may hold any, too long ones as well."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def _line(record: Record) -> bytes:
     fields = {name: value for name, value in asdict(record).items() if value is not None}
-    return json.dumps(fields, separators=(",", ":")) + "\n"
+    return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
 
 
-def _read(path: Path) -> dict[str, Record]:
-    """The records, the last line of an output winning; lines cut short by a kill count for nothing."""
+def _read(path: Path) -> dict[str, list[Record]]:
+    """The records of each output in the order they were written; lines that are none are passed over."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_bytes().split(b"\n")
     except OSError:
         return {}
-    records = {}
+    records: dict[str, list[Record]] = {}
     for line in lines:
         try:
             record = _record(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        records[record.output] = record
+        known = records.setdefault(record.output, [])
+        if record in known:
+            known.remove(record)
+        known.append(record)
     return records
 
 
 def _record(fields: Any) -> Record:
     if not isinstance(fields, Mapping):
         raise ValueError("not an object")
-    texts = ("output", "source", "content", "settings")
-    numbers = ("source_size", "source_mtime_ns", "output_size")
+    texts = ("output", "source", "content", "settings", "source_hash", "output_hash")
+    numbers = ("source_size", "source_mtime_ns", "source_ctime_ns", "output_size")
     known: dict[str, Any] = {name: fields[name] for name in texts if isinstance(fields.get(name), str)}
     known |= {name: fields[name] for name in numbers if isinstance(fields.get(name), int)}
     if "output" not in known or "source" not in known:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.files import PICTURE_SUFFIXES, Job, Source, plan_outputs
-
-# Public in all but name: the one place that knows what an output must not hit.
-from lumen_cli.imaging.targets import protect_inputs
+from lumen_cli.imaging.naming import NameTemplate
+from lumen_cli.imaging.targets import folded, protect_inputs
 from lumen_cli.pipeline.plan import Part
 
 ADDITION = "-decomposed"
@@ -20,7 +19,11 @@ _STAND_IN = ".lumen-maps"
 
 
 def plan_parts(
-    sources: Sequence[Source], output: str | None, endings: Mapping[str, str], addition: str = ADDITION
+    sources: Sequence[Source],
+    output: str | None,
+    endings: Mapping[str, str],
+    addition: str = ADDITION,
+    template: NameTemplate | None = None,
 ) -> tuple[list[Job], list[tuple[Part, ...]]]:
     """Name the files of every picture; nothing is written.
 
@@ -29,6 +32,8 @@ def plan_parts(
         output: a folder. None: `photos` becomes `photos-decomposed` beside it, the files of `a.jpg` lie beside it.
         endings: what stands behind the picture's name in each file's name, by what the file holds.
         addition: what the default folder's name ends with.
+        template: what the files are called; None: the picture's name and the ending. Has to use {part} where there are
+            several.
 
     Returns:
         One job a source, in the order of `sources`, whose target is the first of its parts, and the parts of each.
@@ -36,16 +41,27 @@ def plan_parts(
     Raises:
         UsageError: as in `plan_outputs`, or `output` names a file.
     """
+    if template is not None and len(endings) > 1 and not template.uses("part"):
+        raise UsageError(
+            f"--name-template {template.text}: a picture becomes several files; tell them apart with {{part}}"
+        )
     bases = _bases(sources, output, addition)
     planned = []
-    for base in bases:
-        parts = tuple(Part(name, base.with_name(f"{base.stem}{ending}")) for name, ending in endings.items())
-        planned.append(parts)
+    for source, base in zip(sources, bases, strict=True):
+        parts = (Part(name, base.with_name(_name(source, base, ending, template))) for name, ending in endings.items())
+        planned.append(tuple(parts))
     jobs = [Job(source, parts[0].path) for source, parts in zip(sources, planned, strict=True)]
     every = [Job(job.source, part.path) for job, parts in zip(jobs, planned, strict=True) for part in parts]
     _refuse_collisions(every)
     protect_inputs(every)
     return jobs, planned
+
+
+def _name(source: Source, base: Path, ending: str, template: NameTemplate | None) -> str:
+    if template is None:
+        return f"{base.stem}{ending}"
+    part, dot, suffix = ending.removeprefix("-").partition(".")
+    return template.name(stem=base.stem, suffix=dot + suffix, parent=source.path.parent.name, part=part)
 
 
 def _bases(sources: Sequence[Source], output: str | None, addition: str) -> list[Path]:
@@ -78,11 +94,12 @@ def _as_folder(output: str) -> str:
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
-    """Folders that were planned each by itself may still meet."""
-    owners: dict[str, Path] = {}
+    """Folders that were planned each by itself may still meet, and so may names after a template."""
+    owners: dict[str, Job] = {}
     for job in jobs:
-        other = owners.setdefault(str(job.target).casefold(), job.source.path)
-        if other != job.source.path:
+        other = owners.setdefault(folded(job.target), job)
+        if other is not job:
             raise UsageError(
-                f"{other} and {job.source.path} would both be written to {job.target}; run them separately"
+                f"{other.source.path} and {job.source.path} would both be written to {job.target}; run them "
+                "separately, or tell them apart with --name-template"
             )

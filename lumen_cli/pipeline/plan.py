@@ -1,12 +1,11 @@
-"""What has to be done: sources, targets, settings and manifests → a frozen plan. Touches no file."""
+"""What has to be done: sources, targets, settings and manifests → a frozen plan. Writes no file."""
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.files import Job
 from lumen_cli.imaging.tag_rules import KEEP_ALL, TagRules
+from lumen_cli.pipeline.existing import Existing, Fate, judge
 from lumen_cli.pipeline.manifest import MANIFEST_NAME, Manifest, Record
 
 
@@ -38,13 +38,15 @@ class Settings:
     format: str | None = None
     quality: int | None = None
     brightness: float | None = None
+    tile: int | None = None
     tags: TagRules = KEEP_ALL
 
     def fingerprint(self) -> str:
         """The settings in 32 hexadecimal digits."""
         fields = without_defaults(asdict(self), self.tags)
-        if self.brightness is None:
-            del fields["brightness"]  # what was made before there was this knob is as current as ever
+        for name in ("brightness", "tile"):
+            if fields[name] is None:
+                del fields[name]  # what was made before there was this knob is as current as ever
         return digest_of(fields)
 
 
@@ -59,14 +61,6 @@ def digest_of(fields: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-class Existing(enum.Enum):
-    """What happens to outputs that are already there."""
-
-    REFUSE = "refuse"
-    RESUME = "resume"
-    OVERWRITE = "overwrite"
-
-
 @dataclass(frozen=True)
 class Part:
     """One of the several files that a picture becomes. name: what it holds, "reflectance" for example."""
@@ -77,11 +71,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Sidecar:
-    """A file of tags beside an input, and where its copy goes. ours: a file that is there now is lumen's to replace."""
+    """A file of tags beside an input, and where its copy goes.
+
+    ours: whatever is there now is lumen's to replace; written: hashes of what lumen wrote there, which is too.
+    """
 
     source: Path
     target: Path
     ours: bool = False
+    written: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -117,11 +115,21 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """todo: in the order they will be made; kept: finished and current; recorded: whether manifests are written."""
+    """What is to be done. todo: in the order they will be made; kept: they stay as they are; left: what is there is not
+    lumen's to replace, `why` says it in a sentence; recorded: whether manifests are written; confirmed: what they are
+    to say from now on of sources that were touched, with the manifest's folder.
+    """
 
     todo: tuple[Task, ...]
     kept: tuple[Task, ...]
     recorded: bool
+    left: tuple[Task, ...] = ()
+    confirmed: tuple[tuple[Path, Record], ...] = ()
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """All of them."""
+        return *self.todo, *self.kept, *self.left
 
     @property
     def roots(self) -> list[Path]:
@@ -130,8 +138,8 @@ class Plan:
 
     @property
     def folders(self) -> list[Path]:
-        """Every folder that outputs go to."""
-        return sorted({task.job.target.parent for task in (*self.todo, *self.kept)} | set(self.roots))
+        """Every folder that outputs are written to."""
+        return sorted({task.job.target.parent for task in self.todo} | {task.root for task in self.todo})
 
 
 def make_plan(
@@ -139,57 +147,39 @@ def make_plan(
     fingerprint: str,
     existing: Existing = Existing.REFUSE,
     parts: Sequence[tuple[Part, ...]] | None = None,
+    looked: Callable[[], None] = lambda: None,
 ) -> Plan:
-    """Decide for each job whether it has to be done.
-
-    With RESUME an output stays when the manifest says that it is finished, from the source as it is now, under these
-    settings. Outputs that no manifest knows are not lumen's to replace.
+    """Decide for each job whether it has to be done; see `judge`.
 
     Args:
         jobs: from `plan_outputs`.
         fingerprint: of the settings.
-        existing: what happens to outputs that are there.
+        existing: what happens to outputs that are there. With REFUSE nothing may be.
         parts: for each job the files its picture becomes, where it becomes several; all in one folder. A picture
             is finished when all of them are.
+        looked: called after each job; where pictures were touched, looking takes its time.
 
     Raises:
-        UsageError: outputs exist and nothing was said about them, or resuming would replace files of unknown origin.
+        UsageError: outputs exist, and existing is REFUSE.
     """
     roots = [output_root(job) for job in jobs]
     manifests = {root: Manifest(root) for root in set(roots)}
-    todo, kept, unknown, present = [], [], [], []
+    sorted_out: dict[Fate, list[Task]] = {fate: [] for fate in Fate}
+    confirmed: list[tuple[Path, Record]] = []
     for job, root, files in zip(jobs, roots, parts or [()] * len(jobs), strict=True):
         task = Task(job, root, job.target.relative_to(root).as_posix(), "new", files)
-        records = {target: manifests[root].get(name) for target, name in zip(task.targets, task.outputs, strict=True)}
-        for target in task.targets:
-            if target.is_dir():
-                raise UsageError(f"cannot write {target}: a folder of that name is in the way")
-        there = [target for target in task.targets if target.exists()]
-        if not there:
-            todo.append(task)
-            continue
-        present.append(there[0])
-        unknown += [target for target in there if records[target] is None]
-        if existing is Existing.OVERWRITE:
-            stale = "overwritten"
-        elif len(there) < len(records):
-            stale = "unfinished"
-        else:
-            stale = next(filter(None, (_stale(records[target], job, target, fingerprint) for target in there)), "")
-        if stale:
-            todo.append(replace(task, why=stale))
-        else:
-            kept.append(replace(task, why="finished"))
-    if present and existing is Existing.REFUSE:
-        raise UsageError(_refusal(present, len(jobs)))
-    if unknown and existing is Existing.RESUME:
-        raise UsageError(
-            f"cannot resume: no manifest says that lumen wrote {unknown[0]}{_and_more(len(unknown) - 1)}; "
-            "move what is there away, or use --overwrite to replace it"
-        )
+        verdict = judge(task, manifests[root], fingerprint, existing)
+        sorted_out[verdict.fate].append(replace(task, why=verdict.why))
+        confirmed += [(root, record) for record in verdict.confirmed]
+        looked()
+    todo, kept, left = (tuple(sorted_out[fate]) for fate in (Fate.MAKE, Fate.KEEP, Fate.LEAVE))
+    if existing is Existing.REFUSE:
+        present = [target for task in (*todo, *kept, *left) for target in task.targets if os.path.lexists(target)]
+        if present:
+            raise UsageError(_refusal(present, len(jobs)))
     # A picture named alone gets no manifest beside it, unless one is there and has to stay true.
     alone = len(jobs) == 1 and jobs[0].source.root is None and not (roots[0] / MANIFEST_NAME).exists()
-    return Plan(tuple(todo), tuple(kept), recorded=not alone)
+    return Plan(todo, kept, not alone, left, tuple(confirmed))
 
 
 def output_root(job: Job) -> Path:
@@ -199,39 +189,8 @@ def output_root(job: Job) -> Path:
     return parent.parents[len(folders) - 1] if folders and parent.parts[-len(folders) :] == folders else parent
 
 
-def announcements(task: Task) -> list[Record]:
-    """The manifest's lines for outputs that are about to be written."""
-    return [Record(output, task.source_name) for output in task.outputs]
-
-
-def _stale(record: Record | None, job: Job, target: Path, fingerprint: str) -> str | None:
-    """Why an existing output has to be made again, None when it is finished and current."""
-    if record is None:
-        return "of unknown origin"
-    if not record.finished or target.stat().st_size != record.output_size:
-        return "unfinished"
-    source = job.source.path.stat()
-    if record.source != job.source.relative.as_posix():
-        return "made from another picture"
-    if (source.st_size, source.st_mtime_ns) != (record.source_size, record.source_mtime_ns):
-        return "source changed"
-    return None if record.settings == fingerprint else "settings changed"
-
-
-def _refusal(present: list[Path], total: int) -> str:
+def _refusal(present: Sequence[Path], total: int) -> str:
     if total == 1:
         return f"{present[0]} already exists; --overwrite writes it anew"
-    folder = present[0].parent if len({path.parent for path in present}) == 1 else _common_folder(present)
-    return (
-        f"{len(present)} of {total} outputs already exist in {folder}; "
-        "--resume keeps those that are finished and current, --overwrite writes them anew"
-    )
-
-
-def _common_folder(paths: Sequence[Path]) -> Path:
-    """The deepest folder that holds all paths."""
-    return Path(os.path.commonpath([path.parent for path in paths]))
-
-
-def _and_more(number: int) -> str:
-    return f" and {number} more" if number else ""
+    folder = os.path.commonpath([path.parent for path in present])
+    return f"{len(present)} of {total} outputs already exist in {folder}; --overwrite writes them anew"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,9 @@ import numpy as np
 
 from lumen_cli.errors import PictureError, UsageError
 from lumen_cli.imaging.codec import Picture, format_for, losses, write_picture
+from lumen_cli.imaging.contents import content_hash
 from lumen_cli.imaging.files import Job, temporary_beside
+from lumen_cli.imaging.formats import kept_format
 from lumen_cli.pipeline.plan import Sidecar
 from lumen_cli.pipeline.sidecars import copies
 
@@ -22,6 +25,19 @@ if TYPE_CHECKING:
 
 Content = Picture | np.ndarray | Mapping[str, np.ndarray]
 """What a file holds: a picture, one array (.npy) or several by name (.npz)."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A whole file that is about to get its final name. size: bytes; content: its `content_hash`."""
+
+    target: Path
+    size: int
+    content: str
+
+
+Recording = Callable[[Sequence[Written]], AbstractContextManager[None]]
+"""Entered before files get their final names, with all of them; an error there, and none gets it."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +61,7 @@ def output_format(picture: Picture, target: Path) -> str:
     try:
         return format_for(target)
     except UsageError:
-        return picture.format
+        return kept_format(picture.format)
 
 
 def save_picture(picture: Picture, job: Job, tags: TagWriter, quality: int | None = None) -> Saved:
@@ -65,6 +81,7 @@ def save_files(
     *,
     sidecars: Sequence[Sidecar] = (),
     times: tuple[int, int] | None = None,
+    recording: Recording | None = None,
 ) -> Saved:
     """Like `save_picture`, for all files that came of one picture: none is renamed before all are complete.
 
@@ -75,6 +92,7 @@ def save_files(
         quality: of lossy files, 1 to 100.
         sidecars: files that follow the picture, which is then the only one of `files`.
         times: access and modification time in nanoseconds that the files shall have (sidecars: their originals').
+        recording: what has to happen before the renaming.
 
     Raises:
         PictureError: as in `save_picture`; then none of the targets has changed, unless renaming itself failed.
@@ -83,6 +101,7 @@ def save_files(
     sizes: list[int] = []
     warnings: list[str] = []
     temporaries: list[tuple[Path, Path]] = []
+    written: list[Written] = []
     target = files[0][0]
     try:
         for target, content in files:
@@ -98,8 +117,8 @@ def save_files(
                 warnings += carried
             else:
                 _write_arrays(content, temporary)
-            _finish(temporary, times)
-            sizes.append(temporary.stat().st_size)
+            written.append(_finish(temporary, target, times))
+            sizes.append(written[-1].size)
         content = files[0][1]
         followers: list[tuple[Sidecar, bytes]] = []
         if sidecars and isinstance(content, Picture):
@@ -110,9 +129,12 @@ def save_files(
             temporary = temporary_beside(target)
             temporaries.append((temporary, target))
             temporary.write_bytes(tagged)
-            _finish(temporary, times and times_of(sidecar.source))
-        for temporary, target in temporaries:
-            temporary.replace(target)
+            written.append(_finish(temporary, target, times and times_of(sidecar.source)))
+        # The picture last: where it is, all that belongs to it is.
+        renamed = temporaries[len(files) :] + temporaries[: len(files)]
+        with recording(written) if recording else nullcontext():
+            for temporary, target in renamed:
+                temporary.replace(target)
     except OSError as error:
         raise PictureError(target, f"cannot be written: {error.strerror or error}") from error
     finally:
@@ -141,8 +163,9 @@ def _write_arrays(content: np.ndarray | Mapping[str, np.ndarray], path: Path) ->
             np.savez(file, **content)  # type: ignore[arg-type]  # numpy's stub sees allow_pickle in any keyword
 
 
-def _finish(path: Path, times: tuple[int, int] | None) -> None:
+def _finish(path: Path, target: Path, times: tuple[int, int] | None) -> Written:
     """Set the times, where they are given, and have it all on the disk."""
+    written = Written(target, path.stat().st_size, content_hash(path))  # reading it moves its time of access
     if times is not None:
         os.utime(path, ns=times)
     descriptor = os.open(path, os.O_RDWR)
@@ -150,3 +173,4 @@ def _finish(path: Path, times: tuple[int, int] | None) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    return written

@@ -55,6 +55,7 @@ def sheet(picture: Picture, maps: Maps) -> Picture:
         format="png",
         icc=colour_profile,
         lost=(),
+        own=None,
     )
 
 

@@ -9,7 +9,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from lumen_cli.imaging.contents import hash_of
 from lumen_cli.imaging.picture import Picture
+from lumen_cli.imaging.targets import folded
+from lumen_cli.pipeline.existing import OVERWRITTEN
+from lumen_cli.pipeline.manifest import Manifest
 from lumen_cli.pipeline.plan import Plan, Sidecar, Task
 
 _ENDINGS = (".xmp", ".XMP")
@@ -28,24 +32,36 @@ def with_sidecars(plan: Plan) -> Plan:
     would meet (those of `a.jpg` and `a.png` in one folder, be it one file), both take the long form, and so does one
     that would fall on an input's own (`a.jpg` to `a.png` beside it).
     """
-    found = {task.job.target: _beside(task) for task in (*plan.todo, *plan.kept)}
+    found = {task.job.target: _beside(task) for task in plan.tasks}
     owners: dict[str, set[Path]] = defaultdict(set)
     for owner, sidecars in found.items():
         for sidecar in sidecars:
-            owners[_folded(sidecar.target)].add(owner)
+            owners[folded(sidecar.target)].add(owner)
     inputs = {os.path.realpath(sidecar.source) for sidecars in found.values() for sidecar in sidecars}
 
-    def placed(sidecar: Sidecar, target: Path) -> Sidecar:
-        if len(owners[_folded(sidecar.target)]) > 1 or os.path.realpath(sidecar.target) in inputs:
+    def placed(sidecar: Sidecar, target: Path, root: Path) -> Sidecar:
+        if len(owners[folded(sidecar.target)]) > 1 or os.path.realpath(sidecar.target) in inputs:
             sidecar = replace(sidecar, target=target.with_name(target.name + sidecar.source.suffix))
-        # Never over an input's own, whatever a manifest says about the picture beside it.
-        return replace(sidecar, ours=sidecar.ours and os.path.realpath(sidecar.target) not in inputs)
+        if os.path.realpath(sidecar.target) in inputs:  # never over an input's own, whatever a manifest says
+            return replace(sidecar, ours=False)
+        return replace(sidecar, written=_written(sidecar.target, root, manifests))
 
-    todo = [
-        replace(task, sidecars=tuple(placed(sidecar, task.job.target) for sidecar in found[task.job.target]))
-        for task in plan.todo
-    ]
+    manifests: dict[Path, Manifest] = {}
+    todo = []
+    for task in plan.todo:
+        followers = (placed(sidecar, task.job.target, task.root) for sidecar in found[task.job.target])
+        todo.append(replace(task, sidecars=tuple(followers)))
     return replace(plan, todo=tuple(todo))
+
+
+def _written(target: Path, root: Path, manifests: dict[Path, Manifest]) -> frozenset[str]:
+    """Hashes of what lumen wrote under that name, so that nobody else's ratings and edits are lost."""
+    if not os.path.lexists(target):
+        return frozenset()
+    if root not in manifests:
+        manifests[root] = Manifest(root)
+    history = manifests[root].history(target.relative_to(root).as_posix())
+    return frozenset(record.output_hash for record in history if record.output_hash)
 
 
 def copies(sidecars: Iterable[Sidecar], picture: Picture, keep: bool) -> tuple[list[tuple[Sidecar, bytes]], list[str]]:
@@ -67,7 +83,7 @@ def copies(sidecars: Iterable[Sidecar], picture: Picture, keep: bool) -> tuple[l
         except OSError as error:
             warnings.append(f"its sidecar could not be copied ({error.strerror or error})")
             continue
-        if present is None or sidecar.ours:
+        if present is None or sidecar.ours or hash_of(present) in sidecar.written:
             written.append((sidecar, content))
         elif present != content:
             warnings.append("its sidecar was not copied: another file of that name is there, and was left alone")
@@ -76,7 +92,7 @@ def copies(sidecars: Iterable[Sidecar], picture: Picture, keep: bool) -> tuple[l
 
 def _beside(task: Task) -> list[Sidecar]:
     """The sidecars of one picture; a file system that ignores case shows one file under both endings."""
-    source, target, ours = task.job.source.path, task.job.target, task.why != "new"
+    source, target, ours = task.job.source.path, task.job.target, task.why == OVERWRITTEN
     found: dict[tuple[int, int], Sidecar] = {}
     for ending in _ENDINGS:
         for path, place in (
@@ -96,7 +112,3 @@ def _made_true(content: bytes, picture: Picture) -> bytes:
     for pattern, value in ((_ORIENTATION, 1), (_WIDTH, picture.width), (_HEIGHT, picture.height)):
         content = pattern.sub(rb"\g<1>\g<2>%d" % value, content)
     return content
-
-
-def _folded(path: Path) -> str:
-    return str(path).casefold()

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lumen_cli.errors import LumenError, PictureError
 from lumen_cli.imaging.codec import Picture, read_picture
-from lumen_cli.pipeline.budget import Budget, ClosedError, decoded_bytes
+from lumen_cli.imaging.contents import Original, original_of
+from lumen_cli.imaging.formats import MAXIMUM_PIXELS
+from lumen_cli.limits import DEFAULT_TIMEOUT
+from lumen_cli.pipeline.budget import Budget, ClosedError, decoded_bytes, require_room
+from lumen_cli.pipeline.decode_process import AbandonedError, HelperReader
 from lumen_cli.pipeline.manifest import Manifest, Record
+from lumen_cli.pipeline.memory import free_memory
 from lumen_cli.pipeline.plan import Task
-from lumen_cli.pipeline.save import save_files, times_of
+from lumen_cli.pipeline.recording import record_of, recorded
+from lumen_cli.pipeline.save import Recording, save_files, times_of
+from lumen_cli.pipeline.storage_faults import StorageWatch
 from lumen_cli.pipeline.work import Fidelity, Product
 
 if TYPE_CHECKING:
@@ -39,9 +47,9 @@ class Timings:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one picture. status: "done", "failed" or "kept"; reason: why it failed, in one line.
-
-    size: bytes of its files; fidelity: the error of its reconstruction, where there is one; sidecars: copies made.
+    """What became of one picture. status: "done", "failed", "kept" or "left"; reason: why it failed or was left, in one
+    line; size: bytes of its files; warnings: what could not be kept; fidelity: the error of its reconstruction, where
+    there is one; sidecars: copies made; notices: what is worth knowing about how it was read.
     """
 
     task: Task
@@ -54,13 +62,15 @@ class Result:
     warnings: tuple[str, ...] = ()
     fidelity: Fidelity | None = None
     sidecars: tuple[Path, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Decoded:
     """Picture number `index` of the plan. held: bytes in the decode budget; record: what the manifest will say.
 
-    Of a picture that becomes several files the record is the first one's. times: of the source before it was read.
+    Of a picture that becomes several files the record is the first one's. original: the source as it was read; times:
+    of the source before that.
     """
 
     index: int
@@ -68,6 +78,7 @@ class Decoded:
     held: int
     picture: Picture
     record: Record
+    original: Original
     seconds: float
     times: tuple[int, int] | None = None
 
@@ -81,19 +92,46 @@ class Undecoded:
     result: Result | None
 
 
-Inbox = queue.SimpleQueue["Decoded | Undecoded | Result"]
+@dataclass(frozen=True)
+class Broken:
+    """A thread of the stream has ended by a fault of ours: the run cannot go on."""
+
+    error: BaseException
+
+
+Inbox = queue.SimpleQueue["Decoded | Undecoded | Result | Broken"]
+
+
+def reporting(inbox: Inbox, call: Callable[..., None], *arguments: Any) -> None:
+    """Make a call in a thread; what it raises arrives as Broken, for nobody asks a thread how it ended."""
+    try:
+        call(*arguments)
+    except BaseException as error:
+        inbox.put(Broken(error))
 
 
 class Decoder:
     """Reads the plan's pictures ahead, as far as the budget goes, and puts them into the inbox (in any order)."""
 
-    def __init__(self, tasks: Sequence[Task], settings: str, jobs: int, budget: Budget, inbox: Inbox) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        settings: str,
+        jobs: int,
+        budget: Budget,
+        inbox: Inbox,
+        *,
+        max_pixels: int = MAXIMUM_PIXELS,
+        timeout: float | None = DEFAULT_TIMEOUT,
+    ) -> None:
         self.begun = 0
         self.feeding = True
         self._tasks, self._settings, self._budget, self._inbox = tasks, settings, budget, inbox
-        self._ending = threading.Event()
+        self._ending, self._max_pixels = threading.Event(), max_pixels
+        self._helpers = HelperReader(timeout)
+        self._memory = free_memory()
         self._pool = ThreadPoolExecutor(jobs, "lumen-decode")
-        self._feeder = threading.Thread(target=self._feed, name="lumen-feed", daemon=True)
+        self._feeder = threading.Thread(target=reporting, args=(inbox, self._feed), name="lumen-feed", daemon=True)
         self._feeder.start()
 
     def release(self, held: int) -> None:
@@ -104,6 +142,7 @@ class Decoder:
         """Begin no further picture."""
         self._ending.set()
         self._budget.close()
+        self._helpers.abandon()
 
     def join(self) -> None:
         """Wait for the threads."""
@@ -120,7 +159,7 @@ class Decoder:
             except ClosedError:
                 break
             self.begun = index + 1
-            self._pool.submit(self._decode, index, task, held, times)
+            self._pool.submit(reporting, self._inbox, self._decode, index, task, held, times)
         self.feeding = False
 
     def _decode(self, index: int, task: Task, held: int, times: tuple[int, int] | None) -> None:
@@ -130,14 +169,32 @@ class Decoder:
         started = time.perf_counter()
         path = task.job.source.path
         try:
-            source = path.stat()
-            picture = read_picture(path)
+            original = self._original(path)
+            picture = self._read(path, held)
+            original.require_unchanged()
             content = picture.digest().hex()
+        except AbandonedError:
+            self._inbox.put(Undecoded(index, held, None))
+            return
         except Exception as error:
             self._inbox.put(Undecoded(index, held, failure(task, error)))
             return
-        record = Record(task.output, task.source_name, source.st_size, source.st_mtime_ns, content, self._settings)
-        self._inbox.put(Decoded(index, task, held, picture, record, time.perf_counter() - started, times))
+        record = record_of(task, original, content, self._settings)
+        self._inbox.put(Decoded(index, task, held, picture, record, original, time.perf_counter() - started, times))
+
+    def _read(self, path: Path, held: int) -> Picture:
+        require_room(path, held, self._memory)
+        if self._helpers.wants(path):
+            return self._helpers.read(path, max_pixels=self._max_pixels)
+        return read_picture(path, max_pixels=self._max_pixels)
+
+    @staticmethod
+    def _original(path: Path) -> Original:
+        try:
+            return original_of(path)
+        except OSError:
+            read_picture(path)  # says it in its own words
+            raise
 
 
 class Encoder:
@@ -156,6 +213,7 @@ class Encoder:
         self.under_way = 0
         self._preserve_times = preserve_times
         self._manifests, self._tags, self._quality, self._budget, self._inbox = manifests, tags, quality, budget, inbox
+        self.storage = StorageWatch()
         self._pool = ThreadPoolExecutor(jobs, "lumen-encode")
 
     def submit(self, decoded: Decoded, product: Product, run: float) -> None:
@@ -165,7 +223,13 @@ class Encoder:
         self.under_way += 1
         timings = Timings(read=decoded.seconds, run=run)
         times = decoded.times if self._preserve_times else None
-        self._pool.submit(self._encode, decoded.task, decoded.record, product, held, timings, times)
+        recording = functools.partial(
+            recorded, decoded.task, decoded.record, decoded.original, self._manifests.get(decoded.task.root)
+        )
+        notices = (*decoded.picture.notices, *product.notes)
+        self._pool.submit(
+            reporting, self._inbox, self._encode, decoded.task, product, held, timings, times, recording, notices
+        )
 
     def join(self) -> None:
         """Wait until all that was submitted is written."""
@@ -174,11 +238,12 @@ class Encoder:
     def _encode(
         self,
         task: Task,
-        record: Record,
         product: Product,
         held: int,
         timings: Timings,
         times: tuple[int, int] | None,
+        recording: Recording,
+        notices: tuple[str, ...],
     ) -> None:
         try:
             started = time.perf_counter()
@@ -186,16 +251,22 @@ class Encoder:
             fidelity = product.fidelity()
             rendered = time.perf_counter() - started
             saved = save_files(
-                files, task.job.source.path, self._tags, self._quality, sidecars=task.sidecars, times=times
+                files,
+                task.job.source.path,
+                self._tags,
+                self._quality,
+                sidecars=task.sidecars,
+                times=times,
+                recording=recording,
             )
-            manifest = self._manifests.get(task.root)
-            if manifest is not None:
-                for output, bytes_written in zip(task.outputs, saved.sizes, strict=True):
-                    manifest.add(dataclasses.replace(record, output=output, output_size=bytes_written))
             timings = dataclasses.replace(timings, write=rendered + saved.write, tags=saved.tags)
             size = product.picture.width, product.picture.height
-            result = Result(task, "done", None, *size, saved.size, timings, saved.warnings, fidelity, saved.sidecars)
+            result = Result(
+                task, "done", None, *size, saved.size, timings, saved.warnings, fidelity, saved.sidecars, notices
+            )
+            self.storage.written()
         except Exception as error:
+            self.storage.failed(error, task.job.target.parent)
             result = failure(task, error, timings)
         self._budget.release(held)
         self._inbox.put(result)

@@ -10,13 +10,17 @@ import queue
 import threading
 import time
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from lumen_cli.errors import LumenError
+from lumen_cli.imaging.formats import MAXIMUM_PIXELS
+from lumen_cli.limits import DEFAULT_TIMEOUT
 from lumen_cli.pipeline.batches import NetworkError, Shape, shape_of
 from lumen_cli.pipeline.budget import Budget, default_bytes
 from lumen_cli.pipeline.manifest import Manifest
-from lumen_cli.pipeline.plan import Plan, Settings, announcements
-from lumen_cli.pipeline.stages import Decoded, Decoder, Encoder, Inbox, Result, Undecoded, failure
+from lumen_cli.pipeline.plan import Plan, Settings
+from lumen_cli.pipeline.stages import Broken, Decoded, Decoder, Encoder, Inbox, Result, Undecoded, failure
 from lumen_cli.pipeline.work import Enhancement, Work
 
 if TYPE_CHECKING:
@@ -29,6 +33,15 @@ _POLL = 0.1
 _WAITING_BATCHES = 4
 _WAITING_BYTES = 512 << 20
 """Decoded pictures that may wait for others of their shape. Fixed, so that batches are the same on every machine."""
+
+
+class RunEndedError(LumenError):
+    """The run cannot go on; what is finished is whole and recorded."""
+
+
+def _broken(error: BaseException) -> RunEndedError:
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return RunEndedError(f"fault of lumen, please report it: a worker has ended ({said}); what is finished is kept")
 
 
 def enhance_stream(
@@ -57,6 +70,8 @@ def run_stream(
     stop: threading.Event | None = None,
     budget: int | None = None,
     preserve_times: bool = False,
+    max_pixels: int = MAXIMUM_PIXELS,
+    timeout: float | None = DEFAULT_TIMEOUT,
 ) -> Generator[Result, None, None]:
     """Make every picture of `plan.todo`; yields a result as each is complete on the disk or has failed.
 
@@ -72,20 +87,30 @@ def run_stream(
         stop: once set, no picture is begun, those whose pixels are ready are written, and the iterator ends.
         budget: bytes that the decode queue and the encode queue may hold each; None goes by the machine's memory.
         preserve_times: whether outputs get their sources' times.
+        max_pixels: larger pictures are refused from their headers; 0 for no limit.
+        timeout: seconds that a picture may take to decode, where its format is decoded in a helper; None for no limit.
+
+    Raises:
+        RunEndedError: the disk takes no more, or a thread ended by a fault of lumen; after the results until then.
     """
     stop = stop or threading.Event()
     room = budget or default_bytes()
-    manifests = {root: Manifest(root) for root in plan.roots} if plan.recorded else {}
-    for root, manifest in manifests.items():
-        manifest.begin(record for task in plan.todo if task.root == root for record in announcements(task))
+    manifests = {root: Manifest(root) for root in {task.root for task in plan.todo}} if plan.recorded else {}
+    for manifest in manifests.values():
+        manifest.begin()
     inbox: Inbox = queue.SimpleQueue()
     encoder = Encoder(manifests, tags, work.quality, jobs, Budget(2 * jobs, room), inbox, preserve_times)
-    decoder = Decoder(plan.todo, work.fingerprint(), jobs, Budget(2 * jobs, room), inbox)
+    decoder = Decoder(
+        plan.todo, work.fingerprint(), jobs, Budget(2 * jobs, room), inbox, max_pixels=max_pixels, timeout=timeout
+    )
     try:
         yield from _Stream(network, policy, work, decoder, encoder, inbox, stop).results()
+        if encoder.storage.trouble:
+            raise RunEndedError(encoder.storage.trouble)
         if not stop.is_set():
             for manifest in manifests.values():
-                manifest.finish()
+                with suppress(LumenError):  # only its order is missing then: every line was written with its picture
+                    manifest.finish()
     finally:
         decoder.end()
         decoder.join()
@@ -113,23 +138,29 @@ class _Stream:
         early: dict[int, Decoded | Undecoded] = {}
         taken = 0
         while self.decoder.feeding or taken < self.decoder.begun or self.encoder.under_way:
-            if self.stop.is_set():
+            if self._ending:
                 self.decoder.end()
                 self.waiting.clear()
             message = self._next_message()
             if isinstance(message, Result):
                 self.encoder.under_way -= 1
                 yield message
+            elif isinstance(message, Broken):
+                raise _broken(message.error) from message.error
             elif message is not None:
                 early[message.index] = message
             while taken in early:
                 yield from self._take(early.pop(taken))
                 taken += 1
             if not self.decoder.feeding and taken == self.decoder.begun:
-                while self.waiting and not self.stop.is_set():
+                while self.waiting and not self._ending:
                     yield from self._run(next(iter(self.waiting)))
 
-    def _next_message(self) -> Decoded | Undecoded | Result | None:
+    @property
+    def _ending(self) -> bool:
+        return self.stop.is_set() or self.encoder.storage.trouble is not None
+
+    def _next_message(self) -> Decoded | Undecoded | Result | Broken | None:
         try:
             return self.inbox.get(timeout=_POLL)
         except queue.Empty:
@@ -144,7 +175,7 @@ class _Stream:
             return
         shape = shape_of(arrived.picture, self.network, self.policy)
         self.waiting.setdefault(shape, []).append(arrived)
-        while not self.stop.is_set() and (due := self._due(shape)) is not None:
+        while not self._ending and (due := self._due(shape)) is not None:
             yield from self._run(due)
 
     def _due(self, latest: Shape) -> Shape | None:
@@ -153,7 +184,7 @@ class _Stream:
         if len(self.waiting.get(latest, ())) >= batch:
             return latest
         waiting = [decoded for group in self.waiting.values() for decoded in group]
-        held = sum(decoded.picture.pixels.nbytes for decoded in waiting)
+        held = sum(decoded.picture.nbytes for decoded in waiting)
         if len(waiting) > _WAITING_BATCHES * batch or held > _WAITING_BYTES:
             return max(self.waiting, key=lambda shape: len(self.waiting[shape]))
         return None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from lumen_cli.imaging.codec import Picture
 from lumen_cli.imaging.tag_rules import TagRules
-from lumen_cli.pipeline.batches import NetworkError, enhance_batch
+from lumen_cli.pipeline.batches import NetworkError, Notes, enhance_batch, notes_of
 from lumen_cli.pipeline.plan import Settings
 from lumen_cli.pipeline.save import Content
+from lumen_cli.pipeline.tile_plan import TilePlan
 
 if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel
@@ -39,6 +40,10 @@ class Product(Protocol):
     @property
     def held(self) -> int:
         """Bytes it keeps in memory."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What has to be said of how it was made, one line each."""
 
     def contents(self) -> Sequence[Content]:
         """What goes into the task's files, in the order of `Task.targets`."""
@@ -84,11 +89,12 @@ class Enhanced:
     """A brightened picture."""
 
     picture: Picture
+    notes: tuple[str, ...] = ()
 
     @property
     def held(self) -> int:
-        """Bytes of pixels and alpha."""
-        return self.picture.pixels.nbytes + (0 if self.picture.alpha is None else self.picture.alpha.nbytes)
+        """Bytes of its arrays."""
+        return self.picture.nbytes
 
     def contents(self) -> Sequence[Content]:
         """The picture alone."""
@@ -103,6 +109,7 @@ class Enhancement:
     """Brighten every picture: one file each."""
 
     settings: Settings
+    tiles: TilePlan = field(default_factory=TilePlan, compare=False, repr=False)
     doing = "enhancing"
     done = "enhanced"
 
@@ -132,7 +139,7 @@ class Enhancement:
         self, network: LowLightModel, pictures: Sequence[Picture], policy: DevicePolicy, digests: Sequence[bytes]
     ) -> list[Enhanced | NetworkError]:
         """See `enhance_batch`."""
-        settings = self.settings
+        settings, notes = self.settings, Notes()
         outcomes = enhance_batch(
             network,
             pictures,
@@ -142,8 +149,12 @@ class Enhancement:
             steps=settings.steps,
             strength=settings.strength,
             brightness=settings.brightness,
+            plan=self.tiles,
+            notes=notes,
         )
         return [
-            outcome if isinstance(outcome, NetworkError) else Enhanced(dataclasses.replace(picture, pixels=outcome))
-            for picture, outcome in zip(pictures, outcomes, strict=True)
+            outcome
+            if isinstance(outcome, NetworkError)
+            else Enhanced(dataclasses.replace(picture, pixels=outcome), notes_of(notes, index))
+            for index, (picture, outcome) in enumerate(zip(pictures, outcomes, strict=True))
         ]

@@ -6,17 +6,22 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumen_cli.errors import UsageError
 from lumen_cli.reports.benchmark_table import Cell, Column, make_grid, title
+from lumen_cli.reports.text import printable
 
 if TYPE_CHECKING:
     from lumen_cli.benchmark.leak import LeakReport
     from lumen_cli.benchmark.quality import Row
     from lumen_cli.benchmark.quality_report import QualityReport
+
+_STEERING = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, what turns the direction of text round, and halves of characters, which no file can hold."""
 
 
 def quality_lines(report: QualityReport) -> Iterator[str]:
@@ -43,8 +48,9 @@ def leak_lines(report: LeakReport) -> Iterator[str]:
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
-    """Strict JSON: NaN and infinity, which it does not know, become null."""
-    return json.dumps(_strict(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    """Strict JSON: NaN and infinity, which it does not know, become null; what steers a terminal becomes an escape."""
+    text = json.dumps(_strict(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    return _STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def as_json(report: QualityReport) -> str:
@@ -68,14 +74,14 @@ def as_csv(report: QualityReport) -> str:
     writer = csv.DictWriter(buffer, fields, restval="", lineterminator="\n")
     writer.writeheader()
     for row in report.rows:
-        head = {"model": row.entrant.name, "kind": row.entrant.kind}
+        head = {"model": _field(row.entrant.name), "kind": row.entrant.kind}
         means = {name: mean.value for name, mean in row.means.items()}
         ends = {f"{name}_lower": mean.lower for name, mean in row.means.items()}
         ends |= {f"{name}_upper": mean.upper for name, mean in row.means.items()}
         writer.writerow(head | {"scope": "mean", "n": row.count} | _written(means | ends))
         for score in row.scores:
             facts = {"width": score.width or "", "height": score.height or "", "seconds": f"{score.seconds:.6f}"}
-            own = {"scope": "picture", "picture": score.name, "reason": score.reason or ""}
+            own = {"scope": "picture", "picture": _field(score.name), "reason": _field(score.reason or "")}
             writer.writerow(head | own | facts | _written(score.values))
     return buffer.getvalue()
 
@@ -96,7 +102,7 @@ def as_markdown(report: QualityReport) -> str:
     lines += (f"* {_md(note)}" for note in (*report.notes, *report.unavailable.values()))
     lines += (f"* {_md(row.entrant.name)}: {_md(row.entrant.about)}" for row in report.rows)
     lines += (f"* {name}: {_md(value)}" for name, value in report.machine.items())
-    lines += (f"* refused: `{each.path.name}`: {_md(each.reason)}" for each in report.samples.problems)
+    lines += (f"* refused: {_md(each.path.name)}: {_md(each.reason)}" for each in report.samples.problems)
     for name, score in report.failures:
         lines.append(f"* failed: {_md(score.name)}{f' ({name})' if name else ''}: {_md(score.reason or '')}")
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
@@ -223,12 +229,18 @@ def _pipes(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _field(text: str) -> str:
+    """A text in CSV: with an apostrophe before it where a spreadsheet would take it for a formula."""
+    shown = printable(text)
+    return f"'{shown}" if shown.lstrip().startswith(("=", "+", "-", "@")) else shown
+
+
 def _md(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", printable(text)).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _tex(text: str) -> str:
     plain = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     signs = {"–": "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "∞": r"$\infty$", "≈": r"$\approx$", "·": r"$\cdot$"}
     table = plain | signs | {sign: f"\\{sign}" for sign in "&%$#_"}
-    return "".join(table.get(character, character) for character in text)
+    return "".join(table.get(character, character) for character in printable(text))

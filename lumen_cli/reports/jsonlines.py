@@ -8,43 +8,69 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lumen_cli.card import ModelCard
+    from lumen_cli.imaging.sources import Trouble
     from lumen_cli.pipeline.plan import Task
     from lumen_cli.pipeline.stages import Result
 
 
 def picture_line(result: Result) -> str:
-    """What became of one picture: status "done", "kept" or "failed", and every other field always there.
+    """What became of one picture: status "done", "kept", "left" or "failed", and every other field always there.
 
-    width and height in pixels, bytes of the output, seconds by stage; null where there is none. A picture that becomes
-    several files has `outputs`, paths by what they hold, instead of `output`, and `reconstruction`: null, or mae and
-    psnr (null where there is no error) of R ∘ L. One whose sidecar files were copied has `sidecars`, the copies' paths.
+    why: what there was to do, or why nothing: "new", "source changed", "finished"; reason: of a picture that failed or
+    was left alone; width and height in pixels, bytes of the output, seconds by stage; null where there is none. A
+    picture that becomes several files has `outputs`, paths by what they hold, instead of `output`, and
+    `reconstruction`: null, or mae and psnr (null where there is no error) of R ∘ L. One whose sidecar files were copied
+    has `sidecars`, the copies' paths. input: "-" for standard input.
     """
     fidelity = result.fidelity
     sidecars = {"sidecars": [str(path) for path in result.sidecars]} if result.sidecars else {}
     decomposed = {"reconstruction": None if fidelity is None else asdict(fidelity)} if result.task.parts else {}
     return _line(
         status=result.status,
-        input=str(result.task.job.source.path),
+        input=_input(result.task),
         **_outputs(result.task),
+        why=result.task.why,
         reason=result.reason,
         width=result.width,
         height=result.height,
         bytes=result.size,
         seconds={stage: round(seconds, 6) for stage, seconds in asdict(result.timings).items()},
         warnings=list(result.warnings),
+        notices=list(result.notices),
         **decomposed,
         **sidecars,
     )
 
 
+def trouble_line(trouble: Trouble) -> str:
+    """What cannot be worked on, in the fields of `picture_line`: status "failed", no output, and the reason."""
+    return _line(
+        status="failed",
+        input=str(trouble.path),
+        output=None,
+        why=None,
+        reason=trouble.reason,
+        width=None,
+        height=None,
+        bytes=None,
+        seconds=dict.fromkeys(("read", "run", "write", "tags"), 0.0),
+        warnings=[],
+        notices=[],
+    )
+
+
 def planned_line(task: Task, status: str) -> str:
-    """What a dry run would do with one picture: status "planned" or "kept", and why."""
-    return _line(status=status, input=str(task.job.source.path), **_outputs(task), reason=task.why)
+    """What a dry run would do with one picture: status "planned", "kept" or "left", and why."""
+    return _line(status=status, input=_input(task), **_outputs(task), why=task.why)
 
 
 def model_line(card: ModelCard) -> str:
     """A model card's fields, the folder as a path."""
     return _line(**{name: str(value) if name == "folder" else value for name, value in asdict(card).items()})
+
+
+def _input(task: Task) -> str:
+    return task.job.source.label or str(task.job.source.path)
 
 
 def _outputs(task: Task) -> dict[str, Any]:

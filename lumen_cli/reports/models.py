@@ -46,7 +46,7 @@ def model_details(card: ModelCard) -> Table:
         "abilities": ", ".join(card.abilities),
         "precisions": f"{', '.join(card.precisions)} (default {card.default_precision})",
         "size multiple": f"{card.size_multiple} pixels; any size works, lumen pads" if card.size_multiple > 1 else "",
-        "tiling": "sound" if card.tiling else "not sound: pictures run whole",
+        "tiling": "as good as whole" if card.tiling else "only where memory asks for it",
         "trained on": "\n".join(card.trained_on),
         "licence": card.licence,
         "paper": "\n".join(filter(None, (card.paper_title, card.paper_url))),
@@ -54,6 +54,7 @@ def model_details(card: ModelCard) -> Table:
         **(official_rows(official) if official else {}),
         "imported from": "\n".join(f"{file.file} (SHA-256 {file.sha256})" for file in card.imported_from),
         "folder": short_folder(card.folder),
+        "members": "\n".join(f"{each.name} ({each.share:g}; SHA-256 {each.sha256})" for each in card.members),
         "weights": card.weights_file,
         "SHA-256": card.weights_sha256,
     }

@@ -14,56 +14,83 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lumen_cli.reports.text import count, duration, memory, printable, short_path
+from lumen_cli.reports.text import count, duration, memory, printable, short_path, source_name
 
 if TYPE_CHECKING:
+    from lumen_cli.imaging.sources import Trouble
     from lumen_cli.pipeline.stages import Result
 
 _MOST_ROWS = 40
+_MOST_LEFT = 10
 STAGES = {"read": "read and decode", "run": "run the network", "write": "encode and write", "tags": "copy tags"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A picture's name, as people read it, and what is to be said of it."""
+
+    name: str
+    reason: str
 
 
 @dataclass
 class Summary:
-    """Adds results up. total: pictures of the run; kept: those that were finished before; word: what was done."""
+    """Adds results up. total: pictures of the run; kept: those that were finished before; word: what was done.
+
+    failures: what could not be made, and why; left: what was not made as something else is in its place; edited: of
+    what was kept, outputs that somebody changed; whys: what there was to do, of what was done.
+    """
 
     total: int
     kept: int = 0
+    edited: int = 0
     word: str = "enhanced"
     done: int = 0
     pixels: int = 0
     seconds: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
-    failures: list[Result] = field(default_factory=list)
+    notices: Counter[str] = field(default_factory=Counter)
+    whys: Counter[str] = field(default_factory=Counter)
+    failures: list[Line] = field(default_factory=list)
+    left: list[Line] = field(default_factory=list)
     reconstructed: list[Result] = field(default_factory=list)
     sidecars: int = 0
 
     def add(self, result: Result) -> None:
         """Count one result of the stream."""
-        if result.status == "failed":
-            self.failures.append(result)
+        if result.status in ("failed", "left"):
+            lines = self.failures if result.status == "failed" else self.left
+            lines.append(Line(source_name(result.task.job.source), result.reason or ""))
             return
         self.done += 1
+        self.whys[result.task.why] += 1
         self.pixels += (result.width or 0) * (result.height or 0)
         self.warnings.update(set(result.warnings))
+        self.notices.update(set(result.notices))
         self.sidecars += len(result.sidecars)
         if result.fidelity is not None:
             self.reconstructed.append(result)
         for stage in STAGES:
             self.seconds[stage] += getattr(result.timings, stage)
 
+    def trouble(self, trouble: Trouble) -> None:
+        """Count something that could not even be begun."""
+        self.failures.append(Line(short_path(trouble.path), trouble.reason))
+
     @property
     def missing(self) -> int:
         """Pictures an interrupted run did not come to."""
-        return self.total - self.kept - self.done - len(self.failures)
+        return self.total - self.kept - self.done - len(self.failures) - len(self.left)
 
     def headline(self, where: str) -> Text:
         """One line: how many of how many, and where they are."""
         parts = [f"{self.done} {self.word}"]
-        parts += [f"{self.kept} kept"] if self.kept else []
+        edited = f" ({self.edited} of them changed since lumen wrote {'it' if self.edited == 1 else 'them'})"
+        parts += [f"{self.kept} kept{edited if self.edited else ''}"] if self.kept else []
+        parts += [f"{len(self.left)} left alone"] if self.left else []
         parts += [f"{len(self.failures)} failed"] if self.failures else []
         parts += [f"{self.missing} not begun"] if self.missing else []
-        style = "bold red" if self.failures else "bold yellow" if self.missing else "bold green"
+        style = "bold red" if self.failures or self.left else "bold yellow" if self.missing else "bold green"
         said = f"{count(self.total, 'picture')}: {', '.join(parts)}"
         return Text.assemble((said, style), f" → {where}" if self.done or self.kept else "")
 
@@ -80,8 +107,10 @@ class Summary:
         if self.done:
             yield self._timing(loading, working)
         yield _facts(facts)
+        if self.notices:
+            yield _counted("notice", self.notices, "cyan")
         if self.warnings:
-            yield self._warnings()
+            yield _counted("warning", self.warnings, "yellow")
 
     def _timing(self, loading: float, working: float) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -110,7 +139,7 @@ class Summary:
         for result in results:
             assert result.fidelity is not None
             table.add_row(
-                Text(short_path(result.task.job.source.path)), *_errors(result.fidelity.mae, result.fidelity.psnr)
+                Text(source_name(result.task.job.source)), *_errors(result.fidelity.mae, result.fidelity.psnr)
             )
         if left_out:
             table.add_row(Text(f"… and {count(left_out, 'picture')} with smaller errors", "dim"), "", "")
@@ -121,21 +150,29 @@ class Summary:
         table.add_row(f"mean of {count(len(every), 'picture')}", *_errors(*means), style="bold")
         return table
 
-    def _warnings(self) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("pictures", justify="right")
-        table.add_column("warning", overflow="fold")
-        for warning, number in self.warnings.most_common():
-            table.add_row(str(number), Text(warning, "yellow"))
-        return table
-
     def failed(self) -> Text:
-        """What failed and why, two lines each; made to be printed without wrapping, so that names can be copied."""
+        """What failed or was left and why, two lines each, of those that were left the first few.
+
+        Made to be printed without wrapping, so that names can be copied.
+        """
         text = Text()
-        for result in sorted(self.failures, key=lambda result: result.task.job.source.path):
-            text.append("\n✗ ", "bold red").append(short_path(result.task.job.source.path), "bold")
-            text.append(f"\n  {printable(result.reason or '')}")
+        left = sorted(self.left, key=lambda line: line.name)
+        for line in (*sorted(self.failures, key=lambda line: line.name), *left[:_MOST_LEFT]):
+            text.append("\n✗ ", "bold red").append(line.name, "bold")
+            text.append(f"\n  {printable(line.reason)}")
+        if len(left) > _MOST_LEFT:
+            text.append(f"\n✗ … and {count(len(left) - _MOST_LEFT, 'picture')} more, whose outputs were left alone")
         return text
+
+
+def _counted(what: str, said: Counter[str], style: str) -> Table:
+    """How many pictures each line holds for."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("pictures", justify="right")
+    table.add_column(what, overflow="fold")
+    for line, number in said.most_common():
+        table.add_row(str(number), Text(printable(line), style))
+    return table
 
 
 def _mean_error(result: Result) -> float:
@@ -151,7 +188,7 @@ def _facts(facts: dict[str, str]) -> Table:
     grid.add_column(style="dim")
     grid.add_column(overflow="fold")
     for name, value in facts.items():
-        grid.add_row(name, Text(value))
+        grid.add_row(name, Text(printable(value)))
     return grid
 
 

@@ -182,8 +182,8 @@ def test_json_is_one_object_a_picture(tiny: Path, photos: Path, lumen: Lumen) ->
     assert len(results) == 6
     for line in results:
         assert set(line) == {
-            *("status", "input", "outputs", "reason", "width", "height", "bytes", "seconds", "warnings"),
-            "reconstruction",
+            *("status", "input", "outputs", "why", "reason", "width", "height", "bytes", "seconds", "warnings"),
+            *("notices", "reconstruction"),
         }
         if line["status"] == "done":
             assert Path(line["outputs"]["maps"]).stat().st_size == line["bytes"]
@@ -203,23 +203,54 @@ def test_a_dry_run_names_every_file_and_touches_nothing(tiny: Path, photos: Path
     assert set(planned[0]["outputs"]) == set(PARTS)
 
 
-def test_resuming_makes_what_is_missing_and_keeps_the_rest(tiny: Path, photos: Path, lumen: Lumen) -> None:
+def test_the_same_command_again_makes_what_is_missing_and_keeps_the_rest(
+    tiny: Path, photos: Path, lumen: Lumen
+) -> None:
     lumen("decompose", photos, "-m", "tiny")
     twin = photos.with_name("photos-decomposed")
     first = folder_bytes(twin)
-    refused = lumen("decompose", photos, "-m", "tiny")
-    assert refused.code == 2
-    assert "5 of 5 outputs already exist" in refused.err
-    assert "5 kept" in lumen("decompose", photos, "-m", "tiny", "--resume").err
+    assert "5 kept" in lumen("decompose", photos, "-m", "tiny").err
     (twin / "a-illumination.png").unlink()
-    (twin / "b-reflectance.png").write_bytes(b"cut")
-    results = lines(lumen("decompose", photos, "-m", "tiny", "--resume", "--json"))
-    assert {Path(line["input"]).name for line in results if line["status"] == "done"} == {"a.png", "b.jpg"}
+    (twin / "b-reflectance.png").write_bytes(b"")
+    results = lines(lumen("decompose", photos, "-m", "tiny", "--json"))
+    assert {Path(line["input"]).name: line["why"] for line in results if line["status"] == "done"} == {
+        "a.png": "a file of it is missing",
+        "b.jpg": "unfinished",
+    }
     assert folder_bytes(twin) == first
-    again = lines(lumen("decompose", photos, "-m", "tiny", "--resume", "--reconstruct", "--json"))
+    again = lines(lumen("decompose", photos, "-m", "tiny", "--reconstruct", "--json"))
     assert {line["status"] for line in again} == {"done"}, "a file of every picture was missing"
     deeper = lines(lumen("decompose", photos, "-m", "tiny", "--resume", "--depth", "16", "--json"))
     assert {line["status"] for line in deeper} == {"done"}
+
+
+def test_of_files_that_belong_together_none_is_replaced_that_somebody_changed(
+    tiny: Path, photos: Path, lumen: Lumen
+) -> None:
+    lumen("decompose", photos, "-m", "tiny")
+    twin = photos.with_name("photos-decomposed")
+    (twin / "a-illumination.png").unlink()
+    (twin / "a-reflectance.png").write_bytes(b"retouched")
+    finished = lumen("decompose", photos, "-m", "tiny", "--json")
+    assert finished.code == 1
+    (left,) = (line for line in lines(finished) if line["status"] == "left")
+    assert Path(left["input"]).name == "a.png"
+    assert "was changed since lumen wrote it" in left["reason"]
+    assert (twin / "a-reflectance.png").read_bytes() == b"retouched"
+    assert not (twin / "a-illumination.png").exists()
+
+
+def test_maps_are_named_by_a_template(tiny: Path, photos: Path, lumen: Lumen) -> None:
+    named = ["--name-template", "{part}-{stem}{suffix}", "-o", photos.parent / "out"]
+    assert lumen("decompose", photos, "-m", "tiny", *named).code == 0
+    names = {f"{folder}{part}-{stem}.png" for folder, stem in PICTURES for part in PARTS}
+    assert set(folder_bytes(photos.parent / "out")) == {*names, MANIFEST}
+    finished = lumen("decompose", photos, "-m", "tiny", "--name-template", "{stem}{suffix}")
+    assert finished.code == 2
+    assert "{part}" in finished.err
+
+
+PICTURES = (("", "a"), ("", "b"), ("", "c"), ("night/", "d"), ("night/", "e"))
 
 
 def test_enhanced_pictures_are_not_taken_for_maps(tiny: Path, photos: Path, lumen: Lumen) -> None:

@@ -55,7 +55,10 @@ def test_json_is_one_object_a_picture(tiny: Path, photos: Path, lumen: Lumen) ->
     lines = [json.loads(line) for line in finished.out.splitlines()]
     assert {Path(line["input"]).name for line in lines} == {"a.png", "b.jpg", "c.webp", "d.png", "e.tif", "bad.png"}
     for line in lines:
-        assert set(line) == {"status", "input", "output", "reason", "width", "height", "bytes", "seconds", "warnings"}
+        assert set(line) == {
+            *("status", "input", "output", "why", "reason", "width", "height", "bytes", "seconds", "warnings"),
+            "notices",
+        }
         assert set(line["seconds"]) == {"read", "run", "write", "tags"}
         if line["status"] == "done":
             assert Path(line["output"]).stat().st_size == line["bytes"]
@@ -106,32 +109,45 @@ def test_a_dry_run_says_what_it_would_do_and_touches_nothing(tiny: Path, photos:
     assert [line["status"] for line in lines] == ["planned"] * 5
 
 
-def test_existing_outputs_need_a_word(tiny: Path, photos: Path, lumen: Lumen) -> None:
+def test_the_same_command_again_keeps_what_is_finished(tiny: Path, photos: Path, lumen: Lumen) -> None:
     lumen("enhance", photos, "-m", "tiny")
     twin = photos.with_name("photos-enhanced")
     first = folder_bytes(twin)
-    refused = lumen("enhance", photos, "-m", "tiny")
-    assert refused.code == 2
-    assert "5 of 5 outputs already exist" in refused.err
-    assert "--resume" in refused.err
-    assert "--overwrite" in refused.err
-    resumed = lumen("enhance", photos, "-m", "tiny", "--resume")
-    assert resumed.code == 0
-    assert "5 kept" in resumed.err
-    assert lumen("enhance", photos, "-m", "tiny", "--overwrite").code == 0
+    for again in ([], ["--resume"]):
+        finished = lumen("enhance", photos, "-m", "tiny", *again)
+        assert finished.code == 0
+        assert "5 pictures: 0 enhanced, 5 kept" in finished.err
+    assert "5 enhanced" in lumen("enhance", photos, "-m", "tiny", "--overwrite").err
     assert folder_bytes(twin) == first
-    assert lumen("enhance", photos, "-m", "tiny", "--overwrite", "--resume").code == 2
 
 
-def test_resuming_makes_only_what_is_missing_or_stale(tiny: Path, photos: Path, lumen: Lumen) -> None:
+@pytest.mark.parametrize("both", [("--overwrite", "--resume"), ("--overwrite", "--skip-existing")], ids=" ".join)
+def test_two_ways_with_existing_outputs_exclude_each_other(
+    both: tuple[str, str], tiny: Path, photos: Path, lumen: Lumen
+) -> None:
+    finished = lumen("enhance", photos, "-m", "tiny", *both)
+    assert finished.code == 2
+    assert "exclude each other" in finished.err
+    assert not photos.with_name("photos-enhanced").exists()
+
+
+def test_only_what_is_missing_or_stale_is_made_and_why_is_said(tiny: Path, photos: Path, lumen: Lumen) -> None:
     lumen("enhance", photos, "-m", "tiny")
     (photos.with_name("photos-enhanced") / "a.png").unlink()
     write_dark(photos / "b.jpg", seed=99)
-    lines = [json.loads(line) for line in lumen("enhance", photos, "-m", "tiny", "--resume", "--json").out.splitlines()]
-    assert {Path(line["input"]).name for line in lines if line["status"] == "done"} == {"a.png", "b.jpg"}
-    assert len([line for line in lines if line["status"] == "kept"]) == 3
-    other = lumen("enhance", photos, "-m", "tiny", "--resume", "--seed", "5", "--json")
-    assert {json.loads(line)["status"] for line in other.out.splitlines()} == {"done"}
+    os.utime(photos / "c.webp", ns=(1, 1))
+    write_dark(photos / "new.png")
+    lines = [json.loads(line) for line in lumen("enhance", photos, "-m", "tiny", "--json").out.splitlines()]
+    assert {Path(line["input"]).name: (line["status"], line["why"]) for line in lines} == {
+        "a.png": ("done", "missing"),
+        "b.jpg": ("done", "source changed"),
+        "c.webp": ("kept", "finished"),
+        "d.png": ("kept", "finished"),
+        "e.tif": ("kept", "finished"),
+        "new.png": ("done", "new"),
+    }
+    other = lumen("enhance", photos, "-m", "tiny", "--seed", "5", "--json")
+    assert {json.loads(line)["why"] for line in other.out.splitlines()} == {"settings changed"}
 
 
 def test_temporary_files_of_dead_runs_are_swept(tiny: Path, photos: Path, lumen: Lumen) -> None:

@@ -40,43 +40,66 @@ def many(tmp_path: Path, make_model: MakeModel) -> Path:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_a_run_killed_three_times_and_resumed_leaves_the_bytes_of_an_unbroken_one(many: Path, tmp_path: Path) -> None:
-    end(start(many, tmp_path / "unbroken", "--json"))
+def test_a_run_killed_at_twenty_moments_and_resumed_leaves_the_bytes_of_an_unbroken_one(
+    tmp_path: Path, make_model: MakeModel
+) -> None:
+    """Moments are drawn anew each time; LUMEN_KILLS asks for more of them, LUMEN_KILL_SEED for the same again."""
+    kills = int(os.environ.get("LUMEN_KILLS", "20"))
+    seed = int(os.environ.get("LUMEN_KILL_SEED", random.randrange(10**6)))
+    print(f"kill test, LUMEN_KILL_SEED={seed}")
+    moments, pictures = random.Random(seed), 4 * kills
+    source, output = dark_folder(tmp_path / "in", pictures), tmp_path / "broken"
+    make_model("tiny", network={"seconds": 0.02})
+    end(start(source, tmp_path / "unbroken", "--json"))
     expected = folder_bytes(tmp_path / "unbroken")
-    assert len(expected) == PICTURES + 1
+    assert len(expected) == pictures + 1
 
-    output = tmp_path / "broken"
-    moments = random.Random()
-    seed = moments.randrange(10**6)
-    print(f"kill test, seed {seed}")
-    moments.seed(seed)
-    for kill in range(3):
-        process = start(many, output, "--json", *(["--resume"] if kill else []))
+    for _ in range(kills):
+        finished = finished_files(output)
+        process = start(source, output, "--json", "--resume")
+        kept, done = set[str](), 0
+        wanted = moments.randrange(0, 4)  # so many pictures are reported, then at any moment of the next
         assert process.stdout is not None
-        for _ in range(moments.randrange(1, 5)):  # so many pictures are reported, then at any moment of the next
-            line = process.stdout.readline()
-            assert line or process.poll() is not None
+        while done < wanted and (line := process.stdout.readline()):
+            result = json.loads(line)
+            done += result["status"] == "done"
+            kept |= {result["output"]} if result["status"] == "kept" else set()
+        if not wanted:
+            time.sleep(moments.uniform(0.0, 2.0))  # while it starts, looks at what is there, or begins
         time.sleep(moments.uniform(0.0, 0.08))
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL
-    results = end(start(many, output, "--json", "--resume"))
+        assert not wanted or kept == {str(path) for path in finished}  # nothing finished is made again
+        for path in finished_files(output):
+            assert path.read_bytes() == expected[path.relative_to(output).as_posix()]  # whole, or not there
+    finished = finished_files(output)
+    results = end(start(source, output, "--json", "--resume"))
 
     assert folder_bytes(output) == expected
-    states = [result["status"] for result in results]
-    assert states.count("kept") >= 3
-    assert states.count("kept") + states.count("done") == PICTURES
+    assert {result["output"] for result in results if result["status"] == "kept"} == {str(path) for path in finished}
+    assert len(results) == pictures
+    assert kills < 5 or len(finished) >= 3
+
+
+def dark_folder(folder: Path, pictures: int) -> Path:
+    for index in range(pictures):
+        place = folder / "night" if index % 3 == 0 else folder
+        write_dark(place / f"{index}.{('png', 'jpg', 'tif', 'webp')[index % 4]}", 40 + index % 30, 50, seed=index)
+    return folder
+
+
+def finished_files(output: Path) -> list[Path]:
+    """The outputs under their final names."""
+    return [path for path in sorted(output.rglob("*")) if path.is_file() and not path.name.startswith(".lumen-")]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_ends_cleanly_and_can_be_resumed(
-    number: signal.Signals, code: int, many: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_an_interrupted_run_ends_cleanly_and_can_be_resumed(name: str, code: int, many: Path, tmp_path: Path) -> None:
     process = start(many, tmp_path / "out", "--json")
     assert process.stdout is not None
     process.stdout.readline()
-    process.send_signal(number)
+    process.send_signal(getattr(signal, name))
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, err.decode()
     assert b"interrupted; --resume goes on from here" in err
@@ -106,3 +129,35 @@ def test_a_second_interrupt_ends_at_once_and_leaves_no_temporary_files(tmp_path:
     process.communicate(timeout=15)  # the picture in hand would take 30 seconds
     assert process.returncode == 130
     assert set(folder_bytes(tmp_path / "out")) == {".lumen-manifest.jsonl"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_a_run_under_nohup_outlives_its_terminal(many: Path, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = start(many, tmp_path / "out", "--json")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    assert len(end(process)) == PICTURES - 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
+def test_a_reader_that_has_enough_ends_the_run_quietly_and_without_harm(many: Path, tmp_path: Path) -> None:
+    process = start(many, tmp_path / "out", "--json")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    said = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait(60) == 1
+    assert "Traceback" not in said
+    assert "Broken" not in said
+    hidden = [name for name in folder_bytes(tmp_path / "out") if Path(name).name.startswith(".lumen-")]
+    assert hidden == [".lumen-manifest.jsonl"]
+    end(start(many, tmp_path / "out", "--json", "--resume"))
+    end(start(many, tmp_path / "unbroken", "--json"))
+    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "unbroken")

@@ -125,7 +125,7 @@ def test_private_leaves_every_personal_tag_behind_and_keeps_the_rest(personal: P
     data = personal.read_bytes()
     assert MAKER_NOTE in data
     target, warnings = carried(personal, format, "private", STAMP)
-    assert warnings == []
+    assert warnings == (["webp cannot hold IPTC"] if format == "webp" else [])
     before, after = dump(personal), dump(target)
     for tag in (tag.split("=")[0] for tags in PERSONAL_TAGS.values() for tag in tags):
         assert not [name for name in after if name.split(":")[0] == tag.split(":")[0] and tag.split(":")[1] in name]
@@ -152,17 +152,14 @@ def test_strip_leaves_nothing_but_the_profile(personal: Path, format: str) -> No
 
 
 @needs_exiftool
-def test_strip_keeps_the_tag_that_alone_says_adobe_rgb(tmp_path: Path) -> None:
+def test_strip_of_what_a_tag_alone_says_is_adobe_rgb_has_the_profile(tmp_path: Path) -> None:
     Image.fromarray(make.photo()).save(tmp_path / "in.jpg")
     write_tags(tmp_path / "in.jpg", "IFD0:Model=Nocturne 1", "ExifIFD:ColorSpace=65535", "InteropIFD:InteropIndex=R03")
     target, warnings = carried(tmp_path / "in.jpg", "jpeg", "strip")
     assert warnings == []
     after = dump(target)
-    assert after["InteropIFD:InteropIndex"] == "R03"
-    assert "IFD0:Model" not in after
-    target, warnings = carried(tmp_path / "in.jpg", "jpeg", "strip", engine="pillow")
-    assert "Adobe RGB" in warnings[0]
-    assert dump(target) == {}
+    assert "Adobe RGB" in after["ICC_Profile:ProfileDescription"]
+    assert not [tag for tag in after if not tag.startswith("ICC")]
 
 
 def test_without_exiftool_private_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

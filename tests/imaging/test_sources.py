@@ -10,6 +10,7 @@ import pytest
 
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.files import find_pictures
+from lumen_cli.imaging.sources import search
 
 
 def tree(root: Path, *names: str) -> Path:
@@ -111,14 +112,14 @@ def test_a_missing_input_is_named_with_the_nearest_name(tmp_path: Path) -> None:
 
 
 def test_nothing_found_says_what_was_looked_for_and_where(tmp_path: Path) -> None:
-    tree(tmp_path, "p/a.txt", "p/b.NEF", "p/c.nef")
+    tree(tmp_path, "p/a.txt", "p/b.MOV", "p/c.mov")
     with pytest.raises(UsageError) as caught:
         find_pictures([str(tmp_path / "p")])
     text = str(caught.value)
     assert caught.value.exit_code == 2
     assert str(tmp_path / "p") in text
     assert ".jpg" in text
-    assert "2 × .nef" in text
+    assert "2 × .mov" in text
     with pytest.raises(UsageError, match="no input"):
         find_pictures([])
     with pytest.raises(UsageError, match="no pictures found"):
@@ -130,3 +131,53 @@ def test_a_folder_named_by_dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path / "photos" / "sub")
     assert find_pictures(["."])[0].root == tmp_path / "photos" / "sub"
     assert find_pictures([".."])[0].root == tmp_path / "photos"
+
+
+def test_hard_links_are_pictures_of_their_own(tmp_path: Path) -> None:
+    tree(tmp_path, "p/a.jpg")
+    os.link(tmp_path / "p" / "a.jpg", tmp_path / "p" / "b.jpg")
+    assert found(tmp_path / "p") == ["a.jpg", "b.jpg"]
+
+
+def test_links_that_stay_inside_count_once_and_those_that_lead_out_are_told(tmp_path: Path) -> None:
+    tree(tmp_path, "elsewhere/a.jpg", "p/b.jpg", "p/sub/c.jpg")
+    for name, leads in (
+        ("folder", "../elsewhere"),
+        ("file.jpg", "../elsewhere/a.jpg"),
+        ("again.jpg", "sub/c.jpg"),
+        ("up", ".."),
+        ("loop", "sub"),
+        ("gone.jpg", "../nowhere.jpg"),
+    ):
+        (tmp_path / "p" / name).symlink_to(leads)
+    looked = search([tmp_path / "p"])
+    assert [source.relative.as_posix() for source in looked.sources] == ["b.jpg", "gone.jpg", "sub/c.jpg"]
+    assert [path.name for path in looked.outside] == ["file.jpg", "folder", "up"]
+    assert looked.troubles == ()
+
+
+def test_a_root_that_is_a_link_is_what_was_asked_for(tmp_path: Path) -> None:
+    tree(tmp_path, "elsewhere/a.jpg")
+    (tmp_path / "p").symlink_to("elsewhere")
+    looked = search([tmp_path / "p"])
+    assert [source.path for source in looked.sources] == [tmp_path / "p" / "a.jpg"]
+    assert looked.outside == ()
+
+
+def test_what_a_list_names_is_taken_as_it_stands(tmp_path: Path) -> None:
+    tree(tmp_path, "[1].jpg", "1.jpg")
+    looked = search([], [str(tmp_path / "[1].jpg"), str(tmp_path / "*.jpg"), str(tmp_path / "2.jpg")])
+    assert [source.relative.name for source in looked.sources] == ["[1].jpg"]
+    assert [trouble.path.name for trouble in looked.troubles] == ["*.jpg", "2.jpg"]
+    assert all("no such file" in trouble.reason for trouble in looked.troubles)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+def test_pipes_and_devices_are_no_pictures(tmp_path: Path) -> None:
+    tree(tmp_path, "p/a.jpg")
+    os.mkfifo(tmp_path / "p" / "b.jpg")
+    looked = search([tmp_path / "p"])
+    assert [source.relative.name for source in looked.sources] == ["a.jpg"]
+    assert [trouble.path.name for trouble in looked.troubles] == ["b.jpg"]
+    with pytest.raises(UsageError, match="neither a file nor a folder"):
+        search([tmp_path / "p" / "b.jpg"])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.files import Source, check_writable, find_pictures, output_folders, plan_outputs
+from lumen_cli.imaging.naming import name_template
 from tests.imaging.test_sources import tree
 
 
@@ -87,11 +88,18 @@ def test_names_that_differ_in_case_or_spelling_alone_stay_apart_on_any_file_syst
 
 def test_two_named_files_for_one_name_are_refused_by_name(tmp_path: Path) -> None:
     tree(tmp_path, "x/a.jpg", "y/a.jpg")
-    with pytest.raises(UsageError, match=r"x/a\.jpg and .*y/a\.jpg"):
+    with pytest.raises(UsageError, match=r"x/a\.jpg and .*y/a\.jpg.*--name-template"):
         targets(tmp_path, ["x/a.jpg", "y/a.jpg"], "out")
-    tree(tmp_path, "p/a.jpg", "p/a.png", "p/a_jpg.png")
-    with pytest.raises(UsageError, match="both be written"):
-        targets(tmp_path, ["p"], "out", ".png")
+
+
+def test_a_name_belongs_to_the_picture_that_bears_it(tmp_path: Path) -> None:
+    tree(tmp_path, "p/a.jpg", "p/a.png", "p/a_jpg.png", "p/a_jpg_2.png")
+    assert targets(tmp_path, ["p"], "out", ".png") == {
+        "p/a.jpg": "out/a_jpg_3.png",
+        "p/a.png": "out/a.png",
+        "p/a_jpg.png": "out/a_jpg.png",
+        "p/a_jpg_2.png": "out/a_jpg_2.png",
+    }
 
 
 @pytest.mark.parametrize("output", ["p", "p/out", "p/sub/out", "link", "link/out", "x/../p"])
@@ -162,12 +170,14 @@ roots = st.sampled_from(["/lumen-test/in", "/lumen-test/In", "/lumen-test/x/in",
     st.lists(st.tuples(roots, relative), min_size=1, max_size=8, unique=True),
     st.sampled_from([None, "/lumen-test/out", "/lumen-test"]),
     st.sampled_from([None, ".png", ".jpg"]),
+    st.sampled_from([None, "{stem}{suffix}", "{parent}{stem}{suffix}", "{stem}_{model}{suffix}"]),
     st.randoms(),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_never_two_on_one_never_onto_a_source_and_order_does_not_matter(
-    named: list[tuple[str, str]], output: str | None, suffix: str | None, random: object
+    named: list[tuple[str, str]], output: str | None, suffix: str | None, text: str | None, random: object
 ) -> None:
+    template = None if text is None else name_template(text, model="png")
     sources = []
     for root, below in named:
         path = Path(root or "/lumen-test/named") / below
@@ -175,7 +185,7 @@ def test_never_two_on_one_never_onto_a_source_and_order_does_not_matter(
 
     def planned(order: list[Source]) -> dict[Path, Path] | None:
         try:
-            return {job.source.path: job.target for job in plan_outputs(order, output, suffix)}
+            return {job.source.path: job.target for job in plan_outputs(order, output, suffix, template)}
         except UsageError:
             return None
 

@@ -99,7 +99,7 @@ def test_losses_name_what_a_format_cannot_hold() -> None:
     deep = picture_of(make.deep(channels=4), icc=make.srgb_profile())
     assert losses(deep, "png") == losses(deep, "tiff") == []
     assert losses(deep, "webp") == ["16 bits"]
-    assert losses(deep, "bmp") == ["alpha", "16 bits", "colour profile"]
+    assert losses(deep, "bmp") == ["16 bits", "colour profile"]
     assert losses(replace(picture_of(make.photo()), exif=b"MM\0*", lost=("CMYK",)), "bmp") == ["CMYK", "tags"]
 
 
@@ -162,8 +162,8 @@ def test_formats_by_path_ending_and_name() -> None:
         "tiff"
     ] * 2
     assert suffix_for("tiff") == ".tif"
-    with pytest.raises(UsageError, match="heic"):
-        format_for("a.heic")
+    with pytest.raises(UsageError, match="xyz"):
+        format_for("a.xyz")
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 4), st.sampled_from([np.uint8, np.uint16]), st.randoms())
@@ -174,9 +174,9 @@ def test_the_png_writer_loses_nothing(height: int, width: int, channels: int, ki
     data = png.encode(values, None)
     head = png.read_head(data)  # every checksum fits
     assert (head.height, head.width, head.bit_depth) == (height, width, values.dtype.itemsize * 8)
-    from lumen_cli.imaging.decode_deep import decode_png
+    from lumen_cli.imaging.decode_png import decode_png
 
-    assert np.array_equal(decode_png(data).values, values)
+    assert np.array_equal(decode_png(data, 0).values, values)
 
 
 def test_integers_to_floats_and_back_is_the_identity() -> None:

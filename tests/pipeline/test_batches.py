@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+import torch
 from lumen_tiny import Tiny
 
 from lumen_cli.imaging.codec import Picture
-from lumen_cli.pipeline.batches import NetworkError, enhance_batch, shape_of
+from lumen_cli.pipeline.batches import NetworkError, Notes, enhance_batch, in_parts, notes_of, shape_of
 from lumen_cli.pipeline.device import DevicePolicy, choose_device
+from lumen_cli.pipeline.tile_plan import TilePlan
 from tests.conftest import dark_pixels
 
 CPU = choose_device("cpu", "fp32")
@@ -109,6 +111,94 @@ def test_a_batch_too_large_for_the_memory_runs_in_halves() -> None:
     for result, each in zip(results, pictures, strict=True):
         assert isinstance(result, np.ndarray)
         assert np.array_equal(result, run(Tiny().eval(), each)[0])
+
+
+def test_smaller_batches_are_announced_for_the_pictures_they_held() -> None:
+    class Small(Tiny):
+        def enhance(self, low, **options):  # type: ignore[no-untyped-def]
+            if len(low) > 1:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            return super().enhance(low, **options)
+
+    notes: Notes = {}
+    policy = Batching("cuda:7", "as if a GPU", "fp32", "fp32", "as asked")
+    in_parts(lambda part, _: run_small(Small().eval(), part), [picture()] * 3, policy, network=Tiny(), notes=notes)
+    assert set(notes) == {0, 1, 2}
+    assert set(notes_of(notes, 0)) == {"run in smaller batches: cuda:7 has too little memory for the whole batch"}
+
+
+def run_small(network: Tiny, part: slice) -> list[np.ndarray | NetworkError]:
+    network.enhance(torch.zeros(part.stop - part.start, 3, 8, 8))
+    return [np.zeros((8, 8, 3), np.float32)] * (part.stop - part.start)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried to"),
+    ],
+)
+def test_a_picture_too_large_for_the_memory_runs_in_tiles_and_so_do_later_ones(error: Exception) -> None:
+    class Short(Tiny):
+        tried = 0
+
+        def enhance(self, low, **options):  # type: ignore[no-untyped-def]
+            self.tried += low.shape[-2] * low.shape[-1] >= 1600 * 600
+            if low.shape[-2] * low.shape[-1] >= 1600 * 600:
+                raise error
+            return super().enhance(low, **options)
+
+    large, plan, network = picture(600, 1600), TilePlan(), Short().eval()
+    network.requires_grad_(False)
+    for _ in range(2):
+        notes: Notes = {}
+        (result,) = enhance_batch(network, [large], CPU, plan=plan, notes=notes)
+        assert isinstance(result, np.ndarray)
+        assert notes[0] == ["run in tiles of 512 pixels: there is too little memory for the whole picture"]
+    assert network.tried == 1
+    assert np.allclose(result, run(Tiny().eval(), large)[0], atol=1e-5)
+
+
+def test_without_tiles_a_picture_too_large_is_said_to_be() -> None:
+    class Hungry(Tiny):
+        def enhance(self, low, **options):  # type: ignore[no-untyped-def]
+            raise MemoryError
+
+    (result,) = enhance_batch(Hungry().eval(), [picture(20, 28)], CPU, plan=TilePlan("off"))
+    assert isinstance(result, NetworkError)
+    assert "too little memory for a picture of 28×20 pixels" in str(result)
+
+
+def test_tiles_asked_for_are_used_for_larger_pictures_only_and_strength_mixes_them_too() -> None:
+    network = Tiny().eval()
+    network.requires_grad_(False)
+    notes: Notes = {}
+    large = picture(540, 700)
+    (half,) = enhance_batch(network, [large], CPU, strength=0.5, plan=TilePlan(512), notes=notes)
+    assert notes[0] == ["run in tiles of 512 pixels: as asked for"]
+    assert np.allclose(half, run(Tiny().eval(), large, strength=0.5)[0], atol=1e-5)
+    notes.clear()
+    enhance_batch(network, [picture(500, 512)], CPU, plan=TilePlan(512), notes=notes)
+    assert not notes
+
+
+class Overflowing(Tiny):
+    """Gives nothing finite in bf16, where its convolution answers in that."""
+
+    def enhance(self, low, **options):  # type: ignore[no-untyped-def]
+        result = super().enhance(low, **options)
+        return result if self.mix(low).dtype == torch.float32 else result * float("nan")
+
+
+def test_what_is_not_finite_in_half_precision_is_computed_in_fp32_and_that_is_said() -> None:
+    policy = DevicePolicy("cpu", "any", "bf16", "fp32", "as asked")
+    notes: Notes = {}
+    (result,) = enhance_batch(Overflowing().eval(), [picture()], policy, notes=notes)
+    assert isinstance(result, np.ndarray)
+    assert np.array_equal(result, run(Tiny().eval(), picture())[0])
+    assert notes[0] == ["computed in fp32, as the network's numbers were not finite in bf16"]
 
 
 def test_a_picture_too_large_for_the_memory_is_said_to_be() -> None:

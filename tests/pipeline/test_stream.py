@@ -11,7 +11,7 @@ from lumen_cli.imaging.metadata import TagWriter
 from lumen_cli.pipeline.device import DevicePolicy, choose_device
 from lumen_cli.pipeline.plan import Existing, Plan, Settings, make_plan
 from lumen_cli.pipeline.stages import Result
-from lumen_cli.pipeline.stream import enhance_stream
+from lumen_cli.pipeline.stream import RunEndedError, enhance_stream
 from tests.conftest import folder_bytes, read_pixels, write_dark
 
 CPU = choose_device("cpu", "fp32")
@@ -146,8 +146,8 @@ def test_few_pictures_are_in_memory_at_once_however_many_there_are(
         with lock:
             alive[0] -= 1
 
-    def counting(path: Path):  # type: ignore[no-untyped-def]
-        picture = read(path)
+    def counting(path: Path, **options: object):  # type: ignore[no-untyped-def]
+        picture = read(path, **options)
         with lock:
             alive[0] += 1
             most[0] = max(most[0], alive[0])
@@ -188,3 +188,49 @@ def test_leaving_the_iterator_early_leaves_no_thread_and_no_temporary_file(tmp_p
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("lumen-")]
     hidden = [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
     assert hidden == [".lumen-manifest.jsonl"]
+
+
+@pytest.mark.parametrize("where", ["decoded_bytes", "record_of", "failure"])
+def test_a_thread_that_ends_by_a_fault_of_ours_ends_the_run_and_keeps_what_is_finished(
+    where: str, tmp_path: Path, tags: TagWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(12):
+        write_dark(tmp_path / "in" / f"{index:02}.png", seed=index)
+    if where == "failure":
+        (tmp_path / "in" / "09.png").write_text("no picture, and saying so goes wrong")
+    from lumen_cli.pipeline import stages
+
+    right, calls = getattr(stages, where), [0]
+
+    def faulty(*arguments: object, **options: object) -> object:
+        calls[0] += 1
+        if calls[0] > 8 or where == "failure":
+            raise ZeroDivisionError("a mistake of ours")
+        return right(*arguments, **options)
+
+    monkeypatch.setattr(stages, where, faulty)
+    stream = enhance_stream(
+        planned(tmp_path / "in", tmp_path / "out"), Tiny(seconds=0.01).eval(), CPU, SETTINGS, tags, jobs=1
+    )
+    done = []
+    with pytest.raises(RunEndedError, match=r"fault of lumen, please report it: .*a mistake of ours"):
+        done += [result.task.output for result in stream]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("lumen-")]
+    written = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")}
+    assert written >= set(done)
+    monkeypatch.undo()
+    again = planned(tmp_path / "in", tmp_path / "out", Existing.RESUME)
+    assert {task.output for task in again.kept} == written
+
+
+def test_how_a_picture_was_made_is_told_with_its_result(tmp_path: Path, tags: TagWriter) -> None:
+    from lumen_cli.pipeline.stream import run_stream
+    from lumen_cli.pipeline.tile_plan import TilePlan
+    from lumen_cli.pipeline.work import Enhancement
+
+    write_dark(tmp_path / "in" / "large.png", 40, 700)
+    write_dark(tmp_path / "in" / "small.png")
+    work = Enhancement(SETTINGS, TilePlan(512))
+    results = run_stream(planned(tmp_path / "in", tmp_path / "out"), Tiny().eval(), CPU, work, tags)
+    said = {result.task.output: result.notices for result in results}
+    assert said == {"large.png": ("run in tiles of 512 pixels: as asked for",), "small.png": ()}

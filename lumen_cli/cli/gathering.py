@@ -1,0 +1,135 @@
+"""From a checked request to pictures on the disk: searching, reading lists, and the two standard streams."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from lumen_cli.cli.request import STANDARD, Request
+from lumen_cli.errors import LumenError, UsageError
+
+if TYPE_CHECKING:
+    from lumen_cli.imaging.sources import Found, Source
+
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """found: the pictures; output: where they go; again: looks once more; deliver: is given each finished output."""
+
+    found: Found
+    output: str | None
+    again: Callable[[], Found]
+    deliver: Callable[[Path], None] = lambda finished: None
+
+
+@contextmanager
+def gathered(request: Request) -> Iterator[Gathered]:
+    """The pictures that a request means; inside, what came on standard input is a file.
+
+    With `-o -` whatever is printed on standard output inside goes to standard error instead, and `deliver` writes the
+    result's bytes.
+
+    Raises:
+        UsageError: as `search`; or a stream that is needed is a terminal.
+    """
+    import tempfile
+
+    from lumen_cli.imaging.lists import read_list
+    from lumen_cli.imaging.sources import Found, search
+
+    if (request.to_stdout and sys.stdout is None) or (request.from_stdin and sys.stdin is None):
+        raise UsageError("- stands for a standard stream, and it is closed")
+    if request.to_stdout and sys.stdout.isatty():
+        raise UsageError(
+            "standard output is a terminal, and a picture is no text; add > bright.jpg, or | and a program"
+        )
+    if request.from_stdin and sys.stdin.isatty():
+        raise UsageError("standard input is a terminal; add < night.jpg, or name the picture")
+    listed = [] if request.from_file is None else read_list(request.from_file, request.null)
+
+    def look() -> Found:
+        return search(
+            request.inputs,
+            listed,
+            follow_links=request.follow_links,
+            may_be_none=request.watch and bool(request.inputs),
+        )
+
+    if not request.from_stdin and not request.to_stdout:
+        found = look()
+        _tell_outside(found, request.quiet)
+        yield Gathered(found, request.output, look)
+        return
+    with tempfile.TemporaryDirectory(prefix="lumen-") as place:
+        found = Found((_standard_input(Path(place)),)) if request.from_stdin else look()
+        if not request.to_stdout:
+            yield Gathered(found, request.output, look)
+            return
+        if len(found.sources) != 1 or found.sources[0].root is not None:
+            raise UsageError(f"-o -: standard output takes one picture, and there are {len(found.sources)}")
+        with _standard_output() as stream:
+
+            def deliver(finished: Path) -> None:
+                try:
+                    with finished.open("rb") as file, os.fdopen(os.dup(stream), "wb") as out:
+                        shutil.copyfileobj(file, out)
+                except BrokenPipeError:  # whoever read it has enough
+                    raise
+                except OSError as error:
+                    reason = error.strerror or error
+                    raise LumenError(f"standard output: the picture cannot be written ({reason})") from None
+
+            yield Gathered(found, f"{Path(place) / 'out'}{os.sep}", look, deliver)
+
+
+def _standard_input(place: Path) -> Source:
+    """The picture on standard input, as a file whose ending says what it is."""
+    from lumen_cli.imaging.formats import FORMAT_SUFFIXES
+    from lumen_cli.imaging.reading import sniff
+    from lumen_cli.imaging.sources import Source
+
+    arrived = place / "arrived"
+    try:
+        with arrived.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        with arrived.open("rb") as file:
+            kind = sniff(file.read(4096))
+    except OSError as error:
+        raise LumenError(f"standard input cannot be kept in {place} ({error.strerror or error})") from None
+    path = arrived.rename(place / f"stdin{FORMAT_SUFFIXES.get(kind or '', '')}")
+    return Source(path, None, Path(path.name), STANDARD)
+
+
+@contextmanager
+def _standard_output() -> Iterator[int]:
+    """A descriptor of standard output; inside, nothing else gets there, whatever prints."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield kept
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _tell_outside(found: Found, quiet: bool) -> None:
+    """Say that links were not followed; one line."""
+    from lumen_cli.reports.text import count, short_path
+
+    if found.outside and not quiet:
+        names = ", ".join(short_path(path) for path in found.outside[:_MOST_NAMED])
+        more = ", …" if len(found.outside) > _MOST_NAMED else ""
+        said = f"{count(len(found.outside), 'link')} out of the input folders not followed: {names}{more}"
+        typer.echo(f"lumen: {said}; --follow-links follows them", err=True)

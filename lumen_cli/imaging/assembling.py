@@ -1,0 +1,61 @@
+"""From what a decoder hands on to a `Picture`: upright, in [0, 1], with its colours understood."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumen_cli.imaging.color import to_unit
+from lumen_cli.imaging.colour_choice import colours_meant
+from lumen_cli.imaging.curves import SRGB
+from lumen_cli.imaging.decoded import Decoded, UnreadableError, upright
+from lumen_cli.imaging.icc import Shaper, matrix_of
+from lumen_cli.imaging.own_colours import OwnColours
+from lumen_cli.imaging.picture import Picture
+from lumen_cli.imaging.spaces import D65, SRGB_PRIMARIES, ShaperSpace
+from lumen_cli.imaging.storage import COLOUR_CHUNKS, storage_of, with_decoder_facts
+
+
+def assembled(decoded: Decoded, kind: str, data: bytes) -> Picture:
+    """The picture that a decoder found in `data`, the whole content of a file of format `kind`.
+
+    Raises:
+        UnreadableError: values that are no numbers, or no values at all.
+    """
+    values: NDArray[Any] = upright(decoded.values, decoded.orientation)
+    if values.size == 0:
+        raise UnreadableError("the file is damaged: it holds no pixels")
+    floating = values.dtype.kind == "f"
+    if floating and not np.isfinite([values.min(), values.max()]).all():
+        raise UnreadableError("the picture holds values that are no numbers (NaN or infinity)")
+    channels = values.shape[2] - (4 if decoded.cmyk else 3 if values.shape[2] >= 3 else 1)
+    alpha = None
+    if channels:
+        alpha = to_unit(values[:, :, -1])
+        values = values[:, :, :-1]
+    grey = values.shape[2] == 1
+    model = "cmyk" if decoded.cmyk else "grey" if grey else "rgb"
+    stored = with_decoder_facts(storage_of(data, kind), decoded.bits, decoded.lossless)
+    meant = colours_meant(model, decoded.icc, chunks=stored.chunks, cicp=decoded.cicp, exif=decoded.exif)
+    space = meant.space
+    notices = (*decoded.notices, *meant.notices)
+    if floating and space is None and (values.min() < 0 or values.max() > 1):
+        # What no other format can hold is kept beside the pixels, like colours outside sRGB.
+        space = ShaperSpace(Shaper((SRGB,) * 3, matrix_of(SRGB_PRIMARIES, D65)), grey)
+        meant = replace(meant, said_by="profile" if meant.icc else "nothing")
+    if space is not None and not space.exact and values.dtype != np.uint8:
+        notices += ("its colour profile is one of tables, so colours that changed were computed with 8 bits a channel",)
+    own = None
+    if space is None:
+        pixels = to_unit(np.broadcast_to(values, (*values.shape[:2], 3)))
+    else:
+        chunks = {name: body for name, body in stored.chunks.items() if name in COLOUR_CHUNKS}
+        stored = replace(stored, chunks={name: body for name, body in stored.chunks.items() if name not in chunks})
+        own = OwnColours(np.ascontiguousarray(values), space, meant.icc, meant.said_by, meant.cicp, chunks)
+        pixels = own.in_srgb()
+    depth = values.dtype.itemsize * 8
+    icc = None if own else meant.icc
+    return Picture(pixels, alpha, depth, grey, kind, icc, decoded.exif, decoded.lost, notices, own, stored)

@@ -1,0 +1,52 @@
+"""How large a picture is, from its header alone."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from pathlib import Path
+
+_START = 1 << 16
+
+
+def size_of(path: Path) -> tuple[int, int] | None:
+    """Columns and rows as stored; None where the header does not say, or says it only to a package that is missing.
+
+    Never raises: any fault of the file is the decoder's to report, in its own words.
+    """
+    from lumen_cli.imaging.reading import kind_of
+
+    try:
+        with path.open("rb") as file:
+            start = file.read(_START)
+        kind = kind_of(start, path)
+        if kind == "jxl":
+            from lumen_cli.imaging.jxl_header import read_head
+
+            head = read_head(start)
+            return head.width, head.height
+        if kind == "tiff":
+            import tifffile
+
+            with tifffile.TiffFile(path) as file:
+                page = file.pages.first
+                return int(page.imagewidth), int(page.imagelength)
+        if kind == "heif":
+            width, height = importlib.import_module("pillow_heif").open_heif(path).size
+            return int(width), int(height)
+        if kind == "raw":
+            with importlib.import_module("rawpy").RawPy() as raw:
+                raw.open_file(str(path))
+                return int(raw.sizes.width), int(raw.sizes.height)
+        return _through_pillow(path)
+    except Exception:
+        return None
+
+
+def _through_pillow(path: Path) -> tuple[int, int]:
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as picture:
+            return picture.size

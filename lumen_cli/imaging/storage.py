@@ -1,0 +1,104 @@
+"""How a file's container held its picture: what decides about the look and size of a copy beside its pixels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
+"""PNG chunks that say what the values mean."""
+_CARRIED_CHUNKS = (*COLOUR_CHUNKS, b"pHYs")
+_TIFF_COMPRESSIONS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate"}
+
+
+@dataclass(frozen=True)
+class JpegWay:
+    """tables: of 64 steps in rows, for each component, the last one for all that follow.
+
+    sampling: "4:4:4", "4:2:2", "4:2:0", None for what is rarer; progressive: whether it comes in passes; rgb: whether
+    its components are red, green and blue themselves; density: JFIF's unit (0 none, 1 inch, 2 cm) and dots along x and
+    y, None where there is no JFIF segment.
+    """
+
+    tables: tuple[tuple[int, ...], ...]
+    sampling: str | None = None
+    progressive: bool = False
+    rgb: bool = False
+    density: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Storage:
+    """jpeg: of a JPEG; lossless: whether the container lost nothing (WebP, AVIF, …), None where there is no choice.
+
+    bits: 10 or 12 where a file's depth lies between 8 and 16; compression: of a TIFF, "none", "lzw" or "deflate", None
+    for others; chunks: of a PNG, by name.
+    """
+
+    jpeg: JpegWay | None = None
+    lossless: bool | None = None
+    bits: int | None = None
+    compression: str | None = None
+    chunks: Mapping[bytes, bytes] = field(default_factory=dict)
+
+
+UNKNOWN = Storage()
+
+
+def storage_of(data: bytes, kind: str) -> Storage:
+    """What the bytes of a whole file that was decoded as `kind` say; `UNKNOWN` where nothing is to be said."""
+    try:
+        if kind == "jpeg":
+            return Storage(jpeg=_jpeg(data))
+        if kind == "webp":
+            return Storage(lossless=_first_webp_image(data) == b"VP8L")
+        if kind == "png":
+            from lumen_cli.imaging.png import chunks_before_pixels
+
+            found = chunks_before_pixels(data)
+            return Storage(chunks={name: found[name] for name in _CARRIED_CHUNKS if name in found})
+        if kind == "tiff":
+            import tifffile
+
+            with tifffile.TiffFile(io.BytesIO(data)) as file:
+                return Storage(compression=_TIFF_COMPRESSIONS.get(int(file.pages.first.compression)))
+    except Exception:  # the picture was decoded; how it lay in the file is no reason to give it up
+        return UNKNOWN
+    return UNKNOWN
+
+
+def with_decoder_facts(storage: Storage, bits: int | None, lossless: bool | None) -> Storage:
+    """What only a container's decoder can tell, added."""
+    return storage if bits is None and lossless is None else replace(storage, bits=bits, lossless=lossless)
+
+
+def _jpeg(data: bytes) -> JpegWay | None:
+    from PIL import Image, JpegImagePlugin
+
+    with Image.open(io.BytesIO(data)) as image:
+        if not isinstance(image, JpegImagePlugin.JpegImageFile):
+            return None
+        components = image.layer
+        tables = tuple(tuple(image.quantization[number]) for _, _, _, number in components)
+        sampling = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}.get(JpegImagePlugin.get_sampling(image))
+        transform = image.info.get("adobe_transform")
+        rgb = len(components) == 3 and (transform == 0 or [part[0] for part in components] == [82, 71, 66])
+        if len(components) == 4:
+            # Written without YCCK's turn of the colours: all inks matter as much as its lightness did.
+            tables, sampling = tables if transform == 0 else tables[:1], None
+        while len(tables) > 1 and tables[-1] == tables[-2]:
+            tables = tables[:-1]
+        density = (image.info["jfif_unit"], *image.info["jfif_density"]) if "jfif_unit" in image.info else None
+        return JpegWay(tables, sampling, bool(image.info.get("progressive")), rgb, density)
+
+
+def _first_webp_image(data: bytes) -> bytes:
+    at = 12
+    while at + 8 <= len(data):
+        name = data[at : at + 4]
+        if name in (b"VP8 ", b"VP8L"):
+            return name
+        # An animation's frame holds the picture's chunks behind 16 bytes of its own.
+        at += 24 if name == b"ANMF" else 8 + (size := int.from_bytes(data[at + 4 : at + 8], "little")) + size % 2
+    return b""

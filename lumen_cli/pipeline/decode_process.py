@@ -1,0 +1,164 @@
+"""Pictures decoded in helper processes, with a time limit, where their format's decoders are known to hang or crash."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from lumen_cli.errors import PictureError
+from lumen_cli.imaging.decode_helper import receive, send
+from lumen_cli.imaging.picture import Picture
+from lumen_cli.imaging.reading import sniff
+from lumen_cli.limits import DEFAULT_TIMEOUT
+
+_IN_PROCESS = ("jpeg", "png", "bmp", "webp")
+"""Formats of bounded work whose decoders all browsers lean on; a helper would cost them a copy of the pixels."""
+_START = "import sys; sys.path[:] = sys.argv[1:]; from lumen_cli.imaging.decode_helper import main; main()"
+_SNIFFED = 4096
+
+
+class AbandonedError(Exception):
+    """The run ended while a picture was being decoded."""
+
+
+class HelperReader:
+    """Reads pictures in helper processes, each used by one thread at a time; idle ones are kept for all readers.
+
+    Args:
+        timeout: seconds that a picture may take, None for no limit.
+    """
+
+    def __init__(self, timeout: float | None = DEFAULT_TIMEOUT) -> None:
+        self.timeout = timeout
+        self._busy: set[_Helper] = set()
+        self._lock = threading.Lock()
+        self._abandoned = False
+
+    @staticmethod
+    def wants(path: Path) -> bool:
+        """Whether a file is of a format that is read in a helper; what cannot be opened is not."""
+        try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                return False
+            with path.open("rb") as file:
+                kind = sniff(file.read(_SNIFFED))
+        except (OSError, ValueError):
+            return False
+        return kind is not None and kind not in _IN_PROCESS
+
+    def read(self, path: Path, *, max_pixels: int) -> Picture:
+        """See `read_picture`.
+
+        Raises:
+            PictureError: as there; or it took too long, or its decoder crashed.
+            AbandonedError: `abandon` was called.
+        """
+        helper = _idle.pop() if _idle else _Helper()
+        with self._lock:
+            if self._abandoned:
+                helper.end()
+                raise AbandonedError
+            self._busy.add(helper)
+        try:
+            kind, answer = helper.ask(path, max_pixels, self.timeout)
+        except (EOFError, OSError, ValueError):  # ValueError: `abandon` has closed the pipe meanwhile
+            helper.end(patience=1.0)
+            if self._abandoned:
+                raise AbandonedError from None
+            raise PictureError(path, helper.said_at_the_end(self.timeout)) from None
+        finally:
+            with self._lock:
+                self._busy.discard(helper)
+        _idle.append(helper)
+        if kind == "picture":
+            assert isinstance(answer, Picture)
+            return answer
+        if kind == "error":
+            raise PictureError(path, str(answer))
+        raise RuntimeError(answer)
+
+    def abandon(self) -> None:
+        """End what is being decoded now, and begin nothing."""
+        with self._lock:
+            self._abandoned = True
+            for helper in self._busy:
+                helper.end()
+
+
+class _Helper:
+    """One process."""
+
+    def __init__(self) -> None:
+        self.late = self.killed = False
+        # A session of its own: Ctrl-C is for the command, which ends its helpers itself.
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _START, *filter(None, sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def ask(self, path: Path, max_pixels: int, timeout: float | None) -> tuple[str, object]:
+        """Send a request and wait for the answer; EOFError or OSError where the process has ended."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        watchdog = threading.Timer(timeout, self._give_up) if timeout else None
+        if watchdog is not None:
+            watchdog.daemon = True
+            watchdog.start()
+        try:
+            send(self._process.stdin, (str(path), max_pixels))  # type: ignore[arg-type]
+            kind, answer = receive(self._process.stdout)  # type: ignore[arg-type]
+        finally:
+            if watchdog is not None:
+                watchdog.cancel()
+        if self.late:
+            raise EOFError
+        return kind, answer
+
+    def _give_up(self) -> None:
+        self.late = True
+        self._process.kill()
+
+    def end(self, patience: float = 0.0) -> None:
+        """Kill the process where it has not ended by itself within `patience` seconds."""
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.killed = True
+            with contextlib.suppress(OSError):
+                self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def said_at_the_end(self, timeout: float | None) -> str:
+        """Why there is no answer, for the picture's line."""
+        if self.late:
+            return f"took more than {timeout:g} seconds to decode; --timeout allows more"
+        if self.killed:
+            return "its decoder gave an answer that cannot be used"
+        code = self._process.returncode
+        if code == -9:
+            return "its decoder was killed, probably for lack of memory"
+        with contextlib.suppress(ValueError):
+            return f"its decoder crashed ({signal.Signals(-code).name})"
+        return f"its decoder crashed (exit code {code})"
+
+
+_idle: list[_Helper] = []
+
+
+@atexit.register
+def _end_all() -> None:
+    while _idle:
+        _idle.pop().end()
