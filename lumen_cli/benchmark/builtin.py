@@ -1,4 +1,4 @@
-"""The built-in paired set: well-exposed photographs darkened on the fly, the same way each time."""
+"""Well-exposed photographs darkened on the fly, the same way each time: the built-in set, or any folder."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lumen_cli.benchmark.quality_samples import Sample, Samples, Scene
 from lumen_cli.imaging.codec import Picture, read_picture
+from lumen_cli.imaging.files import find_pictures
 
 FOLDER = Path(__file__).parent / "originals"
 NAME = "built-in"
+_SHOT = 3e-4
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,52 @@ def builtin_samples() -> Samples:
     return Samples(title, NAME, "", items, paired=True, synthetic=True, root=FOLDER)
 
 
+def photograph_samples(root: Path, ev: float) -> Samples:
+    """The photographs of a folder and all below it, taken again with `ev` stops less light; 0 leaves them as they are.
+
+    UsageError where there are none.
+    """
+    sources = find_pictures([str(root)])
+    stops = f"{ev:g} EV" if ev else "0 EV"
+    how = f"darkened by {stops}" if ev else "as they are"
+
+    def scene(path: Path, seed: int) -> Scene:
+        bright = read_picture(path).pixels
+        if not ev:
+            return Scene(Picture(bright, None, 8, False, "png", None, None), bright)
+        return darken_as_taken(bright, -ev, _SHOT, seed)
+
+    items = tuple(
+        Sample(
+            source.relative.with_suffix("").as_posix(),
+            source.path,
+            lambda path=source.path, seed=seed: scene(path, seed),  # type: ignore[misc]
+        )
+        for seed, source in enumerate(sources)
+    )
+    title = f"{root.name} (synthetic: {len(items)} photographs {how})"
+    return Samples(
+        title,
+        root.name,
+        stops,
+        items,
+        paired=True,
+        synthetic=True,
+        root=root,
+        files=frozenset(source.path for source in sources),
+    )
+
+
 def darkened(picture: Darkened, seed: int) -> Scene:
-    """The photograph, and what a camera would have made of it with less light (see `datasets/darken.py`), in 8 bits."""
+    """The photograph, and what a camera would have made of it with less light, in 8 bits."""
+    return darken_as_taken(read_picture(FOLDER / f"{picture.name}.webp").pixels, picture.exposure, picture.shot, seed)
+
+
+def darken_as_taken(bright: NDArray[np.float32], exposure: float, shot: float, seed: int) -> Scene:
+    """A photograph H×W×3 and its dark version in 8 bits (see `datasets/darken.py`).
+
+    exposure: in EV, below 0; shot: variance of the noise per unit of signal; the read noise follows from it.
+    """
     import torch
 
     from lumen_cli.datasets.darken import Camera, darken
@@ -52,12 +99,11 @@ def darkened(picture: Darkened, seed: int) -> Scene:
     def value(number: float) -> torch.Tensor:
         return torch.tensor([number])
 
-    bright = read_picture(FOLDER / f"{picture.name}.webp").pixels
     camera = Camera(
-        exposure=value(picture.exposure),
-        shot=value(picture.shot),
-        read=value(2.0 * picture.shot),
-        row=value(0.3 * picture.shot),
+        exposure=value(exposure),
+        shot=value(shot),
+        read=value(2.0 * shot),
+        row=value(0.3 * shot),
         red=value(2.0),
         blue=value(1.7),
         red_error=value(0.97),

@@ -57,6 +57,16 @@ def benchmark(
             help="Look for the test pictures among these training pictures; models run too where --model is given.",
         ),
     ] = None,
+    darken: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=8.0,
+            metavar="EV",
+            rich_help_panel=DATA,
+            help="Take the photographs of --data-root with EV stops less light, as a camera would; 0: as they are.",
+        ),
+    ] = None,
     model: Annotated[
         list[str] | None,
         _list("A name, a model folder or hf://org/name; repeatable (default: all).", "MODEL", LOOK, "--model", "-m"),
@@ -136,6 +146,7 @@ def benchmark(
       lumen benchmark -d LOL --data-root ~/data -o report.md -o report.json
       lumen benchmark -d DICM --data-root ~/data --metric niqe,loe
       lumen benchmark --low dark/ --high bright/ -m kind --baseline gamma
+      lumen benchmark --data-root photos/ --darken 3 --baseline gamma,gain
       lumen benchmark -d LOL --data-root ~/LOL --check-leak ~/LOL/our485
       lumen benchmark --speed --size 600x400,1080p --plain
       lumen benchmark --json | jq '{model, psnr: .figures.psnr.mean}'
@@ -149,6 +160,7 @@ def benchmark(
             split=split,
             low=low,
             high=high,
+            darken=darken is not None,
             check_leak=check_leak,
             baseline=baseline,
             metric=metric,
@@ -182,6 +194,7 @@ def benchmark(
             split=split,
             low=low,
             high=high,
+            darken=darken,
             check_leak=check_leak,
             models=names,
             baselines=_split(baseline),

@@ -23,6 +23,7 @@ class QualityOptions:
     split: str | None
     low: Path | None
     high: Path | None
+    darken: float | None
     check_leak: Path | None
     models: tuple[str, ...]
     baselines: tuple[str, ...]
@@ -39,11 +40,15 @@ class QualityOptions:
 
 def samples_for(options: QualityOptions) -> Samples:
     """The pictures; UsageError where they are not there, with where to get them."""
-    from lumen_cli.benchmark.builtin import NAME, builtin_samples
+    from lumen_cli.benchmark.builtin import NAME, builtin_samples, photograph_samples
     from lumen_cli.benchmark.quality_samples import samples_of
     from lumen_cli.datasets.layouts import FOLDER, find_dataset, find_folders, find_layout
 
     name = options.dataset
+    if options.darken is not None:
+        if options.data_root is None or any((name, options.split, options.low, options.high)):
+            raise UsageError("--darken goes with --data-root DIR, a folder of well-exposed photographs, and no other")
+        return photograph_samples(options.data_root.expanduser(), options.darken)
     if options.low is not None or options.high is not None:
         if options.low is None or options.high is None:
             raise UsageError("--low and --high go together: the dark pictures and their references")

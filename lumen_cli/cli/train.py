@@ -12,11 +12,16 @@ from lumen_cli.cli.options import DeviceOption, Precision, PrecisionOption
 from lumen_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from lumen_cli.training.loop import Report
+    from lumen_cli.training.data import Mix
 
 LENGTH, DATA = "Length", "Data"
+
+
+class Preset(str, enum.Enum):
+    """Whose recipe."""
+
+    compact = "compact"
+    paper = "paper"
 
 
 class Reference(str, enum.Enum):
@@ -45,6 +50,18 @@ def train(
     val: Annotated[
         Path | None, typer.Option(metavar="DIR", rich_help_panel=DATA, help="Held-out pairs (low/ and high/).")
     ] = None,
+    preset: Annotated[
+        Preset,
+        typer.Option(
+            metavar="compact|paper",
+            help="compact: small widths and few steps, for an hour or two on small hardware. paper: published widths, "
+            "losses, batches and lengths, real pairs only.",
+        ),
+    ] = Preset.compact,
+    init: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Start from this model's weights (a name or folder; the same network)."),
+    ] = None,
     stage: Annotated[
         list[str] | None,
         typer.Option(metavar="STAGE", help="Only this stage; may be repeated (default: all, one after the other)."),
@@ -64,9 +81,15 @@ def train(
         ),
     ] = None,
     pairs_share: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, metavar="S", rich_help_panel=DATA, help="Share of real pairs in a batch, 0..1."),
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="S",
+            rich_help_panel=DATA,
+            help="Share of real pairs in a batch, 0..1 (default: 0.5; 1 with the paper preset).",
+        ),
+    ] = None,
     network: Annotated[
         list[str] | None,
         typer.Option(
@@ -84,11 +107,12 @@ def train(
     Examples:
       lumen train lightendiffusion --data LOL/our485 --data photos/ --val LOL/eval15 --out runs/a --minutes 120
       lumen enhance night.jpg --model runs/a/model
+      lumen train diffll --init diffll --stage refine --data mine/ --out runs/b     go on from lumen's weights
+      accelerate launch -m lumen_cli train diffll --data LOL/our485 --out runs/d     on several devices
+      lumen train diffll --preset paper --data LOL/our485 --out runs/c --device cuda
     """  # noqa: D301
     if minutes is not None and steps is not None:
         raise UsageError("--minutes and --steps both name the length; give one of them")
-
-    import dataclasses
 
     import torch
     from rich.console import Console
@@ -96,51 +120,50 @@ def train(
     from lumen_cli.datasets.pairs import find_pairs, find_training_files
     from lumen_cli.imaging.files import check_writable
     from lumen_cli.pipeline.device import DTYPES, choose_device
-    from lumen_cli.training.data import Mix
+    from lumen_cli.registry import find_model
+    from lumen_cli.reports.training import TrainingWatch
     from lumen_cli.training.loop import Options
     from lumen_cli.training.recipes import make_recipe
     from lumen_cli.training.run import Run
     from lumen_cli.training.run import train as run_training
+    from lumen_cli.training.workers import join_workers
 
-    recipe = make_recipe(name, network or (), reference=reference.value if reference else None)
+    recipe = make_recipe(name, network or (), preset.value, reference=reference.value if reference else None)
     known = [each.name for each in recipe.stages]
     unknown = [each for each in stage or [] if each not in known]
     if unknown:
         raise UsageError(f"there is no stage {unknown[0]}; {name} has {', '.join(known)}")
-    check_writable(out)
-    policy = choose_device(device, precision.value, precisions=("fp32", "bf16"), model=name)
+    workers = join_workers(device)
+    if workers.leads:
+        check_writable(out)
+    chosen = device if workers.device is None else str(workers.device)
+    policy = choose_device(chosen, precision.value, precisions=("fp32", "bf16"), model=name)
     run = Run(
         recipe=recipe,
         data=tuple(str(folder) for folder in data),
         files=find_training_files(data),
         validation=find_pairs(val) if val else (),
-        mix=dataclasses.replace(Mix(), pairs=pairs_share),
+        mix=_mix(preset, pairs_share),
         seed=seed,
-        options=Options(torch.device(policy.device), DTYPES[policy.precision], steps=steps, minutes=minutes),
+        options=Options(
+            torch.device(policy.device), DTYPES[policy.precision], steps=steps, minutes=minutes, workers=workers
+        ),
+        init=None if init is None else find_model(init),
     )
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, quiet=not workers.leads)
+    together = f" on each of {workers.count} devices" if workers.count > 1 else ""
     console.print(
         f"{len(run.files.pairs)} pairs and {len(run.files.bright)} bright pictures; "
-        f"{policy.device} in {policy.precision}: {policy.why}"
+        f"{policy.device} in {policy.precision}{together}: {policy.why}"
     )
-    folder = run_training(run, out, stage or known, _Watch(console))
+    with TrainingWatch(console) as watch:
+        folder = run_training(run, out, stage or known, watch)
     console.print(f"model folder: {folder}", markup=False)
 
 
-class _Watch:
-    """Prints a line for every report, with the time left in the stage."""
+def _mix(preset: Preset, pairs: float | None) -> Mix:
+    from lumen_cli.training.data import Mix
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
-
-    def __call__(self, report: Report) -> None:
-        if report.validation is not None:
-            scores = "  ".join(f"{name.upper()} {value:.3f}" for name, value in report.validation.items())
-            self.console.print(f"[bold]{report.stage} {report.step:>6}  validation  {scores}[/bold]")
-            return
-        left = report.seconds * (1.0 - report.fraction) / max(report.fraction, 1e-6) / 60.0
-        terms = "  ".join(f"{name} {value:.4f}" for name, value in report.losses.items())
-        self.console.print(
-            f"{report.stage} {report.step:>6}  {report.pictures_per_second:6.1f}/s  {left:6.1f} min left  {terms}",
-            markup=False,
-        )
+    if preset is Preset.paper:
+        return Mix(pairs=1.0 if pairs is None else pairs, relit_low=0.0, tinted=0.0)
+    return Mix() if pairs is None else Mix(pairs=pairs)

@@ -98,7 +98,14 @@ def draw_camera(
     )
 
 
-def darken(picture: Tensor, camera: Camera, generator: torch.Generator | None = None, *, levels: int = 255) -> Tensor:
+def darken(
+    picture: Tensor,
+    camera: Camera,
+    generator: torch.Generator | None = None,
+    *,
+    levels: int = 255,
+    shade: Tensor | None = None,
+) -> Tensor:
     """The dark photograph of a bright one.
 
     Args:
@@ -106,6 +113,8 @@ def darken(picture: Tensor, camera: Camera, generator: torch.Generator | None = 
         camera: settings of B pictures.
         generator: source of the noise, on the picture's device.
         levels: steps of the file the picture ends in, 255 for 8 bits, 65535 for 16.
+        shade: B×1×H×W in [0, 1], the share of the exposure compensation that each pixel gets: 0 leaves a lit place as
+            it is. None for 1 everywhere.
 
     Returns:
         B×3×H×W in [0, 1], multiples of 1/levels.
@@ -118,12 +127,33 @@ def darken(picture: Tensor, camera: Camera, generator: torch.Generator | None = 
     gains = torch.stack([camera.red, torch.ones_like(camera.red), camera.blue], dim=1)[:, :, None, None]
     errors = torch.stack([camera.red_error, torch.ones_like(camera.red), camera.blue_error], dim=1)[:, :, None, None]
 
-    light = to_linear(undo_tone(picture, each(camera.tone))) / gains * torch.exp2(each(camera.exposure))
+    exposure = each(camera.exposure) if shade is None else each(camera.exposure) * shade
+    light = to_linear(undo_tone(picture, each(camera.tone))) / gains * torch.exp2(exposure)
     sensor = light + _noise(light, camera, generator) + each(camera.black)
     scale = torch.exp2(each(camera.bits)) - 1.0
     sensor = (sensor * scale).round().clamp_min(0.0) / scale
     developed = apply_tone(to_srgb((sensor * gains * errors).clamp(0.0, 1.0)), each(camera.tone))
     return jpeg((developed.clamp(0.0, 1.0) * levels).round() / levels, camera.quality)
+
+
+def draw_shade(count: int, size: int, generator: torch.Generator | None = None) -> Tensor:
+    """Smooth maps of light and shade, as lamps, windows and backlight make them, for `darken`.
+
+    Coarse noise, enlarged and passed through a soft threshold, so that most of a map is near 0 or near 1.
+
+    Args:
+        count: number of maps B.
+        size: their sides in pixels.
+        generator: source of randomness; its device holds the result.
+
+    Returns:
+        B×1×size×size in [0, 1].
+    """
+    device = generator.device if generator is not None else torch.device("cpu")
+    coarse = torch.randn(count, 1, 4, 4, generator=generator, device=device)
+    smooth = F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False)
+    threshold, steepness = torch.rand(2, count, 1, 1, 1, generator=generator, device=device)
+    return torch.sigmoid((smooth + 1.5 * threshold - 0.4) * (2.0 + 10.0 * steepness))
 
 
 def _noise(light: Tensor, camera: Camera, generator: torch.Generator | None) -> Tensor:

@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lumen_cli.datasets.darken import darken, draw_camera, to_linear, to_srgb
+from lumen_cli.datasets.darken import darken, draw_camera, draw_shade, to_linear, to_srgb
 from lumen_cli.datasets.pairs import TrainingFiles
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.codec import read_picture
+
+WHOLE = 64
 
 
 @dataclass(frozen=True)
@@ -25,23 +27,28 @@ class Mix:
     Attributes:
         pairs: share of real pairs; the rest are bright pictures darkened by the camera model.
         exposed: share of the darkened pictures that stay well exposed, so that a good picture is left alone.
+        uneven: share of the darkened pictures that keep lit places, so that lamps, windows and skies are left alone.
         relit_low: share of the real pairs whose dark side is exposed anew by up to ±0.7 EV.
         tinted: share of all pictures whose channels are scaled together, against a colour bias of the data.
     """
 
     pairs: float = 0.5
     exposed: float = 0.15
+    uneven: float = 0.4
     relit_low: float = 0.3
     tinted: float = 0.4
 
 
 class PictureBank:
-    """Pictures as uint8 tensors on one device, any sizes."""
+    """Pictures as uint8 tensors on one device, any sizes; `reduced` holds them as 3×WHOLE×WHOLE in [0, 1]."""
 
     def __init__(self, paths: Sequence[Path], device: torch.device, progress: Callable[[], None] | None = None) -> None:
         self.pictures: list[Tensor] = []
+        self.reduced: list[Tensor] = []
         for path in paths:
-            self.pictures.append(load_bytes(path).to(device))
+            picture = load_bytes(path).to(device)
+            self.pictures.append(picture)
+            self.reduced.append(F.adaptive_avg_pool2d(picture.float() / 255.0, WHOLE))
             if progress is not None:
                 progress()
 
@@ -69,55 +76,72 @@ class Batches:
             if low.shape != high.shape:
                 raise UsageError(f"{pair.low} and {pair.high} differ in size")
 
-    def generator(self, stage: str, step: int) -> torch.Generator:
-        """Randomness of one step, on the device."""
-        key = hashlib.blake2b(f"{self.seed}/{stage}/{step}".encode(), digest_size=8).digest()
+    def generator(self, stage: str, step: int, worker: int = 0) -> torch.Generator:
+        """Randomness of one step, on the device; each of several workers has its own."""
+        name = f"{self.seed}/{stage}/{step}" + (f"/{worker}" if worker else "")
+        key = hashlib.blake2b(name.encode(), digest_size=8).digest()
         return torch.Generator(device=self.device).manual_seed(int.from_bytes(key, "little") >> 1)
 
     def draw(self, generator: torch.Generator, count: int, crop: int) -> dict[str, Tensor]:
-        """`low`, `high` (count×3×crop×crop in [0, 1]) and `paired` (bool [count]: a real pair)."""
+        """One batch.
+
+        Returns:
+            `low`, `high`: count×3×crop×crop in [0, 1]; `whole`: the dark pictures that `low` is cut from, reduced to
+            count×3×WHOLE×WHOLE; `paired`: bool [count], a real pair.
+        """
         real = round(count * self.mix.pairs) if len(self.bright) else count
         if not len(self.low):
             real = 0
         elif len(self.bright) and (count * self.mix.pairs) % 1:
             real = int(count * self.mix.pairs) + int(self._uniform(generator, 1).item() < (count * self.mix.pairs) % 1)
-        low, high = self._real(generator, real, crop)
-        dark, bright = self._darkened(generator, count - real, crop)
+        parts = zip(self._real(generator, real, crop), self._darkened(generator, count - real, crop), strict=True)
+        low, high, whole = (torch.cat(part) for part in parts)
         paired = torch.arange(count, device=self.device) < real
-        batch = {"low": torch.cat([low, dark]), "high": torch.cat([high, bright]), "paired": paired}
+        batch = {"low": low, "high": high, "whole": whole, "paired": paired}
         return self._tint(generator, batch)
 
-    def _real(self, generator: torch.Generator, count: int, crop: int) -> tuple[Tensor, Tensor]:
-        lows, highs = [], []
+    def _real(self, generator: torch.Generator, count: int, crop: int) -> tuple[Tensor, Tensor, Tensor]:
+        lows, highs, wholes = [], [], []
         for index in self._integers(generator, len(self.low), count):
             place = self._integers(generator, 1 << 30, 5)
             lows.append(_crop(self.low.pictures[index], crop, place))
             highs.append(_crop(self.high.pictures[index], crop, place))
+            wholes.append(self.low.reduced[index])
         low, high = _stack(lows, crop, self.device), _stack(highs, crop, self.device)
         ev = (self._uniform(generator, count) * 1.4 - 0.7) * (self._uniform(generator, count) < self.mix.relit_low)
-        return to_srgb((to_linear(low) * torch.exp2(ev).view(-1, 1, 1, 1)).clamp(0, 1)), high
+        light = torch.exp2(ev).view(-1, 1, 1, 1)
 
-    def _darkened(self, generator: torch.Generator, count: int, crop: int) -> tuple[Tensor, Tensor]:
-        bright = _stack(
-            [
-                _crop(self.bright.pictures[index], crop, self._integers(generator, 1 << 30, 5))
-                for index in self._integers(generator, len(self.bright), count)
-            ],
-            crop,
-            self.device,
-        )
+        def relit(picture: Tensor) -> Tensor:
+            return to_srgb((to_linear(picture) * light).clamp(0.0, 1.0))
+
+        return relit(low), high, relit(_batch(wholes, WHOLE, self.device))
+
+    def _darkened(self, generator: torch.Generator, count: int, crop: int) -> tuple[Tensor, Tensor, Tensor]:
+        chosen = self._integers(generator, len(self.bright), count)
+        places = [self._integers(generator, 1 << 30, 5) for _ in chosen]
+        crops = [_crop(self.bright.pictures[index], crop, place) for index, place in zip(chosen, places, strict=True)]
+        bright = _stack(crops, crop, self.device)
+        whole = _batch([self.bright.reduced[index] for index in chosen], WHOLE, self.device)
         if not count:
-            return bright, bright
-        dark = darken(bright, draw_camera(count, generator), generator)
+            return bright, bright, whole
+        camera = draw_camera(count, generator)
         exposed = (self._uniform(generator, count) < self.mix.exposed).view(-1, 1, 1, 1)
-        return torch.where(exposed, bright, dark), bright
+        even = (self._uniform(generator, count) >= self.mix.uneven).view(-1, 1, 1, 1)
+        shade = torch.where(even, torch.ones(()).to(bright), draw_shade(count, crop, generator))
+        # The whole picture's light is that of an even shade as deep as the crop's is in the mean.
+        shades = shade, shade.mean(dim=(1, 2, 3), keepdim=True)
+        dark, whole_dark = (
+            torch.where(exposed, of, darken(of, camera, generator, shade=depth))
+            for of, depth in zip((bright, whole), shades, strict=True)
+        )
+        return dark, bright, whole_dark
 
     def _tint(self, generator: torch.Generator, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         count = len(batch["low"])
         gains = 0.85 + 0.3 * torch.rand(count, 3, generator=generator, device=self.device)
         tinted = self._uniform(generator, count) < self.mix.tinted
         gains = torch.where(tinted[:, None], gains, torch.ones_like(gains))[:, :, None, None]
-        return batch | {name: (batch[name] * gains).clamp(0.0, 1.0) for name in ("low", "high")}
+        return batch | {name: (batch[name] * gains).clamp(0.0, 1.0) for name in ("low", "high", "whole")}
 
     def _uniform(self, generator: torch.Generator, count: int) -> Tensor:
         return torch.rand(count, generator=generator, device=self.device)
@@ -143,6 +167,8 @@ def _crop(picture: Tensor, size: int, place: list[int]) -> Tensor:
 
 
 def _stack(parts: list[Tensor], crop: int, device: torch.device) -> Tensor:
-    if not parts:
-        return torch.zeros(0, 3, crop, crop, device=device)
-    return torch.stack(parts).float() / 255.0
+    return _batch(parts, crop, device).float() / 255.0
+
+
+def _batch(parts: list[Tensor], size: int, device: torch.device) -> Tensor:
+    return torch.stack(parts) if parts else torch.zeros(0, 3, size, size, device=device)

@@ -64,15 +64,14 @@ class DiffLLRecipe:
     Attributes:
         unrolled: numbers of sampling steps that training steps run through in turn, so that the network answers for
             more than one of them.
-        misexposed: the gain that the picture's own mean asks for is off by up to this many stops in training, as the
-            mean of a crop is not that of its picture.
+        misexposed: the gain that the whole picture's mean asks for is off by up to this many stops in training.
     """
 
     architecture: str = "diffll"
     network: Network = field(default_factory=Network)
     weights: Weights = Weights()
     unrolled: tuple[int, ...] = (2, 2, 2, 4)
-    misexposed: float = 0.7
+    misexposed: float = 0.15
     stages: tuple[Stage, ...] = (
         Stage("joint", steps=8000, batch=8, crop=192, rate=6e-4),
         Stage("refine", steps=2000, batch=4, crop=320, rate=2e-4),
@@ -104,7 +103,9 @@ class DiffLLRecipe:
         model = cast(DiffLL, model)
         low, high = batch["low"], batch["high"]
         target, target_details = model.decompose_bands(high)
-        gain = None if model.exposure is None else misexposed_gain(low, model.exposure, self.misexposed, generator)
+        gain = None
+        if model.exposure is not None:
+            gain = misexposed_gain(batch["whole"], model.exposure, self.misexposed, generator)
         observed = model.observe(low, gain)
         noise, start = normal(target.shape, target, generator), normal(target.shape, target, generator)
         timesteps = antithetic_timesteps(len(target), model.schedule.timesteps, generator)

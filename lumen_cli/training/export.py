@@ -35,7 +35,7 @@ def export_model(
         "steps_range": model.steps_range(),
         "size_multiple": model.size_multiple,
         "precisions": ["fp32", "bf16"],
-        "tiling": False,
+        "tiling": model.tiles,
         "abilities": model.abilities(),
         "weights": {
             "file": WEIGHTS_FILE,

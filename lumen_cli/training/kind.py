@@ -1,8 +1,9 @@
 """KinD: decomposition, illumination adjustment and restoration as in the paper, then the two later ones together.
 
 The paper stops after the third stage and takes the ratio of light from the bright picture, which nobody has who
-wants one. The last stage is our own: it asks of the finished picture, at the ratio chosen from the dark picture
-alone, to be the bright one. The decomposition stays as stage one left it, so that its maps keep their meaning.
+wants one. The last two stages are our own: they ask of the finished picture, at the ratio chosen from the dark picture
+alone, to be the bright one. First the decomposition stays as stage one left it; then it moves too, held by its own
+terms, so that its maps keep their meaning.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Weights:
     picture: float = 1.0
     adjustment: float = 0.5
     restoration: float = 0.25
+    decomposition: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class KinDRecipe:
             Stage("adjustment", steps=1500, batch=8, crop=96, rate=3e-3),
             Stage("restoration", steps=4000, batch=8, crop=128, rate=8e-4),
             Stage("joint", steps=8000, batch=8, crop=160, rate=6e-4),
+            Stage("refine", steps=2000, batch=4, crop=256, rate=3e-4),
         )
     )
 
@@ -89,7 +92,7 @@ class KinDRecipe:
         return {**asdict(self.network), **{name: list(getattr(self.network, name)) for name in sequences}}
 
     def trainable(self, model: LowLightModel, stage: Stage) -> Iterable[nn.Parameter]:
-        """The stage's own network; in the last stage the adjustment and the restoration."""
+        """The stage's own network; "joint": the adjustment and the restoration; "refine": all three."""
         model = cast(KinD, model)
         parts: dict[str, list[nn.Module]] = {
             "decomposition": [model.decom],
@@ -97,6 +100,8 @@ class KinDRecipe:
             "restoration": [model.restoration],
         }
         chosen = parts.get(stage.name, [model.adjust, model.restoration])
+        if stage.name == "refine":
+            chosen = [model.decom, *chosen]
         return [parameter for part in chosen for parameter in part.parameters()]
 
     def losses(
@@ -104,28 +109,38 @@ class KinDRecipe:
     ) -> dict[str, Tensor]:
         """The stage's weighted terms; their sum is minimised."""
         model, high = cast(KinD, model), batch["high"]
-        low = model.prepare(batch["low"], _limits(batch["low"], generator))
+        limits = _limits(batch["low"], generator)
+        low = model.prepare(batch["low"], limits)
         if stage.name == "decomposition":
-            return self._decomposition(model, low, high)
-        with torch.no_grad():
+            reflectances, lights = (maps.chunk(2) for maps in model.decom(torch.cat([low, high])))
+            return self._decomposition((low, high), reflectances, lights)
+        with torch.set_grad_enabled(stage.name == "refine"):
             (r_low, r_high), (l_low, l_high) = (maps.chunk(2) for maps in model.decom(torch.cat([low, high])))
         if stage.name == "adjustment":
             return self._adjustment(model, l_low, l_high, generator)
         restored = model.restoration(r_low, l_low)
-        cleaned = restoration_losses(restored, r_high**self.contrast)
+        cleaned = restoration_losses(restored, r_high.detach() ** self.contrast)
         if stage.name == "restoration":
             return cleaned
-        adjusted = model.adjust(l_low, model.automatic_ratio(l_low).view(-1, 1, 1, 1))
+        with torch.no_grad():
+            _, light = model.decom(model.prepare(batch["whole"], limits))
+        adjusted = model.adjust(l_low, model.automatic_ratio(light).view(-1, 1, 1, 1))
         w = self.weights
-        return {
+        terms = {
             "picture": w.picture * fidelity(model.fuse(low, r_low, l_low, restored * adjusted), high),
             # What the ratio means, and what the reflectance is, must not be lost over the picture.
-            "adjustment": w.adjustment * _sum(self._adjustment(model, l_low, l_high, generator)),
+            "adjustment": w.adjustment * _sum(self._adjustment(model, l_low.detach(), l_high.detach(), generator)),
             "restoration": w.restoration * _sum(cleaned),
         }
+        if stage.name == "refine":
+            maps = ((low, high), (r_low, r_high), (l_low, l_high))
+            terms["decomposition"] = w.decomposition * _sum(self._decomposition(*maps))
+        return terms
 
-    def _decomposition(self, model: KinD, low: Tensor, high: Tensor) -> dict[str, Tensor]:
-        (r_low, r_high), (l_low, l_high) = (maps.chunk(2) for maps in model.decom(torch.cat([low, high])))
+    def _decomposition(
+        self, pictures: tuple[Tensor, Tensor], reflectances: tuple[Tensor, Tensor], lights: tuple[Tensor, Tensor]
+    ) -> dict[str, Tensor]:
+        (low, high), (r_low, r_high), (l_low, l_high) = pictures, reflectances, lights
         terms = decomposition_losses((low, high), (r_low, r_high), (l_low, l_high), self.weights.equal)
         anchor = _retinex_anchor(low, r_low, l_low) + _retinex_anchor(high, r_high, l_high)
         return terms | {"anchor": self.weights.anchor * anchor}

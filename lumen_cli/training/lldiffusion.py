@@ -67,7 +67,7 @@ class LLDiffusionRecipe:
     Attributes:
         unrolled: numbers of sampling steps that training steps run through in turn.
         degrade_every: the degradation network is trained in one of that many steps.
-        misexposed: the gain that the picture's own mean asks for is off by up to this many stops in training.
+        misexposed: the gain that the whole picture's mean asks for is off by up to this many stops in training.
     """
 
     architecture: str = "lldiffusion"
@@ -75,7 +75,7 @@ class LLDiffusionRecipe:
     weights: Weights = Weights()
     unrolled: tuple[int, ...] = (2,)
     degrade_every: int = 4
-    misexposed: float = 0.7
+    misexposed: float = 0.15
     stages: tuple[Stage, ...] = (
         Stage("joint", steps=8000, batch=8, crop=128, rate=6e-4),
         Stage("refine", steps=2000, batch=4, crop=256, rate=2e-4),
@@ -109,7 +109,7 @@ class LLDiffusionRecipe:
         low, high = 2.0 * batch["low"] - 1.0, 2.0 * batch["high"] - 1.0
         gain = None
         if model.exposure is not None:
-            gain = misexposed_gain(batch["low"], model.exposure, self.misexposed, generator)
+            gain = misexposed_gain(batch["whole"], model.exposure, self.misexposed, generator)
         condition = model.condition(low, gain)
 
         noise, start = normal(high.shape, high, generator), normal(high.shape, high, generator)

@@ -17,9 +17,11 @@ from lumen_cli.errors import LumenError
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.training import checkpoint
 from lumen_cli.training.checkpoint import Average, Progress
+from lumen_cli.training.curves import draw_curves
 from lumen_cli.training.data import Batches
 from lumen_cli.training.recipe import Recipe, Stage
 from lumen_cli.training.validate import validate
+from lumen_cli.training.workers import ALONE, Workers
 
 WARMUP = 0.02
 FINAL_RATE = 0.02
@@ -36,6 +38,7 @@ class Options:
         save_every, validate_every: minutes between checkpoints and between validations.
         clip: bound on the gradient's norm.
         decay: of the moving average of the parameters.
+        workers: the processes that share the training; each draws batches of its own, gradients are averaged.
     """
 
     device: torch.device
@@ -46,6 +49,7 @@ class Options:
     decay: float = 0.999
     save_every: float = 3.0
     validate_every: float = 6.0
+    workers: Workers = ALONE
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,9 @@ def run_stage(
 ) -> None:
     """Train one stage, from its checkpoint in `out` where there is one; `model` ends with the averaged parameters."""
     parameters = _freeze_all_but(model, list(recipe.trainable(model, stage)))
-    optimizer = torch.optim.AdamW(parameters, lr=stage.rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    ours = stage.rates == "cosine"
+    betas, decay = ((0.9, 0.99), 1e-4) if ours else ((0.9, 0.999), 0.0)
+    optimizer = torch.optim.AdamW(parameters, lr=stage.rate, betas=betas, weight_decay=decay)
     average, progress = Average(model, options.decay), Progress(stage.name)
     path = out / f"{stage.name}.pt"
     if path.is_file():
@@ -92,18 +98,20 @@ def run_stage(
     saved = validated = reported = started
     sums: dict[str, float] = {}
     counted = broken = 0
-    while (fraction := _fraction(progress, stage, options)) < 1.0:
-        rate = stage.rate * learning_rate(fraction)
+    workers = options.workers
+    while (fraction := workers.agree(_fraction(progress, stage, options))) < 1.0:
+        rate = stage.rate * learning_rate(fraction, stage.rates)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        generator = batches.generator(stage.name, progress.step)
+        generator = batches.generator(stage.name, progress.step, workers.rank)
         batch = batches.draw(generator, stage.batch, stage.crop)
         with torch.autocast(options.device.type, dtype=options.dtype, enabled=options.dtype != torch.float32):
             terms = recipe.losses(model, stage, batch, progress.step, generator)
             total = torch.stack([term.float() for term in terms.values()]).sum()
         optimizer.zero_grad(set_to_none=True)
         total.backward()
-        norm = nn.utils.clip_grad_norm_(parameters, options.clip)
+        workers.share_gradients(parameters)
+        norm = nn.utils.clip_grad_norm_(parameters, options.clip if ours else math.inf)
         finite = bool(torch.isfinite(norm))
         broken = 0 if finite else broken + 1
         if broken > MOST_BROKEN:
@@ -119,14 +127,17 @@ def run_stage(
 
         now = time.monotonic()
         progress.seconds = spent + now - started
+        if not workers.leads:
+            continue
         if counted == report_every:
             losses = {name: value / counted for name, value in sums.items()}
-            speed = counted * stage.batch / (now - reported)
+            speed = counted * stage.batch * workers.count / (now - reported)
             watch(Report(stage.name, progress.step, fraction, progress.seconds, speed, losses))
             progress.history.append({"step": float(progress.step), **losses})
             sums, counted, reported = {}, 0, now
         if now - saved > 60.0 * options.save_every:
             checkpoint.save(path, model, average, optimizer, progress)
+            draw_curves(progress.history, out / f"{stage.name}.png")
             saved = time.monotonic()
         if validation and now - validated > 60.0 * options.validate_every:
             scores = _validate_average(model, average, validation, options, out, progress)
@@ -135,16 +146,24 @@ def run_stage(
             sums, counted = {}, 0
 
     progress.done = True
+    if not workers.leads:
+        model.load_state_dict(average.values)
+        return
     checkpoint.save(path, model, average, optimizer, progress)
     if validation:
         scores = _validate_average(model, average, validation, options, out, progress)
         watch(Report(stage.name, progress.step, 1.0, progress.seconds, 0.0, {}, scores))
     model.load_state_dict(average.values)
+    draw_curves(progress.history, out / f"{stage.name}.png")
     (out / f"{stage.name}.json").write_text(json.dumps(progress.history))
 
 
-def learning_rate(fraction: float) -> float:
-    """Factor on the peak rate at a fraction in [0, 1] of the stage: a short rise, then half a cosine."""
+def learning_rate(fraction: float, rates: str = "cosine") -> float:
+    """Factor on the peak rate at a fraction in [0, 1] of the stage; see `Stage.rates`."""
+    if rates == "constant":
+        return 1.0
+    if rates == "staircase":
+        return float(0.8 ** int(10.0 * fraction))
     if fraction < WARMUP:
         return max(fraction, 1e-3) / WARMUP
     return FINAL_RATE + (1.0 - FINAL_RATE) * 0.5 * (1.0 + math.cos(math.pi * (fraction - WARMUP) / (1.0 - WARMUP)))

@@ -42,7 +42,7 @@ def smoothness(illumination: Tensor, guide: Tensor, sharpness: float = 10.0) -> 
     return loss
 
 
-def misexposed_gain(low: Tensor, exposure: float, stops: float, generator: torch.Generator) -> Tensor:
-    """`gain_to`, off by up to `stops` either way and never below 1: the mean of a crop is not that of its picture."""
-    off = stops * (2.0 * torch.rand(len(low), 1, 1, 1, generator=generator, device=low.device) - 1.0)
-    return (gain_to(low, exposure) * torch.exp2(off)).clamp_min(1.0)
+def misexposed_gain(whole: Tensor, exposure: float, stops: float, generator: torch.Generator) -> Tensor:
+    """`gain_to` of the whole pictures that crops are cut from, off by up to `stops` either way and never below 1."""
+    off = stops * (2.0 * torch.rand(len(whole), 1, 1, 1, generator=generator, device=whole.device) - 1.0)
+    return (gain_to(whole, exposure) * torch.exp2(off)).clamp_min(1.0)

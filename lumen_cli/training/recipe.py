@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,10 @@ class Stage:
         name: how the command line and the files call it.
         steps: length where the user names none.
         batch, crop: pictures a step, and their side in pixels.
-        rate: peak learning rate of Adam; a short rise, then a cosine down to a fiftieth.
+        rate: peak learning rate of Adam.
+        rates: how it changes: "cosine" rises shortly, then falls to a fiftieth, with decay of the weights and a bound
+            on the gradient's norm; "constant" and "staircase" (four fifths after every tenth of the stage) are the
+            papers' ways, without either.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Stage:
     batch: int
     crop: int
     rate: float
+    rates: Literal["cosine", "constant", "staircase"] = "cosine"
 
 
 class Recipe(Protocol):

@@ -12,8 +12,11 @@ from typing import Any
 import torch
 
 from lumen_cli import __version__
+from lumen_cli.card import ModelCard
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
 from lumen_cli.errors import UsageError
+from lumen_cli.networks.base import LowLightModel
+from lumen_cli.registry import load
 from lumen_cli.training import checkpoint
 from lumen_cli.training.data import Batches, Mix
 from lumen_cli.training.export import export_model
@@ -34,6 +37,7 @@ class Run:
         validation: held-out pairs, possibly none.
         mix, seed: how batches are drawn.
         options: device, precision, lengths; `minutes` and `steps` are those of the whole training here.
+        init: the model whose weights the training starts from, None for a fresh network.
     """
 
     recipe: Recipe
@@ -43,6 +47,7 @@ class Run:
     mix: Mix
     seed: int
     options: Options
+    init: ModelCard | None = None
 
 
 def train(run: Run, out: Path, stages: Sequence[str], watch: Callable[[Report], None]) -> Path:
@@ -50,10 +55,15 @@ def train(run: Run, out: Path, stages: Sequence[str], watch: Callable[[Report], 
 
     Goes on where a training in `out` was ended; UsageError where that one had other settings.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    _record(run, out)
+    leads = run.options.workers.leads
+    if leads:
+        out.mkdir(parents=True, exist_ok=True)
+        _record(run, out)
     torch.manual_seed(run.seed)
-    model = run.recipe.build().to(run.options.device)
+    model = run.recipe.build()
+    if run.init is not None:
+        start_from(model, run.init)
+    model = model.to(run.options.device)
     if run.options.device.type == "cuda":  # On the CPU group norms go backward through channels_last 2.5 times slower.
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = Batches(run.files, run.options.device, run.mix, run.seed)
@@ -64,7 +74,24 @@ def train(run: Run, out: Path, stages: Sequence[str], watch: Callable[[Report], 
             run_stage(run.recipe, model, stage, batches, out, lengths[stage.name], run.validation, watch)
         elif path.is_file():
             model.load_state_dict(checkpoint.load(path, run.options.device)["average"])
-    return export_model(model, run.recipe, run.data, out / "model")
+    return export_model(model, run.recipe, run.data, out / "model") if leads else out / "model"
+
+
+def start_from(model: LowLightModel, card: ModelCard) -> None:
+    """Copy a model folder's weights into a network of the same architecture and widths.
+
+    What only training needs is not in a model folder and stays fresh. UsageError where the two do not fit.
+    """
+    tensors, own = load(card).state_dict(), model.state_dict()
+    wanted = {name for name in own if not name.startswith(model.training_only)}
+    reshaped = {name for name in wanted & tensors.keys() if own[name].shape != tensors[name].shape}
+    differing = sorted((wanted ^ tensors.keys()) | reshaped)
+    if differing:
+        raise UsageError(
+            f"cannot start from {card.name}: its network differs from the one to train (first at {differing[0]}); "
+            "--network names other widths"
+        )
+    model.load_state_dict(tensors, strict=False)
 
 
 def _lengths(recipe: Recipe, options: Options) -> dict[str, Options]:
@@ -92,6 +119,8 @@ def _record(run: Run, out: Path) -> None:
         "seed": run.seed,
         "precision": str(run.options.dtype).removeprefix("torch."),
     }
+    if run.init is not None:
+        settings["init"] = run.init.weights_sha256
     path = out / RECORD
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))["settings"]

@@ -104,6 +104,23 @@ def test_a_fresh_machine_measures_the_built_in_set_and_says_that_it_is_synthetic
     assert rows(finished)["tiny"]["n"] >= 5
 
 
+def test_ones_own_photographs_are_darkened_by_as_many_stops_as_asked(tiny: Path, tmp_path: Path, lumen: Lumen) -> None:
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for name in ("a.png", "more/b.png"):
+        Image.fromarray(dark_pixels(40, 48, seed=len(name)) // 2 + 96).save(folder / name)
+
+    def measured(ev: str) -> dict[str, dict[str, Any]]:
+        return rows(
+            lumen("benchmark", "--data-root", str(folder), "--darken", ev, "-m", "tiny", *FEW, "--json", "--quiet")
+        )
+
+    as_they_are, dark, darker = (measured(ev)["input"]["figures"] for ev in ("0", "1", "3"))
+    assert as_they_are["psnr"]["mean"] is None, "nothing was changed, so there is no difference to measure"
+    assert as_they_are["brightness"]["mean"] > dark["brightness"]["mean"] > 1.5 * darker["brightness"]["mean"] > 0
+    assert darker == measured("3")["input"]["figures"], "the same noise each time"
+
+
 def test_the_same_run_gives_the_same_figures(tiny: Path, lol: Path, lumen: Lumen) -> None:
     command = ("benchmark", "--data-root", lol / "LOLdataset/eval15", *FEW, "-m", "tiny", "--json")
     first, second = rows(lumen(*command)), rows(lumen(*command))

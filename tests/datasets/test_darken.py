@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lumen_cli.datasets.darken import Camera, apply_tone, darken, draw_camera, to_linear, to_srgb, undo_tone
+from lumen_cli.datasets.darken import Camera, apply_tone, darken, draw_camera, draw_shade, to_linear, to_srgb, undo_tone
 from lumen_cli.datasets.jpeg import jpeg
 
 
@@ -50,6 +50,25 @@ def test_one_stop_less_is_half_the_light(stops):
     picture = torch.full((1, 3, 16, 16), 0.8)
     light = to_linear(darken(picture, noiseless(1, exposure=stops)))
     torch.testing.assert_close(light, to_linear(picture) * 2.0**stops, rtol=0.03, atol=0)
+
+
+def test_lit_places_stay_lit_under_a_shade():
+    picture, camera = scene(), noiseless(1, exposure=-3.0)
+    shade = torch.zeros(1, 1, 64, 64)
+    shade[..., 32:] = 1.0
+    dark = darken(picture, camera, shade=shade)
+    assert (dark[..., :32] - picture[..., :32]).abs().max() <= 0.51 / 255
+    assert torch.equal(dark[..., 32:], darken(picture, camera)[..., 32:])
+
+
+def test_drawn_shades_are_smooth_and_reach_from_light_to_dark():
+    shades = draw_shade(64, 96, torch.Generator().manual_seed(0))
+    assert shades.shape == (64, 1, 96, 96)
+    assert float(shades.min()) < 0.05
+    assert float(shades.max()) > 0.95
+    assert float((shades.diff(dim=-1).abs() > 0.2).float().mean()) < 0.01, "edges where no shadow would have one"
+    mostly = (shades.amax((1, 2, 3)) - shades.amin((1, 2, 3)) > 0.5).float().mean()
+    assert mostly > 0.6, "most of them are uneven"
 
 
 def test_shot_noise_grows_with_the_root_of_the_light():

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lumen_cli.registry import load, read_card
+from lumen_cli.errors import UsageError
+from lumen_cli.registry import load, network_class, read_card
 from lumen_cli.training.export import export_model
 from lumen_cli.training.loop import Options, run_stage
 from lumen_cli.training.recipes import RECIPES, make_recipe
+from lumen_cli.training.run import start_from
 from tests.training.tiny import TINY
 
 OPTIONS = Options(torch.device("cpu"), torch.float32, save_every=0.0)
@@ -113,3 +115,46 @@ UNREAD: dict[str, tuple[str, ...]] = {
     "lightendiffusion": (),
     "lldiffusion": ("fuse.cattns.", "mid.block_1.temb_proj", "mid.block_2.temb_proj"),
 }
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_the_paper_preset_trains_every_stage_of_the_published_architecture(batches, tmp_path, name):
+    small = {
+        "anlightendiff": ["dim=4", "multipliers=[1,1,2]"],
+        "diffll": ["unet_channels=32", "unet_multipliers=[1,1]", "detail_channels=8", "steps=2"],
+        "kind": ["decomposition_channels=8", "restoration_channels=4", "restoration_multipliers=[1,1,2,2,2]"],
+        "lightendiffusion": ["unet_channels=32", "unet_multipliers=[1,1]", "ctdn_channels=8", "steps=2"],
+        "lldiffusion": ["unet_channels=32", "unet_multipliers=[1,1,1,1,1,1]", "encoder_channels=1"],
+    }[name]
+    recipe = make_recipe(name, small, "paper")
+    torch.manual_seed(0)
+    model = recipe.build()
+    changed: dict[str, set[str]] = {}
+    for stage in recipe.stages:
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        run_stage(recipe, model, replace(stage, steps=2, batch=2, crop=64), batches, tmp_path, OPTIONS)
+        changed[stage.name] = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert all(changed.values())
+    names = list(changed.values())
+    assert len(names) == 1 or not set.intersection(*names), "a paper's stage trains its own network"
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_the_paper_preset_is_the_published_network(name):
+    model = network_class(name)(**({"degradation_network": True} if name == "lldiffusion" else {}))
+    ours = make_recipe(name, preset="paper").build()
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
+
+
+def test_a_training_starts_from_another_models_weights(tmp_path):
+    recipe = TINY["lldiffusion"]
+    torch.manual_seed(0)
+    card = read_card(export_model(recipe.build(), recipe, ["pairs"], tmp_path / "model"))
+    torch.manual_seed(1)
+    model = recipe.build()
+    start_from(model, card)
+    given = load(card).state_dict()
+    assert given.keys() < model.state_dict().keys(), "the degradation network is not in a model folder"
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in given.items())
+    with pytest.raises(UsageError, match=r"cannot start from lldiffusion: its network differs .*first at Unet"):
+        start_from(TINY["diffll"].build(), card)

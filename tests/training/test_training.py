@@ -155,3 +155,20 @@ def test_the_learning_rate_rises_and_falls():
     assert rates[:peak] == sorted(rates[:peak])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
     assert rates[-1] < 0.03
+
+
+def test_the_whole_picture_comes_with_its_crop(batches):
+    """Its light is that of the dark picture, so that a crop is brightened as its picture would be."""
+    batches.mix = Mix(pairs=1.0, exposed=0.0, relit_low=0.0, tinted=0.0)
+    lights = torch.stack([low.float().mean() / 255 for low in batches.low.pictures])
+    whole = batches.draw(batches.generator("a", 0), 6, 16)["whole"]
+    assert whole.shape == (6, 3, 64, 64)
+    for light in whole.mean((1, 2, 3)):
+        assert float((lights - light).abs().min()) < 1e-4
+    batches.mix = replace(batches.mix, pairs=0.0)
+    batch = batches.draw(batches.generator("a", 0), 6, 100)
+    brightness = torch.stack([batch["low"].mean((1, 2, 3)), batch["whole"].mean((1, 2, 3))])
+    assert float((brightness[0] / brightness[1]).log2().abs().max()) < 1.0, "the same camera took both"
+    batches.mix = replace(batches.mix, exposed=1.0)
+    batch = batches.draw(batches.generator("a", 1), 4, 100)
+    assert float(batch["whole"].mean()) == pytest.approx(float(batch["high"].mean()), abs=0.1)

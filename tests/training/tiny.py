@@ -19,7 +19,7 @@ TINY: dict[str, Recipe] = {
     ),
     "kind": kind.KinDRecipe(
         network=kind.Network(16, 4, (1, 1, 2, 2, 2), 8),
-        stages=stages("decomposition", "adjustment", "restoration", "joint"),
+        stages=stages("decomposition", "adjustment", "restoration", "joint", "refine"),
     ),
     "lightendiffusion": lightendiffusion.LightenDiffusionRecipe(
         network=lightendiffusion.Network(unet_multipliers=(1, 1), ctdn_channels=8, steps=2),
