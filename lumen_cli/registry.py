@@ -51,7 +51,7 @@ MEAN = "mean"
 HUGGING_FACE = "hf://"
 AUTO = "auto"
 """In place of a model's name: the first of `PREFERRED` that is there and does what is asked."""
-PREFERRED = ("lumen", "lightendiffusion")
+PREFERRED = ("lightendiffusion", "lumen")
 DEFAULT_MODEL = AUTO
 
 

@@ -99,9 +99,9 @@ def test_members_share_one_noise_that_stays_standard_normal():
 
 
 def test_auto_takes_the_preferred_model_that_can_do_it(make_model: MakeModel, monkeypatch):
-    make_model("lumen", summary="ours")
-    assert find_model("auto").summary == "ours"
-    assert find_model("auto", "decompose").name == "lightendiffusion", "ours cannot"
+    make_model("lightendiffusion", summary="a user's, which cannot decompose", abilities=["enhance"])
+    assert find_model("auto").summary.startswith("a user's")
+    assert find_model("auto", "decompose").name != "lightendiffusion"
 
 
 def test_tiles_of_a_mean_are_the_mean_of_its_members_tiles(make_mean):
@@ -117,3 +117,14 @@ def test_tiles_of_a_mean_are_the_mean_of_its_members_tiles(make_mean):
         whole = network.enhance(batch, noise=noise[None])[0].permute(1, 2, 0).numpy()
     assert network.tiles
     np.testing.assert_allclose(tiled, whole, atol=1e-5)
+
+
+def test_a_mean_can_be_timed_and_tells_no_steps(make_mean):
+    from lumen_cli.benchmark.speed import run_speed
+    from lumen_cli.benchmark.speed_request import SpeedRequest
+
+    folder = make_mean()
+    request = SpeedRequest(models=(str(folder),), sizes=((64, 48),), device="cpu", repeat=1)
+    (result,) = run_speed(request)
+    assert result.error is None
+    assert result.steps is None

@@ -129,7 +129,7 @@ def prepared(case: SpeedCase) -> Subject:
         policy = choose_device(case.device, asked, precisions=card.precisions, batch_size=case.batch, model=card.name)
         network = load(card)
         steps = card.steps_for(case.steps) if card.steps_range is not None else None
-    if network.noise_shape(case.height, case.width) is None:
+    if network.steps_range() is None and network.noise_shape(case.height, case.width) is None:
         steps = None
     elif steps is None:
         steps = getattr(network, "steps", None)

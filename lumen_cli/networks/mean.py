@@ -37,12 +37,12 @@ class Mean(LowLightModel):
             raise ValueError(f"shares must be above 0, not {shares}")
         self.members = nn.ModuleList(members)
         self.shares = [share / math.fsum(shares) for share in shares]
-        self.steps = [None] * len(members) if steps is None else list(steps)
+        self.member_steps = [None] * len(members) if steps is None else list(steps)
         self.size_multiple = math.lcm(*(member.size_multiple for member in members))
 
     def parts(self) -> Iterator[tuple[LowLightModel, float, int | None]]:
         """The members with their shares and steps."""
-        return zip(self.members, self.shares, self.steps, strict=True)  # type: ignore[arg-type]
+        return zip(self.members, self.shares, self.member_steps, strict=True)  # type: ignore[arg-type]
 
     @property
     def tiles(self) -> bool:
