@@ -178,12 +178,16 @@ def load(card: ModelCard, device: str | torch.device = "cpu", dtype: torch.dtype
     except (TypeError, ValueError, AssertionError, ArithmeticError, LookupError, RuntimeError, MemoryError) as error:
         reason = f'"network" does not fit the architecture {card.architecture}: {error}'
         raise ModelError(f"{card.folder / CONFIG_FILE}: {reason}") from error
-    if network.size_multiple != card.size_multiple:
-        reason = f'"size_multiple": expected {network.size_multiple} (the network\'s), found {card.size_multiple}'
-        raise ModelError(f"{card.folder / CONFIG_FILE}: {reason}")
+    _require_multiple(network, card)
     apply_weights(network, tensors, card.weights_path, model=card.name)
     network.requires_grad_(False).eval()
     return network.to(device=device, dtype=dtype or torch.float32)
+
+
+def _require_multiple(network: LowLightModel, card: ModelCard) -> None:
+    if network.size_multiple != card.size_multiple:
+        reason = f'"size_multiple": expected {network.size_multiple} (the network\'s), found {card.size_multiple}'
+        raise ModelError(f"{card.folder / CONFIG_FILE}: {reason}")
 
 
 def _load_mean(card: ModelCard) -> LowLightModel:
@@ -207,8 +211,7 @@ def _load_mean(card: ModelCard) -> LowLightModel:
         [each.share for each in card.members],
         [found.default_steps for found in cards],
     )
-    if network.size_multiple != card.size_multiple:
-        raise ModelError(f'{where}: "size_multiple": expected {network.size_multiple}, found {card.size_multiple}')
+    _require_multiple(network, card)
     return network.requires_grad_(False).eval()
 
 

@@ -52,7 +52,7 @@ def photograph_samples(root: Path, ev: float) -> Samples:
     UsageError where there are none.
     """
     sources = find_pictures([str(root)])
-    stops = f"{ev:g} EV" if ev else "0 EV"
+    stops = f"{ev:g} EV"
     how = f"darkened by {stops}" if ev else "as they are"
 
     def scene(path: Path, seed: int) -> Scene:
