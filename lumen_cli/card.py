@@ -22,6 +22,7 @@ _LARGEST_NUMBER = 10_000
 """No network has so many channels, layers or steps; a stranger's folder must not make lumen build one for ever."""
 _LONGEST_LIST = 64
 _MOST_MEMBERS = 8
+_LARGEST_RENDITION = 256
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -49,8 +50,10 @@ class ModelCard:
 
     `default_steps` and `steps_range` are None for a network that does not sample; `parameters` is None where the
     folder does not count them; texts that the folder leaves out are empty. `imported_from` names the files of others
-    that the weights come from, if they do. `members` are other models, found by name, whose pictures it averages: such
-    a model has no weights of its own, an empty `weights_file`, and a `weights_sha256` made of theirs.
+    that the weights come from, if they do. `rendition` has the arguments of the `Rendition` that finishes its pictures,
+    if one does. `members` are other models, found by name, whose pictures it averages: such a model has weights of its
+    own for a rendition alone, else an empty `weights_file`. `weights_sha256` stands for all that a result depends on,
+    theirs too; `file_sha256` is that of `weights_file`.
     """
 
     folder: Path
@@ -75,6 +78,8 @@ class ModelCard:
     official_checkpoint: str
     imported_from: tuple[ImportedFile, ...] = ()
     members: tuple[Member, ...] = ()
+    rendition: Mapping[str, int] | None = None
+    file_sha256: str = ""
 
     @property
     def weights_path(self) -> Path:
@@ -131,6 +136,16 @@ def read_card(folder: Path) -> ModelCard:
             "members", _are_members, "a list of 2 to 8 objects with a model's name, its weights' sha256 and a share", []
         )
     )
+    rendition = fields.get(
+        "rendition",
+        _is_rendition,
+        f"an object with channels and heads, whole numbers up to {_LARGEST_RENDITION}",
+        None,
+    )
+    weights_file = file_sha256 = ""
+    if rendition is not None or not members:
+        weights_file = fields.get("weights.file", _is_weights_name, "a *.safetensors file name inside the model folder")
+        file_sha256 = fields.get("weights.sha256", _is_sha256, "64 hexadecimal digits in lower case")
     precisions = fields.get("precisions", _each(PRECISIONS), f"a list of {', '.join(PRECISIONS)}", ["fp32"])
     return ModelCard(
         folder=folder,
@@ -152,12 +167,8 @@ def read_card(folder: Path) -> ModelCard:
         size_multiple=fields.get("size_multiple", _is_positive, "a whole number from 1 up", 1),
         tiling=fields.get("tiling", lambda v: isinstance(v, bool), "true or false", False),
         abilities=tuple(fields.get("abilities", _each(ABILITIES), f"a list of {', '.join(ABILITIES)}", ["enhance"])),
-        weights_file=""
-        if members
-        else fields.get("weights.file", _is_weights_name, "a *.safetensors file name inside the model folder"),
-        weights_sha256=_digest(members)
-        if members
-        else fields.get("weights.sha256", _is_sha256, "64 hexadecimal digits in lower case"),
+        weights_file=weights_file,
+        weights_sha256=_digest(members, file_sha256) if members else file_sha256,
         parameters=fields.get("weights.parameters", _is_positive, "a whole number from 1 up", None),
         trained_on=tuple(fields.get("trained_on", _each(), "a list of texts", [])),
         licence=fields.get("licence", _is_text, "a text", ""),
@@ -169,12 +180,15 @@ def read_card(folder: Path) -> ModelCard:
             for entry in fields.get("imported_from", _are_files, "a list of objects with a file and its sha256", [])
         ),
         members=members,
+        rendition=rendition,
+        file_sha256=file_sha256,
     )
 
 
-def _digest(members: tuple[Member, ...]) -> str:
-    """What stands for the weights of a model that averages others."""
-    return hashlib.sha256("\n".join(f"{each.sha256} {each.share}" for each in members).encode()).hexdigest()
+def _digest(members: tuple[Member, ...], own: str) -> str:
+    """What stands for the weights of a model that averages others; `own`: the checksum of its own, if it has any."""
+    lines = [f"{each.sha256} {each.share}" for each in members]
+    return hashlib.sha256("\n".join([*lines, own] if own else lines).encode()).hexdigest()
 
 
 _REQUIRED = object()
@@ -227,6 +241,14 @@ def _is_modest(value: Any) -> bool:
             map(_is_modest, value.values() if isinstance(value, dict) else value)
         )
     return not isinstance(value, int | float) or -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER
+
+
+def _is_rendition(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"channels", "heads"}
+        and all(_is_positive(number) and number <= _LARGEST_RENDITION for number in value.values())
+    )
 
 
 def _is_range(value: Any) -> bool:

@@ -160,7 +160,14 @@ def load(card: ModelCard, device: str | torch.device = "cpu", dtype: torch.dtype
     """
     import torch
 
+    from lumen_cli.networks.rendition import Rendition
     from lumen_cli.weights import apply_weights, load_weights, require_fit
+
+    def built() -> LowLightModel:
+        network = build(**card.network)
+        if card.rendition is not None:
+            network.rendition = Rendition(**card.rendition)
+        return network
 
     if card.members or card.architecture == MEAN:
         return _load_mean(card).to(device=device, dtype=dtype or torch.float32)
@@ -173,8 +180,8 @@ def load(card: ModelCard, device: str | torch.device = "cpu", dtype: torch.dtype
         if card.architecture in ARCHITECTURES and card.folder.parent != _bundled():
             # Without memory first: of a stranger's numbers only those that fit the weights are built for real.
             with torch.device("meta"):
-                require_fit(build(**card.network), tensors, card.weights_path, model=card.name)
-        network = build(**card.network)
+                require_fit(built(), tensors, card.weights_path, model=card.name)
+        network = built()
     except (TypeError, ValueError, AssertionError, ArithmeticError, LookupError, RuntimeError, MemoryError) as error:
         reason = f'"network" does not fit the architecture {card.architecture}: {error}'
         raise ModelError(f"{card.folder / CONFIG_FILE}: {reason}") from error
@@ -191,8 +198,15 @@ def _require_multiple(network: LowLightModel, card: ModelCard) -> None:
 
 
 def _load_mean(card: ModelCard) -> LowLightModel:
-    """A model that averages others, which are found by name and have to be those it was measured with."""
+    """A model that averages others, which are found by name and have to be those it was measured with.
+
+    Of its members' results, that is; a rendition it has of its own, and those of its members are left out.
+    """
+    from torch import nn
+
     from lumen_cli.networks.mean import Mean
+    from lumen_cli.networks.rendition import Rendition
+    from lumen_cli.weights import apply_weights, load_weights
 
     where = card.folder / CONFIG_FILE
     if card.architecture != MEAN or not card.members:
@@ -212,6 +226,15 @@ def _load_mean(card: ModelCard) -> LowLightModel:
         [found.default_steps for found in cards],
     )
     _require_multiple(network, card)
+    if card.rendition is not None:
+        tensors = load_weights(card.weights_path, card.file_sha256, model=card.name)
+        try:
+            rendition = Rendition(**card.rendition)
+        except ValueError as error:
+            raise ModelError(f'{where}: "rendition": {error}') from None
+        # In a module of its own: the members' weights are in their own files.
+        apply_weights(nn.ModuleDict({"rendition": rendition}), tensors, card.weights_path, model=card.name)
+        network.rendition = rendition
     return network.requires_grad_(False).eval()
 
 

@@ -70,7 +70,7 @@ def measure(case: SpeedCase) -> SpeedResult:
 
     def ours() -> Tensor:
         with policy.running(policy.precision):
-            return network.enhance(many, noise=noises, steps=subject.steps)
+            return network(many, noise=noises, steps=subject.steps)
 
     if policy.device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(policy.device)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from lumen_cli.training.data import Mix
 
 LENGTH, DATA = "Length", "Data"
+RENDITION = "rendition"
+"""In place of an architecture: what finishes the pictures of any model."""
 
 
 class Preset(str, enum.Enum):
@@ -32,10 +36,13 @@ class Reference(str, enum.Enum):
 
 
 def train(
+    context: typer.Context,
     name: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="The architecture: anlightendiff, diffll, kind, lightendiffusion or lldiffusion."
+            metavar="MODEL",
+            help="The architecture: anlightendiff, diffll, kind, lightendiffusion or lldiffusion. Or rendition: the "
+            "brightness, contrast and tint that the pictures of the --init model end with.",
         ),
     ],
     data: Annotated[
@@ -60,7 +67,11 @@ def train(
     ] = Preset.compact,
     init: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Start from this model's weights (a name or folder; the same network)."),
+        typer.Option(
+            metavar="MODEL",
+            help="Start from this model's weights (a name or folder; the same network). For a rendition, the model "
+            "it is for, whichever it is.",
+        ),
     ] = None,
     stage: Annotated[
         list[str] | None,
@@ -97,6 +108,13 @@ def train(
             help="Change the compact network, e.g. unet_channels=64 (see the model's config.json). Repeatable.",
         ),
     ] = None,
+    compiled: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Compile the network first: some minutes, then faster steps (default: on CUDA).",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of weights, crops, cameras and noise.")] = 0,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
@@ -110,9 +128,15 @@ def train(
       lumen train diffll --init diffll --stage refine --data mine/ --out runs/b     go on from lumen's weights
       accelerate launch -m lumen_cli train diffll --data LOL/our485 --out runs/d     on several devices
       lumen train diffll --preset paper --data LOL/our485 --out runs/c --device cuda
+      lumen train rendition --init lumen --data LOL/our485 --data photos/ --out runs/e     for any model's pictures
     """  # noqa: D301
     if minutes is not None and steps is not None:
         raise UsageError("--minutes and --steps both name the length; give one of them")
+    if name == RENDITION:
+        if foreign := _given(context, ("preset", "stage", "reference", "pairs_share", "network", "compiled")):
+            raise UsageError(f"{foreign[0]} does not apply to a rendition")
+        _train_rendition(init, data, out, val, minutes, steps, seed, device, precision)
+        return
 
     import torch
     from rich.console import Console
@@ -146,7 +170,12 @@ def train(
         mix=_mix(preset, pairs_share),
         seed=seed,
         options=Options(
-            torch.device(policy.device), DTYPES[policy.precision], steps=steps, minutes=minutes, workers=workers
+            torch.device(policy.device),
+            DTYPES[policy.precision],
+            steps=steps,
+            minutes=minutes,
+            workers=workers,
+            compiled=policy.device.startswith("cuda") if compiled is None else compiled,
         ),
         init=None if init is None else find_model(init),
     )
@@ -167,3 +196,59 @@ def _mix(preset: Preset, pairs: float | None) -> Mix:
     if preset is Preset.paper:
         return Mix(pairs=1.0 if pairs is None else pairs, relit_low=0.0, tinted=0.0)
     return Mix() if pairs is None else Mix(pairs=pairs)
+
+
+def _given(context: typer.Context, names: Sequence[str]) -> list[str]:
+    """Those of the options that were typed, as they are typed."""
+    options = {each.name: each.opts[0] for each in context.command.params}
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return [options[name] for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+
+
+def _train_rendition(
+    init: str | None,
+    data: list[Path],
+    out: Path,
+    val: Path | None,
+    minutes: float | None,
+    steps: int | None,
+    seed: int,
+    device: str,
+    precision: Precision,
+) -> None:
+    if init is None:
+        raise UsageError("a rendition finishes the pictures of a model: name it with --init (a name or folder)")
+
+    import torch
+    from rich.console import Console
+
+    from lumen_cli.datasets.pairs import find_pairs, find_training_files
+    from lumen_cli.imaging.files import check_writable
+    from lumen_cli.pipeline.device import DTYPES, choose_device
+    from lumen_cli.registry import find_model
+    from lumen_cli.reports.training import TrainingWatch
+    from lumen_cli.training.rendition import RenditionRun, train_rendition
+    from lumen_cli.training.rendition_fit import Fitting
+    from lumen_cli.training.workers import join_workers
+
+    if join_workers(device).count > 1:
+        raise UsageError("a rendition is trained by one process; start it without a launcher")
+    card = find_model(init)
+    check_writable(out)
+    policy = choose_device(device, card.precision_for(precision.value), precisions=card.precisions, model=card.name)
+    files = find_training_files(data)
+    fitting = Fitting(seed=seed, device=torch.device(policy.device))
+    if minutes is not None:
+        fitting = replace(fitting, minutes=minutes / fitting.heads)
+    elif steps is not None:
+        fitting = replace(fitting, steps=max(1, round(steps / fitting.heads)))
+    validation = find_pairs(val) if val else ()
+    run = RenditionRun(card, tuple(map(str, data)), files, validation, fitting, DTYPES[policy.precision])
+    console = Console(stderr=True, highlight=False)
+    console.print(
+        f"{len(files.pairs)} pairs and {len(files.bright)} bright pictures, enhanced by {card.name}; "
+        f"{policy.device} in {policy.precision}: {policy.why}"
+    )
+    with TrainingWatch(console) as watch:
+        folder = train_rendition(run, out, watch)
+    console.print(f"model folder: {folder}", markup=False)

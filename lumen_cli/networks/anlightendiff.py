@@ -52,6 +52,7 @@ class AnlightenDiff(LowLightModel):
     """
 
     size_multiple = 32
+    costly = ("encoder.with_rests", "model.unet")
 
     def __init__(
         self,

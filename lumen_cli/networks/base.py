@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lumen_cli.networks.rendition import Rendition
+
 
 @dataclass(frozen=True)
 class Retinex:
@@ -39,8 +41,30 @@ class LowLightModel(nn.Module):
     size_multiple: int = 1
     training_only: tuple[str, ...] = ()
     """Prefixes of the parameters that only `losses` reads; models trained with lumen are exported without them."""
+    costly: tuple[str, ...] = ()
+    """Parts that training spends its time in, modules or "part.method", for a compiler to take one by one."""
     whole_rows: bool = False
     """Whether it looks along whole rows of the picture, so that a tile has to be as wide as the picture."""
+
+    rendition: Rendition | None
+    """Bends the finished picture; only weights of our own have one. `enhance` is without it, calling the model with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rendition = None
+
+    def forward(self, low: Tensor, **options: Any) -> Tensor:
+        """`enhance`, and the rendition where there is one: B×3×H×W in [0, 1] → the same, H×W a whole picture.
+
+        Light that is asked for by `brightness` is left as it is.
+        """
+        made = self.enhance(low, **options)
+        return made if options.get("brightness") is not None else self.finish(low, made)
+
+    def finish(self, low: Tensor, made: Tensor) -> Tensor:
+        """A whole picture and what `enhance` made of it, B×3×H×W in [0, 1] → the finished picture."""
+        finished: Tensor = made if self.rendition is None else self.rendition(low, made)
+        return finished
 
     def abilities(self) -> list[str]:
         """What it can do, as config.json names it: "enhance", and "decompose", "brightness" where it can."""

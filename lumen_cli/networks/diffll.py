@@ -80,6 +80,7 @@ class DiffLL(LowLightModel):
             raise ValueError(f'exposure must lie in (0, 1) and needs prediction "x0", not {exposure}, {prediction!r}')
         for level in range(levels):
             self.add_module(f"high_enhance{level}", DetailRestoration(detail_channels))
+        self.costly = ("Unet", *(f"high_enhance{level}" for level in range(levels)))
         self.Unet = DiffusionUNet(unet_channels, unet_multipliers)
         self.levels = levels
         self.steps = steps

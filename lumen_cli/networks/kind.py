@@ -53,6 +53,7 @@ class KinD(LowLightModel):
     """
 
     released: ClassVar[Released] = Released()
+    costly = ("decom", "restoration", "adjust")
 
     def __init__(
         self,

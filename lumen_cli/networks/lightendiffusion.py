@@ -37,6 +37,8 @@ class LightenDiffusion(LowLightModel):
         clip: bound on the clean latent at every step, None in the paper.
     """
 
+    costly = ("Unet", "decom.ReconNet.encode", "decom.ReconNet.decode", "decom.retinex")
+
     def __init__(
         self,
         unet_channels: int = 64,

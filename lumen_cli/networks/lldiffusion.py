@@ -69,6 +69,7 @@ class LLDiffusion(LowLightModel):
 
     size_multiple = 16
     training_only = ("deg_unet.",)
+    costly = ("encoder", "deg_unet", "diff_unet")
 
     def __init__(
         self,

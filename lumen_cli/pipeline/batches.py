@@ -97,7 +97,7 @@ def enhance_batch(
             low = as_batch(group, network, policy)
             noise = noise_of(contents[part])
             noise = None if noise is None else noise.to(policy.device)
-            mixed = torch.lerp(low, network.enhance(low, noise=noise, steps=steps, **knobs).float(), strength)
+            mixed = torch.lerp(low, network(low, noise=noise, steps=steps, **knobs).float(), strength)
             return [cropped(mixed[index], picture) for index, picture in enumerate(group)]
 
     def run_tiled(index: int, precision: str, side: int) -> np.ndarray | NetworkError:

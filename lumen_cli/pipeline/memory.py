@@ -83,7 +83,7 @@ def bytes_per_pixel(network: LowLightModel, policy: DevicePolicy, precision: str
         with _Watch() as watch:
             fewest = None if steps is None else steps[0]
             if not survey:
-                network.enhance(low, noise=noise, steps=fewest)
+                network(low, noise=noise, steps=fewest)
             elif noise is not None:
                 network.survey(low, noise, fewest)
     return SPARE * watch.most / side**2

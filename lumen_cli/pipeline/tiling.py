@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lumen_cli.networks.mean import Mean
 from lumen_cli.networks.padding import pad_to_multiple
+from lumen_cli.networks.rendition import bend
 from lumen_cli.pipeline.whole_statistics import Core, EnoughError, Seen, WholeStatistics, merge
 
 if TYPE_CHECKING:
@@ -125,16 +126,36 @@ def enhance_tiled(
     Returns:
         H×W×3 float32 in [0, 1]; stops at the first tile whose values are not finite and returns them.
     """
-    height, width = low.shape[:2]
+    settings = {"device": device, "passes": passes, "survey": survey, **knobs}
     if isinstance(network, Mean):
-        total = np.zeros_like(low)
+        whole = np.zeros_like(low)
         for member, share, own_steps in network.parts():
-            own = None if noise is None else network.noise_for(member, noise[None], height, width)
-            own = None if own is None else own[0]
-            total += share * enhance_tiled(
-                member, low, own, side, device=device, steps=own_steps, passes=passes, survey=survey, **knobs
-            )
-        return total
+            own = None if noise is None else network.noise_for(member, noise[None], *low.shape[:2])
+            whole += share * _assembled(member, low, None if own is None else own[0], side, steps=own_steps, **settings)
+    else:
+        whole = _assembled(network, low, noise, side, steps=steps, **settings)
+    if network.rendition is not None and whole.shape == low.shape and knobs.get("brightness") is None:
+        curves = network.rendition.curves(_tensor(low).to(device), _tensor(whole).to(device)).cpu()
+        for top in range(0, len(whole), side):
+            band = _tensor(whole[top : top + side])
+            band.copy_(bend(band, curves))
+    return whole
+
+
+def _assembled(
+    network: LowLightModel,
+    low: np.ndarray,
+    noise: Tensor | None,
+    side: int,
+    *,
+    device: str,
+    steps: int | None,
+    passes: int,
+    survey: bool,
+    **knobs: Any,
+) -> np.ndarray:
+    """What `network.enhance` makes of the tiles, put together; see `enhance_tiled`."""
+    height, width = low.shape[:2]
     tiles = tiles_of(network, height, width, side)
     options = knobs | network.context(_tensor(low), **knobs)
     sample = None if noise is None or not survey else network.survey(_tensor(low), noise[None], steps, **options)

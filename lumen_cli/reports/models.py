@@ -55,6 +55,7 @@ def model_details(card: ModelCard) -> Table:
         "imported from": "\n".join(f"{file.file} (SHA-256 {file.sha256})" for file in card.imported_from),
         "folder": short_folder(card.folder),
         "members": "\n".join(f"{each.name} ({each.share:g}; SHA-256 {each.sha256})" for each in card.members),
+        "rendition": ", ".join(f"{name} {value}" for name, value in (card.rendition or {}).items()),
         "weights": card.weights_file,
         "SHA-256": card.weights_sha256,
     }

@@ -40,26 +40,58 @@ class Mix:
 
 
 class PictureBank:
-    """Pictures as uint8 tensors on one device, any sizes; `reduced` holds them as 3×WHOLE×WHOLE in [0, 1]."""
+    """Pictures of any sizes as bytes on one device, one behind the other, so that crops of all are taken at once.
+
+    reduced: all of them as N×3×WHOLE×WHOLE in [0, 1].
+    """
 
     def __init__(self, paths: Sequence[Path], device: torch.device, progress: Callable[[], None] | None = None) -> None:
-        self.pictures: list[Tensor] = []
-        self.reduced: list[Tensor] = []
+        self.shapes: list[tuple[int, int]] = []
+        flat, reduced = [], [torch.zeros(0, 3, WHOLE, WHOLE, device=device)]
         for path in paths:
             picture = load_bytes(path).to(device)
-            self.pictures.append(picture)
-            self.reduced.append(F.adaptive_avg_pool2d(picture.float() / 255.0, WHOLE))
+            self.shapes.append((picture.shape[-2], picture.shape[-1]))
+            flat.append(picture.flatten())
+            reduced.append(F.adaptive_avg_pool2d(picture.float() / 255.0, WHOLE)[None])
             if progress is not None:
                 progress()
+        self.reduced = torch.cat(reduced)
+        self._bytes = torch.cat(flat) if flat else torch.zeros(0, dtype=torch.uint8, device=device)
+        sizes = torch.tensor(self.shapes, dtype=torch.int64).view(-1, 2)
+        starts = F.pad((3 * sizes.prod(dim=1)).cumsum(0), (1, 0))[:-1]
+        self._places = torch.cat([starts[:, None], sizes], dim=1).to(device)
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.shapes)
+
+    def crops(self, chosen: Tensor, places: Tensor, size: int) -> Tensor:
+        """Square crops, n×3×size×size in [0, 1]; a picture that is smaller is continued by its last row and column.
+
+        chosen: numbers of the pictures, [n]; places: large integers [n, 5], for top, left, two flips, transposition.
+        """
+        start, height, width = self._places[chosen].view(-1, 3, 1, 1, 1).unbind(1)
+        top, left, *turns = places.view(-1, 5, 1, 1, 1).unbind(1)
+        upside_down, mirrored, transposed = (turn % 2 == 1 for turn in turns)
+        down = torch.arange(size, device=places.device).view(1, 1, -1, 1)
+        right = down.transpose(-1, -2)
+        row, column = torch.where(transposed, right, down), torch.where(transposed, down, right)
+        row, column = torch.where(upside_down, size - 1 - row, row), torch.where(mirrored, size - 1 - column, column)
+        row = torch.minimum(top % ((height - size).clamp_min(0) + 1) + row, height - 1)
+        column = torch.minimum(left % ((width - size).clamp_min(0) + 1) + column, width - 1)
+        channel = torch.arange(3, device=places.device).view(1, -1, 1, 1)
+        return self._bytes[start + (channel * height + row) * width + column].float() / 255.0
 
 
 def load_bytes(path: Path) -> Tensor:
     """A picture as uint8 3×H×W."""
     pixels = read_picture(path).pixels
     return torch.from_numpy(np.rint(pixels * 255.0).astype(np.uint8)).permute(2, 0, 1).contiguous()
+
+
+def named_generator(name: str, device: torch.device) -> torch.Generator:
+    """Randomness on a device that follows from a name alone."""
+    key = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return torch.Generator(device=device).manual_seed(int.from_bytes(key, "little") >> 1)
 
 
 class Batches:
@@ -72,15 +104,14 @@ class Batches:
         self.low = PictureBank([pair.low for pair in files.pairs], device)
         self.high = PictureBank([pair.high for pair in files.pairs], device)
         self.bright = PictureBank(files.bright, device)
-        for pair, low, high in zip(files.pairs, self.low.pictures, self.high.pictures, strict=True):
-            if low.shape != high.shape:
+        for pair, low, high in zip(files.pairs, self.low.shapes, self.high.shapes, strict=True):
+            if low != high:
                 raise UsageError(f"{pair.low} and {pair.high} differ in size")
 
     def generator(self, stage: str, step: int, worker: int = 0) -> torch.Generator:
         """Randomness of one step, on the device; each of several workers has its own."""
         name = f"{self.seed}/{stage}/{step}" + (f"/{worker}" if worker else "")
-        key = hashlib.blake2b(name.encode(), digest_size=8).digest()
-        return torch.Generator(device=self.device).manual_seed(int.from_bytes(key, "little") >> 1)
+        return named_generator(name, self.device)
 
     def draw(self, generator: torch.Generator, count: int, crop: int) -> dict[str, Tensor]:
         """One batch.
@@ -101,27 +132,19 @@ class Batches:
         return self._tint(generator, batch)
 
     def _real(self, generator: torch.Generator, count: int, crop: int) -> tuple[Tensor, Tensor, Tensor]:
-        lows, highs, wholes = [], [], []
-        for index in self._integers(generator, len(self.low), count):
-            place = self._integers(generator, 1 << 30, 5)
-            lows.append(_crop(self.low.pictures[index], crop, place))
-            highs.append(_crop(self.high.pictures[index], crop, place))
-            wholes.append(self.low.reduced[index])
-        low, high = _stack(lows, crop, self.device), _stack(highs, crop, self.device)
+        chosen, places = self._choose(generator, self.low, count)
+        low, high = self.low.crops(chosen, places, crop), self.high.crops(chosen, places, crop)
         ev = (self._uniform(generator, count) * 1.4 - 0.7) * (self._uniform(generator, count) < self.mix.relit_low)
         light = torch.exp2(ev).view(-1, 1, 1, 1)
 
         def relit(picture: Tensor) -> Tensor:
             return to_srgb((to_linear(picture) * light).clamp(0.0, 1.0))
 
-        return relit(low), high, relit(_batch(wholes, WHOLE, self.device))
+        return relit(low), high, relit(self.low.reduced[chosen])
 
     def _darkened(self, generator: torch.Generator, count: int, crop: int) -> tuple[Tensor, Tensor, Tensor]:
-        chosen = self._integers(generator, len(self.bright), count)
-        places = [self._integers(generator, 1 << 30, 5) for _ in chosen]
-        crops = [_crop(self.bright.pictures[index], crop, place) for index, place in zip(chosen, places, strict=True)]
-        bright = _stack(crops, crop, self.device)
-        whole = _batch([self.bright.reduced[index] for index in chosen], WHOLE, self.device)
+        chosen, places = self._choose(generator, self.bright, count)
+        bright, whole = self.bright.crops(chosen, places, crop), self.bright.reduced[chosen]
         if not count:
             return bright, bright, whole
         camera = draw_camera(count, generator)
@@ -146,29 +169,8 @@ class Batches:
     def _uniform(self, generator: torch.Generator, count: int) -> Tensor:
         return torch.rand(count, generator=generator, device=self.device)
 
-    def _integers(self, generator: torch.Generator, limit: int, count: int) -> list[int]:
-        if not limit or not count:
-            return []
-        return torch.randint(limit, (count,), generator=generator, device=self.device).tolist()
-
-
-def _crop(picture: Tensor, size: int, place: list[int]) -> Tensor:
-    """A crop at a place given by five large integers: top, left, two flips, transposition. 3×size×size, uint8."""
-    _, height, width = picture.shape
-    if min(height, width) < size:
-        grown = F.pad(picture[None].float(), (0, max(size - width, 0), 0, max(size - height, 0)), mode="replicate")
-        picture = grown[0].to(torch.uint8)
-        _, height, width = picture.shape
-    top, left = place[0] % (height - size + 1), place[1] % (width - size + 1)
-    part = picture[:, top : top + size, left : left + size]
-    flips = [axis for axis, bit in ((1, place[2] & 1), (2, place[3] & 1)) if bit]
-    part = part.flip(flips) if flips else part
-    return part.transpose(1, 2) if place[4] & 1 else part
-
-
-def _stack(parts: list[Tensor], crop: int, device: torch.device) -> Tensor:
-    return _batch(parts, crop, device).float() / 255.0
-
-
-def _batch(parts: list[Tensor], size: int, device: torch.device) -> Tensor:
-    return torch.stack(parts) if parts else torch.zeros(0, 3, size, size, device=device)
+    def _choose(self, generator: torch.Generator, bank: PictureBank, count: int) -> tuple[Tensor, Tensor]:
+        """Numbers of `count` pictures and places for their crops."""
+        count = count if len(bank) else 0
+        chosen = torch.randint(max(len(bank), 1), (count,), generator=generator, device=self.device)
+        return chosen, torch.randint(1 << 30, (count, 5), generator=generator, device=self.device)

@@ -17,6 +17,7 @@ from lumen_cli.errors import LumenError
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.training import checkpoint
 from lumen_cli.training.checkpoint import Average, Progress
+from lumen_cli.training.compilation import uncompiled
 from lumen_cli.training.curves import draw_curves
 from lumen_cli.training.data import Batches
 from lumen_cli.training.recipe import Recipe, Stage
@@ -39,6 +40,7 @@ class Options:
         clip: bound on the gradient's norm.
         decay: of the moving average of the parameters.
         workers: the processes that share the training; each draws batches of its own, gradients are averaged.
+        compiled: whether the network's costly parts go through torch.compile first.
     """
 
     device: torch.device
@@ -50,6 +52,7 @@ class Options:
     save_every: float = 3.0
     validate_every: float = 6.0
     workers: Workers = ALONE
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ def run_stage(
     parameters = _freeze_all_but(model, list(recipe.trainable(model, stage)))
     ours = stage.rates == "cosine"
     betas, decay = ((0.9, 0.99), 1e-4) if ours else ((0.9, 0.999), 0.0)
-    optimizer = torch.optim.AdamW(parameters, lr=stage.rate, betas=betas, weight_decay=decay)
+    fused = options.device.type == "cuda"
+    optimizer = torch.optim.AdamW(parameters, lr=stage.rate, betas=betas, weight_decay=decay, fused=fused)
     average, progress = Average(model, options.decay), Progress(stage.name)
     path = out / f"{stage.name}.pt"
     if path.is_file():
@@ -112,7 +116,9 @@ def run_stage(
         total.backward()
         workers.share_gradients(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, options.clip if ours else math.inf)
-        finite = bool(torch.isfinite(norm))
+        # One transfer from the device for all that the loop wants to know.
+        size, *values = torch.stack([norm, *terms.values()]).tolist()
+        finite = math.isfinite(size)
         broken = 0 if finite else broken + 1
         if broken > MOST_BROKEN:
             raise LumenError(f"stage {stage.name}, step {progress.step}: the loss is not finite; try --precision fp32")
@@ -121,8 +127,8 @@ def run_stage(
         progress.step += 1
         average.update(model, progress.step)
         if finite:
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0.0) + float(term.detach())
+            for name, value in zip(terms, values, strict=True):
+                sums[name] = sums.get(name, 0.0) + value
             counted += 1
 
         now = time.monotonic()
@@ -195,7 +201,8 @@ def _validate_average(
     model.load_state_dict(average.values)
     sheet = out / "samples" / f"{progress.stage}-{progress.step:06d}.png"
     sheet.parent.mkdir(parents=True, exist_ok=True)
-    scores = validate(model, pairs, options.device, options.dtype, sheet)
+    with uncompiled():
+        scores = validate(model, pairs, options.device, options.dtype, sheet)
     model.load_state_dict(current)
     progress.history.append({"step": float(progress.step), **{f"validation_{k}": v for k, v in scores.items()}})
     return scores

@@ -24,7 +24,7 @@ def enhance_bytes(model: LowLightModel, low: Tensor, device: torch.device, dtype
     noise = picture_noise(0, low.cpu().numpy().tobytes(), shape)[None].to(device) if shape else None
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         batch = low[None].to(device).float() / 255.0
-        enhanced = model.enhance(batch.contiguous(memory_format=torch.channels_last), noise=noise)
+        enhanced = model(batch.contiguous(memory_format=torch.channels_last), noise=noise)
     return (enhanced[0].float() * 255.0).round() / 255.0
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
-from lumen_cli.training.data import _crop
+from lumen_cli.training.data import PictureBank
 from lumen_cli.training.kind import KinDRecipe, Network, _limits
 from lumen_cli.training.loop import Options, run_stage
 from lumen_cli.training.recipe import Stage
@@ -100,10 +101,13 @@ def test_crops_are_stretched_as_parts_of_larger_pictures():
     assert 16 <= int((limits[:, 1] == greatest).sum()) <= 48
 
 
-def test_crops_are_turned_in_the_eight_ways_of_the_paper():
+def test_crops_are_turned_in_the_eight_ways_of_the_paper(tmp_path):
     picture = FIGURES["augment/input"][0].to(torch.uint8)
+    Image.fromarray(picture[0].numpy()).save(tmp_path / "picture.png")
+    places = torch.tensor([[0, 0, *bits] for bits in itertools.product((0, 1), repeat=3)])
     # The crop is square: rows repeated below complete it; the figure is then a part of one of the eight views.
-    views = [_crop(picture, 6, [0, 0, *bits]) for bits in itertools.product((0, 1), repeat=3)]
+    crops = PictureBank([tmp_path / "picture.png"], CPU).crops(torch.zeros(8, dtype=torch.int64), places, 6)
+    views = (crops[:, :1] * 255.0).round().to(torch.uint8)
 
     def parts(view: torch.Tensor, height: int, width: int) -> list[torch.Tensor]:
         return [view[:, i : i + height, j : j + width] for i in range(7 - height) for j in range(7 - width)]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lumen_cli.datasets.pairs import find_pairs, find_training_files
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.networks.lightendiffusion import LightenDiffusion
 from lumen_cli.registry import load, read_card
-from lumen_cli.training.data import Mix
+from lumen_cli.training.data import Mix, PictureBank
 from lumen_cli.training.lightendiffusion import LightenDiffusionRecipe, Network
 from lumen_cli.training.loop import Options, learning_rate, run_stage
 from lumen_cli.training.recipe import Stage
@@ -160,7 +162,7 @@ def test_the_learning_rate_rises_and_falls():
 def test_the_whole_picture_comes_with_its_crop(batches):
     """Its light is that of the dark picture, so that a crop is brightened as its picture would be."""
     batches.mix = Mix(pairs=1.0, exposed=0.0, relit_low=0.0, tinted=0.0)
-    lights = torch.stack([low.float().mean() / 255 for low in batches.low.pictures])
+    lights = batches.low.reduced.mean(dim=(1, 2, 3))
     whole = batches.draw(batches.generator("a", 0), 6, 16)["whole"]
     assert whole.shape == (6, 3, 64, 64)
     for light in whole.mean((1, 2, 3)):
@@ -172,3 +174,24 @@ def test_the_whole_picture_comes_with_its_crop(batches):
     batches.mix = replace(batches.mix, exposed=1.0)
     batch = batches.draw(batches.generator("a", 1), 4, 100)
     assert float(batch["whole"].mean()) == pytest.approx(float(batch["high"].mean()), abs=0.1)
+
+
+def test_crops_are_cut_turned_and_continued(tmp_path):
+    generator = np.random.default_rng(1)
+    pictures = [generator.integers(0, 256, (*sides, 3), dtype=np.uint8) for sides in ((40, 56), (20, 90), (64, 24))]
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    bank = PictureBank([tmp_path / f"{number}.png" for number in range(3)], torch.device("cpu"))
+    chosen = torch.from_numpy(generator.integers(0, 3, 40))
+    places = torch.from_numpy(generator.integers(0, 1 << 30, (40, 5)))
+    for crop, number, (top, left, down, right, turned) in zip(
+        bank.crops(chosen, places, 32), chosen.tolist(), places.tolist(), strict=True
+    ):
+        whole = pictures[number]
+        whole = np.pad(whole, [(0, max(32 - side, 0)) for side in whole.shape[:2]] + [(0, 0)], mode="edge")
+        top, left = top % (whole.shape[0] - 31), left % (whole.shape[1] - 31)
+        part = whole[top : top + 32, left : left + 32]
+        part = part[::-1] if down % 2 else part
+        part = part[:, ::-1] if right % 2 else part
+        part = part.transpose(1, 0, 2) if turned % 2 else part
+        assert torch.equal((crop * 255).round(), torch.from_numpy(part.astype(np.float32)).permute(2, 0, 1))

@@ -1,0 +1,123 @@
+"""Trains the rendition of a model: what it makes of training pictures is collected, fitted to and put in a folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lumen_cli.card import CONFIG_FILE, WEIGHTS_FILE, ModelCard
+from lumen_cli.datasets.pairs import Pair, TrainingFiles
+from lumen_cli.networks.rendition import Rendition
+from lumen_cli.registry import load
+from lumen_cli.training.loop import Report
+from lumen_cli.training.rendition_examples import (
+    VARIANTS,
+    Example,
+    Sources,
+    collect,
+    load_pair,
+    make_example,
+    values,
+)
+from lumen_cli.training.rendition_fit import Fitting, fit
+from lumen_cli.training.run import record
+from lumen_cli.weights import save_weights
+
+PREFIX = "rendition."
+"""Of a rendition's tensors among a model's."""
+
+
+@dataclass(frozen=True)
+class RenditionRun:
+    """Which model's rendition is trained on what.
+
+    Attributes:
+        card: the model; a rendition that it has is replaced.
+        data: the folders, as the user named them.
+        files: what was found in them.
+        validation: held-out pairs, possibly none.
+        fitting: see there; its device and seed are those of the examples too.
+        dtype: the precision in which the model makes the examples.
+    """
+
+    card: ModelCard
+    data: tuple[str, ...]
+    files: TrainingFiles
+    validation: Sequence[Pair]
+    fitting: Fitting
+    dtype: torch.dtype
+
+
+def train_rendition(run: RenditionRun, out: Path, watch: Callable[[Report], None]) -> Path:
+    """Collect the examples, fit the rendition and write the model folder `out/model`.
+
+    Goes on where a training in `out` was ended; UsageError where that one had other settings.
+    """
+    sources = Sources(run.files, run.fitting.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    record(_settings(run), run.fitting.device, out)
+    model = load(run.card).to(run.fitting.device)
+    model.rendition = None
+    if run.fitting.device.type == "cuda":
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def example(number: int) -> Example:
+        return make_example(model, *sources.draw(number), run.fitting.device, run.dtype)
+
+    def held_out(number: int) -> Example:
+        low, high = load_pair(run.validation[number])
+        return make_example(model, "held-out", low, values(high), run.fitting.device, run.dtype)
+
+    examples = collect(out / "examples.pt", len(sources), example, watch)
+    validation = collect(out / "held-out.pt", len(run.validation), held_out, watch)
+    rendition = fit(examples, run.fitting, out, validation, watch)
+    return export_rendition(run.card, rendition, out / "model")
+
+
+def export_rendition(card: ModelCard, rendition: Rendition, folder: Path) -> Path:
+    """Write a copy of the model's folder with the rendition in it; returns the folder.
+
+    The weights are those of the model as they are stored, or none for a model that averages others, and the
+    rendition's in float16.
+    """
+    from safetensors.torch import load_file
+
+    model = load(card)
+    own = {f"{PREFIX}{name}": tensor.half() for name, tensor in rendition.state_dict().items()}
+    stored = {} if card.members else load_file(card.weights_path)
+    tensors = {name: tensor for name, tensor in stored.items() if not name.startswith(PREFIX)} | own
+    counted = [parameter for name, parameter in model.named_parameters() if not name.startswith(PREFIX)]
+    parameters = sum(parameter.numel() for parameter in [*counted, *rendition.parameters()])
+    file = card.weights_file or WEIGHTS_FILE
+    folder.mkdir(parents=True, exist_ok=True)
+    config: dict[str, Any] = json.loads((card.folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    config["rendition"] = {"channels": len(own[f"{PREFIX}heads.0.levels.0.0.weight"]), "heads": len(rendition.heads)}
+    config["weights"] = {"file": file, "sha256": save_weights(tensors, folder / file), "parameters": parameters}
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if (card.folder / "README.md").is_file():
+        shutil.copyfile(card.folder / "README.md", folder / "README.md")
+    return folder
+
+
+def _settings(run: RenditionRun) -> dict[str, Any]:
+    return {
+        "rendition": {"channels": run.fitting.channels, "heads": run.fitting.heads},
+        "model": run.card.name,
+        "sha256": run.card.weights_sha256,
+        "data": list(run.data),
+        "pairs": len(run.files.pairs),
+        "bright": len(run.files.bright),
+        "validation": len(run.validation),
+        "variants": VARIANTS,
+        "batch": run.fitting.batch,
+        "steps": run.fitting.steps if run.fitting.minutes is None else None,
+        "minutes": run.fitting.minutes,
+        "seed": run.fitting.seed,
+        "precision": str(run.dtype).removeprefix("torch."),
+    }

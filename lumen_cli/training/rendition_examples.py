@@ -1,0 +1,206 @@
+"""What a rendition is fitted to: what a model makes of training pictures, beside the bright pictures it should make.
+
+The network runs once for every example; all that is kept of it is small enough to fit many renditions to.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lumen_cli.datasets.darken import darken, draw_camera, draw_shade, to_linear, to_srgb
+from lumen_cli.datasets.pairs import Pair, TrainingFiles
+from lumen_cli.errors import UsageError
+from lumen_cli.networks.base import LowLightModel
+from lumen_cli.networks.rendition import look
+from lumen_cli.training.data import load_bytes, named_generator
+from lumen_cli.training.loop import Report
+from lumen_cli.training.validate import enhance_bytes
+
+SIDE = 320
+"""Of the square crops, at most."""
+LONGEST = 1280
+"""Of a pair's sides: larger ones are reduced, as the network takes the picture whole."""
+POOL = 4
+VARIANTS = 3
+REPORT_EVERY = 20
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture that a model made and the one it should have made.
+
+    Attributes:
+        kind: "pair", a real pair as it is; "relit", a crop of one whose dark side is exposed anew; "dark", a bright
+            picture that a camera model darkened; "exposed", a bright picture that was given to the model as it is.
+        light: of the dark picture, as `look` measures it, [1].
+        made, bright: 3×h×w in [0, 1], reduced by `POOL` to float16; held-out ones at full size as bytes.
+    """
+
+    kind: str
+    light: Tensor
+    made: Tensor
+    bright: Tensor
+
+
+def values(picture: Tensor) -> Tensor:
+    """Bytes or float16 → float32 in [0, 1]."""
+    return picture.float() / 255.0 if picture.dtype == torch.uint8 else picture.float()
+
+
+def keyed_generator(seed: int, name: str, number: int) -> torch.Generator:
+    """Randomness of one example or step, on the CPU and so the same for every device."""
+    return named_generator(f"{seed}/{name}/{number}", torch.device("cpu"))
+
+
+class Sources:
+    """The dark pictures to show to a model and the bright ones they come from, by number; the same for the same seed.
+
+    Every pair twice, whole and as a crop that is relit; every bright picture darkened `variants` times and once as it
+    is.
+    """
+
+    def __init__(self, files: TrainingFiles, seed: int, variants: int = VARIANTS) -> None:
+        if not files.pairs and not files.bright:
+            raise UsageError("no training pictures: name folders with low/ and high/, or folders of bright pictures")
+        self.seed = seed
+        self._entries: list[tuple[str, Pair | Path]] = [
+            *((kind, pair) for kind in ("pair", "relit") for pair in files.pairs),
+            *(("dark", path) for _ in range(variants) for path in files.bright),
+            *(("exposed", path) for path in files.bright),
+        ]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def draw(self, number: int) -> tuple[str, Tensor, Tensor]:
+        """Kind, dark picture as bytes 3×h×w, bright picture 3×h×w in [0, 1]."""
+        kind, source = self._entries[number]
+        generator = keyed_generator(self.seed, "example", number)
+        if isinstance(source, Pair):
+            low, bright = load_pair(source)
+            both = torch.stack([values(low), values(bright)])
+            both = _relit_crop(both, generator) if kind == "relit" else _reduced(both, LONGEST)
+            dark, bright = both.unbind()
+        else:
+            bright = _photograph(source, generator)
+            dark = _darkened(bright, generator) if kind == "dark" else bright
+        return kind, to_bytes(dark), bright
+
+
+def load_pair(pair: Pair) -> tuple[Tensor, Tensor]:
+    """Its dark and its bright picture as bytes, 3×H×W; UsageError where they differ in size."""
+    low, high = load_bytes(pair.low), load_bytes(pair.high)
+    if low.shape != high.shape:
+        raise UsageError(f"{pair.low} and {pair.high} differ in size")
+    return low, high
+
+
+def to_bytes(picture: Tensor) -> Tensor:
+    """A picture in [0, 1] as uint8, rounded as a file would be."""
+    return (picture * 255.0).round().clamp(0.0, 255.0).to(torch.uint8)
+
+
+def _relit_crop(both: Tensor, generator: torch.Generator) -> Tensor:
+    """Dark and bright picture 2×3×H×W → a square crop whose dark side has up to ±0.7 EV more."""
+    dark, bright = _crop(both, min(SIDE, *both.shape[-2:]), generator).unbind()
+    light = torch.exp2(torch.rand(1, generator=generator) * 1.4 - 0.7)
+    return torch.stack([to_srgb((to_linear(dark) * light).clamp(0.0, 1.0)), bright])
+
+
+def _photograph(path: Path, generator: torch.Generator) -> Tensor:
+    """A square crop of 0.6…1 of the shorter side, reduced to `SIDE` where it is larger."""
+    whole = values(load_bytes(path))[None]
+    share = 0.6 + 0.4 * float(torch.rand(1, generator=generator))
+    return _reduced(_crop(whole, max(1, int(share * min(whole.shape[-2:]))), generator), SIDE)[0]
+
+
+def _darkened(bright: Tensor, generator: torch.Generator) -> Tensor:
+    camera = draw_camera(1, generator)
+    uneven = float(torch.rand(1, generator=generator)) < 1.0 / 3.0
+    shade = draw_shade(1, bright.shape[-1], generator) if uneven else None
+    return darken(bright[None], camera, generator, shade=shade)[0]
+
+
+def _crop(pictures: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    top, left = (
+        int(torch.randint(length - side + 1, (1,), generator=generator)) for length in tuple(pictures.shape[-2:])
+    )
+    return pictures[..., top : top + side, left : left + side]
+
+
+def _reduced(pictures: Tensor, longest: int) -> Tensor:
+    height, width = pictures.shape[-2:]
+    scale = longest / max(height, width)
+    if scale >= 1.0:
+        return pictures
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    return F.interpolate(pictures, size, mode="area").clamp(0.0, 1.0)
+
+
+def make_example(
+    model: LowLightModel, kind: str, low: Tensor, bright: Tensor, device: torch.device, dtype: torch.dtype
+) -> Example:
+    """Show a dark picture, bytes 3×H×W, to a model without a rendition; `bright` 3×H×W in [0, 1].
+
+    The picture that is kept is a reduced one, or the whole of it where `kind` is "held-out".
+    """
+    made = enhance_bytes(model, low, device, dtype).cpu()
+    light, _ = look(values(low)[None], made[None])
+    if kind == "held-out":
+        return Example(kind, light[0], to_bytes(made), to_bytes(bright))
+    small, aim = (F.avg_pool2d(picture, POOL, ceil_mode=True).half() for picture in (made, bright))
+    return Example(kind, light[0], small, aim)
+
+
+def collect(
+    path: Path,
+    count: int,
+    make: Callable[[int], Example],
+    watch: Callable[[Report], None] = lambda report: None,
+    save_every: float = 3.0,
+) -> list[Example]:
+    """The examples 0 … count - 1, those that are in `path` already from there; written to it again and at the end.
+
+    Args:
+        path: a file of `save_examples`; the reports bear its name.
+        count: how many.
+        make: an example by its number.
+        watch: is told how far it is.
+        save_every: minutes between two writings.
+    """
+    examples = load_examples(path) if path.is_file() else []
+    found = written = len(examples)
+    started = saved = time.monotonic()
+    try:
+        for number in range(found, count):
+            examples.append(make(number))
+            now, done = time.monotonic(), number + 1
+            if done % REPORT_EVERY == 0 or done == count:
+                speed = (done - found) / max(now - started, 1e-6)
+                watch(Report(path.stem, done, done / count, done / speed, speed, {}))
+            if now - saved > 60.0 * save_every:
+                save_examples(examples, path)
+                written, saved = done, time.monotonic()
+    finally:
+        if len(examples) > written:
+            save_examples(examples, path)
+    return examples
+
+
+def save_examples(examples: Sequence[Example], path: Path) -> None:
+    """Write a list of the examples' fields with torch.save; an interrupted write leaves the former file as it was."""
+    beside = path.with_suffix(".tmp")
+    torch.save([vars(example) for example in examples], beside)
+    beside.replace(path)
+
+
+def load_examples(path: Path) -> list[Example]:
+    """Read what `save_examples` wrote; only tensors and texts are unpickled."""
+    return [Example(**fields) for fields in torch.load(path, map_location="cpu", weights_only=True)]

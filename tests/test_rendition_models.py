@@ -1,0 +1,137 @@
+"""Models whose pictures a rendition finishes: what is loaded, when it acts, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import lumen_cli
+from lumen_cli.errors import ModelError
+from lumen_cli.networks.kind import KinD
+from lumen_cli.networks.rendition import Rendition, bend
+from lumen_cli.pipeline.tiling import enhance_tiled
+from lumen_cli.registry import find_model, load
+from lumen_cli.weights import load_weights, save_weights
+from tests.conftest import MakeModel
+
+SETTINGS = {"channels": 4, "heads": 2}
+
+
+def bright_rendition() -> Rendition:
+    """One that brightens whatever it sees."""
+    rendition = Rendition(**SETTINGS)
+    for head in rendition.heads:
+        torch.nn.init.constant_(head.choice[-1].bias, 0.3)
+    return rendition
+
+
+def add_rendition(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Put a rendition into a model folder, beside the weights that are there."""
+    own = {f"rendition.{name}": tensor for name, tensor in bright_rendition().state_dict().items()}
+    config = json.loads((folder / "config.json").read_text())
+    checksum = save_weights(tensors | own, folder / "model.safetensors")
+    config |= {"rendition": SETTINGS, "weights": {"file": "model.safetensors", "sha256": checksum}}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.fixture
+def finished(make_model: MakeModel) -> Path:
+    """The tiny model twice: "plain", and "finished" with a rendition; returns the folder of the latter."""
+    make_model("plain", network={"gain": 4.0})
+    folder = make_model("finished", network={"gain": 4.0}, tiling=True)
+    add_rendition(folder, load_weights(folder / "model.safetensors"))
+    return folder
+
+
+def picture(height: int = 20, width: int = 30) -> np.ndarray:
+    return (np.random.default_rng(0).random((height, width, 3)) * 0.2).astype(np.float32)
+
+
+def batch(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+
+def test_the_pipeline_finishes_pictures_and_enhance_does_not(finished):
+    plain, bent = (lumen_cli.enhance(picture(), name, precision="fp32") for name in ("plain", "finished"))
+    assert (bent >= plain).all()
+    assert np.abs(bent - plain).max() > 0.02
+    network = load(find_model("finished"))
+    assert network.rendition is not None
+    with torch.inference_mode():
+        noise = torch.randn(1, *network.noise_shape(20, 30))
+        raw = network.enhance(batch(picture()), noise=noise)
+        expected = bend(raw, network.rendition.curves(batch(picture()), raw))
+        assert torch.equal(network(batch(picture()), noise=noise), expected)
+        assert not torch.equal(raw, expected)
+
+
+def test_light_that_is_asked_for_stays():
+    network = KinD(decomposition_channels=16, restoration_channels=4, adjustment_channels=8).eval()
+    low = batch(picture(64, 96))
+    with torch.inference_mode():
+        raw, asked = network(low), network(low, brightness=2.0)
+        network.rendition = bright_rendition().eval()
+        assert not torch.equal(network(low), raw)
+        assert torch.equal(network(low, brightness=2.0), asked)
+        tiled = enhance_tiled(network, picture(64, 96), None, 300, brightness=2.0)
+    np.testing.assert_allclose(tiled, asked[0].permute(1, 2, 0).numpy(), atol=1e-5)
+
+
+def test_tiles_are_finished_as_one_picture(finished):
+    network = load(find_model("finished"))
+    low = picture(600, 700)
+    noise = torch.randn(network.noise_shape(600, 700), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        tiled = enhance_tiled(network, low, noise, 300)
+        raw = enhance_tiled(load(find_model("plain")), low, noise, 300)
+        assert network.rendition is not None
+        whole = bend(batch(raw), network.rendition.curves(batch(low), batch(raw)))
+    np.testing.assert_allclose(tiled, whole[0].permute(1, 2, 0).numpy(), atol=1e-6)
+
+
+def test_a_mean_takes_its_members_raw_and_finishes_itself(finished, make_model, models_root):
+    make_model("other", network={"gain": 2.0})
+    sums = {name: find_model(name).weights_sha256 for name in ("finished", "other", "plain")}
+    for name, first in (("of-raw", "plain"), ("of-finished", "finished")):
+        (models_root / name).mkdir()
+        config = {
+            "name": name,
+            "architecture": "mean",
+            "members": [{"model": first, "sha256": sums[first]}, {"model": "other", "sha256": sums["other"]}],
+            "precisions": ["fp32"],
+            "size_multiple": find_model("plain").size_multiple,
+        }
+        (models_root / name / "config.json").write_text(json.dumps(config))
+    of_raw, of_finished = (lumen_cli.enhance(picture(), name, precision="fp32") for name in ("of-raw", "of-finished"))
+    np.testing.assert_array_equal(of_raw, of_finished)
+    before = find_model("of-raw").weights_sha256
+
+    add_rendition(models_root / "of-raw", {})
+    assert find_model("of-raw").weights_sha256 != before
+    assert np.abs(lumen_cli.enhance(picture(), "of-raw", precision="fp32") - of_raw).max() > 0.02
+    with (models_root / "of-raw/model.safetensors").open("ab") as file:
+        file.write(b"!")
+    with pytest.raises(ModelError, match="is damaged: expected SHA-256"):
+        load(find_model("of-raw"))
+
+
+@pytest.mark.parametrize(
+    ("rendition", "complaint"),
+    [
+        ({"channels": 4}, '"rendition": expected an object with channels and heads'),
+        ({"channels": 4, "heads": 0}, '"rendition": expected an object'),
+        ({"channels": 1 << 20, "heads": 1}, '"rendition": expected an object'),
+        ({"channels": 5, "heads": 1}, "channels in fours"),
+        ({"channels": 8, "heads": 2}, r"of another shape: rendition\.heads"),
+        (None, r"unknown: rendition\.heads"),
+    ],
+)
+def test_a_rendition_that_does_not_fit_is_refused(finished, rendition, complaint):
+    config = json.loads((finished / "config.json").read_text())
+    (finished / "config.json").write_text(json.dumps(config | {"rendition": rendition}))
+    with pytest.raises(ModelError, match=complaint):
+        load(find_model(finished))
