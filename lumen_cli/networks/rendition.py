@@ -28,7 +28,7 @@ class Rendition(nn.Module):
         dropout: of a head's last layers, in training.
     """
 
-    def __init__(self, channels: int = 24, heads: int = 4, dropout: float = 0.3) -> None:
+    def __init__(self, channels: int = 24, heads: int = 3, dropout: float = 0.3) -> None:
         super().__init__()
         if channels < 4 or channels % 4 or heads < 1:
             raise ValueError(f"a rendition needs channels in fours and a head or more, not {channels}, {heads}")

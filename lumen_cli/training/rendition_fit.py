@@ -25,18 +25,9 @@ from lumen_cli.training.curves import draw_curves
 from lumen_cli.training.loop import Report
 from lumen_cli.training.rendition_examples import Example, keyed_generator, values
 
-PAIRS = 0.6
-"""Share of real pairs, as they are and relit, among the examples of a batch."""
-EXPOSED = 0.25
-"""Share of the rest that the model was given well exposed, so that a good picture stays good."""
-SHARES = {
-    "pair": PAIRS,
-    "relit": PAIRS,
-    "dark": (1.0 - PAIRS) * (1.0 - EXPOSED),
-    "exposed": (1.0 - PAIRS) * EXPOSED,
-}
-"""Of each kind of example in a batch; the two kinds of real pairs have theirs in common, missing ones leave theirs."""
-_REAL = ("pair", "relit")
+SHARES = {"pair": 0.55, "relit": 0.1, "dark": 0.15, "exposed": 0.2}
+"""Of the kinds of examples in a batch. What a darkened photograph looked like is hardly to be known; many of them only
+drown what there is to learn of the others. A kind that is missing leaves its share to the rest."""
 GRID = 96
 """Examples of any shape are brought to so many rows and columns, so that every batch is one tensor."""
 RATE, FINAL_RATE, WARMUP, WEIGHT_DECAY, AVERAGE = 1e-3, 1e-5, 50, 0.05, 0.998
@@ -57,9 +48,9 @@ class Fitting:
         save_every: minutes between checkpoints.
     """
 
-    heads: int = 4
+    heads: int = 3
     channels: int = 24
-    steps: int = 2400
+    steps: int = 3500
     minutes: float | None = None
     batch: int = 32
     seed: int = 0
@@ -127,9 +118,8 @@ class _Bank:
             raise ValueError("there are no examples to fit a rendition to")
         if unknown := {example.kind for example in examples} - SHARES.keys():
             raise ValueError(f"examples to fit to are of the kinds {', '.join(SHARES)}, not {', '.join(unknown)}")
-        groups = [_REAL if example.kind in _REAL else (example.kind,) for example in examples]
-        sizes = Counter(groups)
-        self.weights = torch.tensor([SHARES[group[0]] / sizes[group] for group in groups])
+        sizes = Counter(example.kind for example in examples)
+        self.weights = torch.tensor([SHARES[example.kind] / sizes[example.kind] for example in examples])
         self.light = torch.stack([example.light for example in examples]).to(device)
         self.made, self.bright = (
             torch.cat([_on_grid(getattr(example, side)) for example in examples]).to(device)
