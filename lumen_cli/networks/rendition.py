@@ -17,10 +17,11 @@ from torch import Tensor, nn
 THUMBNAIL = 64
 BOUND = 0.95
 """On |a| + |b| of a curve: beyond 1 it could fall somewhere."""
+DISTRUST = 1.0
 
 
 class Rendition(nn.Module):
-    """Several heads of different initialisation, whose curves are averaged.
+    """Several heads of different initialisation, which have to agree: see `agreed`.
 
     Args:
         channels: width of the first of a head's four levels, a multiple of 4.
@@ -41,12 +42,23 @@ class Rendition(nn.Module):
     def curves_of(self, light: Tensor, thumbnail: Tensor) -> Tensor:
         """The same of what `look` gives."""
         with torch.autocast(thumbnail.device.type, enabled=False):
-            each = [head(light, thumbnail) for head in self.heads]
-            return torch.stack(each).mean(dim=0)
+            return agreed(torch.stack([head(light, thumbnail) for head in self.heads]))
 
     def forward(self, low: Tensor, made: Tensor) -> Tensor:
         """Dark pictures and what a model made of them → finished pictures, all B×3×H×W in [0, 1], float32."""
         return bend(made, self.curves(low, made))
+
+
+def agreed(curves: Tensor) -> Tensor:
+    """What several heads agree on, heads×B×3×2 → B×3×2: their mean m times m² / (m² + `DISTRUST` · variance).
+
+    Heads that know a kind of scene say the same; of one that is new to them each says something else, and the picture
+    had better stay as the model made it.
+    """
+    mean = curves.mean(dim=0)
+    if len(curves) == 1:
+        return mean
+    return mean * mean.square() / (mean.square() + DISTRUST * curves.var(dim=0) + 1e-9)
 
 
 class Head(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lumen_cli.networks.rendition import BOUND, THUMBNAIL, Rendition, bend, look
+from lumen_cli.networks.rendition import BOUND, DISTRUST, THUMBNAIL, Rendition, agreed, bend, look
 
 
 def opinionated(channels: int = 4, heads: int = 2) -> Rendition:
@@ -53,12 +53,22 @@ def test_curves_stay_within_the_bound():
     assert float(lengths.max()) > 0.1
 
 
-def test_the_heads_are_averaged():
+def test_heads_have_to_agree():
     rendition = opinionated(heads=3)
     light, thumbnail = torch.randn(2, 1), torch.rand(2, 3, THUMBNAIL, THUMBNAIL)
     each = torch.stack([head(light, thumbnail) for head in rendition.heads])
     assert not torch.allclose(each[0], each[1], atol=1e-3)
-    torch.testing.assert_close(rendition.curves_of(light, thumbnail), each.mean(dim=0))
+    torch.testing.assert_close(rendition.curves_of(light, thumbnail), agreed(each))
+
+
+def test_what_heads_agree_on_counts_and_what_they_do_not_does_not():
+    same = torch.full((3, 1, 3, 2), 0.4)
+    torch.testing.assert_close(agreed(same), same[0])
+    torch.testing.assert_close(agreed(same[:1]), same[0], msg="a single head has nobody to agree with")
+    torn = torch.tensor([-0.4, 0.0, 0.4]).view(3, 1, 1, 1).expand_as(same)
+    assert float(agreed(torn).abs().max()) == 0.0
+    roughly = same + 0.1 * torch.tensor([-1.0, 0.0, 1.0]).view(3, 1, 1, 1)
+    torch.testing.assert_close(agreed(roughly), torch.full_like(same[0], 0.4 * 0.16 / (0.16 + DISTRUST * 0.01)))
 
 
 def test_a_pictures_curves_do_not_depend_on_its_batch():

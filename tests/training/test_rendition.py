@@ -193,7 +193,7 @@ def test_a_fitting_repeats_itself_and_goes_on_where_it_was_ended(tmp_path, monke
 def test_a_length_in_minutes_ends_the_fitting():
     reports: list[Report] = []
     fit(bent_examples(4), Fitting(heads=1, channels=4, minutes=0.01, batch=2), watch=reports.append)
-    assert 0.6 <= reports[-1].seconds
+    assert reports[-1].seconds >= 0.6
     assert reports[-1].fraction == 1.0
 
 
