@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lumen_cli.card_fields import (
+    LARGEST_NUMBER,
+    LARGEST_RENDITION,
+    NAME,
+    Fields,
+    are_files,
+    are_members,
+    each,
+    is_filled,
+    is_network,
+    is_positive,
+    is_range,
+    is_rendition,
+    is_sha256,
+    is_text,
+    is_weights_name,
+    shown,
+)
 from lumen_cli.errors import ModelError, UsageError
 
 CONFIG_FILE = "config.json"
@@ -18,13 +35,6 @@ WEIGHTS_FILE = "model.safetensors"
 ABILITIES = ("enhance", "decompose", "brightness")
 PRECISIONS = ("fp32", "bf16", "fp16")
 _LARGEST_CONFIG = 1 << 20
-_LARGEST_NUMBER = 10_000
-"""No network has so many channels, layers or steps; a stranger's folder must not make lumen build one for ever."""
-_LONGEST_LIST = 64
-_MOST_MEMBERS = 8
-_LARGEST_RENDITION = 256
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -118,44 +128,44 @@ def read_card(folder: Path) -> ModelCard:
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(config, dict):
-        raise ModelError(f"{path}: expected an object with fields, found {_shown(config)}")
-    fields = _Fields(path, config)
-    steps_range = fields.get("steps_range", _is_range, "two whole numbers [lowest, highest] from 1 up", None)
-    default_steps = fields.get("defaults.steps", _is_positive, "a whole number from 1 up", None)
+        raise ModelError(f"{path}: expected an object with fields, found {shown(config)}")
+    fields = Fields(path, config)
+    steps_range = fields.get("steps_range", is_range, "two whole numbers [lowest, highest] from 1 up", None)
+    default_steps = fields.get("defaults.steps", is_positive, "a whole number from 1 up", None)
     if default_steps is not None and steps_range is None:
         steps_range = (default_steps, default_steps)
     if steps_range is not None:
         fields.get(
             "defaults.steps",
-            lambda value: _is_positive(value) and steps_range[0] <= value <= steps_range[1],
+            lambda value: is_positive(value) and steps_range[0] <= value <= steps_range[1],
             f"a whole number from {steps_range[0]} to {steps_range[1]} (steps_range)",
         )
     members = tuple(
         Member(entry["model"], entry["sha256"], float(entry.get("share", 1.0)))
         for entry in fields.get(
-            "members", _are_members, "a list of 2 to 8 objects with a model's name, its weights' sha256 and a share", []
+            "members", are_members, "a list of 2 to 8 objects with a model's name, its weights' sha256 and a share", []
         )
     )
     rendition = fields.get(
         "rendition",
-        _is_rendition,
-        f"an object with channels and heads, whole numbers up to {_LARGEST_RENDITION}",
+        is_rendition,
+        f"an object with channels and heads, whole numbers up to {LARGEST_RENDITION}",
         None,
     )
     weights_file = file_sha256 = ""
     if rendition is not None or not members:
-        weights_file = fields.get("weights.file", _is_weights_name, "a *.safetensors file name inside the model folder")
-        file_sha256 = fields.get("weights.sha256", _is_sha256, "64 hexadecimal digits in lower case")
-    precisions = fields.get("precisions", _each(PRECISIONS), f"a list of {', '.join(PRECISIONS)}", ["fp32"])
+        weights_file = fields.get("weights.file", is_weights_name, "a *.safetensors file name inside the model folder")
+        file_sha256 = fields.get("weights.sha256", is_sha256, "64 hexadecimal digits in lower case")
+    precisions = fields.get("precisions", each(PRECISIONS), f"a list of {', '.join(PRECISIONS)}", ["fp32"])
     return ModelCard(
         folder=folder,
-        name=fields.get("name", lambda v: _is_text(v) and _NAME.fullmatch(v), "letters, digits and ._- without spaces"),
-        architecture=fields.get("architecture", _is_filled, "an architecture's name"),
-        summary=fields.get("summary", _is_text, "a text", ""),
+        name=fields.get("name", lambda v: is_text(v) and NAME.fullmatch(v), "letters, digits and ._- without spaces"),
+        architecture=fields.get("architecture", is_filled, "an architecture's name"),
+        summary=fields.get("summary", is_text, "a text", ""),
         network=fields.get(
             "network",
-            _is_network,
-            f"an object of hyper-parameters, numbers up to {_LARGEST_NUMBER}",
+            is_network,
+            f"an object of hyper-parameters, numbers up to {LARGEST_NUMBER}",
             *([{}] if members else []),
         ),
         default_steps=default_steps,
@@ -164,20 +174,20 @@ def read_card(folder: Path) -> ModelCard:
             "defaults.precision", lambda v: v in ("auto", *precisions), f"one of auto, {', '.join(precisions)}", "auto"
         ),
         precisions=tuple(precisions),
-        size_multiple=fields.get("size_multiple", _is_positive, "a whole number from 1 up", 1),
+        size_multiple=fields.get("size_multiple", is_positive, "a whole number from 1 up", 1),
         tiling=fields.get("tiling", lambda v: isinstance(v, bool), "true or false", False),
-        abilities=tuple(fields.get("abilities", _each(ABILITIES), f"a list of {', '.join(ABILITIES)}", ["enhance"])),
+        abilities=tuple(fields.get("abilities", each(ABILITIES), f"a list of {', '.join(ABILITIES)}", ["enhance"])),
         weights_file=weights_file,
         weights_sha256=_digest(members, file_sha256) if members else file_sha256,
-        parameters=fields.get("weights.parameters", _is_positive, "a whole number from 1 up", None),
-        trained_on=tuple(fields.get("trained_on", _each(), "a list of texts", [])),
-        licence=fields.get("licence", _is_text, "a text", ""),
-        paper_title=fields.get("paper.title", _is_text, "a text", ""),
-        paper_url=fields.get("paper.url", _is_text, "a text", ""),
-        official_checkpoint=fields.get("official_checkpoint", _is_text, "a text", ""),
+        parameters=fields.get("weights.parameters", is_positive, "a whole number from 1 up", None),
+        trained_on=tuple(fields.get("trained_on", each(), "a list of texts", [])),
+        licence=fields.get("licence", is_text, "a text", ""),
+        paper_title=fields.get("paper.title", is_text, "a text", ""),
+        paper_url=fields.get("paper.url", is_text, "a text", ""),
+        official_checkpoint=fields.get("official_checkpoint", is_text, "a text", ""),
         imported_from=tuple(
             ImportedFile(entry["file"], entry["sha256"])
-            for entry in fields.get("imported_from", _are_files, "a list of objects with a file and its sha256", [])
+            for entry in fields.get("imported_from", are_files, "a list of objects with a file and its sha256", [])
         ),
         members=members,
         rendition=rendition,
@@ -189,111 +199,3 @@ def _digest(members: tuple[Member, ...], own: str) -> str:
     """What stands for the weights of a model that averages others; `own`: the checksum of its own, if it has any."""
     lines = [f"{each.sha256} {each.share}" for each in members]
     return hashlib.sha256("\n".join([*lines, own] if own else lines).encode()).hexdigest()
-
-
-_REQUIRED = object()
-
-
-class _Fields:
-    """Looks dotted names up in the config and complains in one way. A JSON null counts as left out."""
-
-    def __init__(self, path: Path, config: dict[str, Any]) -> None:
-        self.path = path
-        self.config = config
-
-    def get(self, name: str, accepts: Callable[[Any], Any], expected: str, default: Any = _REQUIRED) -> Any:
-        value: Any = self.config
-        for part in name.split("."):
-            if value is None:
-                break
-            if not isinstance(value, dict):
-                raise ModelError(f'{self.path}: "{name}": expected an object around "{part}", found {_shown(value)}')
-            value = value.get(part)
-        if value is None:
-            if default is _REQUIRED:
-                raise ModelError(f'{self.path}: "{name}" is missing: expected {expected}')
-            return default
-        if not accepts(value):
-            raise ModelError(f'{self.path}: "{name}": expected {expected}, found {_shown(value)}')
-        return value
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_filled(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_network(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_modest, value.values()))
-
-
-def _is_modest(value: Any) -> bool:
-    """Whether a hyper-parameter is of a size that a network can have; infinity and NaN are of none."""
-    if isinstance(value, dict | list):
-        return len(value) <= _LONGEST_LIST and all(
-            map(_is_modest, value.values() if isinstance(value, dict) else value)
-        )
-    return not isinstance(value, int | float) or -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER
-
-
-def _is_rendition(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.keys() == {"channels", "heads"}
-        and all(_is_positive(number) and number <= _LARGEST_RENDITION for number in value.values())
-    )
-
-
-def _is_range(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_positive, value)) and value[0] <= value[1]
-
-
-def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
-
-
-def _are_files(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(entry, dict) and _is_filled(entry.get("file")) and _is_sha256(entry.get("sha256")) for entry in value
-    )
-
-
-def _are_members(value: Any) -> bool:
-    """Names only: a model folder from a stranger must not point at folders elsewhere."""
-    return (
-        isinstance(value, list)
-        and 2 <= len(value) <= _MOST_MEMBERS
-        and all(
-            isinstance(entry, dict)
-            and _is_text(entry.get("model"))
-            and _NAME.fullmatch(entry["model"])
-            and _is_sha256(entry.get("sha256"))
-            and isinstance(entry.get("share", 1.0), int | float)
-            and 0.0 < entry.get("share", 1.0) <= _LARGEST_NUMBER
-            for entry in value
-        )
-    )
-
-
-def _is_weights_name(value: Any) -> bool:
-    """A bare name: a model folder from a stranger must not point at files elsewhere."""
-    return _is_filled(value) and value.endswith(".safetensors") and not set("/\\:\0") & set(value)
-
-
-def _each(known: tuple[str, ...] | None = None) -> Callable[[Any], bool]:
-    def accepts(value: Any) -> bool:
-        return isinstance(value, list) and all(_is_text(item) and (known is None or item in known) for item in value)
-
-    return accepts
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "…"
