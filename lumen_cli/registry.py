@@ -200,7 +200,7 @@ def _require_multiple(network: LowLightModel, card: ModelCard) -> None:
 def _load_mean(card: ModelCard) -> LowLightModel:
     """A model that averages others, which are found by name and have to be those it was measured with.
 
-    Of its members' results, that is; a rendition it has of its own, and those of its members are left out.
+    Its members finish their pictures with the renditions that they have; a rendition of its own bends the mean.
     """
     from torch import nn
 

@@ -14,6 +14,7 @@ from lumen_cli.errors import ModelError
 from lumen_cli.networks.diffll import DiffLL
 from lumen_cli.networks.kind import KinD
 from lumen_cli.networks.lightendiffusion import LightenDiffusion
+from lumen_cli.networks.lldiffusion import LLDiffusion
 from lumen_cli.networks.mean import Mean
 from lumen_cli.registry import find_model, load
 from tests.conftest import MakeModel
@@ -96,6 +97,26 @@ def test_members_share_one_noise_that_stays_standard_normal():
         assert own.shape[1:] == member.noise_shape(250, 333)
         assert float(own.std()) == pytest.approx(1.0, abs=0.04)
     assert mean.noise_for(mean.members[2], noise, 250, 333) is None
+
+
+def test_members_share_the_noise_of_one_with_a_larger_canvas():
+    torch.manual_seed(0)
+    wide = LLDiffusion(
+        unet_channels=32, unet_multipliers=(1,) * 6, blocks=1, encoder_channels=1, feature_channels=(32,) * 6
+    )
+    coarse = LightenDiffusion(unet_channels=32, unet_multipliers=(1, 1), ctdn_channels=8)
+    mean = Mean([wide, coarse])
+    for height, width in ((64, 64), (250, 333), (1, 700)):
+        shape = mean.noise_shape(height, width)
+        assert shape is not None
+        noise = torch.randn(1, *shape)
+        for member in (wide, coarse):
+            own = mean.noise_for(member, noise, height, width)
+            assert own is not None
+            assert own.shape[1:] == member.noise_shape(height, width)
+            assert float(own.std()) == pytest.approx(1.0, abs=0.15)
+    with pytest.raises(ValueError, match="cannot serve"):
+        mean.noise_for(wide, torch.randn(1, 3, 8, 8), 64, 64)
 
 
 def test_auto_takes_the_preferred_model_that_can_do_it(make_model: MakeModel, monkeypatch):

@@ -93,7 +93,7 @@ def test_tiles_are_finished_as_one_picture(finished):
     np.testing.assert_allclose(tiled, whole[0].permute(1, 2, 0).numpy(), atol=1e-6)
 
 
-def test_a_mean_takes_its_members_raw_and_finishes_itself(finished, make_model, models_root):
+def test_a_mean_takes_its_members_finished_and_may_finish_itself(finished, make_model, models_root):
     make_model("other", network={"gain": 2.0})
     sums = {name: find_model(name).weights_sha256 for name in ("finished", "other", "plain")}
     for name, first in (("of-raw", "plain"), ("of-finished", "finished")):
@@ -106,8 +106,19 @@ def test_a_mean_takes_its_members_raw_and_finishes_itself(finished, make_model, 
             "size_multiple": find_model("plain").size_multiple,
         }
         (models_root / name / "config.json").write_text(json.dumps(config))
-    of_raw, of_finished = (lumen_cli.enhance(picture(), name, precision="fp32") for name in ("of-raw", "of-finished"))
-    np.testing.assert_array_equal(of_raw, of_finished)
+    of_raw, of_finished, raw, bent = (
+        lumen_cli.enhance(picture(), name, precision="fp32") for name in ("of-raw", "of-finished", "plain", "finished")
+    )
+    np.testing.assert_allclose(of_finished - of_raw, (bent - raw) / 2, atol=1e-6)
+    low = picture(600, 700)
+    with torch.inference_mode():
+        network = load(find_model("of-finished"))
+        shape = network.noise_shape(600, 700)
+        assert shape is not None
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        tiled = enhance_tiled(network, low, noise, 300)
+        parts = [enhance_tiled(load(find_model(name)), low, noise, 300, steps=2) for name in ("finished", "other")]
+    np.testing.assert_allclose(tiled, sum(parts) / 2, atol=1e-6)
     before = find_model("of-raw").weights_sha256
 
     add_rendition(models_root / "of-raw", {})

@@ -69,8 +69,9 @@ class Mean(LowLightModel):
         padded = padded_size(height, width, self.size_multiple)
         whole = member.noise_shape(*padded)
         assert whole is not None
-        block = noise.shape[-1] // whole[-1]
-        if noise.shape[-2:] != (whole[-2] * block, whole[-1] * block) or noise.shape[1] != whole[0]:
+        # The finest noise may lie on a canvas that is larger than the picture; what is over is left.
+        block = min(noise.shape[-2] // whole[-2], noise.shape[-1] // whole[-1])
+        if block < 1 or noise.shape[1] != whole[0]:
             raise ValueError(f"noise of {tuple(noise.shape)} cannot serve {type(member).__name__}, which takes {whole}")
         return (F.avg_pool2d(noise, block) * block)[..., : wanted[-2], : wanted[-1]]
 
@@ -80,7 +81,7 @@ class Mean(LowLightModel):
             raise ValueError("each member of a mean takes its own steps")
         height, width = low.shape[-2:]
         made = [
-            share * member.enhance(low, noise=self.noise_for(member, noise, height, width), steps=own).float()
+            share * member(low, noise=self.noise_for(member, noise, height, width), steps=own).float()
             for member, share, own in self.parts()
         ]
         return sum(made[1:], made[0])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 THUMBNAIL = 64
 BOUND = 0.95
 """On |a| + |b| of a curve: beyond 1 it could fall somewhere."""
-DISTRUST = 1.0
+DISTRUST = 0.3
 
 
 class Rendition(nn.Module):

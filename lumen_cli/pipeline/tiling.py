@@ -131,7 +131,8 @@ def enhance_tiled(
         whole = np.zeros_like(low)
         for member, share, own_steps in network.parts():
             own = None if noise is None else network.noise_for(member, noise[None], *low.shape[:2])
-            whole += share * _assembled(member, low, None if own is None else own[0], side, steps=own_steps, **settings)
+            own = None if own is None else own[0]
+            whole += share * enhance_tiled(member, low, own, side, steps=own_steps, **settings)
     else:
         whole = _assembled(network, low, noise, side, steps=steps, **settings)
     if network.rendition is not None and whole.shape == low.shape and knobs.get("brightness") is None:
