@@ -69,8 +69,8 @@ def train(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Start from this model's weights (a name or folder; the same network). For a rendition, the model "
-            "it is for, whichever it is.",
+            help="Start from this model's weights (a name or folder; the same network), not its rendition. For a "
+            "rendition, the model it is for, whichever it is.",
         ),
     ] = None,
     stage: Annotated[

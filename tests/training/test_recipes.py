@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from lumen_cli.errors import UsageError
+from lumen_cli.networks.rendition import Rendition
 from lumen_cli.registry import load, network_class, read_card
 from lumen_cli.training.compilation import compile_parts, uncompiled
 from lumen_cli.training.export import export_model
 from lumen_cli.training.loop import Options, run_stage
 from lumen_cli.training.recipes import RECIPES, make_recipe
+from lumen_cli.training.rendition import export_rendition
 from lumen_cli.training.run import start_from
 from tests.training.tiny import TINY
 
@@ -157,6 +159,10 @@ def test_a_training_starts_from_another_models_weights(tmp_path):
     given = load(card).state_dict()
     assert given.keys() < model.state_dict().keys(), "the degradation network is not in a model folder"
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in given.items())
+    finished = read_card(export_rendition(card, Rendition(channels=4, heads=1), tmp_path / "finished"))
+    assert any(key.startswith("rendition.") for key in load(finished).state_dict())
+    start_from(model, finished)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in given.items()), "without its rendition"
     with pytest.raises(UsageError, match=r"cannot start from lldiffusion: its network differs .*first at Unet"):
         start_from(TINY["diffll"].build(), card)
 
