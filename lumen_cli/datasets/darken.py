@@ -136,6 +136,12 @@ def darken(
     return jpeg((developed.clamp(0.0, 1.0) * levels).round() / levels, camera.quality)
 
 
+def expose(picture: Tensor, stops: Tensor) -> Tensor:
+    """The picture with 2^stops the light: B×3×H×W, sRGB values in [0, 1], and stops [B] → the same, clipped."""
+    light = torch.exp2(stops).view(-1, 1, 1, 1)
+    return to_srgb((to_linear(picture) * light).clamp(0.0, 1.0))
+
+
 def draw_shade(count: int, size: int, generator: torch.Generator | None = None) -> Tensor:
     """Smooth maps of light and shade, as lamps, windows and backlight make them, for `darken`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,11 @@ class Pair:
     low: Path
     high: Path
 
+    def require_one_size(self, low: Sequence[int], high: Sequence[int]) -> None:
+        """UsageError where its two pictures, of these shapes, differ in size."""
+        if low != high:
+            raise UsageError(f"{self.low} and {self.high} differ in size")
+
 
 @dataclass(frozen=True)
 class TrainingFiles:
@@ -26,6 +32,11 @@ class TrainingFiles:
 
     pairs: tuple[Pair, ...]
     bright: tuple[Path, ...]
+
+    def require_some(self) -> None:
+        """UsageError where there is nothing to train on."""
+        if not self.pairs and not self.bright:
+            raise UsageError("no training pictures: name folders with low/ and high/, or folders of bright pictures")
 
 
 def find_pairs(folder: Path) -> tuple[Pair, ...]:

@@ -54,17 +54,18 @@ class LowLightModel(nn.Module):
         self.rendition = None
 
     def forward(self, low: Tensor, **options: Any) -> Tensor:
-        """`enhance`, and the rendition where there is one: B×3×H×W in [0, 1] → the same, H×W a whole picture.
+        """`enhance`, and the rendition where there is one: B×3×H×W in [0, 1] → the same, H×W a whole picture."""
+        return self.finish(low, self.enhance(low, **options), **options)
 
-        Light that is asked for by `brightness` is left as it is.
-        """
-        made = self.enhance(low, **options)
-        return made if options.get("brightness") is not None else self.finish(low, made)
-
-    def finish(self, low: Tensor, made: Tensor) -> Tensor:
-        """A whole picture and what `enhance` made of it, B×3×H×W in [0, 1] → the finished picture."""
-        finished: Tensor = made if self.rendition is None else self.rendition(low, made)
+    def finish(self, low: Tensor, made: Tensor, **options: Any) -> Tensor:
+        """A whole picture and what `enhance` made of it with these options, B×3×H×W in [0, 1] → the finished one."""
+        rendition = self.rendition_for(**options)
+        finished: Tensor = made if rendition is None else rendition(low, made)
         return finished
+
+    def rendition_for(self, **options: Any) -> Rendition | None:
+        """What finishes pictures made with these options: nothing where light was asked for by `brightness`."""
+        return self.rendition if options.get("brightness") is None else None
 
     def abilities(self) -> list[str]:
         """What it can do, as config.json names it: "enhance", and "decompose", "brightness" where it can."""

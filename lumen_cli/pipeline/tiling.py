@@ -135,8 +135,9 @@ def enhance_tiled(
             whole += share * enhance_tiled(member, low, own, side, steps=own_steps, **settings)
     else:
         whole = _assembled(network, low, noise, side, steps=steps, **settings)
-    if network.rendition is not None and whole.shape == low.shape and knobs.get("brightness") is None:
-        curves = network.rendition.curves(_tensor(low).to(device), _tensor(whole).to(device)).cpu()
+    rendition = network.rendition_for(**knobs)
+    if rendition is not None and whole.shape == low.shape:
+        curves = rendition.curves(_tensor(low).to(device), _tensor(whole).to(device)).cpu()
         for top in range(0, len(whole), side):
             band = _tensor(whole[top : top + side])
             band.copy_(bend(band, curves))

@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lumen_cli.datasets.darken import darken, draw_camera, draw_shade, to_linear, to_srgb
+from lumen_cli.datasets.darken import darken, draw_camera, draw_shade, expose
 from lumen_cli.datasets.pairs import TrainingFiles
-from lumen_cli.errors import UsageError
 from lumen_cli.imaging.codec import read_picture
 
 WHOLE = 64
@@ -98,15 +97,13 @@ class Batches:
     """Draws the batch of a given step; the same seed, stage and step give the same batch, also after a restart."""
 
     def __init__(self, files: TrainingFiles, device: torch.device, mix: Mix, seed: int) -> None:
-        if not files.pairs and not files.bright:
-            raise UsageError("no training pictures: name folders with low/ and high/, or folders of bright pictures")
+        files.require_some()
         self.device, self.mix, self.seed = device, mix, seed
         self.low = PictureBank([pair.low for pair in files.pairs], device)
         self.high = PictureBank([pair.high for pair in files.pairs], device)
         self.bright = PictureBank(files.bright, device)
         for pair, low, high in zip(files.pairs, self.low.shapes, self.high.shapes, strict=True):
-            if low != high:
-                raise UsageError(f"{pair.low} and {pair.high} differ in size")
+            pair.require_one_size(low, high)
 
     def generator(self, stage: str, step: int, worker: int = 0) -> torch.Generator:
         """Randomness of one step, on the device; each of several workers has its own."""
@@ -135,12 +132,7 @@ class Batches:
         chosen, places = self._choose(generator, self.low, count)
         low, high = self.low.crops(chosen, places, crop), self.high.crops(chosen, places, crop)
         ev = (self._uniform(generator, count) * 1.4 - 0.7) * (self._uniform(generator, count) < self.mix.relit_low)
-        light = torch.exp2(ev).view(-1, 1, 1, 1)
-
-        def relit(picture: Tensor) -> Tensor:
-            return to_srgb((to_linear(picture) * light).clamp(0.0, 1.0))
-
-        return relit(low), high, relit(self.low.reduced[chosen])
+        return expose(low, ev), high, expose(self.low.reduced[chosen], ev)
 
     def _darkened(self, generator: torch.Generator, count: int, crop: int) -> tuple[Tensor, Tensor, Tensor]:
         chosen, places = self._choose(generator, self.bright, count)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.datasets.darken import to_linear, to_srgb
+from lumen_cli.datasets.darken import expose
 from lumen_cli.diffusion.noise import normal
 from lumen_cli.diffusion.sampler import target_of
 from lumen_cli.diffusion.schedule import antithetic_timesteps
@@ -244,5 +244,4 @@ def _relight(picture: Tensor, share: float, generator: torch.Generator) -> Tenso
     count = len(picture)
     ev = torch.rand(count, generator=generator, device=picture.device) * 2.0 - 1.5
     chosen = torch.rand(count, generator=generator, device=picture.device) < share
-    relit = to_srgb((to_linear(picture) * torch.exp2(ev * chosen).view(-1, 1, 1, 1)).clamp(0.0, 1.0))
-    return torch.where(chosen.view(-1, 1, 1, 1), relit, picture)
+    return torch.where(chosen.view(-1, 1, 1, 1), expose(picture, ev * chosen), picture)

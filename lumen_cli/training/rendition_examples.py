@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lumen_cli.datasets.darken import darken, draw_camera, draw_shade, to_linear, to_srgb
+from lumen_cli.datasets.darken import darken, draw_camera, draw_shade, expose
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
-from lumen_cli.errors import UsageError
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.rendition import look
 from lumen_cli.training.data import load_bytes, named_generator
@@ -67,8 +66,7 @@ class Sources:
     """
 
     def __init__(self, files: TrainingFiles, seed: int, variants: int = VARIANTS) -> None:
-        if not files.pairs and not files.bright:
-            raise UsageError("no training pictures: name folders with low/ and high/, or folders of bright pictures")
+        files.require_some()
         self.seed = seed
         self._entries: list[tuple[str, Pair | Path]] = [
             *((kind, pair) for kind in ("pair", "relit") for pair in files.pairs),
@@ -97,8 +95,7 @@ class Sources:
 def load_pair(pair: Pair) -> tuple[Tensor, Tensor]:
     """Its dark and its bright picture as bytes, 3×H×W; UsageError where they differ in size."""
     low, high = load_bytes(pair.low), load_bytes(pair.high)
-    if low.shape != high.shape:
-        raise UsageError(f"{pair.low} and {pair.high} differ in size")
+    pair.require_one_size(low.shape, high.shape)
     return low, high
 
 
@@ -110,8 +107,8 @@ def to_bytes(picture: Tensor) -> Tensor:
 def _relit_crop(both: Tensor, generator: torch.Generator) -> Tensor:
     """Dark and bright picture 2×3×H×W → a square crop whose dark side has up to ±0.7 EV more."""
     dark, bright = _crop(both, min(SIDE, *both.shape[-2:]), generator).unbind()
-    light = torch.exp2(torch.rand(1, generator=generator) * 1.4 - 0.7)
-    return torch.stack([to_srgb((to_linear(dark) * light).clamp(0.0, 1.0)), bright])
+    stops = torch.rand(1, generator=generator) * 1.4 - 0.7
+    return torch.stack([expose(dark[None], stops)[0], bright])
 
 
 def _photograph(path: Path, generator: torch.Generator) -> Tensor:
