@@ -17,6 +17,8 @@ from lumen_cli.networks.convolution import upsampled_convolution
 
 GROUPS = 32
 MAX_PERIOD = 10000.0
+WHOLE_SCORES = 2048
+"""Positions whose scores for one another, 8 MiB in bfloat16, may be held at once."""
 
 
 def timestep_embedding(timesteps: Tensor, dimension: int) -> Tensor:
@@ -104,9 +106,17 @@ class AttentionBlock(nn.Module):
         weight = torch.cat([layer.weight.flatten(1) for layer in layers])
         bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
         q, k, v = F.linear(positions, weight, bias).chunk(3, dim=-1)
-        # With an axis of one head, and channels side by side in memory, torch never holds the whole matrix of scores.
-        attended = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
-        return x + self.proj_out(attended.transpose(1, 2).reshape(x.shape))
+        return x + self.proj_out(_attended(q, k, v).transpose(1, 2).reshape(x.shape))
+
+
+def _attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q kᵀ / √C) v, all of them B×N×C."""
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[1] <= WHOLE_SCORES:
+        # torch's own attention multiplies in float32 here, at a third of the speed.
+        scores = (q * q.shape[2] ** -0.5) @ k.transpose(1, 2)
+        return scores.softmax(dim=2) @ v
+    # With an axis of one head, and channels side by side in memory, torch never holds the whole matrix of scores.
+    return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
 
 
 class Downsample(nn.Module):

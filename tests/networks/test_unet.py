@@ -1,0 +1,39 @@
+"""The U-Net's attention: one result, whichever way it is computed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lumen_cli.networks import unet
+from lumen_cli.networks.unet import AttentionBlock
+
+
+@pytest.fixture
+def block() -> AttentionBlock:
+    torch.manual_seed(0)
+    block = AttentionBlock(64).eval().requires_grad_(False)
+    for layer in (block.q, block.k):
+        layer.weight.mul_(6.0)  # scores that tell positions apart
+    return block
+
+
+def test_attention_in_bfloat16_is_that_in_float32(block, monkeypatch):
+    x = torch.randn(2, 64, 12, 17)
+    exact = block(x) - x
+    with torch.autocast("cpu", torch.bfloat16):
+        whole = block(x) - x
+        monkeypatch.setattr(unet, "WHOLE_SCORES", 0)
+        by_parts = block(x) - x
+    assert not torch.equal(whole, by_parts), "two ways"
+    for result in (whole, by_parts):
+        assert float((result - exact).abs().mean()) < 0.02 * float(exact.abs().mean())
+
+
+def test_attention_looks_at_every_position(block):
+    x = torch.zeros(1, 64, 4, 6)
+    x[..., 0, 0] = torch.randn(64)
+    with torch.autocast("cpu", torch.bfloat16):
+        near, far = block(x), block(x.flip(2, 3))
+    torch.testing.assert_close(near.flip(2, 3), far, rtol=0.02, atol=0.02)
+    assert float((near - x)[..., -1, -1].abs().max()) > 0.0
