@@ -11,14 +11,15 @@ import torch
 
 import lumen_cli
 from lumen_cli.errors import ModelError
+from lumen_cli.networks.development import bend
 from lumen_cli.networks.kind import KinD
-from lumen_cli.networks.rendition import Rendition, bend
+from lumen_cli.networks.rendition import Rendition
 from lumen_cli.pipeline.tiling import enhance_tiled
 from lumen_cli.registry import find_model, load
 from lumen_cli.weights import load_weights, save_weights
 from tests.conftest import MakeModel
 
-SETTINGS = {"channels": 4, "heads": 2}
+SETTINGS = {"channels": 8, "heads": 2}
 
 
 def bright_rendition() -> Rendition:
@@ -26,6 +27,7 @@ def bright_rendition() -> Rendition:
     rendition = Rendition(**SETTINGS)
     for head in rendition.heads:
         torch.nn.init.constant_(head.choice[-1].bias, 0.3)
+    rendition.judge.choice.bias.data[0] = 50.0
     return rendition
 
 
@@ -133,12 +135,12 @@ def test_a_mean_takes_its_members_finished_and_may_finish_itself(finished, make_
 @pytest.mark.parametrize(
     ("rendition", "complaint"),
     [
-        ({"channels": 4}, '"rendition": expected an object with channels and heads'),
-        ({"channels": 4, "heads": 0}, '"rendition": expected an object'),
+        ({"channels": 8}, '"rendition": expected an object with channels and heads'),
+        ({"channels": 8, "heads": 0}, '"rendition": expected an object'),
         ({"channels": 1 << 20, "heads": 1}, '"rendition": expected an object'),
-        ({"channels": 5, "heads": 1}, "channels in fours"),
-        ({"channels": 8, "heads": 2}, r"of another shape: rendition\.heads"),
-        (None, r"unknown: rendition\.heads"),
+        ({"channels": 5, "heads": 1}, "channels in eights"),
+        ({"channels": 16, "heads": 2}, r"of another shape: rendition\."),
+        (None, r"unknown: rendition\."),
     ],
 )
 def test_a_rendition_that_does_not_fit_is_refused(finished, rendition, complaint):

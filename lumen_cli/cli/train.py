@@ -239,9 +239,9 @@ def _train_rendition(
     files = find_training_files(data)
     fitting = Fitting(seed=seed, device=torch.device(policy.device))
     if minutes is not None:
-        fitting = replace(fitting, minutes=minutes / fitting.heads)
+        fitting = replace(fitting, minutes=minutes / fitting.parts)
     elif steps is not None:
-        fitting = replace(fitting, steps=max(1, round(steps / fitting.heads)))
+        fitting = replace(fitting, steps=max(1, round(steps / fitting.parts)))
     validation = find_pairs(val) if val else ()
     run = RenditionRun(card, tuple(map(str, data)), files, validation, fitting, DTYPES[policy.precision])
     console = Console(stderr=True, highlight=False)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumen_cli.datasets.jpeg import jpeg
+from lumen_cli.srgb import to_linear, to_srgb
 
 
 @dataclass(frozen=True)
@@ -172,17 +173,6 @@ def _noise(light: Tensor, camera: Camera, generator: torch.Generator | None) -> 
     smoothed = F.avg_pool2d(F.pad(noise, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     noise = torch.lerp(noise, smoothed, camera.smoothing.view(-1, 1, 1, 1))
     return noise + normal(b, 1, h, 1) * camera.row.view(-1, 1, 1, 1)
-
-
-def to_linear(srgb: Tensor) -> Tensor:
-    """SRGB values in [0, 1] → linear light in [0, 1] (IEC 61966-2-1)."""
-    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4)
-
-
-def to_srgb(linear: Tensor) -> Tensor:
-    """Linear light in [0, 1] → sRGB values in [0, 1] (IEC 61966-2-1)."""
-    curved = 1.055 * linear.clamp_min(0.0031308) ** (1.0 / 2.4) - 0.055
-    return torch.where(linear <= 0.0031308, linear * 12.92, curved)
 
 
 def apply_tone(values: Tensor, strength: Tensor | float) -> Tensor:

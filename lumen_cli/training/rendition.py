@@ -17,12 +17,14 @@ from lumen_cli.networks.rendition import Rendition
 from lumen_cli.registry import load
 from lumen_cli.training.loop import Report
 from lumen_cli.training.rendition_examples import (
+    UNSEEN,
     VARIANTS,
     Example,
     Sources,
     collect,
     load_pair,
     make_example,
+    unseen_examples,
     values,
 )
 from lumen_cli.training.rendition_fit import Fitting, fit
@@ -76,6 +78,7 @@ def train_rendition(run: RenditionRun, out: Path, watch: Callable[[Report], None
 
     examples = collect(out / "examples.pt", len(sources), example, watch)
     validation = collect(out / "held-out.pt", len(run.validation), held_out, watch)
+    examples += unseen_examples(run.files, run.fitting.seed)
     rendition = fit(examples, run.fitting, out, validation, watch)
     return export_rendition(run.card, rendition, out / "model")
 
@@ -115,6 +118,7 @@ def _settings(run: RenditionRun) -> dict[str, Any]:
         "bright": len(run.files.bright),
         "validation": len(run.validation),
         "variants": VARIANTS,
+        "unseen": UNSEEN,
         "batch": run.fitting.batch,
         "steps": run.fitting.steps if run.fitting.minutes is None else None,
         "minutes": run.fitting.minutes,

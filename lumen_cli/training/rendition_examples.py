@@ -17,7 +17,7 @@ from torch import Tensor
 from lumen_cli.datasets.darken import darken, draw_camera, draw_shade, expose
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.rendition import look
+from lumen_cli.networks.development import GRID, measured
 from lumen_cli.training.data import load_bytes, named_generator
 from lumen_cli.training.loop import Report
 from lumen_cli.training.validate import enhance_bytes
@@ -28,6 +28,10 @@ LONGEST = 1280
 """Of a pair's sides: larger ones are reduced, as the network takes the picture whole."""
 POOL = 4
 VARIANTS = 3
+UNEVEN = 1.0 / 3.0
+"""Of the darkened pictures, those that are shaded."""
+UNSEEN, MOST_UNSEEN = 10, 3000
+"""Unseen examples of a bright picture, and of all."""
 REPORT_EVERY = 20
 
 
@@ -37,8 +41,10 @@ class Example:
 
     Attributes:
         kind: "pair", a real pair as it is; "relit", a crop of one whose dark side is exposed anew; "dark", a bright
-            picture that a camera model darkened; "exposed", a bright picture that was given to the model as it is.
-        light: of the dark picture, as `look` measures it, [1].
+            picture that a camera model darkened; "shaded", one whose lit places it left as they are; "exposed", a
+            bright picture that was given to the model as it is; "unseen", a darkened one that no model saw: `made`
+            is the bright picture.
+        light: of the dark picture, as `measured` gives it, 3×GRID×GRID in float16.
         made, bright: 3×h×w in [0, 1], reduced by `POOL` to float16; held-out ones at full size as bytes.
     """
 
@@ -87,8 +93,10 @@ class Sources:
             both = _relit_crop(both, generator) if kind == "relit" else _reduced(both, LONGEST)
             dark, bright = both.unbind()
         else:
-            bright = _photograph(source, generator)
-            dark = _darkened(bright, generator) if kind == "dark" else bright
+            bright = dark = _photograph(source, generator)
+            if kind == "dark":
+                uneven = float(torch.rand(1, generator=generator)) < UNEVEN
+                kind, dark = "shaded" if uneven else "dark", _darkened(bright, generator, uneven)
         return kind, to_bytes(dark), bright
 
 
@@ -118,9 +126,8 @@ def _photograph(path: Path, generator: torch.Generator) -> Tensor:
     return _reduced(_crop(whole, max(1, int(share * min(whole.shape[-2:]))), generator), SIDE)[0]
 
 
-def _darkened(bright: Tensor, generator: torch.Generator) -> Tensor:
+def _darkened(bright: Tensor, generator: torch.Generator, uneven: bool = False) -> Tensor:
     camera = draw_camera(1, generator)
-    uneven = float(torch.rand(1, generator=generator)) < 1.0 / 3.0
     shade = draw_shade(1, bright.shape[-1], generator) if uneven else None
     return darken(bright[None], camera, generator, shade=shade)[0]
 
@@ -149,11 +156,35 @@ def make_example(
     The picture that is kept is a reduced one, or the whole of it where `kind` is "held-out".
     """
     made = enhance_bytes(model, low, device, dtype).cpu()
-    light, _ = look(values(low)[None], made[None])
+    light = _light(values(low))
     if kind == "held-out":
-        return Example(kind, light[0], to_bytes(made), to_bytes(bright))
+        return Example(kind, light, to_bytes(made), to_bytes(bright))
     small, aim = (F.avg_pool2d(picture, POOL, ceil_mode=True).half() for picture in (made, bright))
-    return Example(kind, light[0], small, aim)
+    return Example(kind, light, small, aim)
+
+
+def unseen_examples(files: TrainingFiles, seed: int) -> list[Example]:
+    """Darkened photographs in numbers that no model has to see: the same for the same seed, at most `MOST_UNSEEN`.
+
+    For the parts of a rendition that go by the dark picture, which would learn the few examples of a model by heart.
+    """
+    examples = []
+    for number in range(min(len(files.bright) * UNSEEN, MOST_UNSEEN)):
+        generator = keyed_generator(seed, "unseen", number)
+        bright = _photograph(files.bright[number % len(files.bright)], generator)
+        light = _light(values(to_bytes(_darkened(bright, generator))))
+        small = on_grid(bright).half()
+        examples.append(Example("unseen", light, small, small))
+    return examples
+
+
+def _light(low: Tensor) -> Tensor:
+    return measured(low[None])[0].half()
+
+
+def on_grid(picture: Tensor) -> Tensor:
+    """A picture of any shape, 3×H×W → 3×GRID×GRID."""
+    return F.interpolate(picture[None], (GRID, GRID), mode="bilinear", antialias=True, align_corners=False)[0]
 
 
 def collect(

@@ -2,45 +2,57 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from lumen_cli.networks.rendition import BOUND, DISTRUST, THUMBNAIL, Rendition, agreed, bend, look
+from lumen_cli.networks.development import BOUND, GRID, THUMBNAIL, bend, measured
+from lumen_cli.networks.rendition import DISTRUST, GUIDES, Rendition, agreed, look, stops
+from lumen_cli.srgb import to_linear, to_srgb
 
 
-def opinionated(channels: int = 4, heads: int = 2) -> Rendition:
-    """One whose last layers are no longer zero, so that what it sees matters."""
+def opinionated(channels: int = 8, heads: int = 2, follow: str = "own") -> Rendition:
+    """One whose heads' last layers are no longer zero, so that what they see matters; its judge is decided."""
     torch.manual_seed(0)
     rendition = Rendition(channels, heads)
     for head in rendition.heads:
         torch.nn.init.normal_(head.choice[-1].weight)
+    rendition.judge.choice.bias.data[GUIDES.index(follow)] = 50.0
     return rendition.eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize("curve", [(BOUND, 0.0), (-BOUND, 0.0), (0.0, BOUND), (0.0, -BOUND), (0.5, -0.45)])
-def test_a_curve_keeps_black_white_and_the_order_of_values(curve):
-    ramp = torch.linspace(0.0, 1.0, 1001).view(1, 1, 1, -1).expand(1, 3, 1, -1)
-    bent = bend(ramp, torch.tensor(curve).expand(1, 3, 2))
-    assert torch.equal(bent[..., 0], torch.zeros(1, 3, 1))
-    assert torch.equal(bent[..., -1], torch.ones(1, 3, 1))
-    assert float(bent.diff(dim=3).min()) > 0.0
-    assert float((bent - ramp).abs().max()) > 0.05
+def test_a_fresh_rendition_is_undecided():
+    rendition = Rendition().eval()
+    light, thumbnail = look(*torch.rand(2, 2, 3, 20, 30).unbind())
+    assert torch.equal(rendition.heads[0](stops(light), thumbnail), torch.zeros(2, 3, 2))
+    assert torch.equal(rendition.judge(rendition.development(light)), torch.zeros(2, 3))
 
 
-def test_channels_are_bent_apart():
-    picture = torch.full((1, 3, 2, 2), 0.5)
-    curves = torch.tensor([[[0.5, 0.0], [0.0, 0.0], [-0.5, 0.0]]])
-    assert bend(picture, curves)[0, :, 0, 0].tolist() == pytest.approx([0.625, 0.5, 0.375])
+def bright_scene() -> torch.Tensor:
+    coarse = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(3))
+    bright = torch.nn.functional.interpolate(coarse, (96, 96), mode="bilinear", align_corners=True)
+    return bright / bright.amax()
 
 
-def test_values_out_of_range_are_clamped_first():
-    picture = torch.tensor([-0.5, 1.5]).view(1, 1, 1, 2).expand(1, 3, 1, 2)
-    assert bend(picture, torch.full((1, 3, 2), 0.4))[0, 0, 0].tolist() == [0.0, 1.0]
+def test_the_judge_decides_whom_the_result_follows():
+    bright = bright_scene()
+    made = bend(bright, torch.full((1, 3, 2), -0.25))
+    low = to_srgb(to_linear(bright) / 16)
+    off = float((made - bright).abs().mean())
+    developed, given, own = (opinionated(follow=guide) for guide in ("developed", "given", "own"))
+    assert float((developed(low, made) - bright).abs().mean()) < 0.4 * off
+    torch.testing.assert_close(given(bright, made), bright, rtol=0, atol=0.03)
+    torch.testing.assert_close(developed(bright, bright), bright, rtol=0, atol=0.06)
+    assert float((own(low, made) - developed(low, made)).abs().mean()) > 0.02
 
 
-def test_a_fresh_rendition_changes_nothing():
-    low, made = torch.rand(2, 2, 3, 20, 30).unbind()
-    assert torch.equal(Rendition().eval()(low, made), made)
+def test_an_undecided_judge_mixes_the_curves():
+    shares = []
+    for follow in GUIDES:
+        rendition = opinionated(follow=follow)
+        shares.append(rendition.curves(0.1 * bright_scene(), bright_scene()))
+    rendition.judge.choice.bias.zero_()
+    torch.testing.assert_close(rendition.curves(0.1 * bright_scene(), bright_scene()), torch.stack(shares).mean(dim=0))
 
 
 def test_curves_stay_within_the_bound():
@@ -55,8 +67,8 @@ def test_curves_stay_within_the_bound():
 
 def test_heads_have_to_agree():
     rendition = opinionated(heads=3)
-    light, thumbnail = torch.randn(2, 1), torch.rand(2, 3, THUMBNAIL, THUMBNAIL)
-    each = torch.stack([head(light, thumbnail) for head in rendition.heads])
+    light, thumbnail = torch.rand(2, 3, GRID, GRID), torch.rand(2, 3, THUMBNAIL, THUMBNAIL)
+    each = torch.stack([head(stops(light), thumbnail) for head in rendition.heads])
     assert not torch.allclose(each[0], each[1], atol=1e-3)
     torch.testing.assert_close(rendition.curves_of(light, thumbnail), agreed(each))
 
@@ -84,8 +96,7 @@ def test_a_pictures_curves_do_not_depend_on_its_batch():
 def test_a_picture_of_any_shape_is_looked_at(shape):
     low, made = torch.full((2, 3, *shape), 0.125), torch.full((2, 3, *shape), 0.3)
     light, thumbnail = look(low, made)
-    assert light.shape == (2, 1)
-    assert light.flatten().tolist() == pytest.approx([0.0, 0.0], abs=1e-5)
+    torch.testing.assert_close(light, to_linear(torch.full((2, 3, GRID, GRID), 0.125)))
     assert thumbnail.shape == (2, 3, THUMBNAIL, THUMBNAIL)
     torch.testing.assert_close(thumbnail, torch.full_like(thumbnail, 0.3))
     finished = opinionated()(low, made)
@@ -95,13 +106,13 @@ def test_a_picture_of_any_shape_is_looked_at(shape):
 
 def test_light_is_counted_in_stops():
     dark = torch.full((1, 3, 4, 4), 0.05)
-    low = torch.cat([dark, 2 * dark, 0 * dark])
-    light = look(low, low)[0].flatten()
-    assert float(light[1] - light[0]) == pytest.approx(1.0, abs=1e-5)
+    light = stops(measured(torch.cat([dark, 2 * dark, 0 * dark]))).flatten()
+    assert float(light[0]) == pytest.approx(np.log2(0.05) + 3.0, abs=1e-4)
+    assert float(light[1] - light[0]) == pytest.approx(1.0, abs=1e-4)
     assert bool(torch.isfinite(light).all()), "a black picture has some light, too"
 
 
-@pytest.mark.parametrize("arguments", [(0, 1), (6, 1), (8, 0)])
+@pytest.mark.parametrize("arguments", [(0, 1), (12, 1), (8, 0)])
 def test_widths_that_cannot_be_are_refused(arguments):
-    with pytest.raises(ValueError, match="channels in fours"):
+    with pytest.raises(ValueError, match="channels in eights"):
         Rendition(*arguments)

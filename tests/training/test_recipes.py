@@ -159,7 +159,7 @@ def test_a_training_starts_from_another_models_weights(tmp_path):
     given = load(card).state_dict()
     assert given.keys() < model.state_dict().keys(), "the degradation network is not in a model folder"
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in given.items())
-    finished = read_card(export_rendition(card, Rendition(channels=4, heads=1), tmp_path / "finished"))
+    finished = read_card(export_rendition(card, Rendition(channels=8, heads=1), tmp_path / "finished"))
     assert any(key.startswith("rendition.") for key in load(finished).state_dict())
     start_from(model, finished)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in given.items()), "without its rendition"
