@@ -78,7 +78,7 @@ def train_rendition(run: RenditionRun, out: Path, watch: Callable[[Report], None
 
     examples = collect(out / "examples.pt", len(sources), example, watch)
     validation = collect(out / "held-out.pt", len(run.validation), held_out, watch)
-    examples += unseen_examples(run.files, run.fitting.seed)
+    examples += unseen_examples(run.files, run.fitting.seed, watch)
     rendition = fit(examples, run.fitting, out, validation, watch)
     return export_rendition(run.card, rendition, out / "model")
 

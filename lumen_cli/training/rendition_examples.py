@@ -163,18 +163,25 @@ def make_example(
     return Example(kind, light, small, aim)
 
 
-def unseen_examples(files: TrainingFiles, seed: int) -> list[Example]:
+def unseen_examples(
+    files: TrainingFiles, seed: int, watch: Callable[[Report], None] = lambda report: None
+) -> list[Example]:
     """Darkened photographs in numbers that no model has to see: the same for the same seed, at most `MOST_UNSEEN`.
 
     For the parts of a rendition that go by the dark picture, which would learn the few examples of a model by heart.
     """
-    examples = []
-    for number in range(min(len(files.bright) * UNSEEN, MOST_UNSEEN)):
+    examples: list[Example] = []
+    count = min(len(files.bright) * UNSEEN, MOST_UNSEEN)
+    started = time.monotonic()
+    for number in range(count):
         generator = keyed_generator(seed, "unseen", number)
         bright = _photograph(files.bright[number % len(files.bright)], generator)
         light = _light(values(to_bytes(_darkened(bright, generator))))
         small = on_grid(bright).half()
         examples.append(Example("unseen", light, small, small))
+        if len(examples) % REPORT_EVERY == 0 or len(examples) == count:
+            seconds = time.monotonic() - started
+            watch(Report("unseen", len(examples), len(examples) / count, seconds, len(examples) / seconds, {}))
     return examples
 
 

@@ -314,7 +314,7 @@ def test_a_training_ends_in_a_model_folder_with_the_rendition(run, tmp_path):
     reports: list[Report] = []
     folder = train_rendition(run, tmp_path / "out", reports.append)
     stages = list(dict.fromkeys(report.stage for report in reports))
-    assert stages == ["examples", "held-out", "raw", "development", "judge", "head1", "head2"]
+    assert stages == ["examples", "held-out", "unseen", "raw", "development", "judge", "head1", "head2"]
     assert len(load_examples(tmp_path / "out/examples.pt")) == 24
     assert (folder / "README.md").read_text() == "# mine\n"
 
