@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import has_torch_function
 
 from lumen_cli.networks.convolution import upsampled_convolution
 
@@ -111,8 +112,10 @@ class AttentionBlock(nn.Module):
 
 def _attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q kᵀ / √C) v, all of them B×N×C."""
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[1] <= WHOLE_SCORES:
-        # torch's own attention multiplies in float32 here, at a third of the speed.
+    few = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[1] <= WHOLE_SCORES
+    if few and not has_torch_function((q,)):
+        # torch's own attention multiplies in float32 here, at a third of the speed. Who watches torch's functions, as
+        # a tile that is to look at the whole picture, has to see it called.
         scores = (q * q.shape[2] ** -0.5) @ k.transpose(1, 2)
         return scores.softmax(dim=2) @ v
     # With an axis of one head, and channels side by side in memory, torch never holds the whole matrix of scores.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 
 from lumen_cli.networks import unet
 from lumen_cli.networks.unet import AttentionBlock
@@ -37,3 +39,19 @@ def test_attention_looks_at_every_position(block):
         near, far = block(x), block(x.flip(2, 3))
     torch.testing.assert_close(near.flip(2, 3), far, rtol=0.02, atol=0.02)
     assert float((near - x)[..., -1, -1].abs().max()) > 0.0
+
+
+class Watched(TorchFunctionMode):
+    """Counts calls of torch's attention, which tiles replace by one over the whole picture."""
+
+    calls = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.calls += function is F.scaled_dot_product_attention
+        return function(*args, **(kwargs or {}))
+
+
+def test_who_watches_torchs_functions_sees_the_attention(block):
+    with torch.autocast("cpu", torch.bfloat16), Watched() as watched:
+        block(torch.randn(1, 64, 4, 6))
+    assert watched.calls == 1
