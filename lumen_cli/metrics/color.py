@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from lumen_cli.srgb import to_linear
+
 _STRIP_PIXELS = 1 << 20
 _WHITE = (0.95047, 1.0, 1.08883)
 _TO_XYZ = (
@@ -33,9 +35,8 @@ def delta_e(output: Tensor, reference: Tensor) -> float:
 
 def lab(picture: Tensor) -> Tensor:
     """3×H×W sRGB in [0, 1] → CIE L*a*b*, 3×H×W."""
-    linear = torch.where(picture > 0.04045, ((picture + 0.055) / 1.055) ** 2.4, picture / 12.92)
     matrix = picture.new_tensor(_TO_XYZ) / picture.new_tensor(_WHITE)[:, None]
-    xyz = torch.einsum("rc,chw->rhw", matrix, linear)
+    xyz = torch.einsum("rc,chw->rhw", matrix, to_linear(picture))
     x, y, z = torch.where(xyz > 216 / 24389, xyz.clamp_min(0.0) ** (1 / 3), (24389 / 27 * xyz + 16) / 116)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 

@@ -57,7 +57,8 @@ class Rendition(nn.Module):
         """The same of what `look` gives."""
         with torch.autocast(thumbnail.device.type, enabled=False):
             developed = self.development(light)
-            own = agreed(torch.stack([head(stops(light), thumbnail) for head in self.heads]))
+            mean = stops(light)
+            own = agreed(torch.stack([head(mean, thumbnail) for head in self.heads]))
             aims = (developed.given, developed.picture)
             curves = torch.stack([own, *(bounded(curves_towards(thumbnail, aim)) for aim in aims)])
             shares = self.judge(developed).softmax(dim=1)

@@ -179,10 +179,15 @@ def unseen_examples(
         light = _light(values(to_bytes(_darkened(bright, generator))))
         small = on_grid(bright).half()
         examples.append(Example("unseen", light, small, small))
-        if len(examples) % REPORT_EVERY == 0 or len(examples) == count:
-            seconds = time.monotonic() - started
-            watch(Report("unseen", len(examples), len(examples) / count, seconds, len(examples) / seconds, {}))
+        _tell(watch, "unseen", len(examples), count, started)
     return examples
+
+
+def _tell(watch: Callable[[Report], None], name: str, done: int, count: int, started: float, found: int = 0) -> None:
+    """Report every `REPORT_EVERY` examples, and the last; `found` of them were there when it started."""
+    if done % REPORT_EVERY == 0 or done == count:
+        speed = (done - found) / max(time.monotonic() - started, 1e-6)
+        watch(Report(name, done, done / count, done / speed, speed, {}))
 
 
 def _light(low: Tensor) -> Tensor:
@@ -216,11 +221,9 @@ def collect(
     try:
         for number in range(found, count):
             examples.append(make(number))
-            now, done = time.monotonic(), number + 1
-            if done % REPORT_EVERY == 0 or done == count:
-                speed = (done - found) / max(now - started, 1e-6)
-                watch(Report(path.stem, done, done / count, done / speed, speed, {}))
-            if now - saved > 60.0 * save_every:
+            done = number + 1
+            _tell(watch, path.stem, done, count, started, found)
+            if time.monotonic() - saved > 60.0 * save_every:
                 save_examples(examples, path)
                 written, saved = done, time.monotonic()
     finally:

@@ -5,6 +5,7 @@ The loss is on whole pictures at a fraction of their size, so that a step costs 
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections import Counter
@@ -110,25 +111,27 @@ def fit(
     with torch.random.fork_rng(devices=cuda):  # dropout and initial values come from the global generator
         torch.manual_seed(fitting.seed)
         rendition = Rendition(fitting.channels, fitting.heads).to(fitting.device)
-        parts = [("development", rendition.development), ("judge", rendition.judge)]
-        parts += [(f"head{number}", head) for number, head in enumerate(rendition.heads, start=1)]
-        for name, part in parts:
-            role = name.rstrip("0123456789")
+        parts: list[tuple[str, str, nn.Module]] = [
+            ("development", "development", rendition.development),
+            ("judge", "judge", rendition.judge),
+            *(("head", f"head{number}", head) for number, head in enumerate(rendition.heads, start=1)),
+        ]
+        fitted = 0
+        for role, name, part in parts:
             weights = bank.weights(role)
             if weights is not None:
                 loss = _loss(role, bank, weights, rendition, part)
-                progress = _fit_part(part, name, role, loss, fitting, folder, watch)
+                progress = _fit_part(part, name, LENGTHS[role], loss, fitting, folder, watch)
             part.eval().requires_grad_(False)
-            if name == "judge":
+            if role == "judge":
                 rendition.judge.choice.weight.mul_(DECISION)
                 rendition.judge.choice.bias.mul_(DECISION)
                 rendition.judge.choice.bias[GUIDES.index("developed")] += math.log(FAVOUR)
+            fitted += role == "head"
             if held_out and role == "head":
-                so_far = Rendition(fitting.channels, fitting.heads)
-                so_far.load_state_dict(rendition.state_dict())
-                so_far.heads = so_far.heads[: int(name.removeprefix(role))]
-                scores = score(held_out, so_far.eval())
-                watch(Report(progress.stage, progress.step, 1.0, progress.seconds, 0.0, {}, scores))
+                so_far = copy.deepcopy(rendition).cpu().eval()
+                so_far.heads = so_far.heads[:fitted]
+                watch(Report(name, progress.step, 1.0, progress.seconds, 0.0, {}, score(held_out, so_far)))
     return rendition.cpu().eval()
 
 
@@ -229,14 +232,13 @@ def _loss(role: str, bank: _Bank, weights: Tensor, rendition: Rendition, part: n
 def _fit_part(
     part: nn.Module,
     name: str,
-    role: str,
+    length: float,
     loss_of: Loss,
     fitting: Fitting,
     folder: Path | None,
     watch: Callable[[Report], None],
 ) -> Progress:
     """Fit one part, from its checkpoint where there is one; it ends with the averaged parameters."""
-    length = LENGTHS[role]
     optimizer = torch.optim.AdamW(part.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
     average, progress = Average(part, AVERAGE), Progress(name)
     path = None if folder is None else folder / f"{name}.pt"
