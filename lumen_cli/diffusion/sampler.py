@@ -26,11 +26,18 @@ class Sampler:
     prediction: what the network returns: the noise ε (the papers' checkpoints), the clean x_0, or
         v = sqrt(ᾱ) ε - sqrt(1 - ᾱ) x_0 (Salimans & Ho, "Progressive Distillation", section 4).
     clip: bound on |x_0| at every step, or None for none (the papers' code).
+    temperature: of the starting noise, its standard deviation: 1 as the process was trained, 0 starts at the noise's
+        mean, where nothing is random (Kingma & Dhariwal, "Glow", section 6, sample so from a flow).
     """
 
     eta: float = 0.0
     prediction: Prediction = "epsilon"
     clip: float | None = None
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature <= 1.0:
+            raise ValueError(f"temperature must lie in [0, 1], not {self.temperature}")
 
 
 DDIM = Sampler()
@@ -68,7 +75,8 @@ def sample(
 
     Args:
         denoise: (x_t, t) → the network's output; x_t is B×C×H×W, t a float32 tensor of shape [B].
-        start: x at the first timestep, B×C×H×W, float32; standard normal noise, where no `center` is given.
+        start: x at the first timestep, B×C×H×W, float32; standard normal noise, where no `center` is given, of which
+            `sampler.temperature` takes its share.
         schedule: the forward process the network was trained with.
         steps: number of steps; see the schedule's `respaced`.
         sampler: the rule of a step.
@@ -87,7 +95,7 @@ def sample(
     Returns:
         x_0, B×C×H×W. Nothing but `sampler.clip` bounds it. Differentiable.
     """
-    x = start
+    x = start if center is not None or sampler.temperature == 1.0 else sampler.temperature * start
     fresh = fresh_noise(start) if fresh is None else fresh
     visited = schedule.respaced(steps)
     for timestep, following in zip(visited, [*visited[1:], -1], strict=True):

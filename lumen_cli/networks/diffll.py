@@ -54,6 +54,7 @@ class DiffLL(LowLightModel):
         exposure: mean light that the dark picture is brought to by a gain and a tone curve before its details are
             restored, and on whose average the estimator's clean one is a correction, so that colours need not be
             learnt anew; needs prediction "x0". None as in the paper.
+        temperature: of the noise that sampling starts from, see `Sampler`; 1 in the paper.
     """
 
     whole_rows = True  # the details' attention
@@ -70,6 +71,7 @@ class DiffLL(LowLightModel):
         clip: float | None = None,
         condition_power: float = 1.0,
         exposure: float | None = None,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         if levels < 1:
@@ -87,7 +89,7 @@ class DiffLL(LowLightModel):
         self.condition_power = condition_power
         self.exposure = exposure
         self.schedule = LinearSchedule(**{"timesteps": 200, **(schedule or {})})
-        self.sampler = Sampler(prediction=prediction, clip=clip)
+        self.sampler = Sampler(prediction=prediction, clip=clip, temperature=temperature)
         self.size_multiple = 2 ** (levels + len(unet_multipliers) - 1)
 
     def noise_shape(self, height: int, width: int) -> tuple[int, int, int]:

@@ -65,6 +65,7 @@ class LLDiffusion(LowLightModel):
         exposure: mean light of the picture, brightened by a gain and a tone curve, that the denoiser corrects, so that
             colours need not be learnt anew, and which it is shown in place of the dark one; needs prediction "x0" and
             whole pictures. None as in the paper.
+        temperature: of the noise that sampling starts from, see `Sampler`; 1 in the paper.
     """
 
     size_multiple = 16
@@ -94,6 +95,7 @@ class LLDiffusion(LowLightModel):
         patch_batch: int = 8,
         attention_level: int = ATTENTION_LEVEL,
         exposure: float | None = None,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         most = min(LEVELS if fusion == "cat" else LEVELS - 1, len(feature_channels))
@@ -123,7 +125,7 @@ class LLDiffusion(LowLightModel):
         self.image_weight, self.perceptual_weight = image_weight, perceptual_weight
         self.steps = steps
         self.schedule = LinearSchedule(**(schedule or {}))
-        self.sampler = Sampler(prediction=prediction, clip=clip)
+        self.sampler = Sampler(prediction=prediction, clip=clip, temperature=temperature)
         self.sampling = sampling
         self.exposure = exposure
         self.patch_size, self.stride, self.patch_batch = patch_size, stride, patch_batch

@@ -45,6 +45,7 @@ class Network:
     clip: float | None = None
     condition_power: float = 0.4
     exposure: float | None = 0.5
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class Network:
     prediction: str = "x0"
     clip: float | None = None
     exposure: float | None = 0.5
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)

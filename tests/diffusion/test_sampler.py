@@ -74,6 +74,23 @@ def test_ddim_is_deterministic_and_clipping_bounds_the_result():
     assert sample(wild, noise, SCHEDULE, 5, Sampler(clip=1.0)).abs().max() <= 1
 
 
+def test_temperature_scales_the_starting_noise_and_at_0_nothing_is_random():
+    def wild(x, t):
+        return 0.9 * x.cos()
+
+    one, other = (torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    cold, half = Sampler(temperature=0.0), Sampler(temperature=0.5)
+    assert torch.equal(sample(wild, one, SCHEDULE, 3, cold), sample(wild, other, SCHEDULE, 3, cold))
+    assert torch.equal(sample(wild, one, SCHEDULE, 3, half), sample(wild, 0.5 * one, SCHEDULE, 3))
+    assert not torch.equal(sample(wild, one, SCHEDULE, 3, half), sample(wild, other, SCHEDULE, 3, half))
+
+
+@pytest.mark.parametrize("temperature", [-0.1, 1.1, math.nan])
+def test_impossible_temperatures_are_refused(temperature):
+    with pytest.raises(ValueError, match="temperature"):
+        Sampler(temperature=temperature)
+
+
 COSINE = CosineSchedule()
 
 
