@@ -24,6 +24,7 @@ from lumen_cli.card_fields import (
     is_rendition,
     is_sha256,
     is_text,
+    is_web_address,
     is_weights_name,
     shown,
 )
@@ -32,9 +33,12 @@ from lumen_cli.errors import ModelError, UsageError
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 """What lumen calls the weights of the folders it makes; a config.json may name another file."""
+CARD_FILE = "README.md"
+"""The model card for people: origin, training, figures, licence."""
 ABILITIES = ("enhance", "decompose", "brightness")
 PRECISIONS = ("fp32", "bf16", "fp16")
-_LARGEST_CONFIG = 1 << 20
+LARGEST_TEXT = 1 << 20
+"""Bytes that a config.json or a README.md may have."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,9 @@ class ModelCard:
     that the weights come from, if they do. `rendition` has the arguments of the `Rendition` that finishes its pictures,
     if one does. `members` are other models, found by name, whose pictures it averages: such a model has weights of its
     own for a rendition alone, else an empty `weights_file`. `weights_sha256` stands for all that a result depends on,
-    theirs too; `file_sha256` is that of `weights_file`.
+    theirs too; `file_sha256` is that of `weights_file`. `weights_url` ("url" of "weights") is the https address of that
+    file, where it is too large to come with the folder, and `weights_bytes` ("bytes") how large it is; empty and None
+    where the folder does not say.
     """
 
     folder: Path
@@ -90,11 +96,18 @@ class ModelCard:
     members: tuple[Member, ...] = ()
     rendition: Mapping[str, int] | None = None
     file_sha256: str = ""
+    weights_url: str = ""
+    weights_bytes: int | None = None
 
     @property
     def weights_path(self) -> Path:
         """Where the weights lie."""
         return self.folder / self.weights_file
+
+    @property
+    def to_pull(self) -> bool:
+        """Whether the weights are not here yet, but the card says where they are."""
+        return bool(self.weights_url) and not self.weights_path.exists()
 
     def precision_for(self, asked: str) -> str:
         """The precision to ask a device for: what was asked for, or the default in place of "auto"."""
@@ -118,8 +131,8 @@ def read_card(folder: Path) -> ModelCard:
     try:
         if not path.is_file() and path.exists():
             raise ModelError(f"{path} is no ordinary file")
-        if path.stat().st_size > _LARGEST_CONFIG:
-            raise ModelError(f"{path} is larger than a {CONFIG_FILE} can be ({_LARGEST_CONFIG >> 20} MiB)")
+        if path.stat().st_size > LARGEST_TEXT:
+            raise ModelError(f"{path} is larger than a {CONFIG_FILE} can be ({LARGEST_TEXT >> 20} MiB)")
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{folder} is no model folder: it has no {CONFIG_FILE}") from None
@@ -152,10 +165,13 @@ def read_card(folder: Path) -> ModelCard:
         f"an object with channels and heads, whole numbers up to {LARGEST_RENDITION}",
         None,
     )
-    weights_file = file_sha256 = ""
+    weights_file = file_sha256 = weights_url = ""
+    weights_bytes = None
     if rendition is not None or not members:
         weights_file = fields.get("weights.file", is_weights_name, "a *.safetensors file name inside the model folder")
         file_sha256 = fields.get("weights.sha256", is_sha256, "64 hexadecimal digits in lower case")
+        weights_url = fields.get("weights.url", is_web_address, "an https address without user name and password", "")
+        weights_bytes = fields.get("weights.bytes", is_positive, "a whole number from 1 up", None)
     precisions = fields.get("precisions", each(PRECISIONS), f"a list of {', '.join(PRECISIONS)}", ["fp32"])
     return ModelCard(
         folder=folder,
@@ -192,6 +208,8 @@ def read_card(folder: Path) -> ModelCard:
         members=members,
         rendition=rendition,
         file_sha256=file_sha256,
+        weights_url=weights_url,
+        weights_bytes=weights_bytes,
     )
 
 

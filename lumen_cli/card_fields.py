@@ -7,16 +7,20 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lumen_cli.errors import ModelError
 
 LARGEST_NUMBER = 10_000
 """No network has so many channels, layers or steps; a stranger's folder must not make lumen build one for ever."""
 _LONGEST_LIST = 64
+_LONGEST_NAME, _LONGEST_ADDRESS = 200, 2000
 _MOST_MEMBERS = 8
 LARGEST_RENDITION = 256
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+"""Nobody on the way to these can change what is sent: plain http will do."""
 _REQUIRED = object()
 
 
@@ -120,7 +124,26 @@ def are_members(value: Any) -> bool:
 
 def is_weights_name(value: Any) -> bool:
     """A bare name: a model folder from a stranger must not point at files elsewhere."""
-    return is_filled(value) and value.endswith(".safetensors") and not set("/\\:\0") & set(value)
+    return (
+        is_filled(value)
+        and value.endswith(".safetensors")
+        and value.isprintable()
+        and len(value) <= _LONGEST_NAME
+        and not set("/\\:") & set(value)
+    )
+
+
+def is_web_address(value: Any) -> bool:
+    """An https address, or plain http to this very machine; none with a user's name and password in it."""
+    if not is_filled(value) or not value.isprintable() or " " in value or len(value) > _LONGEST_ADDRESS:
+        return False
+    try:
+        parts = urlsplit(value)
+        _ = parts.port  # checked when it is read
+    except ValueError:
+        return False
+    secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOCAL_HOSTS)
+    return secure and bool(parts.hostname) and "@" not in parts.netloc
 
 
 def each(known: tuple[str, ...] | None = None) -> Callable[[Any], bool]:

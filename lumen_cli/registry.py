@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lumen_cli.card import CONFIG_FILE, ModelCard, read_card
+from lumen_cli.card import CARD_FILE, CONFIG_FILE, ModelCard, read_card
 from lumen_cli.errors import ModelError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "load",
     "model_roots",
     "network_class",
+    "pull_command",
     "read_card",
     "scan_models",
     "user_models",
@@ -50,8 +52,8 @@ MEAN = "mean"
 """The architecture of models that average others and have no weights of their own."""
 HUGGING_FACE = "hf://"
 AUTO = "auto"
-"""In place of a model's name: the first of `PREFERRED` that is there and does what is asked."""
-PREFERRED = ("lightendiffusion", "lumen")
+"""In place of a model's name: the first of `PREFERRED` that is here, with its members, and does what is asked."""
+PREFERRED = ("lumen", "lightendiffusion")
 DEFAULT_MODEL = AUTO
 
 
@@ -61,10 +63,10 @@ def model_roots() -> list[Path]:
     LUMEN_MODELS (several separated as in PATH), then the user's data folder, then the models that come with lumen.
     """
     extra = [Path(entry) for entry in os.environ.get("LUMEN_MODELS", "").split(os.pathsep) if entry]
-    return [*extra, user_models(), _bundled()]
+    return [*extra, user_models(), bundled_models()]
 
 
-def _bundled() -> Path:
+def bundled_models() -> Path:
     """The folder of the models that come with lumen."""
     package = Path(__file__).parent
     installed = package / "_models"
@@ -79,7 +81,10 @@ def user_models() -> Path:
 
 
 def scan_models() -> tuple[list[ModelCard], list[tuple[Path, ModelError]]]:
-    """All usable models by name, and the folders whose config.json is not usable with what is wrong."""
+    """All usable models by name, and the folders whose config.json is not usable with what is wrong.
+
+    A folder whose weights are not here yet gives way to a later one of the same name that has them.
+    """
     cards: dict[str, ModelCard] = {}
     broken: list[tuple[Path, ModelError]] = []
     for root in model_roots():
@@ -89,7 +94,9 @@ def scan_models() -> tuple[list[ModelCard], list[tuple[Path, ModelError]]]:
             except ModelError as error:
                 broken.append((folder, error))
             else:
-                cards.setdefault(card.name, card)
+                first = cards.setdefault(card.name, card)
+                if first.to_pull and not card.to_pull and first.weights_sha256 == card.weights_sha256:
+                    cards[card.name] = card
     return sorted(cards.values(), key=lambda card: card.name), broken
 
 
@@ -132,7 +139,12 @@ def find_model(name_or_folder: str | os.PathLike[str], ability: str = "enhance")
 
 
 def _best(cards: list[ModelCard], ability: str) -> ModelCard:
-    able = {card.name: card for card in cards if ability in card.abilities}
+    here = {card.name: card.weights_sha256 for card in cards if not card.to_pull}
+    able = {
+        card.name: card
+        for card in cards
+        if card.name in here and ability in card.abilities and all(here.get(m.name) == m.sha256 for m in card.members)
+    }
     for name in (*PREFERRED, *sorted(able)):
         if name in able:
             return able[name]
@@ -155,87 +167,20 @@ def load(card: ModelCard, device: str | torch.device = "cpu", dtype: torch.dtype
         dtype: dtype of the weights, float32 where None.
 
     Raises:
-        ModelError: unknown architecture, hyper-parameters it does not take, damaged weights (with both checksums),
-            or weights of other names or shapes.
+        ModelError: weights that are not here yet, unknown architecture, hyper-parameters it does not take, damaged
+            weights (with both checksums), or weights of other names or shapes.
     """
     import torch
 
-    from lumen_cli.networks.rendition import Rendition
-    from lumen_cli.weights import apply_weights, load_weights, require_fit
+    from lumen_cli.loading import load_network
 
-    def built() -> LowLightModel:
-        network = build(**card.network)
-        if card.rendition is not None:
-            network.rendition = Rendition(**card.rendition)
-        return network
-
-    if card.members or card.architecture == MEAN:
-        return _load_mean(card).to(device=device, dtype=dtype or torch.float32)
-    tensors = load_weights(card.weights_path, card.weights_sha256, model=card.name)
-    try:
-        build = network_class(card.architecture)
-    except ModelError as error:
-        raise ModelError(f"{card.folder / CONFIG_FILE}: {error}") from error
-    try:
-        if card.architecture in ARCHITECTURES and card.folder.parent != _bundled():
-            # Without memory first: of a stranger's numbers only those that fit the weights are built for real.
-            with torch.device("meta"):
-                require_fit(built(), tensors, card.weights_path, model=card.name)
-        network = built()
-    except (TypeError, ValueError, AssertionError, ArithmeticError, LookupError, RuntimeError, MemoryError) as error:
-        reason = f'"network" does not fit the architecture {card.architecture}: {error}'
-        raise ModelError(f"{card.folder / CONFIG_FILE}: {reason}") from error
-    _require_multiple(network, card)
-    apply_weights(network, tensors, card.weights_path, model=card.name)
-    network.requires_grad_(False).eval()
-    return network.to(device=device, dtype=dtype or torch.float32)
+    return load_network(card).to(device=device, dtype=dtype or torch.float32)
 
 
-def _require_multiple(network: LowLightModel, card: ModelCard) -> None:
-    if network.size_multiple != card.size_multiple:
-        reason = f'"size_multiple": expected {network.size_multiple} (the network\'s), found {card.size_multiple}'
-        raise ModelError(f"{card.folder / CONFIG_FILE}: {reason}")
-
-
-def _load_mean(card: ModelCard) -> LowLightModel:
-    """A model that averages others, which are found by name and have to be those it was measured with.
-
-    Its members finish their pictures with the renditions that they have; a rendition of its own bends the mean.
-    """
-    from torch import nn
-
-    from lumen_cli.networks.mean import Mean
-    from lumen_cli.networks.rendition import Rendition
-    from lumen_cli.weights import apply_weights, load_weights
-
-    where = card.folder / CONFIG_FILE
-    if card.architecture != MEAN or not card.members:
-        raise ModelError(f'{where}: "members" go with the architecture {MEAN}, and the other way round')
-    cards = [find_model(each.name) for each in card.members]
-    for each, found in zip(card.members, cards, strict=True):
-        if found.members:
-            raise ModelError(f"{where}: its member {each.name} has members itself")
-        if found.weights_sha256 != each.sha256:
-            raise ModelError(
-                f"{where}: its member {each.name} has other weights here ({found.folder}): expected SHA-256 "
-                f"{each.sha256}, found {found.weights_sha256}"
-            )
-    network = Mean(
-        [load(found) for found in cards],
-        [each.share for each in card.members],
-        [found.default_steps for found in cards],
-    )
-    _require_multiple(network, card)
-    if card.rendition is not None:
-        tensors = load_weights(card.weights_path, card.file_sha256, model=card.name)
-        try:
-            rendition = Rendition(**card.rendition)
-        except ValueError as error:
-            raise ModelError(f'{where}: "rendition": {error}') from None
-        # In a module of its own: the members' weights are in their own files.
-        apply_weights(nn.ModuleDict({"rendition": rendition}), tensors, card.weights_path, model=card.name)
-        network.rendition = rendition
-    return network.requires_grad_(False).eval()
+def pull_command(card: ModelCard) -> str:
+    """The command that fetches a model's weights."""
+    named = card.folder.parent in model_roots()
+    return f"lumen models pull {card.name if named else shlex.quote(str(card.folder))}"
 
 
 def architectures() -> dict[str, str]:
@@ -260,7 +205,9 @@ def network_class(architecture: str) -> type[LowLightModel]:
 
 def _model_folders(root: Path) -> Iterator[Path]:
     try:
-        yield from sorted(entry for entry in root.iterdir() if (entry / CONFIG_FILE).is_file())
+        # Hidden ones are in the making.
+        entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+        yield from sorted(entry for entry in entries if (entry / CONFIG_FILE).is_file())
     except OSError:
         return
 
@@ -274,7 +221,7 @@ def _download(address: str) -> Path:
         raise ModelError(
             f"{address} is no model address: expected hf://organisation/name or hf://organisation/name@revision"
         )
-    wanted = [CONFIG_FILE, "README.md", "*.safetensors"]
+    wanted = [CONFIG_FILE, CARD_FILE, "*.safetensors"]
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
     except Exception as error:  # the client raises its own, httpx's and the operating system's errors

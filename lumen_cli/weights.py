@@ -78,6 +78,33 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype |
     return hashlib.sha256(content).hexdigest()
 
 
+def checksum(path: Path) -> str:
+    """A file's SHA-256, 64 hexadecimal digits; read in pieces, however large it is."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_shapes(path: Path, *, model: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file without their values, on PyTorch's device "meta": only its header is read.
+
+    Raises:
+        ModelError: it is no safetensors file.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, KeyError) as error:
+        whose = f"model {model}: " if model else ""
+        raise ModelError(f"{whose}{path} is not a safetensors file: {error}") from None
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
 def apply_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, model: str | None = None) -> None:
     """Put tensors into a network; ModelError lists the first names that are missing, left over or of another shape."""
     require_fit(network, tensors, path, model=model)

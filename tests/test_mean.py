@@ -119,7 +119,12 @@ def test_members_share_the_noise_of_one_with_a_larger_canvas():
         mean.noise_for(wide, torch.randn(1, 3, 8, 8), 64, 64)
 
 
-def test_auto_takes_the_preferred_model_that_can_do_it(make_model: MakeModel, monkeypatch):
+def test_auto_takes_the_preferred_model_that_can_do_it():
+    assert find_model("auto").name == "lumen"
+    assert find_model("auto", "decompose").name == "lightendiffusion"
+
+
+def test_auto_leaves_a_mean_whose_members_are_others_here(make_model: MakeModel):
     make_model("lightendiffusion", summary="a user's, which cannot decompose", abilities=["enhance"])
     assert find_model("auto").summary.startswith("a user's")
     assert find_model("auto", "decompose").name != "lightendiffusion"

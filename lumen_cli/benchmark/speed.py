@@ -101,7 +101,7 @@ def _subjects(request: SpeedRequest) -> list[_Subject]:
 def _named(name: str, published: bool) -> Iterator[_Subject]:
     """What a name stands for. "all" is every model, or every architecture of ours at its published size."""
     if name == "all":
-        names = sorted(ARCHITECTURES) if published else [card.name for card in list_models()]
+        names = sorted(ARCHITECTURES) if published else [card.name for card in list_models() if not card.to_pull]
         for each in names:
             yield from _named(PUBLISHED + each if published else each, published)
     elif name.startswith(PUBLISHED) or (published and name in ARCHITECTURES):

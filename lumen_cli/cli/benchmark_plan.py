@@ -94,7 +94,7 @@ def entrants_for(options: QualityOptions) -> list[Entrant]:
     from lumen_cli.registry import find_model, list_models
 
     if not options.models or "all" in options.models:
-        cards = [card for card in list_models() if "enhance" in card.abilities]
+        cards = [card for card in list_models() if "enhance" in card.abilities and not card.to_pull]
     else:
         cards = list({card.folder.resolve(): card for card in map(find_model, options.models)}.values())
     if not cards:

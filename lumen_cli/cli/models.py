@@ -14,13 +14,14 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
 
 @app.callback()
 def models(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the models, show one with `info`, make one of its authors' checkpoint with `import`.
+    """List the models; `info` shows one, `pull` fetches one, `import` makes one of its authors' checkpoint.
 
     \b
     Examples:
       lumen models
       lumen models --json | jq -r .name
       lumen models info lightendiffusion
+      lumen models pull hf://organisation/name
       lumen models import diffll model.pth.tar
     """  # noqa: D301
     if context.invoked_subcommand is not None:
@@ -160,3 +161,58 @@ def import_(
         console.print(table)
     if as_json:
         typer.echo(import_line(imported))
+
+
+@app.command("pull", no_args_is_help=True)
+def pull(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A listed model whose weights are not here, the https:// address of a model folder or of its "
+            "config.json, or hf://org/name (of a revision: hf://org/name@v1).",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            rich_help_panel=FILES,
+            help="The model folder to make (default: among your own models, found by name).",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", rich_help_panel=FILES, help="Replace another model, once the new one is complete."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a model folder, or the weights that a listed model lacks.
+
+    \b
+    Nothing that is fetched is run. config.json is checked, the weights have
+    to have its SHA-256 and to fit its network; the model appears when it is
+    complete, or not at all. A download that breaks off is gone on with.
+
+    \b
+    Examples:
+      lumen models pull NAME                a model of `lumen models`
+      lumen models pull https://example.org/models/night
+      lumen models pull hf://organisation/name@v1 -o models/night
+    """  # noqa: D301
+    from rich.console import Console
+
+    from lumen_cli.pipeline.interrupt import ending_cleanly
+    from lumen_cli.pulling import pull_model
+    from lumen_cli.reports.progress import download_line
+    from lumen_cli.reports.pulls import pull_line, pull_tables
+
+    console = Console(stderr=True, highlight=False)
+    with ending_cleanly(), download_line(console) as progress:
+        pulled = pull_model(source, output, overwrite=overwrite, progress=progress)
+    for table in pull_tables(pulled):
+        console.print(table)
+    if as_json:
+        typer.echo(pull_line(pulled))

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -50,26 +51,35 @@ def replacing(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def sweep_temporaries(folders: Iterable[Path]) -> int:
+def sweep_temporaries(folders: Iterable[Path], *, whole_folders: bool = False) -> int:
     """Remove the temporary files that dead processes left in these folders (not below them).
+
+    `whole_folders`: their temporary folders as well.
 
     A file is left alone while its process runs on this machine; one made on another machine, whose processes cannot be
     seen from here, is left alone for a day.
 
     Returns:
-        How many files were removed.
+        How many files and folders were removed.
     """
     removed = 0
     for folder in sorted(set(folders)):
         try:
-            names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False))
+            names = sorted(
+                entry.name
+                for entry in os.scandir(folder)
+                if entry.is_file(follow_symlinks=False) or (whole_folders and entry.is_dir(follow_symlinks=False))
+            )
         except OSError:
             continue
         for name in names:
             match = _NAME.match(name)
             if match and _abandoned(folder / name, int(match["pid"]), match["host"], match["birth"]):
                 try:
-                    (folder / name).unlink()
+                    if (folder / name).is_dir():
+                        shutil.rmtree(folder / name)
+                    else:
+                        (folder / name).unlink()
                     removed += 1
                 except OSError:
                     continue

@@ -9,14 +9,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lumen_cli.card import CONFIG_FILE, WEIGHTS_FILE, ImportedFile
+from lumen_cli.card import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, ImportedFile
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.official.layouts import Variant
 from lumen_cli.official.sources import Official
 from lumen_cli.weights import save_weights
 
-CARD_FILE = "README.md"
-FILES = (CONFIG_FILE, CARD_FILE, WEIGHTS_FILE)
 _README = """# {name}
 
 {parameters:,} parameters, float32, made by `lumen models import {official.architecture}` from
@@ -75,6 +73,7 @@ def write_folder(
         "weights": {
             "file": WEIGHTS_FILE,
             "sha256": save_weights(tensors, folder / WEIGHTS_FILE),
+            "bytes": (folder / WEIGHTS_FILE).stat().st_size,
             "parameters": parameters,
         },
         "trained_on": list(variant.trained_on) if variant.release else [],

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shlex
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +11,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lumen_cli.card import CONFIG_FILE, ImportedFile, ModelCard, read_card
+from lumen_cli.card import ImportedFile, ModelCard, read_card
 from lumen_cli.errors import ModelError, UsageError
-from lumen_cli.imaging.temporaries import temporary_beside
 from lumen_cli.official.building import build_empty
-from lumen_cli.official.folder import FILES, write_folder
+from lumen_cli.official.folder import write_folder
 from lumen_cli.official.kind_files import read_kind
 from lumen_cli.official.layouts import LAYOUTS, Layout, Variant, likeliest
 from lumen_cli.official.locating import Source, find_checkpoints
 from lumen_cli.official.matching import Match, check_finite, first, match, plain_names, with_averages
 from lumen_cli.official.reading import Checkpoint, read_checkpoint
 from lumen_cli.official.sources import official_source
+from lumen_cli.placing import holds_model, placing
 from lumen_cli.registry import user_models
+from lumen_cli.weights import checksum
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -96,17 +95,10 @@ def import_checkpoint(
     name = name or variant.name
     target = (folder or user_models() / name).absolute()
     _check_target(target, overwrite)
-    files = tuple(ImportedFile(_label(source.file), _sha256(source.file)) for source in sources)
-    temporary = temporary_beside(target)
-    try:
-        temporary.mkdir(parents=True)
+    files = tuple(ImportedFile(_label(source.file), checksum(source.file)) for source in sources)
+    with placing(target) as temporary:
         write_folder(temporary, name, official, variant, network, matched.taken, files, averaged=took_averages)
         read_card(temporary)
-        _put_in_place(temporary, target)
-    except OSError as error:
-        raise ModelError(f"{target} cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     card = read_card(target)
     return Imported(card, variant, took_averages, matched, card.weights_path.stat().st_size)
 
@@ -172,44 +164,10 @@ def _advice(matched: Match, layout: Layout) -> str:
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
-    if not target.exists() and not target.is_symlink():
-        return
-    if not target.is_dir():
-        raise UsageError(f"{target} exists and is no folder")
-    present = {entry.name for entry in target.iterdir()}
-    if not present:
-        return
-    foreign = sorted(name for name in present if name not in FILES)
-    if CONFIG_FILE not in present or foreign:
-        held = f" (it holds {foreign[0]})" if foreign else ""
-        raise UsageError(f"{target} exists and is not a model folder made by an import{held}: choose another")
-    if not overwrite:
+    if holds_model(target) and not overwrite:
         raise UsageError(f"{target} exists: --overwrite replaces it, --name or -o makes another")
-
-
-def _put_in_place(temporary: Path, target: Path) -> None:
-    """Rename, with the former folder out of the way first and put back if that fails."""
-    if not target.is_dir():
-        temporary.rename(target)
-        return
-    former = temporary_beside(target)
-    target.rename(former)
-    try:
-        temporary.rename(target)
-    except OSError:
-        former.rename(target)
-        raise
-    shutil.rmtree(former, ignore_errors=True)
 
 
 def _label(file: Path) -> str:
     """A file's name, with its folder's where the name is that of every TensorFlow checkpoint."""
     return f"{file.parent.name}/{file.name}" if ".data-" in file.name else file.name
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

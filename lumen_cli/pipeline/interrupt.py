@@ -58,6 +58,29 @@ def interruptible(folders: Iterable[Path]) -> Iterator[Interruption]:
             signal.signal(number, handler or signal.SIG_DFL)
 
 
+@contextmanager
+def ending_cleanly() -> Iterator[None]:
+    """Let SIGTERM and a terminal that goes end what is inside as Ctrl-C does: at once, but tidied up.
+
+    Outside the main thread, where Python delivers no signals, this does nothing.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [each for each in _SIGNALS if signal.getsignal(each) is signal.SIG_DFL]  # not Ctrl-C, nor under nohup
+    for number in numbers:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _remove_own_temporaries(folders: Iterable[Path]) -> None:
     for folder in folders:
         try:

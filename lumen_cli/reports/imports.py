@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lumen_cli.official.sources import Official
-from lumen_cli.reports.models import details, official_rows
+from lumen_cli.reports.models import details, model_argument, official_rows
 from lumen_cli.reports.text import count, memory, parameters, printable, short_folder
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def import_tables(imported: Imported) -> Iterator[RenderableType]:
         }
     )
     where = Text(f"{card.name} ({memory(imported.size)}) → {short_folder(card.folder)}", style="bold")
-    yield Text.assemble("\n", where, f"\nlumen enhance PICTURE --model {_model_argument(imported)}")
+    yield Text.assemble("\n", where, f"\nlumen enhance PICTURE --model {model_argument(card)}")
 
 
 def import_line(imported: Imported) -> str:
@@ -94,13 +94,3 @@ def _parts(imported: Imported) -> dict[str, tuple[int, int]]:
         tensors, numbers = parts.get(part, (0, 0))
         parts[part] = tensors + 1, numbers + tensor.numel()
     return parts
-
-
-def _model_argument(imported: Imported) -> str:
-    import shlex
-
-    from lumen_cli.registry import user_models
-
-    card = imported.card
-    named = card.folder == (user_models() / card.name).absolute()
-    return shlex.quote(card.name if named else printable(card.folder))

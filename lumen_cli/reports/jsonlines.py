@@ -65,8 +65,9 @@ def planned_line(task: Task, status: str) -> str:
 
 
 def model_line(card: ModelCard) -> str:
-    """A model card's fields, the folder as a path."""
-    return _line(**{name: str(value) if name == "folder" else value for name, value in asdict(card).items()})
+    """A model card's fields, the folder as a path, and `to_pull`: whether the weights are not here yet."""
+    fields = {name: str(value) if name == "folder" else value for name, value in asdict(card).items()}
+    return _line(**fields, to_pull=card.to_pull)
 
 
 def _input(task: Task) -> str:

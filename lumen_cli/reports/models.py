@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from lumen_cli.official.sources import PUBLISHED, Official
-from lumen_cli.reports.text import parameters, printable, short_folder
+from lumen_cli.registry import pull_command, user_models
+from lumen_cli.reports.text import memory, parameters, printable, short_folder
 
 if TYPE_CHECKING:
     from lumen_cli.card import ModelCard
 
 
 def models_table(cards: Sequence[ModelCard]) -> Table:
-    """One row a model: name, parameters, steps, abilities, trained on, licence."""
+    """One row a model: name, parameters, steps, abilities, trained on, licence; below, how to get missing weights."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", style="bold cyan", no_wrap=True)
     table.add_column("param.", justify="right", no_wrap=True)
@@ -29,7 +31,12 @@ def models_table(cards: Sequence[ModelCard]) -> Table:
         steps = "–" if card.default_steps is None else str(card.default_steps)
         trained_on = "\n".join(map(printable, card.trained_on))
         texts = ("\n".join(card.abilities), trained_on or "–", printable(card.licence) or "–")
-        table.add_row(Text(card.name), parameters(card.parameters), steps, *map(Text, texts))
+        name = Text(card.name)
+        if card.to_pull:
+            name.append("\nweights not here", style="not bold yellow")
+            table.caption = Text("weights not here yet: `lumen models pull NAME` fetches them")
+            table.caption_justify = "left"
+        table.add_row(name, parameters(card.parameters), steps, *map(Text, texts))
     return table
 
 
@@ -56,7 +63,9 @@ def model_details(card: ModelCard) -> Table:
         "folder": short_folder(card.folder),
         "members": "\n".join(f"{each.name} ({each.share:g}; SHA-256 {each.sha256})" for each in card.members),
         "rendition": ", ".join(f"{name} {value}" for name, value in (card.rendition or {}).items()),
-        "weights": card.weights_file,
+        "weights": f"{card.weights_file}{f' (not here yet: {pull_command(card)})' if card.to_pull else ''}",
+        "weights' address": card.weights_url,
+        "weights' size": "" if card.weights_bytes is None else memory(card.weights_bytes),
         "SHA-256": card.weights_sha256,
     }
     return details(rows)
@@ -70,6 +79,12 @@ def official_rows(official: Official) -> dict[str, str]:
         "authors' terms": official.terms,
         "to use them": official.command,
     }
+
+
+def model_argument(card: ModelCard) -> str:
+    """What `--model` takes for a model that was just made: its name, where that is enough to find it."""
+    named = card.folder == (user_models() / card.name).absolute()
+    return shlex.quote(card.name if named else printable(card.folder))
 
 
 def details(rows: Mapping[str, str]) -> Table:

@@ -9,9 +9,22 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Column
 from rich.text import Text
+
+from lumen_cli.reports.text import printable
 
 if TYPE_CHECKING:
     from lumen_cli.pipeline.stages import Result
@@ -41,17 +54,20 @@ class _PixelRateColumn(ProgressColumn):
         return Text(f"{rate:.2f} MP/s" if rate else "– MP/s", style="cyan")
 
 
-def transient_line(console: Console, *columns: ProgressColumn, left: bool = True) -> Progress:
+def transient_line(
+    console: Console, *columns: ProgressColumn, left: bool = True, counted: ProgressColumn | None = None
+) -> Progress:
     """A progress line that goes when it is done, and is not shown where the console is no terminal.
 
-    columns: what is going on, then what follows bar and count; left: whether the time left comes last.
+    columns: what is going on, then what follows bar and count; left: whether the time left comes last; counted: how
+    much is done, of how much, where it is not a number of things.
     """
     now, *more = columns
     ending = (TextColumn("[dim]left"), TimeRemainingColumn(compact=True)) if left else ()
     return Progress(
         now,
         BarColumn(bar_width=None),
-        MofNCompleteColumn(),
+        counted or MofNCompleteColumn(),
         *more,
         *ending,
         console=console,
@@ -76,6 +92,20 @@ def progress_line(
         nonlocal megapixels
         megapixels += (result.width or 0) * (result.height or 0) / 1e6
         line.update(task, advance=1, megapixels=megapixels)
+
+    with line:
+        yield advance
+
+
+@contextmanager
+def download_line(console: Console) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show bytes, speed and time left inside; the value takes what is fetched, the bytes here, and of how many."""
+    columns = TextColumn("[bold]{task.description}"), TransferSpeedColumn()
+    line = transient_line(console, *columns, counted=DownloadColumn())
+    task = line.add_task("", total=None)
+
+    def advance(what: str, received: int, total: int | None) -> None:
+        line.update(task, description=escape(printable(what)), completed=received, total=total)
 
     with line:
         yield advance

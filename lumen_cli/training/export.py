@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from lumen_cli.card import CONFIG_FILE, WEIGHTS_FILE
+from lumen_cli.card import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.training.recipe import Recipe
 from lumen_cli.weights import save_weights
@@ -40,13 +40,14 @@ def export_model(
         "weights": {
             "file": WEIGHTS_FILE,
             "sha256": save_weights(tensors, folder / WEIGHTS_FILE, torch.float16),
+            "bytes": (folder / WEIGHTS_FILE).stat().st_size,
             "parameters": parameters,
         },
         "trained_on": [Path(entry).name for entry in data],
         "licence": "not stated",
     }
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    readme = folder / "README.md"
+    readme = folder / CARD_FILE
     if not readme.exists():
         readme.write_text(
             f"# {name}\n\n{parameters:,} parameters, trained with `lumen train {recipe.architecture}` on "

@@ -101,7 +101,12 @@ def export_rendition(card: ModelCard, rendition: Rendition, folder: Path) -> Pat
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = json.loads((card.folder / CONFIG_FILE).read_text(encoding="utf-8"))
     config["rendition"] = {"channels": len(own[f"{PREFIX}heads.0.levels.0.0.weight"]), "heads": len(rendition.heads)}
-    config["weights"] = {"file": file, "sha256": save_weights(tensors, folder / file), "parameters": parameters}
+    config["weights"] = {
+        "file": file,
+        "sha256": save_weights(tensors, folder / file),
+        "bytes": (folder / file).stat().st_size,
+        "parameters": parameters,
+    }
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if (card.folder / "README.md").is_file():
         shutil.copyfile(card.folder / "README.md", folder / "README.md")

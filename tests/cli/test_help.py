@@ -11,7 +11,19 @@ import pytest
 
 from tests.conftest import Finished
 
-HEAVY = ("torch", "numpy", "cv2", "PIL", "exiftool", "huggingface_hub", "safetensors", "tifffile", "imageio", "jinja2")
+HEAVY = (
+    "torch",
+    "numpy",
+    "cv2",
+    "PIL",
+    "exiftool",
+    "huggingface_hub",
+    "safetensors",
+    "tifffile",
+    "imageio",
+    "jinja2",
+    "httpx2",
+)
 
 
 def loaded(*arguments: str) -> list[str]:
@@ -37,6 +49,7 @@ def loaded(*arguments: str) -> list[str]:
         ["decompose", "--help"],
         ["models", "--help"],
         ["models", "import", "--help"],
+        ["models", "pull", "--help"],
         ["benchmark", "--help"],
         ["compare", "--help"],
         ["train", "--help"],

@@ -324,6 +324,8 @@ def test_a_training_ends_in_a_model_folder_with_the_rendition(run, tmp_path):
     own = sum(parameter.numel() for parameter in Rendition(8, 2).parameters())
     assert after["weights"].pop("parameters") == before["weights"].pop("parameters") + own
     assert after["weights"].pop("sha256") != before["weights"].pop("sha256")
+    assert after["weights"].pop("bytes") == (folder / "model.safetensors").stat().st_size
+    before["weights"].pop("bytes", None)
     assert after == before
 
     stored, former = load_file(folder / "model.safetensors"), load_file(run.card.weights_path)
