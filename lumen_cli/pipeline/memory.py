@@ -10,6 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lumen_cli.networks.mean import Mean
+
 if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel
     from lumen_cli.pipeline.device import DevicePolicy
@@ -71,8 +73,10 @@ def _process_room() -> list[int]:
 def bytes_per_pixel(network: LowLightModel, policy: DevicePolicy, precision: str, *, survey: bool = False) -> float:
     """The most that a network's tensors take at once, by pixel of the picture; found by running a small one.
 
-    survey: only its `survey`.
+    survey: only its `survey`; of a mean, the dearest of its members', which are run one after the other.
     """
+    if survey and isinstance(network, Mean):
+        return max(bytes_per_pixel(member, policy, precision, survey=True) for member, *_ in network.parts())
     device = torch.device(policy.device)
     side = -(-PROBE_SIDE // network.size_multiple) * network.size_multiple
     low = torch.full((1, 3, side, side), 0.1, device=device).contiguous(memory_format=torch.channels_last)

@@ -7,6 +7,8 @@ from lumen_tiny import Tiny
 
 from lumen_cli.errors import PictureError
 from lumen_cli.networks.kind import KinD
+from lumen_cli.networks.lightendiffusion import LightenDiffusion
+from lumen_cli.networks.mean import Mean
 from lumen_cli.pipeline.budget import require_room
 from lumen_cli.pipeline.device import choose_device
 from lumen_cli.pipeline.memory import bytes_per_pixel, free_memory
@@ -87,3 +89,16 @@ def test_a_picture_beyond_the_memory_is_refused_with_both_numbers() -> None:
     require_room(Path("a.png"), 100 * MIB, 1024 * MIB)
     with pytest.raises(PictureError, match=r"a\.png: needs about 2\.5 GiB of memory to work on, and 1\.0 GiB are free"):
         require_room(Path("a.png"), 1024 * MIB, 1024 * MIB)
+
+
+def test_the_survey_of_a_mean_costs_what_its_dearest_member_s_does() -> None:
+    torch.manual_seed(0)
+    narrow, wide = (
+        LightenDiffusion(unet_channels=32, unet_multipliers=(1, 1), ctdn_channels=channels).eval()
+        for channels in (8, 16)
+    )
+    cost = bytes_per_pixel(Mean([narrow, wide, Tiny()]), CPU, "fp32", survey=True)
+    assert cost == bytes_per_pixel(wide, CPU, "fp32", survey=True) > bytes_per_pixel(narrow, CPU, "fp32", survey=True)
+    plan = TilePlan("auto", memory=int(10_000_000 * cost))
+    assert plan.survey_fits(Mean([wide, Tiny()]), CPU, Size(2000, 2000), "fp32")
+    assert not plan.survey_fits(Mean([wide, Tiny()]), CPU, Size(4000, 4000), "fp32")
