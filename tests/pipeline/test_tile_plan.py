@@ -9,9 +9,10 @@ from lumen_cli.errors import PictureError
 from lumen_cli.networks.kind import KinD
 from lumen_cli.networks.lightendiffusion import LightenDiffusion
 from lumen_cli.networks.mean import Mean
+from lumen_cli.pipeline import memory
 from lumen_cli.pipeline.budget import require_room
 from lumen_cli.pipeline.device import choose_device
-from lumen_cli.pipeline.memory import bytes_per_pixel, free_memory
+from lumen_cli.pipeline.memory import bytes_per_pixel, free_memory, return_freed_memory
 from lumen_cli.pipeline.tile_plan import TilePlan, smaller, tiling_of
 
 CPU = choose_device("cpu", "fp32")
@@ -83,6 +84,27 @@ def test_a_limit_on_the_process_counts(tmp_path: Path) -> None:
         assert free_memory() <= 301 * MIB
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_freed_memory_is_returned_to_the_system() -> None:
+    if memory._heap_trim() is None:
+        pytest.skip("this C library has no malloc_trim")
+    psutil = pytest.importorskip("psutil")
+    process = psutil.Process()
+    blocks = [torch.ones(20_000) for _ in range(2000)]
+    full = process.memory_info().rss
+    del blocks[:-1]  # the last one keeps the heap from shrinking by itself
+    return_freed_memory()
+    assert full - process.memory_info().rss > 100 * MIB
+
+
+def test_a_c_library_without_malloc_trim_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory._heap_trim.cache_clear()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    try:
+        return_freed_memory()
+    finally:
+        memory._heap_trim.cache_clear()
 
 
 def test_a_picture_beyond_the_memory_is_refused_with_both_numbers() -> None:
