@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lumen_cli.networks.rendition import Rendition
+from lumen_cli.networks.rendition import Rendition, Sizes
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,18 @@ class LowLightModel(nn.Module):
         super().__init__()
         self.rendition = None
 
-    def forward(self, low: Tensor, **options: Any) -> Tensor:
-        """`enhance`, and the rendition where there is one: B×3×H×W in [0, 1] → the same, H×W a whole picture."""
-        return self.finish(low, self.enhance(low, **options), **options)
+    def forward(self, low: Tensor, *, sizes: Sizes | None = None, **options: Any) -> Tensor:
+        """`enhance`, and the rendition where there is one, of whole pictures: B×3×H×W in [0, 1] → the same.
 
-    def finish(self, low: Tensor, made: Tensor, **options: Any) -> Tensor:
-        """A whole picture and what `enhance` made of it with these options, B×3×H×W in [0, 1] → the finished one."""
+        sizes: height and width of each picture where some were padded, on the right and at the bottom; what was added
+            is nothing that a rendition should look at.
+        """
+        return self.finish(low, self.enhance(low, **options), sizes=sizes, **options)
+
+    def finish(self, low: Tensor, made: Tensor, *, sizes: Sizes | None = None, **options: Any) -> Tensor:
+        """Whole pictures and what `enhance` made of them with these options, B×3×H×W in [0, 1] → the finished ones."""
         rendition = self.rendition_for(**options)
-        finished: Tensor = made if rendition is None else rendition(low, made)
+        finished: Tensor = made if rendition is None else rendition(low, made, sizes)
         return finished
 
     def rendition_for(self, **options: Any) -> Rendition | None:

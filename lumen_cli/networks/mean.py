@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.padding import padded_size
+from lumen_cli.networks.rendition import Sizes
 
 
 class Mean(LowLightModel):
@@ -76,12 +78,19 @@ class Mean(LowLightModel):
         return (F.avg_pool2d(noise, block) * block)[..., : wanted[-2], : wanted[-1]]
 
     def enhance(self, low: Tensor, *, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
-        """See `LowLightModel.enhance`; `steps` has to be None."""
+        """See `LowLightModel.enhance`; `steps` has to be None. The members finish their pictures."""
+        return self._mean(low, None, noise, steps)
+
+    def forward(self, low: Tensor, *, sizes: Sizes | None = None, **options: Any) -> Tensor:
+        """See `LowLightModel.forward`."""
+        return self.finish(low, self._mean(low, sizes, **options), sizes=sizes)
+
+    def _mean(self, low: Tensor, sizes: Sizes | None, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
         if steps is not None:
             raise ValueError("each member of a mean takes its own steps")
         height, width = low.shape[-2:]
         made = [
-            share * member(low, noise=self.noise_for(member, noise, height, width), steps=own).float()
+            share * member(low, sizes=sizes, noise=self.noise_for(member, noise, height, width), steps=own).float()
             for member, share, own in self.parts()
         ]
         return sum(made[1:], made[0])

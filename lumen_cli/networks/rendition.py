@@ -9,6 +9,7 @@ Where nothing but light was lacking, or none was, the dark picture says better w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -30,6 +31,10 @@ from lumen_cli.srgb import to_srgb
 DISTRUST = 0.3
 GUIDES = ("own", "given", "developed")
 """What a result may follow: the heads' own curves, the picture as it was given, or as it is developed."""
+
+
+Sizes = Sequence[tuple[int, int]]
+"""Heights and widths, pixels."""
 
 
 class Rendition(nn.Module):
@@ -64,9 +69,19 @@ class Rendition(nn.Module):
             shares = self.judge(developed).softmax(dim=1)
             return (shares.T[..., None, None] * curves).sum(dim=0)
 
-    def forward(self, low: Tensor, made: Tensor) -> Tensor:
-        """Dark pictures and what a model made of them → finished pictures, all B×3×H×W in [0, 1], float32."""
-        return bend(made, self.curves(low, made))
+    def forward(self, low: Tensor, made: Tensor, sizes: Sizes | None = None) -> Tensor:
+        """Dark pictures and what a model made of them → finished pictures, all B×3×H×W in [0, 1], float32.
+
+        sizes: height and width of each picture where some were padded, see `LowLightModel.forward`.
+        """
+        if sizes is None:
+            return bend(made, self.curves(low, made))
+        looks = [
+            look(low[index : index + 1, :, :height, :width], made[index : index + 1, :, :height, :width])
+            for index, (height, width) in enumerate(sizes)
+        ]
+        light, thumbnails = (torch.cat(parts) for parts in zip(*looks, strict=True))
+        return bend(made, self.curves_of(light, thumbnails))
 
 
 def agreed(curves: Tensor) -> Tensor:

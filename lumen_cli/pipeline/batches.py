@@ -97,7 +97,9 @@ def enhance_batch(
             low = as_batch(group, network, policy)
             noise = noise_of(contents[part])
             noise = None if noise is None else noise.to(policy.device)
-            mixed = torch.lerp(low, network(low, noise=noise, steps=steps, **knobs).float(), strength)
+            sizes = [(picture.height, picture.width) for picture in group]
+            bright = network(low, sizes=sizes, noise=noise, steps=steps, **knobs)
+            mixed = torch.lerp(low, bright.float(), strength)
             return [cropped(mixed[index], picture) for index, picture in enumerate(group)]
 
     def run_tiled(index: int, precision: str, side: int) -> np.ndarray | NetworkError:

@@ -4,10 +4,13 @@ import torch
 from lumen_tiny import Tiny
 
 from lumen_cli.imaging.codec import Picture
-from lumen_cli.pipeline.batches import NetworkError, Notes, enhance_batch, in_parts, notes_of, shape_of
+from lumen_cli.networks.development import bend
+from lumen_cli.networks.mean import Mean
+from lumen_cli.pipeline.batches import NetworkError, Notes, as_batch, enhance_batch, in_parts, notes_of, shape_of
 from lumen_cli.pipeline.device import DevicePolicy, choose_device
 from lumen_cli.pipeline.tile_plan import TilePlan
 from tests.conftest import dark_pixels
+from tests.networks.test_rendition import opinionated
 
 CPU = choose_device("cpu", "fp32")
 
@@ -56,6 +59,23 @@ def test_batch_mates_and_their_order_change_nothing(network: Tiny) -> None:
     for index, other in ((0, 1), (1, 2), (2, 0)):
         assert np.array_equal(alone[index], together[index])
         assert np.array_equal(alone[index], swapped[other])
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_rendition_does_not_look_at_what_was_padded(averaged: bool) -> None:
+    network = Tiny(multiple=64, noisy=False).eval().requires_grad_(False)
+    network.rendition = opinionated()
+    pictures = [picture(70, 100, 1), picture(100, 70, 2), picture(128, 128, 3)]
+    together = run(Mean([network, network]) if averaged else network, *pictures)  # type: ignore[arg-type]
+    for dark, bright in zip(pictures, together, strict=True):
+        low = as_batch([dark], network, CPU)
+        made = network.enhance(low)
+        seen = [part[..., : dark.height, : dark.width] for part in (low, made)]
+        expected = bend(seen[1], network.rendition.curves(*seen))
+        np.testing.assert_allclose(bright, expected[0].permute(1, 2, 0).numpy(), rtol=0, atol=1e-5)
+        padded = network.finish(low, made)[0, :, : dark.height, : dark.width].permute(1, 2, 0).numpy()
+        if low.shape[-2:] != (dark.height, dark.width):
+            assert np.abs(bright - padded).max() > 1e-3, "the padding would have been seen"
 
 
 def test_the_seed_and_the_content_decide_about_the_noise(network: Tiny) -> None:
