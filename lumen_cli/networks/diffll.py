@@ -16,7 +16,7 @@ from lumen_cli.diffusion.schedule import LinearSchedule, antithetic_timesteps
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.diffll_details import DetailRestoration
 from lumen_cli.networks.diffll_losses import content_loss, frequency_loss
-from lumen_cli.networks.exposure import gain_to, tone_map
+from lumen_cli.networks.exposure import check_fade, fade, gain_to, tone_map
 from lumen_cli.networks.padding import pad_to_multiple, padded_size
 from lumen_cli.networks.unet import DiffusionUNet
 from lumen_cli.networks.wavelet import analyse, synthesise
@@ -55,6 +55,7 @@ class DiffLL(LowLightModel):
             restored, and on whose average the estimator's clean one is a correction, so that colours need not be
             learnt anew; needs prediction "x0". None as in the paper.
         temperature: of the noise that sampling starts from, see `Sampler`; 1 in the paper.
+        fade_above: brightness from which less and less is corrected, see `fade`; needs `exposure`. None: nowhere.
     """
 
     whole_rows = True  # the details' attention
@@ -72,6 +73,7 @@ class DiffLL(LowLightModel):
         condition_power: float = 1.0,
         exposure: float | None = None,
         temperature: float = 1.0,
+        fade_above: float | None = None,
     ) -> None:
         super().__init__()
         if levels < 1:
@@ -87,7 +89,8 @@ class DiffLL(LowLightModel):
         self.levels = levels
         self.steps = steps
         self.condition_power = condition_power
-        self.exposure = exposure
+        check_fade(fade_above, exposure)
+        self.exposure, self.fade_above = exposure, fade_above
         self.schedule = LinearSchedule(**{"timesteps": 200, **(schedule or {})})
         self.sampler = Sampler(prediction=prediction, clip=clip, temperature=temperature)
         self.size_multiple = 2 ** (levels + len(unet_multipliers) - 1)
@@ -127,17 +130,24 @@ class DiffLL(LowLightModel):
         average, details = self.decompose_bands(low)
         condition, base = average, None
         if self.condition_power != 1.0:
-            unit = (average / 2.0 ** (self.levels + 1) + 0.5).clamp(0.0, 1.0)
-            condition = 2.0 * unit**self.condition_power - 1.0
+            condition = 2.0 * self._unit(average) ** self.condition_power - 1.0
         if self.exposure is not None:
             gain = gain_to(low, self.exposure) if gain is None else gain
             base, details = self.decompose_bands(tone_map(low, gain))
         return Observed(condition, details, base)
 
+    def _unit(self, average: Tensor) -> Tensor:
+        """Coarsest average in ±2^K → [0, 1]."""
+        return (average / 2.0 ** (self.levels + 1) + 0.5).clamp(0.0, 1.0)
+
     def estimate(self, observed: Observed, noisy: Tensor, timesteps: Tensor) -> Tensor:
         """Run the noise estimator; `noisy` B×3×h×w, `timesteps` [B] → what `prediction` says, B×3×h×w."""
         output: Tensor = self.Unet(torch.cat([observed.condition, noisy], dim=1), timesteps)
-        return output if observed.base is None else observed.base + output.float()
+        if observed.base is None:
+            return output
+        if self.fade_above is None:
+            return observed.base + output.float()
+        return observed.base + fade(self._unit(observed.base), self.fade_above) * output.float()
 
     def predict_average(self, observed: Observed, noise: Tensor, steps: int | None = None) -> Tensor:
         """Sample the bright picture's coarsest average from `noise`; both B×3×h×w, in ±2^K when trained."""

@@ -21,3 +21,19 @@ def tone_map(low: Tensor, gain: Tensor) -> Tensor:
     """
     value = low.float() * gain
     return value * (1.0 + value / gain**2) / (1.0 + value)
+
+
+def check_fade(above: float | None, exposure: float | None) -> None:
+    """ValueError where `fade` cannot start at `above`."""
+    if above is not None and (exposure is None or not 0.0 <= above < 1.0):
+        raise ValueError(f"fade_above must lie in [0, 1) and needs exposure, not {above}, {exposure}")
+
+
+def fade(brightened: Tensor, above: float) -> Tensor:
+    """How much of a network's correction a brightened picture takes: all up to `above`, then less, at 1 none.
+
+    What `tone_map` has made nearly white, such as a lamp, is as bright as it should be, and a dark picture has so few
+    such places that a network learns little of them: grey patches and coloured spots are what it makes there. The
+    brightest channel counts. B×3×H×W in [0, 1] → B×1×H×W.
+    """
+    return ((1.0 - brightened.amax(dim=1, keepdim=True)) / (1.0 - above)).clamp(0.0, 1.0)

@@ -14,7 +14,7 @@ from lumen_cli.diffusion.noise import normal
 from lumen_cli.diffusion.sampler import Denoiser, Prediction, Sampler, sample, target_of
 from lumen_cli.diffusion.schedule import LinearSchedule, antithetic_timesteps
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.exposure import gain_to, tone_map
+from lumen_cli.networks.exposure import check_fade, fade, gain_to, tone_map
 from lumen_cli.networks.lldiffusion_encoder import REACH, DegradationEncoder
 from lumen_cli.networks.lldiffusion_patches import over_patches
 from lumen_cli.networks.lldiffusion_unet import ATTENTION_LEVEL, LEVELS, FeatureUNet, Joining
@@ -66,6 +66,7 @@ class LLDiffusion(LowLightModel):
             colours need not be learnt anew, and which it is shown in place of the dark one; needs prediction "x0" and
             whole pictures. None as in the paper.
         temperature: of the noise that sampling starts from, see `Sampler`; 1 in the paper.
+        fade_above: brightness from which less and less is corrected, see `fade`; needs `exposure`. None: nowhere.
     """
 
     size_multiple = 16
@@ -96,6 +97,7 @@ class LLDiffusion(LowLightModel):
         attention_level: int = ATTENTION_LEVEL,
         exposure: float | None = None,
         temperature: float = 1.0,
+        fade_above: float | None = None,
     ) -> None:
         super().__init__()
         most = min(LEVELS if fusion == "cat" else LEVELS - 1, len(feature_channels))
@@ -127,7 +129,8 @@ class LLDiffusion(LowLightModel):
         self.schedule = LinearSchedule(**(schedule or {}))
         self.sampler = Sampler(prediction=prediction, clip=clip, temperature=temperature)
         self.sampling = sampling
-        self.exposure = exposure
+        check_fade(fade_above, exposure)
+        self.exposure, self.fade_above = exposure, fade_above
         self.patch_size, self.stride, self.patch_batch = patch_size, stride, patch_batch
 
     def canvas_size(self, height: int, width: int) -> tuple[int, int]:
@@ -170,7 +173,11 @@ class LLDiffusion(LowLightModel):
         if not torch.is_grad_enabled():
             shown = shown.contiguous(memory_format=torch.channels_last)
         estimated: Tensor = self.diff_unet(shown, condition.features, timesteps)
-        return estimated if condition.base is None else condition.base + estimated.float()
+        if condition.base is None:
+            return estimated
+        if self.fade_above is None:
+            return condition.base + estimated.float()
+        return condition.base + fade((condition.base + 1.0) / 2.0, self.fade_above) * estimated.float()
 
     def denoiser(self, low: Tensor, gain: Tensor | None = None) -> Denoiser:
         """The denoiser of `sample` for dark pictures on their canvas, by whole pictures or by patches."""

@@ -46,6 +46,7 @@ class Network:
     condition_power: float = 0.4
     exposure: float | None = 0.5
     temperature: float = 1.0
+    fade_above: float | None = None
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class Network:
     clip: float | None = None
     exposure: float | None = 0.5
     temperature: float = 1.0
+    fade_above: float | None = None
 
 
 @dataclass(frozen=True)

@@ -238,7 +238,32 @@ def test_a_network_that_adds_nothing_returns_the_picture_at_its_exposure():
     torch.testing.assert_close(network.enhance(well, noise=noise), well, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{"exposure": 0.5}, {"exposure": 1.5, "prediction": "x0"}])
+@torch.inference_mode()
+def test_what_is_nearly_white_is_not_corrected():
+    """A lamp in a dark room, a patch of white larger than a value of the coarsest average."""
+    torch.manual_seed(0)
+    network, plain = (tiny(prediction="x0", exposure=0.4, fade_above=above).eval() for above in (0.6, None))
+    plain.load_state_dict(network.state_dict())
+    room = torch.full((1, 3, 32, 32), 0.02)
+    room[..., 8:16, 8:16] = 1.0
+    observed, noise = network.observe(room), torch.randn(1, *network.noise_shape(32, 32))
+    corrected, everywhere = (each.predict_average(observed, noise) - observed.base for each in (network, plain))
+    lamp = observed.base[0, 0] > 0.99 * 2.0**network.levels
+    assert int(lamp.sum()) == 4
+    assert float(corrected[..., lamp].abs().max()) < 1e-4
+    assert float(everywhere[..., lamp].abs().max()) > 1e-2
+    assert float(corrected[..., ~lamp].abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"exposure": 0.5},
+        {"exposure": 1.5, "prediction": "x0"},
+        {"fade_above": 0.6},
+        {"fade_above": 1.0, "exposure": 0.5, "prediction": "x0"},
+    ],
+)
 def test_an_exposure_that_cannot_be_is_refused(settings):
     with pytest.raises(ValueError, match="exposure"):
         tiny(**settings)

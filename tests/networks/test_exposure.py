@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from lumen_cli.networks.exposure import gain_to, tone_map
+from lumen_cli.networks.exposure import fade, gain_to, tone_map
 
 
 def test_a_dark_picture_is_brought_to_its_exposure_and_a_bright_one_left_alone():
@@ -23,3 +23,10 @@ def test_the_tone_curve_keeps_black_white_and_the_order_of_tones():
         torch.testing.assert_close(mapped[-1], torch.tensor(1.0))
         assert bool((mapped.diff() > 0).all())
         assert bool((mapped >= tones.flatten() - 1e-6).all())
+
+
+def test_corrections_fade_between_their_bound_and_white_by_the_brightest_channel():
+    grey = torch.tensor([0.0, 0.6, 0.7, 0.9, 1.0]).view(1, 1, 1, 5).expand(1, 3, 1, 5)
+    torch.testing.assert_close(fade(grey, 0.6).flatten(), torch.tensor([1.0, 1.0, 0.75, 0.25, 0.0]))
+    red = grey * torch.tensor([1.0, 0.1, 0.0]).view(1, 3, 1, 1)
+    torch.testing.assert_close(fade(red, 0.6), fade(grey, 0.6))

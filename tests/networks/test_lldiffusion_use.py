@@ -188,6 +188,8 @@ def test_enhancing_without_noise_is_refused():
         ({"attention_level": 6}, "attention_level"),
         ({"exposure": 0.5, "prediction": "epsilon"}, "exposure"),
         ({"exposure": 0.5} | PATCHES, "exposure"),
+        ({"fade_above": 0.6}, "fade_above"),
+        ({"fade_above": 1.0, "exposure": 0.5}, "fade_above"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
@@ -219,6 +221,20 @@ def test_with_an_exposure_the_network_corrects_the_brightened_picture():
         found = network.enhance(batch["low"], noise=noise_for(network, (64, 64), 2), steps=2)
     unit = (canvas + 1.0) / 2.0
     torch.testing.assert_close(found, tone_map(unit, gain_to(unit, 0.5))[..., :64, :64], rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_what_is_nearly_white_is_not_corrected():
+    network, plain = (small(exposure=0.5, fade_above=above) for above in (0.6, None))
+    plain.load_state_dict(network.state_dict())
+    room = torch.full((1, 3, 64, 64), 0.02)
+    room[..., 16:32, 16:32] = 1.0
+    noise = noise_for(network, (64, 64))
+    faded, everywhere = (each.enhance(room, noise=noise, steps=2) for each in (network, plain))
+    lamp = room == 1.0
+    torch.testing.assert_close(faded[lamp], room[lamp], rtol=0, atol=1e-4)
+    assert float((everywhere[lamp] - 1.0).abs().max()) > 1e-2
+    assert float((faded - tone_map(room, gain_to(room, 0.5)))[~lamp].abs().max()) > 1e-2
 
 
 def test_losses_are_repeatable_and_add_up():
