@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.tag_rules import BEHIND, BLOCK_SIZES, PREVIEWS, SHOWN, SIZES, TURNED, TagRules, left_out
+from lumen_cli.imaging.tag_rules import BEHIND, BLOCK_SIZES, PREVIEWS, SIZES, TURNED, TagRules, left_out
 
 _REMOVED = tuple(f"-{tag}=" for tag in (*BEHIND, "XMP-xmp:Thumbnails"))
 # exiftool leaves these out of "all"; they hold for the result (the first two tell Adobe RGB from sRGB).
@@ -78,11 +78,6 @@ def block_arguments(source: Path, target: Path, blocks: Iterable[str]) -> list[b
     Tag by tag, exiftool drops what it has no name for and rounds fractions.
     """
     return [*_options(), *_from(source), *(f"-{block}".encode() for block in blocks), _line(_bytes(target))]
-
-
-def shown_arguments(source: Path, target: Path) -> list[bytes]:
-    """The arguments that copy only what a viewer needs to show the colours right."""
-    return [*_options(), *_from(source), *(f"-{tag}".encode() for tag in SHOWN), _line(_bytes(target))]
 
 
 def stamp_arguments(target: Path, software: str) -> list[bytes]:

@@ -20,7 +20,6 @@ from lumen_cli.imaging.exiftool_arguments import (
     block_arguments,
     copy_arguments,
     plainly_named,
-    shown_arguments,
     spoken,
     stamp_arguments,
 )
@@ -40,7 +39,6 @@ _FALLBACK = "EXIF and colour profiles are carried over; XMP, IPTC, PNG texts and
 
 _UNSAFE = "has faults by which a picture can make it run commands; update it to 12.38 or newer"
 
-_ADOBE_RGB = b"R03\0"
 """The interoperability index of Adobe RGB in an EXIF block."""
 
 _Engine = Literal["auto", "exiftool", "pillow"]
@@ -132,7 +130,7 @@ class TagWriter:
         if format == "bmp":
             return ["BMP holds no tags"] if picture.exif and self.rules.metadata != "strip" else []
         if self.rules.metadata == "strip":
-            return self._strip(source, target, format, picture)
+            return []  # the profile is all that is kept, and it lies in `target`
         small = thumbnail(picture) if format != "tiff" and has_thumbnail(picture.exif) else None
         if self.engine == "pillow":
             return _embed(target, picture, self._software(picture), small)
@@ -159,20 +157,6 @@ class TagWriter:
             return [f"exiftool could not copy the tags ({failed}); none were carried over"]
         carried = _embed(target, picture, software, small) if picture.exif else []
         return [f"exiftool could not copy the tags ({failed}); only EXIF was carried over", *carried]
-
-    def _strip(self, source: Path, target: Path, format: str, picture: Picture) -> list[str]:
-        """Nothing but the profile, which `write_picture` embedded, or the tag that stands for it in camera files."""
-        if picture.profile is not None or _ADOBE_RGB not in (picture.exif or b""):
-            return []
-        if self.engine == "pillow":
-            return [
-                "a tag says that it is Adobe RGB; only exiftool can keep that alone, and programs will take it for sRGB"
-            ]
-        with plainly_named(source) as named:
-            failed, warnings = self._ask(source, target, format, lambda file: [shown_arguments(named, file)])
-        return (
-            [f"only a tag says that it is Adobe RGB, and exiftool could not copy it ({failed})"] if failed else warnings
-        )
 
     def _stamp_alone(self, source: Path, target: Path, format: str) -> list[str]:
         """A picture without tags in a format into which only exiftool writes EXIF."""

@@ -16,10 +16,6 @@ from lumen_cli.imaging.tag_personal import PERSONAL
 
 Keeping = Literal["keep", "private", "strip"]
 
-SHOWN = ("InteropIFD:InteropIndex", "InteropIFD:InteropVersion")
-"""What `strip` keeps of a picture without profile that says by tag that it is Adobe RGB: a viewer needs it."""
-
-
 TURNED = ("IFD0:Orientation", "XMP-tiff:Orientation")
 """1 in the result, whose pixels are upright; written only where the original has them."""
 
