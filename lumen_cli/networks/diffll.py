@@ -16,7 +16,7 @@ from lumen_cli.diffusion.schedule import LinearSchedule, antithetic_timesteps
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.diffll_details import DetailRestoration
 from lumen_cli.networks.diffll_losses import content_loss, frequency_loss
-from lumen_cli.networks.exposure import check_fade, fade, gain_to, tone_map
+from lumen_cli.networks.exposure import check_fade, faded, gain_to, tone_map
 from lumen_cli.networks.padding import pad_to_multiple, padded_size
 from lumen_cli.networks.unet import DiffusionUNet
 from lumen_cli.networks.wavelet import analyse, synthesise
@@ -56,6 +56,7 @@ class DiffLL(LowLightModel):
             learnt anew; needs prediction "x0". None as in the paper.
         temperature: of the noise that sampling starts from, see `Sampler`; 1 in the paper.
         fade_above: brightness from which less and less is corrected, see `fade`; needs `exposure`. None: nowhere.
+        fade_colour_above: the same of colour alone, see `faded`.
     """
 
     whole_rows = True  # the details' attention
@@ -74,6 +75,7 @@ class DiffLL(LowLightModel):
         exposure: float | None = None,
         temperature: float = 1.0,
         fade_above: float | None = None,
+        fade_colour_above: float | None = None,
     ) -> None:
         super().__init__()
         if levels < 1:
@@ -89,8 +91,8 @@ class DiffLL(LowLightModel):
         self.levels = levels
         self.steps = steps
         self.condition_power = condition_power
-        check_fade(fade_above, exposure)
-        self.exposure, self.fade_above = exposure, fade_above
+        check_fade(exposure, fade_above=fade_above, fade_colour_above=fade_colour_above)
+        self.exposure, self.fade_above, self.fade_colour_above = exposure, fade_above, fade_colour_above
         self.schedule = LinearSchedule(**{"timesteps": 200, **(schedule or {})})
         self.sampler = Sampler(prediction=prediction, clip=clip, temperature=temperature)
         self.size_multiple = 2 ** (levels + len(unet_multipliers) - 1)
@@ -145,9 +147,8 @@ class DiffLL(LowLightModel):
         output: Tensor = self.Unet(torch.cat([observed.condition, noisy], dim=1), timesteps)
         if observed.base is None:
             return output
-        if self.fade_above is None:
-            return observed.base + output.float()
-        return observed.base + fade(self._unit(observed.base), self.fade_above) * output.float()
+        brightened = self._unit(observed.base)
+        return observed.base + faded(output.float(), brightened, self.fade_above, self.fade_colour_above)
 
     def predict_average(self, observed: Observed, noise: Tensor, steps: int | None = None) -> Tensor:
         """Sample the bright picture's coarsest average from `noise`; both B×3×h×w, in ±2^K when trained."""

@@ -23,10 +23,23 @@ def tone_map(low: Tensor, gain: Tensor) -> Tensor:
     return value * (1.0 + value / gain**2) / (1.0 + value)
 
 
-def check_fade(above: float | None, exposure: float | None) -> None:
-    """ValueError where `fade` cannot start at `above`."""
-    if above is not None and (exposure is None or not 0.0 <= above < 1.0):
-        raise ValueError(f"fade_above must lie in [0, 1) and needs exposure, not {above}, {exposure}")
+def check_fade(exposure: float | None, **bounds: float | None) -> None:
+    """ValueError, with its name, where `fade` cannot start at one of `bounds`."""
+    for name, above in bounds.items():
+        if above is not None and (exposure is None or not 0.0 <= above < 1.0):
+            raise ValueError(f"{name} must lie in [0, 1) and needs exposure, not {above}, {exposure}")
+
+
+def faded(correction: Tensor, brightened: Tensor, above: float | None, colour_above: float | None) -> Tensor:
+    """A network's correction of a brightened picture, both B×3×H×W, less of it where that is bright, see `fade`.
+
+    All of it fades above `above`, its colour (what differs from the mean of the channels) above `colour_above`: noise,
+    which hides the colour of what is dark, hides little of what is bright. None: nowhere.
+    """
+    if colour_above is not None:
+        grey = correction.mean(dim=1, keepdim=True)
+        correction = grey + fade(brightened, colour_above) * (correction - grey)
+    return correction if above is None else fade(brightened, above) * correction
 
 
 def fade(brightened: Tensor, above: float) -> Tensor:

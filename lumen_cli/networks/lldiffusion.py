@@ -14,7 +14,7 @@ from lumen_cli.diffusion.noise import normal
 from lumen_cli.diffusion.sampler import Denoiser, Prediction, Sampler, sample, target_of
 from lumen_cli.diffusion.schedule import LinearSchedule, antithetic_timesteps
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.exposure import check_fade, fade, gain_to, tone_map
+from lumen_cli.networks.exposure import check_fade, faded, gain_to, tone_map
 from lumen_cli.networks.lldiffusion_encoder import REACH, DegradationEncoder
 from lumen_cli.networks.lldiffusion_patches import over_patches
 from lumen_cli.networks.lldiffusion_unet import ATTENTION_LEVEL, LEVELS, FeatureUNet, Joining
@@ -67,6 +67,7 @@ class LLDiffusion(LowLightModel):
             whole pictures. None as in the paper.
         temperature: of the noise that sampling starts from, see `Sampler`; 1 in the paper.
         fade_above: brightness from which less and less is corrected, see `fade`; needs `exposure`. None: nowhere.
+        fade_colour_above: the same of colour alone, see `faded`.
     """
 
     size_multiple = 16
@@ -98,6 +99,7 @@ class LLDiffusion(LowLightModel):
         exposure: float | None = None,
         temperature: float = 1.0,
         fade_above: float | None = None,
+        fade_colour_above: float | None = None,
     ) -> None:
         super().__init__()
         most = min(LEVELS if fusion == "cat" else LEVELS - 1, len(feature_channels))
@@ -129,8 +131,8 @@ class LLDiffusion(LowLightModel):
         self.schedule = LinearSchedule(**(schedule or {}))
         self.sampler = Sampler(prediction=prediction, clip=clip, temperature=temperature)
         self.sampling = sampling
-        check_fade(fade_above, exposure)
-        self.exposure, self.fade_above = exposure, fade_above
+        check_fade(exposure, fade_above=fade_above, fade_colour_above=fade_colour_above)
+        self.exposure, self.fade_above, self.fade_colour_above = exposure, fade_above, fade_colour_above
         self.patch_size, self.stride, self.patch_batch = patch_size, stride, patch_batch
 
     def canvas_size(self, height: int, width: int) -> tuple[int, int]:
@@ -175,9 +177,8 @@ class LLDiffusion(LowLightModel):
         estimated: Tensor = self.diff_unet(shown, condition.features, timesteps)
         if condition.base is None:
             return estimated
-        if self.fade_above is None:
-            return condition.base + estimated.float()
-        return condition.base + fade((condition.base + 1.0) / 2.0, self.fade_above) * estimated.float()
+        brightened = (condition.base + 1.0) / 2.0
+        return condition.base + faded(estimated.float(), brightened, self.fade_above, self.fade_colour_above)
 
     def denoiser(self, low: Tensor, gain: Tensor | None = None) -> Denoiser:
         """The denoiser of `sample` for dark pictures on their canvas, by whole pictures or by patches."""

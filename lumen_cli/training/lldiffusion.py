@@ -51,6 +51,7 @@ class Network:
     exposure: float | None = 0.5
     temperature: float = 1.0
     fade_above: float | None = None
+    fade_colour_above: float | None = None
 
 
 @dataclass(frozen=True)

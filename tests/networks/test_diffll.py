@@ -255,6 +255,19 @@ def test_what_is_nearly_white_is_not_corrected():
     assert float(corrected[..., ~lamp].abs().max()) > 1e-2
 
 
+@torch.inference_mode()
+def test_colour_of_what_is_bright_is_corrected_less_than_its_brightness():
+    torch.manual_seed(0)
+    network, plain = (tiny(prediction="x0", exposure=0.4, fade_colour_above=above).eval() for above in (0.0, None))
+    plain.load_state_dict(network.state_dict())
+    room = torch.rand(1, 3, 32, 32) * 0.1
+    observed, x, t = network.observe(room), torch.randn(1, *network.noise_shape(32, 32)), torch.tensor([500])
+    corrected, everywhere = (each.estimate(observed, x, t) - observed.base for each in (network, plain))
+    torch.testing.assert_close(corrected.mean(dim=1), everywhere.mean(dim=1))
+    shares = corrected.std(dim=1) / everywhere.std(dim=1)
+    torch.testing.assert_close(shares, 1.0 - network._unit(observed.base).amax(dim=1), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -262,6 +275,8 @@ def test_what_is_nearly_white_is_not_corrected():
         {"exposure": 1.5, "prediction": "x0"},
         {"fade_above": 0.6},
         {"fade_above": 1.0, "exposure": 0.5, "prediction": "x0"},
+        {"fade_colour_above": 0.0},
+        {"fade_colour_above": -0.1, "exposure": 0.5, "prediction": "x0"},
     ],
 )
 def test_an_exposure_that_cannot_be_is_refused(settings):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from lumen_cli.networks.exposure import fade, gain_to, tone_map
+from lumen_cli.networks.exposure import fade, faded, gain_to, tone_map
 
 
 def test_a_dark_picture_is_brought_to_its_exposure_and_a_bright_one_left_alone():
@@ -30,3 +30,17 @@ def test_corrections_fade_between_their_bound_and_white_by_the_brightest_channel
     torch.testing.assert_close(fade(grey, 0.6).flatten(), torch.tensor([1.0, 1.0, 0.75, 0.25, 0.0]))
     red = grey * torch.tensor([1.0, 0.1, 0.0]).view(1, 3, 1, 1)
     torch.testing.assert_close(fade(red, 0.6), fade(grey, 0.6))
+
+
+def test_colour_fades_by_itself_and_with_all_the_rest():
+    brightened = torch.tensor([0.0, 0.5, 0.8, 1.0]).view(1, 1, 1, 4).expand(1, 3, 1, 4)
+    correction = torch.tensor([0.3, 0.0, -0.1]).view(1, 3, 1, 1).expand_as(brightened)
+    assert faded(correction, brightened, None, None) is correction
+    colour = faded(correction, brightened, None, 0.5)
+    torch.testing.assert_close(
+        colour.mean(dim=1), correction.mean(dim=1), msg="its brightness is corrected all the same"
+    )
+    torch.testing.assert_close(colour[0, :, 0, 1], correction[0, :, 0, 1], msg="up to the bound all")
+    grey = correction.mean(dim=1, keepdim=True)
+    torch.testing.assert_close(colour - grey, fade(brightened, 0.5) * (correction - grey))
+    torch.testing.assert_close(faded(correction, brightened, 0.6, 0.5), fade(brightened, 0.6) * colour)

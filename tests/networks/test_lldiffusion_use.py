@@ -190,6 +190,8 @@ def test_enhancing_without_noise_is_refused():
         ({"exposure": 0.5} | PATCHES, "exposure"),
         ({"fade_above": 0.6}, "fade_above"),
         ({"fade_above": 1.0, "exposure": 0.5}, "fade_above"),
+        ({"fade_colour_above": 0.0}, "fade_colour_above"),
+        ({"fade_colour_above": -0.1, "exposure": 0.5}, "fade_colour_above"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
@@ -235,6 +237,18 @@ def test_what_is_nearly_white_is_not_corrected():
     torch.testing.assert_close(faded[lamp], room[lamp], rtol=0, atol=1e-4)
     assert float((everywhere[lamp] - 1.0).abs().max()) > 1e-2
     assert float((faded - tone_map(room, gain_to(room, 0.5)))[~lamp].abs().max()) > 1e-2
+
+
+@torch.inference_mode()
+def test_colour_of_what_is_bright_is_corrected_less_than_its_brightness():
+    network, plain = (small(exposure=0.5, fade_colour_above=above) for above in (0.0, None))
+    plain.load_state_dict(network.state_dict())
+    low = 2.0 * picture(1, 3, 64, 64) / 8.0 - 1.0
+    condition, x, t = network.condition(low), torch.randn(1, 3, 64, 64), torch.tensor([500])
+    corrected, everywhere = (each.estimate(x, t, condition) - condition.base for each in (network, plain))
+    torch.testing.assert_close(corrected.mean(dim=1), everywhere.mean(dim=1))
+    shares = corrected.std(dim=1) / everywhere.std(dim=1)
+    torch.testing.assert_close(shares, 1.0 - ((condition.base + 1.0) / 2.0).amax(dim=1), rtol=1e-3, atol=1e-3)
 
 
 def test_losses_are_repeatable_and_add_up():
