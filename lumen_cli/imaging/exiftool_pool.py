@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,9 @@ class ExifToolPool:
         self._idle: list[PatientExifTool] = []
         self._used: set[PatientExifTool] = set()
         self._closed = False
+        # On Linux a process of the library's ends with the thread that started it. This thread lives as long as the
+        # pool, so that a worker's end does not take a process away from the others.
+        self._starter = ThreadPoolExecutor(1, "lumen-exiftool")
 
     def version(self) -> str:
         """Its version, from a process that is kept for later.
@@ -108,7 +112,7 @@ class ExifToolPool:
             raise UnusableExifToolError(f"pyexiftool cannot be imported ({error})") from None
         try:
             tool = PatientExifTool(self._seconds, executable)
-            tool.run()
+            self._starter.submit(tool.run).result()
         except (OSError, ValueError, RuntimeError, ExifToolException, ExifToolFailedError) as error:
             raise UnusableExifToolError(f"exiftool cannot be started ({' '.join(str(error).split())})") from None
         return tool

@@ -96,10 +96,17 @@ def finished_files(output: Path) -> list[Path]:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_an_interrupted_run_ends_cleanly_and_can_be_resumed(name: str, code: int, many: Path, tmp_path: Path) -> None:
-    process = start(many, tmp_path / "out", "--json")
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    if before is signal.SIG_IGN:  # as when the tests themselves are run by nohup
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        process = start(many, tmp_path / "out", "--json")
+    finally:
+        signal.signal(number, before)
     assert process.stdout is not None
     process.stdout.readline()
-    process.send_signal(getattr(signal, name))
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, err.decode()
     assert b"interrupted; --resume goes on from here" in err

@@ -25,6 +25,7 @@ from PIL.TiffImagePlugin import IFDRational
 
 from lumen_cli.errors import PictureError, UsageError
 from lumen_cli.imaging.codec import Picture, read_picture, suffix_for, write_picture
+from lumen_cli.imaging.exiftool_pool import ExifToolPool
 from lumen_cli.imaging.metadata import TagWriter
 from lumen_cli.imaging.tag_search import may_hold_tags
 from tests.imaging import make
@@ -300,6 +301,24 @@ def test_every_thread_that_writes_has_a_process_of_its_own(tmp_path: Path) -> No
     for number in left:
         with pytest.raises(ProcessLookupError):
             os.kill(number, 0)
+
+
+@needs_exiftool
+def test_a_process_outlives_the_thread_that_needed_it_first() -> None:
+    pool, first = ExifToolPool(seconds=20), []
+
+    def work() -> None:
+        with pool.process() as tool:
+            first.append(tool)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    time.sleep(0.3)  # a thread is gone a little after it has been joined
+    with pool.process() as tool:
+        assert tool is first[0]
+        assert tool.execute("-ver").strip() == tool.version
+    pool.close()
 
 
 def process_of(writer: TagWriter) -> int:
