@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -138,6 +138,7 @@ class Session:
         self._confirm(plan)
         self._take_in(plan, troubles)
         if not plan.todo:
+            self._put_in_order(plan)
             return 0
         network = self._loaded()
         started = time.perf_counter()
@@ -148,6 +149,18 @@ class Session:
             again = "the same command without --overwrite" if self.request.overwrite else "--resume"
             typer.echo(f"lumen: interrupted; {again} goes on from here", err=True)
         return interruption.exit_code
+
+    @staticmethod
+    def _put_in_order(plan: Plan) -> None:
+        """What a run would do at its end, for one that was killed after its last picture."""
+        from lumen_cli.errors import LumenError
+        from lumen_cli.pipeline.manifest import Manifest
+
+        for root in plan.roots if plan.recorded else ():
+            manifest = Manifest(root)
+            if manifest.path.is_file() and not manifest.path.is_symlink():
+                with suppress(LumenError):  # only its order is missing then
+                    manifest.finish()
 
     def report(self) -> None:
         """Tables, failures and the headline; with --quiet what failed, a line each."""

@@ -113,18 +113,27 @@ class Manifest:
             raise
 
     def finish(self) -> None:
-        """Rewrite the file sorted, a line for each output that exists; what another run added meanwhile stays."""
+        """Rewrite the file sorted, a line for each output that exists; what another run added meanwhile stays.
+
+        A file that is so already is left alone.
+        """
         root = self.path.parent
         with self._lock:
             self._records = {name: [known[-1]] for name, known in _read(self.path).items() if _exists(root / name)}
+            with suppress(OSError):
+                if self.path.read_bytes() == b"".join(self._lines()):
+                    return
             self._rewrite()
+
+    def _lines(self) -> Iterator[bytes]:
+        return (_line(self._records[name][-1]) for name in sorted(self._records))
 
     def _rewrite(self) -> None:
         from lumen_cli.imaging.files import replacing
 
         try:
             with replacing(self.path) as temporary, temporary.open("wb") as file:
-                file.writelines(_line(self._records[name][-1]) for name in sorted(self._records))
+                file.writelines(self._lines())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:

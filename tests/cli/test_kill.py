@@ -120,6 +120,18 @@ def test_an_interrupted_run_ends_cleanly_and_can_be_resumed(name: str, code: int
     assert [result["status"] for result in results].count("kept") == reported
 
 
+def test_a_run_killed_after_its_last_picture_is_put_in_order_by_the_next(many: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    end(start(many, output, "--json"))
+    expected, manifest = folder_bytes(output), output / ".lumen-manifest.jsonl"
+    manifest.write_bytes(b"".join(reversed(manifest.read_bytes().splitlines(keepends=True))))
+    assert {result["status"] for result in end(start(many, output, "--json", "--resume"))} == {"kept"}
+    assert folder_bytes(output) == expected
+    written = manifest.stat().st_mtime_ns, manifest.stat().st_ino
+    end(start(many, output, "--json", "--resume"))
+    assert (manifest.stat().st_mtime_ns, manifest.stat().st_ino) == written
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_a_second_interrupt_ends_at_once_and_leaves_no_temporary_files(tmp_path: Path, make_model: MakeModel) -> None:
     make_model("tiny", network={"seconds": 30.0})
