@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -131,6 +131,7 @@ class Session:
         """Make the plan's pictures and add up; 0, or the exit code of an interruption."""
         from lumen_cli.imaging.files import check_writable, sweep_temporaries
         from lumen_cli.pipeline.interrupt import interruptible
+        from lumen_cli.pipeline.manifest import put_in_order
 
         for folder in plan.folders:
             check_writable(folder)
@@ -138,7 +139,8 @@ class Session:
         self._confirm(plan)
         self._take_in(plan, troubles)
         if not plan.todo:
-            self._put_in_order(plan)
+            if plan.recorded:
+                put_in_order(plan.roots)
             return 0
         network = self._loaded()
         started = time.perf_counter()
@@ -149,18 +151,6 @@ class Session:
             again = "the same command without --overwrite" if self.request.overwrite else "--resume"
             typer.echo(f"lumen: interrupted; {again} goes on from here", err=True)
         return interruption.exit_code
-
-    @staticmethod
-    def _put_in_order(plan: Plan) -> None:
-        """What a run would do at its end, for one that was killed after its last picture."""
-        from lumen_cli.errors import LumenError
-        from lumen_cli.pipeline.manifest import Manifest
-
-        for root in plan.roots if plan.recorded else ():
-            manifest = Manifest(root)
-            if manifest.path.is_file() and not manifest.path.is_symlink():
-                with suppress(LumenError):  # only its order is missing then
-                    manifest.finish()
 
     def report(self) -> None:
         """Tables, failures and the headline; with --quiet what failed, a line each."""

@@ -39,8 +39,6 @@ _FALLBACK = "EXIF and colour profiles are carried over; XMP, IPTC, PNG texts and
 
 _UNSAFE = "has faults by which a picture can make it run commands; update it to 12.38 or newer"
 
-"""The interoperability index of Adobe RGB in an EXIF block."""
-
 _Engine = Literal["auto", "exiftool", "pillow"]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,7 +55,7 @@ class Manifest:
 
     def __init__(self, root: Path) -> None:
         self.path = root / MANIFEST_NAME
-        self._records = _read(self.path)
+        self._records = _parsed(_content(self.path))
         self._lock = threading.Lock()
 
     def get(self, output: str) -> Record | None:
@@ -73,9 +73,12 @@ class Manifest:
         Raises:
             LumenError: it cannot be written, or is a link, which could make lumen write anywhere.
         """
+        self._refuse_link()
+        self.add()
+
+    def _refuse_link(self) -> None:
         if self.path.is_symlink():
             raise LumenError(f"{self.path}: the manifest is a link, and lumen does not write through it; remove it")
-        self.add()
 
     def add(self, *records: Record) -> None:
         """Append what is known of outputs; it stands on the disk when this returns.
@@ -116,28 +119,36 @@ class Manifest:
         """Rewrite the file sorted, a line for each output that exists; what another run added meanwhile stays.
 
         A file that is so already is left alone.
+
+        Raises:
+            LumenError: as `begin`.
         """
+        self._refuse_link()
         root = self.path.parent
         with self._lock:
-            self._records = {name: [known[-1]] for name, known in _read(self.path).items() if _exists(root / name)}
-            with suppress(OSError):
-                if self.path.read_bytes() == b"".join(self._lines()):
-                    return
-            self._rewrite()
+            held = _content(self.path)
+            self._records = {name: [known[-1]] for name, known in _parsed(held).items() if _exists(root / name)}
+            wanted = b"".join(_line(self._records[name][-1]) for name in sorted(self._records))
+            if wanted != held:
+                self._rewrite(wanted)
 
-    def _lines(self) -> Iterator[bytes]:
-        return (_line(self._records[name][-1]) for name in sorted(self._records))
-
-    def _rewrite(self) -> None:
+    def _rewrite(self, content: bytes) -> None:
         from lumen_cli.imaging.files import replacing
 
         try:
             with replacing(self.path) as temporary, temporary.open("wb") as file:
-                file.writelines(self._lines())
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise LumenError(f"{self.path}: the manifest cannot be written ({error.strerror or error})") from error
+
+
+def put_in_order(roots: Iterable[Path]) -> None:
+    """Finish the manifests of these folders, also one that a run left which was killed after its last picture."""
+    for root in roots:
+        with suppress(LumenError):  # only its order is missing then: every line was written with its picture
+            Manifest(root).finish()
 
 
 def _mend(size: int, path: Path) -> bytes:
@@ -159,14 +170,18 @@ def _line(record: Record) -> bytes:
     return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
 
 
-def _read(path: Path) -> dict[str, list[Record]]:
-    """The records of each output in the order they were written; lines that are none are passed over."""
+def _content(path: Path) -> bytes:
+    """Nothing where nothing can be read."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        return path.read_bytes()
     except OSError:
-        return {}
+        return b""
+
+
+def _parsed(content: bytes) -> dict[str, list[Record]]:
+    """The records of each output in the order they were written; lines that are none are passed over."""
     records: dict[str, list[Record]] = {}
-    for line in lines:
+    for line in content.split(b"\n"):
         try:
             record = _record(json.loads(line))
         except (ValueError, RecursionError):

@@ -10,7 +10,6 @@ import queue
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lumen_cli.errors import LumenError
@@ -18,7 +17,7 @@ from lumen_cli.imaging.formats import MAXIMUM_PIXELS
 from lumen_cli.limits import DEFAULT_TIMEOUT
 from lumen_cli.pipeline.batches import NetworkError, Shape, shape_of
 from lumen_cli.pipeline.budget import Budget, default_bytes
-from lumen_cli.pipeline.manifest import Manifest
+from lumen_cli.pipeline.manifest import Manifest, put_in_order
 from lumen_cli.pipeline.plan import Plan, Settings
 from lumen_cli.pipeline.stages import Broken, Decoded, Decoder, Encoder, Inbox, Result, Undecoded, failure
 from lumen_cli.pipeline.work import Enhancement, Work
@@ -107,10 +106,8 @@ def run_stream(
         yield from _Stream(network, policy, work, decoder, encoder, inbox, stop).results()
         if encoder.storage.trouble:
             raise RunEndedError(encoder.storage.trouble)
-        if not stop.is_set():
-            for manifest in manifests.values():
-                with suppress(LumenError):  # only its order is missing then: every line was written with its picture
-                    manifest.finish()
+        if plan.recorded and not stop.is_set():
+            put_in_order(plan.roots)
     finally:
         decoder.end()
         decoder.join()

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,16 @@ def start(photos: Path, output: Path, *more: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "lumen_cli", "enhance", str(photos), "-o", str(output), "--model", "tiny", *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+
+
+@contextmanager
+def told(number: int, what: signal.Handlers) -> Iterator[None]:
+    """What is started inside finds a signal handled so."""
+    before = signal.signal(number, what)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def end(process: subprocess.Popen[bytes]) -> list[dict[str, object]]:
@@ -97,13 +109,8 @@ def finished_files(output: Path) -> list[Path]:
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_an_interrupted_run_ends_cleanly_and_can_be_resumed(name: str, code: int, many: Path, tmp_path: Path) -> None:
     number = getattr(signal, name)
-    before = signal.getsignal(number)
-    if before is signal.SIG_IGN:  # as when the tests themselves are run by nohup
-        signal.signal(number, signal.SIG_DFL)
-    try:
+    with told(number, signal.SIG_DFL):  # the tests themselves may be run by nohup
         process = start(many, tmp_path / "out", "--json")
-    finally:
-        signal.signal(number, before)
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(number)
@@ -152,11 +159,8 @@ def test_a_second_interrupt_ends_at_once_and_leaves_no_temporary_files(tmp_path:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_a_run_under_nohup_outlives_its_terminal(many: Path, tmp_path: Path) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
+    with told(signal.SIGHUP, signal.SIG_IGN):
         process = start(many, tmp_path / "out", "--json")
-    finally:
-        signal.signal(signal.SIGHUP, before)
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGHUP)
