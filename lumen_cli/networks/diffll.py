@@ -134,7 +134,7 @@ class DiffLL(LowLightModel):
         if self.condition_power != 1.0:
             condition = 2.0 * self._unit(average) ** self.condition_power - 1.0
         if self.exposure is not None:
-            gain = gain_to(low, self.exposure) if gain is None else gain
+            gain = gain_to(low, self.exposure) if gain is None else gain.to(low.device)
             base, details = self.decompose_bands(tone_map(low, gain))
         return Observed(condition, details, base)
 
@@ -197,7 +197,6 @@ class DiffLL(LowLightModel):
         if noise is None:
             raise ValueError("DiffLL starts from noise: pass a tensor of shape noise_shape(H, W)")
         height, width = low.shape[-2:]
-        gain = None if gain is None else gain.to(low.device)
         padded = pad_to_multiple(low, self.size_multiple)
         if sampled:
             picture, _ = self.compose_bands(noise, self.restore_details(self.observe(padded, gain).details))

@@ -170,7 +170,8 @@ class KinD(LowLightModel):
         (r_low, l_low), (r_high, l_high) = self.decom(low), self.decom(high)
         brighten = batch.get("brighten")
         if brighten is None:
-            brighten = (torch.rand(len(low), generator=generator) < 0.5).to(low.device)
+            device = low.device if generator is None else generator.device
+            brighten = (torch.rand(len(low), generator=generator, device=device) < 0.5).to(low.device)
         source, target, ratio = adjustment_pairs(l_low.detach(), l_high.detach(), brighten)
         restored = self.restoration(r_low.detach(), l_low.detach())
         adjusted = self.adjust(source, ratio.view(-1, 1, 1, 1))

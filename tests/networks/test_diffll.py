@@ -377,3 +377,14 @@ def test_enhancing_without_noise_is_refused():
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         DiffLL(**settings)
+
+
+@torch.no_grad()
+def test_a_gain_from_the_cpu_is_used_on_the_pictures_device():
+    network = DiffLL(32, (1, 2), 8, exposure=0.3, prediction="x0").eval()
+    low = torch.rand(1, 3, 64, 64)
+    gain = network.context(low)["gain"]
+    assert gain.device.type == "cpu"
+    observed = network.observe(low.to("meta"), gain)
+    assert observed.base is not None
+    assert observed.base.device.type == "meta"

@@ -7,12 +7,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lumen_cli.networks.kind import KinD
 from lumen_cli.networks.kind_fusion import blur, darkness_weight, grey, pair_ratio, stretch
@@ -392,3 +394,21 @@ def test_an_impossible_brightness_is_refused(brightness):
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ValueError, match=r"fusion|target_light|ratio_limits|levels"):
         KinD(**settings)
+
+
+def test_the_way_to_adjust_is_drawn_on_the_generators_device():
+    """A generator of an accelerator draws nothing on the CPU, where `torch.rand` draws unless it names a device."""
+
+    class Accelerator(TorchFunctionMode):
+        devices: ClassVar[list[str]] = []
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is torch.rand and (kwargs or {}).get("generator") is not None:
+                self.devices.append(str((kwargs or {}).get("device")))
+            return func(*args, **(kwargs or {}))
+
+    network = KinD(decomposition_channels=8, restoration_channels=8)
+    batch = {"low": torch.rand(2, 3, 32, 32), "high": torch.rand(2, 3, 32, 32)}
+    with Accelerator() as seen:
+        network.losses(batch, torch.Generator())
+    assert seen.devices == ["cpu"]
