@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ from lumen_cli.imaging.spaces import D65, SRGB_PRIMARIES, ShaperSpace
 from lumen_cli.imaging.storage import COLOUR_CHUNKS, storage_of, with_decoder_facts
 
 
-def assembled(decoded: Decoded, kind: str, data: bytes) -> Picture:
-    """The picture that a decoder found in `data`, the whole content of a file of format `kind`.
+def assembled(decoded: Decoded, kind: str, data: bytes | BinaryIO) -> Picture:
+    """The picture that a decoder found in `data`, the content of a file of format `kind` or the open file.
 
     Raises:
         UnreadableError: values that are no numbers, or no values at all.

@@ -7,6 +7,7 @@ import io
 import struct
 import warnings
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
@@ -23,22 +24,24 @@ _DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 
 """Tags of a TIFF file's first directory that describe the picture, not how its data lie in the file."""
 
 
-def decode(data: bytes, kind: str, max_pixels: int) -> Decoded:
+def decode(content: bytes | BinaryIO, kind: str, max_pixels: int) -> Decoded:
     """Decode a file of format `kind` ("jpeg", "png", "webp", "tiff", "bmp", "gif"); of several pictures the first.
+
+    content: the file's bytes, or the open file, of which only what is needed is read.
 
     Raises:
         UnreadableError: damaged, cut off, too large or of a kind of pixel that lumen does not know.
     """
-    with opened(data, kind, max_pixels) as image:
+    with opened(content, kind, max_pixels) as image:
         image.load()
         return _decoded(image, kind)
 
 
 @contextlib.contextmanager
-def opened(data: bytes, kind: str, max_pixels: int) -> Iterator[Image.Image]:
+def opened(content: bytes | BinaryIO, kind: str, max_pixels: int) -> Iterator[Image.Image]:
     """A picture opened by Pillow and not decoded yet, its size checked; what goes wrong inside is said clearly."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
             check_size(image.width, image.height, max_pixels)
             yield image
     except UnidentifiedImageError:
@@ -128,10 +131,11 @@ def tiff_exif(image: Image.Image) -> bytes | None:
         return None
 
 
-def tags_of(data: bytes) -> bytes | None:
+def tags_of(file: BinaryIO) -> bytes | None:
     """The describing tags of a TIFF file or of a camera raw file that is built like one, as `tiff_exif`."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        file.seek(0)
+        with Image.open(file) as image:
             return tiff_exif(image)
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error, MemoryError, RuntimeError):
         return None

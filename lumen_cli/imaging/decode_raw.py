@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import io
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,10 @@ from lumen_cli.imaging.decoded import Decoded, MissingExtraError, UnreadableErro
 from lumen_cli.imaging.icc import make_profile, matrix_of
 from lumen_cli.imaging.spaces import D65, SRGB_PRIMARIES
 
+_NUMBERED = Path("/dev/fd")
 
-def decode_raw(data: bytes, max_pixels: int, exif: bytes | None = None) -> Decoded:
+
+def decode_raw(file: BinaryIO, max_pixels: int, exif: bytes | None = None) -> Decoded:
     """Develop a raw file: the camera's white balance, no automatic brightening, sRGB, 16 bits.
 
     LibRaw gives 16-bit linear light; the transfer function of sRGB is applied to that here, exactly. It turns the
@@ -26,7 +29,8 @@ def decode_raw(data: bytes, max_pixels: int, exif: bytes | None = None) -> Decod
     rawpy = extra("rawpy", "rawpy", "raw", "a camera raw file")
     try:
         with rawpy.RawPy() as raw:
-            raw.open_buffer(io.BytesIO(data))
+            # By name, as LibRaw would read a file object whole; by number, as names may be none that it takes.
+            raw.open_file(f"/dev/fd/{file.fileno()}" if _NUMBERED.is_dir() else file.name)
             sizes = raw.sizes
             check_size(max(sizes.raw_width, sizes.width), max(sizes.raw_height, sizes.height), max_pixels)
             raw.unpack()

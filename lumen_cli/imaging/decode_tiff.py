@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,26 +35,28 @@ _UNSPECIFIED, _MULTIPLIED_ALPHA = 0, 1
 _MOST_SAMPLES = 16
 _PACKED = (10, 12, 14)
 _REDUCED_OR_MASK = 1 | 4
+_DIRECTORY_BYTES = 1 << 16
 _COUNTED = 256
 """So many pages are looked at for being previews; of more, all count."""
 
 
-def decode_tiff(data: bytes, max_pixels: int) -> Decoded:
+def decode_tiff(content: BinaryIO, max_pixels: int) -> Decoded:
     """Decode the first page of a TIFF file: 1 to 8, 16 or 32 bits, or floating point."""
     import tifffile
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
     try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
+        content.seek(0)
+        with tifffile.TiffFile(content) as file:
             page = file.pages.first
             check_size(page.imagewidth, page.imagelength, max_pixels)
             if page.samplesperpixel > _MOST_SAMPLES or page.imagedepth > 1:
                 raise UnreadableError(f"{page.samplesperpixel} channels, {page.imagedepth} deep; lumen reads pictures")
             notices = first_of(_pages(file), "pages") + _channels_left_out(page)
             if _is_shallow(page):
-                decoded = decode(data, "tiff", max_pixels)
+                decoded = decode(content, "tiff", max_pixels)
                 return replace(decoded, notices=notices + decoded.notices)
-            values, more = _as_known(_deep_page(page, data), int(page.sampleformat or _UNSIGNED))
+            values, more = _as_known(_deep_page(page, content), int(page.sampleformat or _UNSIGNED))
             icc = page.tags.valueof(_PROFILE)
             orientation = valid_orientation(page.tags.valueof(_ORIENTATION))
             cmyk = int(page.photometric) == _SEPARATED
@@ -66,7 +67,7 @@ def decode_tiff(data: bytes, max_pixels: int) -> Decoded:
     except Exception as error:  # tifffile lets whatever a damaged structure causes through
         text = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UnreadableError(f"the TIFF file is damaged or cut off ({text})") from None
-    return Decoded(values, orientation, bytes(icc) if icc else None, tags_of(data), (), notices + more, cmyk)
+    return Decoded(values, orientation, bytes(icc) if icc else None, tags_of(content), (), notices + more, cmyk)
 
 
 def is_raw(path: Path) -> bool:
@@ -117,7 +118,7 @@ def _is_shallow(page: Any) -> bool:
     return depth <= 8 and kind == _UNSIGNED and not print_with_alpha
 
 
-def _deep_page(page: Any, data: bytes) -> NDArray[Any]:
+def _deep_page(page: Any, content: BinaryIO) -> NDArray[Any]:
     """A page as H×W×C values of its own kind, light upwards (inks: 0 for paper), alpha last where there is one."""
     photometric = int(page.photometric)
     colours = _COLOURS.get(photometric)
@@ -128,7 +129,7 @@ def _deep_page(page: Any, data: bytes) -> NDArray[Any]:
     if colours is None:
         name = getattr(page.photometric, "name", page.photometric)
         raise UnreadableError(f"{depth}-bit TIFF with {name} colours; lumen reads grey, RGB and CMYK there")
-    values = _packed_bits(page, data) if depth in _PACKED else _all_channels(page, data)
+    values = _packed_bits(page, content) if depth in _PACKED else _all_channels(page, content)
     values = values.reshape(page.imagelength, page.imagewidth, -1)[:, :, : colours + _alpha_of(page)]
     if photometric == _WHITE_IS_ZERO:
         white = 1 if kind == _FLOATING else np.iinfo(values.dtype).max
@@ -138,9 +139,9 @@ def _deep_page(page: Any, data: bytes) -> NDArray[Any]:
     return values
 
 
-def _all_channels(page: Any, data: bytes) -> NDArray[Any]:
+def _all_channels(page: Any, content: BinaryIO) -> NDArray[Any]:
     if may_unpack(page):
-        return unpacked(page, data)
+        return unpacked(page, content)
     try:
         values = page.asarray()
     except (ValueError, ImportError) as error:
@@ -152,12 +153,16 @@ def _all_channels(page: Any, data: bytes) -> NDArray[Any]:
     return np.moveaxis(values, 0, 2) if values.ndim == 3 and int(page.planarconfig) == _SEPARATE_PLANES else values
 
 
-def _packed_bits(page: Any, data: bytes) -> NDArray[Any]:
+def _packed_bits(page: Any, content: BinaryIO) -> NDArray[Any]:
     """10, 12 and 14 bits, packed without gaps, over the full range of 16."""
     cv2 = opencv()
     depth = int(page.bitspersample)
+    ends = (tag.valueoffset + tag.valuebytecount for tag in page.tags)
+    places = zip(page.dataoffsets, page.databytecounts, strict=False)
+    end = max(page.offset + _DIRECTORY_BYTES, *ends, *(offset + size for offset, size in places))
+    content.seek(0)
     try:
-        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        values = cv2.imdecode(np.frombuffer(content.read(end), np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         values = None
     if values is None or values.dtype != np.uint16 or values.shape[:2] != (page.imagelength, page.imagewidth):

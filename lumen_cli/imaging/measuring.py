@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import io
 import warnings
 from pathlib import Path
+from typing import BinaryIO
+
+from lumen_cli.imaging.extent import read_picture_bytes
 
 _START = 1 << 16
+_READ_WHOLE = ("heif", "avif", "webp")
+"""Formats whose libraries read a file whole before they tell its size."""
 
 
 def size_of(path: Path) -> tuple[int, int] | None:
@@ -31,9 +37,13 @@ def size_of(path: Path) -> tuple[int, int] | None:
             with tifffile.TiffFile(path) as file:
                 page = file.pages.first
                 return int(page.imagewidth), int(page.imagelength)
-        if kind == "heif":
-            width, height = importlib.import_module("pillow_heif").open_heif(path).size
-            return int(width), int(height)
+        if kind in _READ_WHOLE:
+            with path.open("rb") as opened:
+                content = io.BytesIO(read_picture_bytes(opened, kind, None))
+            if kind == "heif":
+                width, height = importlib.import_module("pillow_heif").open_heif(content).size
+                return int(width), int(height)
+            return _through_pillow(content)
         if kind == "raw":
             with importlib.import_module("rawpy").RawPy() as raw:
                 raw.open_file(str(path))
@@ -43,10 +53,21 @@ def size_of(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _through_pillow(path: Path) -> tuple[int, int]:
+def _through_pillow(path: Path | io.BytesIO) -> tuple[int, int]:
     from PIL import Image
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path) as picture:
             return picture.size
+
+
+def picture_bytes(path: Path, kind: str, file: BinaryIO) -> bytes:
+    """`read_picture_bytes` of an open file at this path, bounded by what the header says of its size.
+
+    Raises:
+        UnreadableError: as there.
+        OSError: as there.
+    """
+    size = None if kind in _READ_WHOLE else size_of(path)
+    return read_picture_bytes(file, kind, size and size[0] * size[1])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from lumen_cli.errors import PictureError
 from lumen_cli.imaging import jxl_header
 from lumen_cli.imaging.decoded import Decoded, UnreadableError
+from lumen_cli.imaging.extent import READ_IN_PLACE
 from lumen_cli.imaging.formats import MAXIMUM_PIXELS, RAW_SUFFIXES, READ_FORMATS
 from lumen_cli.imaging.isobmff import brands
+from lumen_cli.imaging.measuring import picture_bytes
 from lumen_cli.imaging.picture import Picture
 
 _KNOWN_STRANGERS = (
@@ -42,13 +45,17 @@ def read_picture(path: Path, *, max_pixels: int = MAXIMUM_PIXELS) -> Picture:
         PictureError: the file is missing, may not be read, is empty, cut off, damaged, too large, not a picture or of a
             kind that lumen does not read, or its extra is not installed; one line.
     """
-    kind, data = _content(path)
-    try:
-        return _picture(_decode(data, kind, max_pixels), kind, data)
-    except UnreadableError as error:
-        raise PictureError(path, " ".join(str(error).split())) from None
-    except MemoryError:
-        raise PictureError(path, "the picture does not fit into memory") from None
+    kind, file = _open(path)
+    with file:
+        try:
+            content: bytes | BinaryIO = file if kind in READ_IN_PLACE else picture_bytes(path, kind, file)
+            return _picture(_decode(content, kind, max_pixels), kind, content)
+        except UnreadableError as error:
+            raise PictureError(path, " ".join(str(error).split())) from None
+        except OSError as error:
+            raise PictureError(path, f"cannot be read ({error.strerror or error})") from None
+        except MemoryError:
+            raise PictureError(path, "the picture does not fit into memory") from None
 
 
 def sniff(data: bytes) -> str | None:
@@ -91,18 +98,15 @@ def kind_of(start: bytes, path: Path) -> str | None:
     return kind
 
 
-def _content(path: Path) -> tuple[str, bytes]:
-    """The format and all bytes of a file; of what is no picture only the beginning is read."""
+def _open(path: Path) -> tuple[str, BinaryIO]:
+    """The format of a file, and the file, open for reading."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise PictureError(path, "a folder, not a picture")
         if not stat.S_ISREG(mode):
             raise PictureError(path, "not a regular file")
-        with path.open("rb") as file:
-            start = file.read(_START)
-            kind = kind_of(start, path)
-            data = start + file.read() if kind else start
+        file = path.open("rb")
     except FileNotFoundError:
         reason = "a link that leads nowhere" if path.is_symlink() else "no such file"
         raise PictureError(path, reason) from None
@@ -110,49 +114,62 @@ def _content(path: Path) -> tuple[str, bytes]:
         raise PictureError(path, "may not be read (permission denied)") from None
     except (OSError, ValueError) as error:
         raise PictureError(path, f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    except MemoryError:
-        raise PictureError(path, "the file does not fit into memory") from None
-    if not data:
+    try:
+        return _kind(path, file), file
+    except BaseException:
+        file.close()
+        raise
+
+
+def _kind(path: Path, file: BinaryIO) -> str:
+    try:
+        start = file.read(_START)
+    except OSError as error:
+        raise PictureError(path, f"cannot be read ({error.strerror or error})") from None
+    if not start:
         raise PictureError(path, "the file is empty")
+    kind = kind_of(start, path)
     if kind is None:
-        stranger = next((name for at, magic, name in _KNOWN_STRANGERS if data[at:].startswith(magic)), None)
+        stranger = next((name for at, magic, name in _KNOWN_STRANGERS if start[at:].startswith(magic)), None)
         what = f"{stranger}, which lumen does not read" if stranger else "not a picture"
         raise PictureError(path, f"{what} (it reads {READ_FORMATS})")
-    return kind, data
+    return kind
 
 
-def _decode(data: bytes, kind: str, max_pixels: int) -> Decoded:
-    """Decoders are imported only when a file needs them."""
+def _decode(content: bytes | BinaryIO, kind: str, max_pixels: int) -> Decoded:
+    """Decoders are imported only when a file needs them. content: an open file for `READ_IN_PLACE`."""
+    from lumen_cli.imaging.decode_pillow import decode, tags_of
+
+    if not isinstance(content, bytes):
+        if kind == "tiff":
+            from lumen_cli.imaging.decode_tiff import decode_tiff
+
+            return decode_tiff(content, max_pixels)
+        if kind == "raw":
+            from lumen_cli.imaging.decode_raw import decode_raw
+
+            return decode_raw(content, max_pixels, tags_of(content))
+        return decode(content, kind, max_pixels)
     if kind == "png":
         from lumen_cli.imaging.decode_png import decode_png
 
-        return decode_png(data, max_pixels)
-    if kind == "tiff":
-        from lumen_cli.imaging.decode_tiff import decode_tiff
-
-        return decode_tiff(data, max_pixels)
+        return decode_png(content, max_pixels)
     if kind == "avif":
         from lumen_cli.imaging.decode_avif import decode_avif
 
-        return decode_avif(data, max_pixels)
+        return decode_avif(content, max_pixels)
     if kind == "heif":
         from lumen_cli.imaging.decode_heif import decode_heif
 
-        return decode_heif(data, max_pixels)
+        return decode_heif(content, max_pixels)
     if kind == "jxl":
         from lumen_cli.imaging.decode_jxl import decode_jxl
 
-        return decode_jxl(data, max_pixels)
-    from lumen_cli.imaging.decode_pillow import decode, tags_of
-
-    if kind == "raw":
-        from lumen_cli.imaging.decode_raw import decode_raw
-
-        return decode_raw(data, max_pixels, tags_of(data))
-    return decode(data, kind, max_pixels)
+        return decode_jxl(content, max_pixels)
+    return decode(content, kind, max_pixels)
 
 
-def _picture(decoded: Decoded, kind: str, data: bytes) -> Picture:
+def _picture(decoded: Decoded, kind: str, content: bytes | BinaryIO) -> Picture:
     from lumen_cli.imaging.assembling import assembled
 
-    return assembled(decoded, kind, data)
+    return assembled(decoded, kind, content)

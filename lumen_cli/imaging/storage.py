@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import BinaryIO
 
 COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 """PNG chunks that say what the values mean."""
@@ -46,9 +47,11 @@ class Storage:
 UNKNOWN = Storage()
 
 
-def storage_of(data: bytes, kind: str) -> Storage:
-    """What the bytes of a whole file that was decoded as `kind` say; `UNKNOWN` where nothing is to be said."""
+def storage_of(data: bytes | BinaryIO, kind: str) -> Storage:
+    """What a file that was decoded as `kind` says, its bytes or the open file; `UNKNOWN` where it says nothing."""
     try:
+        if not isinstance(data, bytes):
+            return Storage(compression=_tiff_compression(data)) if kind == "tiff" else UNKNOWN
         if kind == "jpeg":
             return Storage(jpeg=_jpeg(data))
         if kind == "webp":
@@ -58,11 +61,6 @@ def storage_of(data: bytes, kind: str) -> Storage:
 
             found = chunks_before_pixels(data)
             return Storage(chunks={name: found[name] for name in _CARRIED_CHUNKS if name in found})
-        if kind == "tiff":
-            import tifffile
-
-            with tifffile.TiffFile(io.BytesIO(data)) as file:
-                return Storage(compression=_TIFF_COMPRESSIONS.get(int(file.pages.first.compression)))
     except Exception:  # the picture was decoded; how it lay in the file is no reason to give it up
         return UNKNOWN
     return UNKNOWN
@@ -71,6 +69,14 @@ def storage_of(data: bytes, kind: str) -> Storage:
 def with_decoder_facts(storage: Storage, bits: int | None, lossless: bool | None) -> Storage:
     """What only a container's decoder can tell, added."""
     return storage if bits is None and lossless is None else replace(storage, bits=bits, lossless=lossless)
+
+
+def _tiff_compression(file: BinaryIO) -> str | None:
+    import tifffile
+
+    file.seek(0)
+    with tifffile.TiffFile(file) as tiff:
+        return _TIFF_COMPRESSIONS.get(int(tiff.pages.first.compression))
 
 
 def _jpeg(data: bytes) -> JpegWay | None:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lumen_cli.imaging.exif_block import entries, header
+from lumen_cli.imaging.extent import picture_end
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.png import SIGNATURE
+from lumen_cli.imaging.reading import sniff
 from lumen_cli.imaging.tag_rules import NO_IPTC
 
 _WITHOUT_TAGS = {
@@ -32,6 +34,7 @@ _COMMENT = 0xFE
 _IPTC = 0x83BB
 MOST_IN_JPEG = 64000
 """Bytes of EXIF that fit into a JPEG with room for a stamp."""
+_PIECE = 1 << 20
 _WHOLE_EXIF = ("jpeg", "png", "webp", "heif", "avif", "jxl")
 
 
@@ -61,14 +64,16 @@ def whole_blocks(source: Path, picture: Picture, target_format: str) -> list[str
     """
     fits = target_format != "jpeg" or len(picture.exif or b"") < MOST_IN_JPEG
     try:
-        with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with source.open("rb") as file:
+            end = picture_end(file, picture.format)
             blocks = []
-            whole = picture.format in _WHOLE_EXIF and (picture.format != "png" or data.find(b"eXIf") >= 0)
+            whole = picture.format in _WHOLE_EXIF and (picture.format != "png" or holds(file, b"eXIf", end))
             if whole and fits and target_format != "tiff":
                 blocks.append("EXIF")
-            if data.find(b"adobe:ns:meta/") >= 0 and data.find(b"http://ns.adobe.com/xmp/extension/") < 0:
+            xmp, extended = b"adobe:ns:meta/", b"http://ns.adobe.com/xmp/extension/"
+            if holds(file, xmp, end) and not holds(file, extended, end):
                 blocks.append("XMP")
-            if target_format in ("jpeg", "tiff") and data.find(b"\x1c\x02") >= 0:
+            if target_format in ("jpeg", "tiff") and holds(file, b"\x1c\x02", end):
                 blocks.append("IPTC")
             return blocks
     except (OSError, ValueError):
@@ -81,7 +86,8 @@ def unheld(source: Path, target_format: str) -> list[str]:
     try:
         with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             # Among Photoshop's resources, or in a tag of TIFF's.
-            if target_format in NO_IPTC and (data.find(b"8BIM\x04\x04") >= 0 or _tiff_has_iptc(data)):
+            end = picture_end(file, sniff(data[:512]) or "")
+            if target_format in NO_IPTC and (holds(file, b"8BIM\x04\x04", end) or _tiff_has_iptc(data)):
                 names.append("IPTC")
             texts = _png_texts(data) if data[: len(SIGNATURE)] == SIGNATURE else set()
             comment = b"Comment" in texts or (data[:2] == b"\xff\xd8" and _has_comment(data))
@@ -94,6 +100,17 @@ def unheld(source: Path, target_format: str) -> list[str]:
     return names
 
 
+def holds(file: BinaryIO, sought: bytes, end: int) -> bool:
+    """Whether these bytes stand before `end` in the file, which is read in pieces."""
+    file.seek(0)
+    left, before = end, b""
+    while left > 0 and (piece := file.read(min(_PIECE, left))):
+        if sought in before + piece:
+            return True
+        left, before = left - len(piece), piece[1 - len(sought) :]
+    return False
+
+
 def _png_texts(data: mmap.mmap) -> set[bytes]:
     """The keywords of a PNG's texts, without those that are only other tags' wrapping."""
     found, at = set(), len(SIGNATURE)
@@ -102,6 +119,8 @@ def _png_texts(data: mmap.mmap) -> set[bytes]:
             keyword = data[at + 8 : at + 88].split(b"\0")[0]
             if not keyword.startswith((b"XML:com.adobe.xmp", b"Raw profile type")):
                 found.add(keyword)
+        if head[4:] == b"IEND":
+            break
         at += 12 + int.from_bytes(head[:4], "big")
     return found
 
@@ -149,7 +168,9 @@ def _jpeg_may(file: BinaryIO) -> bool:
 
 
 def _webp_may(file: BinaryIO) -> bool:
-    while len(head := file.read(8)) == 8:
+    end = picture_end(file, "webp")
+    file.seek(12)
+    while file.tell() < end and len(head := file.read(8)) == 8:
         if head[:4] in (b"EXIF", b"XMP "):
             return True
         length = int.from_bytes(head[4:], "little")

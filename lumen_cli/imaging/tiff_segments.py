@@ -10,7 +10,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ _NONE, _DEFLATE = 1, (8, 32946)
 _HORIZONTAL, _FLOATING = 2, 3
 _SHORT, _LONG = 3, 4
 _USUAL_ORDER = 1
+_HEAD_BYTES, _LARGEST_GROWTH = 1 << 16, 2
+"""No compression makes a strip larger than this: bytes, and times its values."""
 _COMPRESSIONS = (_NONE, 5, *_DEFLATE, 32773, 34925, 50000)
 """None, LZW, deflate, PackBits, LZMA, Zstandard."""
 
@@ -30,7 +32,7 @@ def may_unpack(page: Any) -> bool:
     return int(page.compression) in _COMPRESSIONS and int(page.fillorder or _USUAL_ORDER) == _USUAL_ORDER
 
 
-def unpacked(page: Any, data: bytes) -> NDArray[Any]:
+def unpacked(page: Any, file: BinaryIO) -> NDArray[Any]:
     """The values of one of tifffile's pages as they lie in the file, H×W×C, of the page's own kind.
 
     Raises:
@@ -42,8 +44,10 @@ def unpacked(page: Any, data: bytes) -> NDArray[Any]:
     result = np.empty((page.imagelength, page.imagewidth, page.samplesperpixel), kind.newbyteorder("="))
     segments = zip(_places(page, separate), page.dataoffsets, page.databytecounts, strict=True)
     for (plane, top, left, rows, columns), offset, size in segments:
-        packed = data[offset : offset + size]
-        raw = _decompressed(packed, int(page.compression), columns * samples * kind.itemsize, rows)
+        row_bytes = columns * samples * kind.itemsize
+        file.seek(offset)
+        packed = file.read(min(size, _HEAD_BYTES + _LARGEST_GROWTH * row_bytes * rows))
+        raw = _decompressed(packed, int(page.compression), row_bytes, rows)
         values = np.frombuffer(raw, kind, rows * columns * samples).reshape(rows, columns, samples)
         values = _without_prediction(values, int(page.predictor or 1))
         target = result[top : top + rows, left : left + columns, plane : plane + samples]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import tracemalloc
@@ -24,7 +25,7 @@ COLOURS = {1: "minisblack", 2: "minisblack", 3: "rgb", 4: "rgb"}
 
 def read(path: Path) -> np.ndarray:
     """The values as the decoder hands them on."""
-    return decode_tiff(path.read_bytes(), 0).values
+    return decode_tiff(io.BytesIO(path.read_bytes()), 0).values
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -77,7 +78,7 @@ def test_floats_that_are_no_numbers_are_refused(tmp_path: Path, wrong: float) ->
 def test_inks_are_read_as_they_are(tmp_path: Path, compression: str, kind: type, alpha: bool) -> None:
     values = np.random.default_rng(0).integers(0, np.iinfo(kind).max + 1, (20, 31, 4 + alpha)).astype(kind)
     (tmp_path / "a.tif").write_bytes(encode(values, None, compression=compression, cmyk=True))
-    decoded = decode_tiff((tmp_path / "a.tif").read_bytes(), 0)
+    decoded = decode_tiff(io.BytesIO((tmp_path / "a.tif").read_bytes()), 0)
     assert decoded.cmyk
     assert np.array_equal(decoded.values, values)
 
