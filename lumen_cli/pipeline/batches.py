@@ -14,6 +14,7 @@ from lumen_cli.diffusion.noise import picture_noise
 from lumen_cli.errors import LumenError
 from lumen_cli.networks.padding import pad_to_multiple, padded_size
 from lumen_cli.pipeline.device import DevicePolicy
+from lumen_cli.pipeline.light import relight
 from lumen_cli.pipeline.tile_plan import TilePlan, smaller
 from lumen_cli.pipeline.tiling import enhance_tiled
 
@@ -61,6 +62,7 @@ def enhance_batch(
     steps: int | None = None,
     strength: float = 1.0,
     brightness: float | None = None,
+    illumination_ratio: float | None = None,
     plan: TilePlan | None = None,
     notes: Notes | None = None,
 ) -> list[np.ndarray | NetworkError]:
@@ -74,7 +76,9 @@ def enhance_batch(
         seed: the run's seed; each picture's noise comes from it and from the picture's content alone.
         steps: sampling steps, None for the network's own.
         strength: 0 returns the picture, 1 the network's result, between them a straight mix.
-        brightness: ratio of target to source illumination, for networks that take one; None asks for nothing.
+        brightness: mean linear light wanted, as a multiple of the picture's own; None leaves it to the model.
+        illumination_ratio: KinD's α, the ratio of target to source illumination, for networks that take one. The
+            result is then the network's alone: no rendition, no rule of `light`. None asks for nothing.
         plan: what runs in tiles; None for as much as the memory asks for.
         notes: takes what has to be said, by the picture's number.
 
@@ -83,13 +87,22 @@ def enhance_batch(
         too. How batches are taken apart: see `in_parts`.
     """
     contents = digests or [picture.digest() for picture in pictures]
-    knobs: dict[str, Any] = {} if brightness is None else {"brightness": brightness}
+    if brightness is not None and illumination_ratio is not None:
+        raise ValueError("brightness and illumination_ratio both decide about the light; give one of them")
+    knobs: dict[str, Any] = {} if illumination_ratio is None else {"illumination_ratio": illumination_ratio}
     plan = TilePlan() if plan is None else plan
     shape = shape_of(pictures[0], network, policy)
 
     def noise_of(contents: Sequence[bytes]) -> Tensor | None:
         wanted = network.noise_shape(shape.height, shape.width)
         return None if wanted is None else torch.stack([picture_noise(seed, content, wanted) for content in contents])
+
+    def light(low: Tensor, bright: Tensor) -> Tensor:
+        """A picture 1×3×H×W without padding and the network's result → what is asked for, float32."""
+        if not torch.isfinite(bright).all():
+            return bright
+        lit = relight(low, bright, brightness) if illumination_ratio is None else bright.float()
+        return lit if strength == 1.0 else torch.lerp(low, lit, strength)
 
     def run(part: slice, precision: str) -> list[np.ndarray | NetworkError]:
         group = pictures[part]
@@ -99,8 +112,11 @@ def enhance_batch(
             noise = None if noise is None else noise.to(policy.device)
             sizes = [(picture.height, picture.width) for picture in group]
             bright = network(low, sizes=sizes, noise=noise, steps=steps, **knobs)
-            mixed = torch.lerp(low, bright.float(), strength)
-            return [cropped(mixed[index], picture) for index, picture in enumerate(group)]
+        shown = [(..., slice(height), slice(width)) for height, width in sizes]
+        results = [
+            light(low[index : index + 1][place], bright[index : index + 1][place]) for index, place in enumerate(shown)
+        ]
+        return [cropped(result[0], picture) for result, picture in zip(results, group, strict=True)]
 
     def run_tiled(index: int, precision: str, side: int) -> np.ndarray | NetworkError:
         noise = noise_of(contents[index : index + 1])
@@ -117,11 +133,9 @@ def enhance_batch(
                 survey=survey,
                 **knobs,
             )
-        if not np.isfinite(bright).all():
+        if bright.shape != low.shape:  # the first tile that is not finite
             return _not_finite()
-        if strength < 1.0:
-            bright = torch.lerp(torch.from_numpy(low), torch.from_numpy(bright), strength).numpy()
-        return bright
+        return cropped(light(_tensor(low), _tensor(bright))[0], pictures[index])
 
     return in_parts(run, pictures, policy, network=network, plan=plan, run_tiled=run_tiled, notes=notes)
 
@@ -252,13 +266,13 @@ def _not_finite() -> NotFiniteError:
 
 def as_batch(pictures: Sequence[Picture], network: LowLightModel, policy: DevicePolicy) -> Tensor:
     """Pictures of one `shape_of` → B×3×H×W in [0, 1] on the device, padded to the network's multiple."""
-    padded = [pad_to_multiple(_tensor(picture), network.size_multiple) for picture in pictures]
+    padded = [pad_to_multiple(_tensor(picture.pixels), network.size_multiple) for picture in pictures]
     return torch.cat(padded).to(policy.device).contiguous(memory_format=torch.channels_last)
 
 
-def _tensor(picture: Picture) -> Tensor:
+def _tensor(pixels: np.ndarray) -> Tensor:
     """H×W×3 → 1×3×H×W without a copy: it keeps its layout, which is the channels-last one."""
-    return torch.from_numpy(picture.pixels).permute(2, 0, 1)[None]
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
 def cropped(result: Tensor, picture: Picture) -> np.ndarray | NetworkError:
