@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -13,6 +14,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     What a user can mend ends in one line on standard error; everything else keeps its traceback.
     """
+    # Threads of torch that wait should sleep: spinning, they take the cores from those that read and write pictures.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from lumen_cli.cli.app import app
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lumen_cli.abilities import check_light, require_ability
+from lumen_cli.abilities import brightness_for, require_ability
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.imaging.codec import Picture, read_picture
-from lumen_cli.imaging.color import to_integers, to_unit
+from lumen_cli.imaging.color import converted, to_unit
+from lumen_cli.limits import Detail
 from lumen_cli.pipeline.batches import NetworkError, enhance_batch
 from lumen_cli.pipeline.decomposition import Maps, decompose_batch
 from lumen_cli.pipeline.device import choose_device
@@ -47,7 +48,7 @@ def enhance(
     seed: int = 0,
     strength: float = 1.0,
     brightness: float | None = None,
-    illumination_ratio: float | None = None,
+    detail: Detail = "auto",
     device: str = "auto",
     precision: str = "auto",
     network: LowLightModel | None = None,
@@ -60,10 +61,10 @@ def enhance(
         steps: sampling steps, None for the model's own.
         seed: of the noise.
         strength: 0 returns the picture, 1 the full effect.
-        brightness: mean linear light of the result as a multiple of the picture's own, 0.1 to 10; None lets the model
-            choose. A result that would be brighter than white allows approaches white.
-        illumination_ratio: the ratio α of KinD's papers, 0.1 to 10, for models with that ability; the result is then
-            the network's alone. Not together with `brightness`.
+        brightness: light asked for as a ratio to the picture's own, 0.1 to 10, for models with that ability; None lets
+            the model choose.
+        detail: how pictures above 0.4 megapixels reach their size: "auto" and "fast" run the network on the picture
+            reduced and carry its result to full size, "whole" runs it at full size.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, fp32, bf16 or fp16.
         network: the model as `load_model` returned it, so that it is not loaded again for every picture.
@@ -72,7 +73,7 @@ def enhance(
         H×W×3, sRGB, upright; uint8 or uint16 as the picture was, float32 for floats.
 
     Raises:
-        UsageError: an array of another shape or type, a number out of range, an illumination ratio for a model without.
+        UsageError: an array of another shape or type, a number out of range, brightness for a model without.
         PictureError: the file cannot be read.
         ModelError: the model cannot be used.
         LumenError: the network gave no usable result.
@@ -81,7 +82,7 @@ def enhance(
         raise UsageError(f"strength has to be from 0 to 1, not {strength}")
     card = find_model(model)
     chosen_steps = card.steps_for(steps)
-    check_light(card, brightness, illumination_ratio)
+    chosen_brightness = brightness_for(card, brightness)
     read = _picture(picture)
     policy = choose_device(device, card.precision_for(precision), precisions=card.precisions, model=card.name)
     network = policy.prepare(load(card) if network is None else network)
@@ -89,16 +90,16 @@ def enhance(
         network,
         [read],
         policy,
+        detail=detail,
         seed=seed,
         steps=chosen_steps,
         strength=strength,
-        brightness=brightness,
-        illumination_ratio=illumination_ratio,
+        brightness=chosen_brightness,
     )[0]
     if isinstance(result, NetworkError):
         raise LumenError(str(result)) from result
     floating = isinstance(picture, np.ndarray) and np.issubdtype(picture.dtype, np.floating)
-    return result if floating or read.bit_depth == 32 else to_integers(result, read.bit_depth)
+    return to_unit(result) if floating or read.bit_depth == 32 else converted(result, read.bit_depth)
 
 
 def decompose(
@@ -150,7 +151,7 @@ def picture_from_array(array: np.ndarray) -> Picture:
     if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] != 3):
         raise UsageError(f"a picture has to be an array of H×W×3 or H×W, not {'×'.join(map(str, array.shape))}")
     if array.dtype in (np.uint8, np.uint16):
-        pixels, depth = to_unit(array), 8 * array.dtype.itemsize
+        pixels, depth = array, 8 * array.dtype.itemsize
     elif np.issubdtype(array.dtype, np.floating):
         pixels, depth = array.astype(np.float32), 16
         if not (np.isfinite(pixels).all() and pixels.min() >= 0.0 and pixels.max() <= 1.0):

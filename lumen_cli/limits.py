@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 DEFAULT_TIMEOUT = 120.0
 """Seconds that a picture may take to decode in a helper process."""
 SMALLEST_TILE = 512
 """Pixels a side: beyond its margins a tile has to have something of its own."""
+
+Detail = Literal["auto", "fast", "whole"]
+"""How large pictures reach their own size: "auto" and "fast" run the network on the reduced picture and carry its
+result to full size; "whole" runs it at full size."""
+METHOD = 1
+"""Number of the way that results reach full size; another number makes earlier outputs outdated."""

@@ -19,7 +19,7 @@ from lumen_cli.benchmark.quality_samples import Sample, Samples, Scene
 from lumen_cli.benchmark.statistics import Mean, bootstrap_mean
 from lumen_cli.errors import LumenError, PictureError
 from lumen_cli.imaging.codec import Picture
-from lumen_cli.imaging.color import to_integers, to_unit
+from lumen_cli.imaging.color import converted, to_unit
 from lumen_cli.metrics.registry import Metric, measure
 from lumen_cli.pipeline.batches import NetworkError, Shape
 
@@ -138,9 +138,9 @@ def _scores(
                 yield _failed(sample, metrics, str(outcome))
                 continue
             try:
-                rounded = to_unit(to_integers(outcome, scene.low.bit_depth))
+                rounded = to_unit(converted(outcome, scene.low.bit_depth))
                 if save is not None:
-                    save(entrant.name, sample.name, dataclasses.replace(scene.low, pixels=rounded))
+                    save(entrant.name, sample.name, dataclasses.replace(scene.low, values=rounded))
                 values = measure_scene(metrics, rounded, scene, device)
             except LumenError as error:
                 yield _failed(sample, metrics, _reason(error))

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.codec import Picture
 from lumen_cli.imaging.color import luma
+from lumen_cli.limits import Detail
 from lumen_cli.pipeline.batches import NetworkError, Shape, enhance_batch, shape_of
 from lumen_cli.pipeline.device import choose_device
+from lumen_cli.pipeline.scene import scene_of
 from lumen_cli.registry import load
 
 if TYPE_CHECKING:
@@ -28,9 +30,12 @@ _FITTED_PIXELS = 50_000
 
 @dataclass(frozen=True)
 class Runner:
-    """An entrant that is ready. run: pictures of one `shape_of` → H×W×3 in [0, 1] each; batch: how many at once."""
+    """An entrant that is ready. batch: how many pictures at once.
 
-    run: Callable[[Sequence[Picture]], Sequence[NDArray[np.float32] | NetworkError]]
+    run: pictures of one `shape_of` → H×W×3 each, floats in [0, 1] or integers of their depth.
+    """
+
+    run: Callable[[Sequence[Picture]], Sequence[NDArray[Any] | NetworkError]]
     shape_of: Callable[[Picture], Shape | None]
     batch: Callable[[int, int], int]
 
@@ -68,6 +73,7 @@ def model_entrant(
     device: str = "auto",
     precision: str = "auto",
     batch_size: int | None = None,
+    detail: Detail = "auto",
     name: str = "",
 ) -> Entrant:
     """A model under the settings `lumen enhance` would run it with; the pixels are the same.
@@ -84,14 +90,15 @@ def model_entrant(
     def prepare() -> Runner:
         network = policy.prepare(load(card))
         return Runner(
-            lambda pictures: enhance_batch(network, pictures, policy, seed=seed, steps=chosen),
-            lambda picture: shape_of(picture, network, policy),
+            lambda pictures: enhance_batch(network, pictures, policy, detail=detail, seed=seed, steps=chosen),
+            lambda picture: shape_of(scene_of(picture, detail).seen, network, policy),
             policy.batch_for,
         )
 
     settings = {
         "steps": chosen,
         "seed": seed,
+        "detail": detail,
         "precision": policy.precision,
         "deep_precision": policy.deep_precision,
         "device": policy.device,

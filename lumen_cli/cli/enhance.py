@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from lumen_cli.cli.options import (
     BatchSizeOption,
     BrightnessOption,
+    DetailChoice,
+    DetailOption,
     DeviceOption,
     DryRunOption,
     FormatOption,
-    IlluminationRatioOption,
     JobsOption,
     JsonOption,
     MaxPixelsOption,
@@ -44,6 +45,7 @@ from lumen_cli.cli.options_runs import (
 )
 from lumen_cli.cli.request import STANDARD, Request, checked
 from lumen_cli.cli.running import carry_out
+from lumen_cli.errors import UsageError
 from lumen_cli.imaging.formats import MAXIMUM_PIXELS
 from lumen_cli.limits import DEFAULT_TIMEOUT
 from lumen_cli.registry import DEFAULT_MODEL
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lumen_cli.imaging.sources import Source
+    from lumen_cli.limits import Detail
     from lumen_cli.pipeline.plan import Plan
 
 
@@ -67,7 +70,7 @@ def enhance(
     seed: SeedOption = 0,
     strength: StrengthOption = 1.0,
     brightness: BrightnessOption = None,
-    illumination_ratio: IlluminationRatioOption = None,
+    detail: DetailOption = DetailChoice.auto,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
     batch_size: BatchSizeOption = None,
@@ -98,7 +101,7 @@ def enhance(
       lumen enhance photos/                      → photos-enhanced/
       lumen enhance night.jpg -o bright.png
       lumen enhance 'raw/**/*.tif' -o out/ --format png --strength 0.7
-      lumen enhance photos/ --brightness 3       three times the light
+      lumen enhance photos/ --model kind --brightness 3
       lumen enhance photos/                      again: what is new or changed
       lumen enhance photos/ --dry-run            only show what would be done
       lumen enhance inbox/ -o out/ --watch       and what comes in later
@@ -124,10 +127,11 @@ def enhance(
         timeout=timeout,
     )
     request = checked(together, resume)
+    chosen_detail = _detail(detail, tile)
 
     from dataclasses import replace
 
-    from lumen_cli.abilities import check_light
+    from lumen_cli.abilities import brightness_for
     from lumen_cli.cli.gathering import gathered
     from lumen_cli.imaging.files import plan_outputs
     from lumen_cli.imaging.formats import format_for, require_writable, suffix_for
@@ -137,7 +141,7 @@ def enhance(
 
     card = find_model(model)
     chosen_steps = card.steps_for(steps)
-    check_light(card, brightness, illumination_ratio)
+    chosen_brightness = brightness_for(card, brightness)
     suffix = None if output_format is OutputFormat.keep else suffix_for(output_format.value)
     if suffix is not None:
         require_writable(format_for(suffix))
@@ -164,9 +168,9 @@ def enhance(
             deep_precision=policy.deep_precision,
             format=suffix,
             quality=quality,
-            brightness=brightness,
-            illumination_ratio=illumination_ratio,
+            brightness=chosen_brightness,
             tile=int(tile) if tile.isdigit() else None,
+            detail=chosen_detail,
         )
         settings = replace(
             settings, tags=rules_for(metadata.value, None if no_stamp else enhanced_stamp(card.name, settings))
@@ -177,3 +181,16 @@ def enhance(
             return with_sidecars(make_plan(named, settings.fingerprint(), request.existing, looked=looked))
 
         carry_out(request, pictures, card, policy, Enhancement(settings, TilePlan(tiling_of(tile))), planner)
+
+
+def _detail(detail: DetailChoice, tile: str) -> Detail:
+    """The choice of --detail; --tile asks for whole pictures, as reduced ones need no tiles.
+
+    Raises:
+        UsageError: both were given and contradict each other.
+    """
+    if tile == "auto":
+        return detail.value
+    if detail is DetailChoice.fast:
+        raise UsageError("--tile and --detail fast cannot be combined: only whole pictures run in tiles")
+    return "whole"

@@ -23,6 +23,14 @@ class Precision(str, enum.Enum):
     fp16 = "fp16"
 
 
+class DetailChoice(str, enum.Enum):
+    """How large pictures reach their own size."""
+
+    auto = "auto"
+    fast = "fast"
+    whole = "whole"
+
+
 class OutputFormat(str, enum.Enum):
     """Containers a command line can ask for."""
 
@@ -59,8 +67,8 @@ class Depth(str, enum.Enum):
     sixteen = "16"
 
 
-def _factor(value: str) -> float | None:
-    """A factor of light within its range, None for "auto"."""
+def _brightness(value: str) -> float | None:
+    """A ratio within its range, None for "auto"."""
     if value == "auto":
         return None
     try:
@@ -154,22 +162,11 @@ StrengthOption = Annotated[
 BrightnessOption = Annotated[
     float | None,
     typer.Option(
-        parser=_factor,
+        parser=_brightness,
         metavar="X|auto",
         rich_help_panel=LOOK,
-        help=f"Light of the result, as a multiple of the picture's own, {DIMMEST:g} to {BRIGHTEST:g}: 1 leaves it, 2 "
-        "doubles the mean (linear) light, 0.5 halves it. auto (default): the model chooses.",
-    ),
-]
-IlluminationRatioOption = Annotated[
-    float | None,
-    typer.Option(
-        "--illumination-ratio",
-        parser=_factor,
-        metavar="X|auto",
-        rich_help_panel=LOOK,
-        help=f"The ratio α of the KinD papers, {DIMMEST:g} to {BRIGHTEST:g}, for comparisons with them; only for "
-        "models that take one (`lumen models`). auto (default): the model chooses.",
+        help=f"Light asked for, as a ratio to the picture's own, {DIMMEST:g} to {BRIGHTEST:g}; only for models that "
+        "can (`lumen models`). auto, the default: the model chooses.",
     ),
 ]
 DeviceOption = Annotated[
@@ -193,6 +190,16 @@ BatchSizeOption = Annotated[
         metavar="N",
         rich_help_panel=MACHINE,
         help="Pictures in one batch on a GPU (default: by memory); a CPU takes one at a time.",
+    ),
+]
+DetailOption = Annotated[
+    DetailChoice,
+    typer.Option(
+        "--detail",
+        metavar="auto|fast|whole",
+        rich_help_panel=LOOK,
+        help="For pictures above 0.4 megapixels. auto: run the network on the reduced picture and carry its result to "
+        "full size; whole: run it at full size, which takes minutes and gigabytes.",
     ),
 ]
 TileOption = Annotated[

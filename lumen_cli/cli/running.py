@@ -142,11 +142,10 @@ class Session:
             if plan.recorded:
                 put_in_order(plan.roots)
             return 0
-        network = self._loaded()
-        started = time.perf_counter()
+        started, loading = time.perf_counter(), self._loading
         with interruptible(plan.folders) as interruption:
-            self._stream(plan, network, interruption)
-        self._working += time.perf_counter() - started
+            self._stream(plan, interruption)
+        self._working += time.perf_counter() - started - (self._loading - loading)
         if interruption.exit_code:
             again = "the same command without --overwrite" if self.request.overwrite else "--resume"
             typer.echo(f"lumen: interrupted; {again} goes on from here", err=True)
@@ -224,14 +223,14 @@ class Session:
         for task in plan.kept:
             self._say(Result(task, "kept"))
 
-    def _stream(self, plan: Plan, network: LowLightModel, interruption: Interruption) -> None:
+    def _stream(self, plan: Plan, interruption: Interruption) -> None:
         from lumen_cli.pipeline.stream import RunEndedError, run_stream
         from lumen_cli.reports.progress import progress_line
 
         with progress_line(self.console, len(plan.todo), interruption.stop, self._work.doing) as advance:
             stream = run_stream(
                 plan,
-                network,
+                self._loaded,
                 self._policy,
                 self._work,
                 self._tags,

@@ -68,7 +68,7 @@ def difference(picture: Picture, reference: Picture, size: tuple[int, int]) -> N
     rows = max(1, (1 << 20) // max(1, width))
     for top in range(0, height, rows):
         strip = slice(top, top + rows)
-        error[strip] = np.abs(picture.pixels[strip] - reference.pixels[strip]).mean(axis=2)
+        error[strip] = np.abs(picture.rows(strip) - reference.rows(strip)).mean(axis=2)
     image = Image.fromarray(error)
     return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BOX))
 
@@ -97,9 +97,10 @@ def colours() -> NDArray[np.uint8]:
 
 def histogram(picture: Picture) -> Histogram:
     """Luminance (ITU-R BT.601 luma of the encoded values), red, green and blue."""
-    light = luma(picture.pixels)
+    pixels = picture.pixels
+    light = luma(pixels)
     planes = {"luminance": light} | {
-        name: picture.pixels[:, :, channel] for channel, name in enumerate(("red", "green", "blue"))
+        name: pixels[:, :, channel] for channel, name in enumerate(("red", "green", "blue"))
     }
     curves = {}
     for name, plane in planes.items():

@@ -48,14 +48,13 @@ def assembled(decoded: Decoded, kind: str, data: bytes | BinaryIO) -> Picture:
         meant = replace(meant, said_by="profile" if meant.icc else "nothing")
     if space is not None and not space.exact and values.dtype != np.uint8:
         notices += ("its colour profile is one of tables, so colours that changed were computed with 8 bits a channel",)
-    own = None
+    own = pixels = None
     if space is None:
-        pixels = to_unit(np.broadcast_to(values, (*values.shape[:2], 3)))
+        pixels = np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
     else:
         chunks = {name: body for name, body in stored.chunks.items() if name in COLOUR_CHUNKS}
         stored = replace(stored, chunks={name: body for name, body in stored.chunks.items() if name not in chunks})
         own = OwnColours(np.ascontiguousarray(values), space, meant.icc, meant.said_by, meant.cicp, chunks)
-        pixels = own.in_srgb()
     depth = values.dtype.itemsize * 8
     icc = None if own else meant.icc
     return Picture(pixels, alpha, depth, grey, kind, icc, decoded.exif, decoded.lost, notices, own, stored)

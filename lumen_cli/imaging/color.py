@@ -46,6 +46,16 @@ def stored(values: NDArray[np.float32], depth: int) -> NDArray[Any]:
     return values if depth == 32 else to_integers(values, depth)
 
 
+def converted(values: NDArray[Any], depth: int) -> NDArray[Any]:
+    """Integers or floats of any shape as a file of this depth holds them; those of that depth stay as they are."""
+    if values.dtype.itemsize * 8 == depth:
+        return values
+    result = np.empty(values.shape, {8: np.uint8, 16: np.uint16, 32: np.float32}[depth])
+    for strip in strips(values.shape):
+        result[strip] = stored(to_unit(values[strip]), depth)
+    return result
+
+
 def luma(pixels: NDArray[np.floating]) -> NDArray[np.float32]:
     """…×3 → … float32: the weighted mean of the encoded values (ITU-R BT.601), which leaves greys as they are."""
     result = np.empty(pixels.shape[:-1], np.float32)

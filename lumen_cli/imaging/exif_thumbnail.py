@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import struct
 
-import numpy as np
-
 from lumen_cli.imaging.color import to_integers
 from lumen_cli.imaging.exif_block import entries, header
 from lumen_cli.imaging.picture import Picture
@@ -38,8 +36,7 @@ def thumbnail(picture: Picture) -> bytes:
     largest = _LARGEST if picture.width >= picture.height else _LARGEST[::-1]
     # Every n-th pixel first: four times the size that is needed is plenty to average over.
     step = max(1, min(picture.width // (4 * largest[0]), picture.height // (4 * largest[1])))
-    few = np.ascontiguousarray(picture.pixels[::step, ::step])
-    image = Image.fromarray(to_integers(few, 8))
+    image = Image.fromarray(to_integers(picture.rows(slice(None, None, step), step), 8))
     image.thumbnail(largest, Image.Resampling.BOX)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_QUALITY)

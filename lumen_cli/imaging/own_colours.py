@@ -38,10 +38,11 @@ class OwnColours:
         """Tells one colour space from another, for digests."""
         return b"own " + hashlib.blake2b(self.icc or f"{self.said_by} {self.cicp}".encode(), digest_size=8).digest()
 
-    def in_srgb(self) -> NDArray[np.float32]:
-        """H×W×3 in [0, 1], C-contiguous: what the network is given."""
-        pixels = np.empty((*self.values.shape[:2], 3), np.float32)
-        for rows, values in self._rows():
+    def in_srgb(self, part: Values | None = None) -> NDArray[np.float32]:
+        """H×W×3 in [0, 1], C-contiguous: what the network is given. part: H×W×C of the values, None for all of them."""
+        part = self.values if part is None else part
+        pixels = np.empty((*part.shape[:2], 3), np.float32)
+        for rows, values in _rows(part):
             pixels[rows] = self.space.to_srgb(values).reshape(pixels[rows].shape)
         return pixels
 
@@ -52,7 +53,7 @@ class OwnColours:
         which what the space cannot show lies outside [0, 1].
         """
         result = np.empty(self.values.shape, {8: np.uint8, 16: np.uint16, 32: np.float32}[depth])
-        for rows, values in self._rows():
+        for rows, values in _rows(self.values):
             wanted = pixels[rows].reshape(-1, 3)
             own = to_unit(values)
             kept = (np.abs(wanted - self.space.to_srgb(values)) < _UNCHANGED).all(axis=1, keepdims=True)
@@ -61,6 +62,7 @@ class OwnColours:
             result[rows] = stored(own, depth).reshape(result[rows].shape)
         return result
 
-    def _rows(self) -> Iterator[tuple[slice, Values]]:
-        for rows in strips(self.values.shape):
-            yield rows, self.values[rows].reshape(-1, self.values.shape[2])
+
+def _rows(values: Values) -> Iterator[tuple[slice, Values]]:
+    for rows in strips(values.shape):
+        yield rows, values[rows].reshape(-1, values.shape[2])

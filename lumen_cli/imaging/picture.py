@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lumen_cli.imaging.color import to_integers
+from lumen_cli.imaging.color import to_integers, to_unit
 from lumen_cli.imaging.own_colours import OwnColours
 from lumen_cli.imaging.storage import UNKNOWN, Storage
 
@@ -20,8 +21,9 @@ class Picture:
     Who makes another picture of it, rather than the same one with other light, drops `own`.
     """
 
-    pixels: NDArray[np.float32]
-    """H×W×3 float32 in [0, 1], sRGB (or `icc`), C-contiguous, upright (orientation tag applied)."""
+    values: NDArray[Any] | None
+    """H×W×3, sRGB (or `icc`), upright (orientation tag applied): uint8, uint16, or float32 in [0, 1]. None: those of
+    `own`, as the file has them."""
     alpha: NDArray[np.float32] | None
     """H×W float32 in [0, 1], upright, not multiplied into the pixels; None where the file has none."""
     bit_depth: int
@@ -43,20 +45,45 @@ class Picture:
     stored: Storage = UNKNOWN
     """How the file's container held it."""
 
+    def __post_init__(self) -> None:
+        if self.values is None and self.own is None:
+            raise ValueError("a picture needs values of its own or those of another colour space")
+
+    @property
+    def held(self) -> NDArray[Any]:
+        """The values that are there: `values`, or else those of `own`."""
+        if self.values is not None:
+            return self.values
+        assert self.own is not None
+        return self.own.values
+
     @property
     def height(self) -> int:
         """Rows, of the upright picture."""
-        return int(self.pixels.shape[0])
+        return int(self.held.shape[0])
 
     @property
     def width(self) -> int:
         """Columns, of the upright picture."""
-        return int(self.pixels.shape[1])
+        return int(self.held.shape[1])
+
+    @property
+    def pixels(self) -> NDArray[np.float32]:
+        """H×W×3 float32 in [0, 1], C-contiguous; computed from the values at each call, unless these are float32."""
+        return self.rows(slice(None))
+
+    def rows(self, rows: slice, step: int = 1) -> NDArray[np.float32]:
+        """A part of `pixels`: of these rows, which may have a step too, every `step`-th column."""
+        values = self.held[rows, ::step]
+        if self.values is None:
+            assert self.own is not None
+            return self.own.in_srgb(values)
+        return to_unit(values)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        arrays = self.pixels, self.alpha, None if self.own is None else self.own.values
+        arrays = self.values, self.alpha, None if self.own is None else self.own.values
         return sum(array.nbytes for array in arrays if array is not None)
 
     @property
@@ -74,7 +101,7 @@ class Picture:
         if self.own is not None:
             hashed.update(self.own.mark)
         rows = max(1, (1 << 20) // max(1, self.width))
-        for plane in (self.pixels if self.own is None else self.own.values, self.alpha):
+        for plane in (self.held if self.own is None else self.own.values, self.alpha):
             for top in range(0, self.height if plane is not None else 0, rows):
                 assert plane is not None
                 values = plane[top : top + rows]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lumen_cli.imaging.color import luma, stored
+from lumen_cli.imaging.color import converted, luma, stored
 from lumen_cli.imaging.formats import DEEPEST_BITS, TRANSPARENT
 from lumen_cli.imaging.icc import colour_model
 from lumen_cli.imaging.picture import Picture
@@ -50,14 +50,19 @@ def rendered(picture: Picture, format: str) -> Rendered:
     own, label = picture.own, own_label(picture, format)
     grey = picture.grey and format in _GREY
     if own is not None and label is not None:
-        values = own.carried(picture.pixels, depth)
+        values = converted(own.values, depth) if picture.values is None else own.carried(picture.pixels, depth)
     else:
-        values = stored(luma(picture.pixels)[:, :, None] if grey else picture.pixels, depth)
+        values = stored(luma(picture.pixels)[:, :, None], depth) if grey else _in_rgb(picture, depth)
         label = Label(picture.icc if _holds(format, picture.icc, grey) else None)
     cmyk = own is not None and own.space.channels == 4 and values.shape[2] == 4
     if picture.alpha is not None and format in TRANSPARENT:
         values = np.concatenate([values, stored(picture.alpha[:, :, None], depth)], axis=2)
     return Rendered(values, bits, cmyk, label)
+
+
+def _in_rgb(picture: Picture, depth: int) -> NDArray[Any]:
+    """H×W×3 in sRGB."""
+    return stored(picture.pixels, depth) if picture.values is None else converted(picture.values, depth)
 
 
 def own_label(picture: Picture, format: str) -> Label | None:

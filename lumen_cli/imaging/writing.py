@@ -43,7 +43,8 @@ def write_picture(picture: Picture, path: Path, *, format: str, quality: int | N
         PictureError: the pixels are not finite, too many for the format, or the file cannot be written.
     """
     format = format_for(format)
-    if not np.isfinite([picture.pixels.min(), picture.pixels.max()]).all():
+    values = picture.held
+    if values.dtype.kind == "f" and not np.isfinite([values.min(), values.max()]).all():
         raise PictureError(path, "the result holds values that are no numbers; nothing was written")
     if max(picture.width, picture.height) > LARGEST_SIDE.get(format, 1 << 31):
         size = f"{picture.width}×{picture.height}"

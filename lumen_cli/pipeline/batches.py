@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lumen_cli.diffusion.noise import picture_noise
 from lumen_cli.errors import LumenError
+from lumen_cli.limits import Detail
 from lumen_cli.networks.padding import pad_to_multiple, padded_size
 from lumen_cli.pipeline.device import DevicePolicy
-from lumen_cli.pipeline.light import relight
+from lumen_cli.pipeline.scene import Scene, finish, scene_of
 from lumen_cli.pipeline.tile_plan import TilePlan, smaller
 from lumen_cli.pipeline.tiling import enhance_tiled
 
@@ -57,52 +59,61 @@ def enhance_batch(
     pictures: Sequence[Picture],
     policy: DevicePolicy,
     *,
+    detail: Detail = "auto",
+    strength: float = 1.0,
+    **options: Any,
+) -> list[NDArray[Any] | NetworkError]:
+    """Brighten pictures whose scenes have one `shape_of`, as `enhance_scenes` and `finish` do together.
+
+    Returns:
+        For each picture H×W×3, floats in [0, 1] or integers of the picture's depth, or the error of its result.
+    """
+    scenes = [scene_of(picture, detail) for picture in pictures]
+    outcomes = enhance_scenes(network, scenes, policy, **options)
+    return [
+        outcome if isinstance(outcome, NetworkError) else finish(scene, outcome, strength=strength)
+        for scene, outcome in zip(scenes, outcomes, strict=True)
+    ]
+
+
+def enhance_scenes(
+    network: LowLightModel,
+    scenes: Sequence[Scene],
+    policy: DevicePolicy,
+    *,
     digests: Sequence[bytes] | None = None,
     seed: int = 0,
     steps: int | None = None,
-    strength: float = 1.0,
     brightness: float | None = None,
-    illumination_ratio: float | None = None,
     plan: TilePlan | None = None,
     notes: Notes | None = None,
 ) -> list[np.ndarray | NetworkError]:
-    """Brighten pictures of one `shape_of`.
+    """Run the network on what it sees of pictures, all of one `shape_of`.
 
     Args:
         network: on the policy's device.
+        scenes: from `scene_of`; sizes may differ within the padded shape.
         policy: from `choose_device`.
-        pictures: H×W×3 float32 in [0, 1] each; sizes may differ within the padded shape.
         digests: the pictures' `digest()`, where they are known already.
         seed: the run's seed; each picture's noise comes from it and from the picture's content alone.
         steps: sampling steps, None for the network's own.
-        strength: 0 returns the picture, 1 the network's result, between them a straight mix.
-        brightness: mean linear light wanted, as a multiple of the picture's own; None leaves it to the model.
-        illumination_ratio: KinD's α, the ratio of target to source illumination, for networks that take one. The
-            result is then the network's alone: no rendition, no rule of `light`. None asks for nothing.
+        brightness: ratio of target to source illumination, for networks that take one; None asks for nothing.
         plan: what runs in tiles; None for as much as the memory asks for.
         notes: takes what has to be said, by the picture's number.
 
     Returns:
-        For each picture H×W×3 float32 in [0, 1], or the error of a picture whose result has NaN or infinity in float32
+        For each scene h×w×3 float32 in [0, 1], or the error of a picture whose result has NaN or infinity in float32
         too. How batches are taken apart: see `in_parts`.
     """
-    contents = digests or [picture.digest() for picture in pictures]
-    if brightness is not None and illumination_ratio is not None:
-        raise ValueError("brightness and illumination_ratio both decide about the light; give one of them")
-    knobs: dict[str, Any] = {} if illumination_ratio is None else {"illumination_ratio": illumination_ratio}
+    contents = digests or [scene.picture.digest() for scene in scenes]
+    pictures = [scene.seen for scene in scenes]
+    knobs: dict[str, Any] = {} if brightness is None else {"brightness": brightness}
     plan = TilePlan() if plan is None else plan
     shape = shape_of(pictures[0], network, policy)
 
     def noise_of(contents: Sequence[bytes]) -> Tensor | None:
         wanted = network.noise_shape(shape.height, shape.width)
         return None if wanted is None else torch.stack([picture_noise(seed, content, wanted) for content in contents])
-
-    def light(low: Tensor, bright: Tensor) -> Tensor:
-        """A picture 1×3×H×W without padding and the network's result → what is asked for, float32."""
-        if not torch.isfinite(bright).all():
-            return bright
-        lit = relight(low, bright, brightness) if illumination_ratio is None else bright.float()
-        return lit if strength == 1.0 else torch.lerp(low, lit, strength)
 
     def run(part: slice, precision: str) -> list[np.ndarray | NetworkError]:
         group = pictures[part]
@@ -111,12 +122,8 @@ def enhance_batch(
             noise = noise_of(contents[part])
             noise = None if noise is None else noise.to(policy.device)
             sizes = [(picture.height, picture.width) for picture in group]
-            bright = network(low, sizes=sizes, noise=noise, steps=steps, **knobs)
-        shown = [(..., slice(height), slice(width)) for height, width in sizes]
-        results = [
-            light(low[index : index + 1][place], bright[index : index + 1][place]) for index, place in enumerate(shown)
-        ]
-        return [cropped(result[0], picture) for result, picture in zip(results, group, strict=True)]
+            bright = network(low, sizes=sizes, noise=noise, steps=steps, **knobs).float()
+            return [cropped(bright[index], picture) for index, picture in enumerate(group)]
 
     def run_tiled(index: int, precision: str, side: int) -> np.ndarray | NetworkError:
         noise = noise_of(contents[index : index + 1])
@@ -133,9 +140,7 @@ def enhance_batch(
                 survey=survey,
                 **knobs,
             )
-        if bright.shape != low.shape:  # the first tile that is not finite
-            return _not_finite()
-        return cropped(light(_tensor(low), _tensor(bright))[0], pictures[index])
+        return bright if np.isfinite(bright).all() else _not_finite()
 
     return in_parts(run, pictures, policy, network=network, plan=plan, run_tiled=run_tiled, notes=notes)
 
@@ -266,13 +271,13 @@ def _not_finite() -> NotFiniteError:
 
 def as_batch(pictures: Sequence[Picture], network: LowLightModel, policy: DevicePolicy) -> Tensor:
     """Pictures of one `shape_of` → B×3×H×W in [0, 1] on the device, padded to the network's multiple."""
-    padded = [pad_to_multiple(_tensor(picture.pixels), network.size_multiple) for picture in pictures]
+    padded = [pad_to_multiple(_tensor(picture), network.size_multiple) for picture in pictures]
     return torch.cat(padded).to(policy.device).contiguous(memory_format=torch.channels_last)
 
 
-def _tensor(pixels: np.ndarray) -> Tensor:
+def _tensor(picture: Picture) -> Tensor:
     """H×W×3 → 1×3×H×W without a copy: it keeps its layout, which is the channels-last one."""
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    return torch.from_numpy(picture.pixels).permute(2, 0, 1)[None]
 
 
 def cropped(result: Tensor, picture: Picture) -> np.ndarray | NetworkError:

@@ -15,6 +15,7 @@ from lumen_cli.imaging.tag_rules import KEEP_ALL, TagRules
 from lumen_cli.pipeline.batches import NetworkError, Notes, as_batch, cropped, in_parts, notes_of
 from lumen_cli.pipeline.plan import digest_of, without_defaults
 from lumen_cli.pipeline.save import Content
+from lumen_cli.pipeline.scene import Scene, scene_of
 from lumen_cli.pipeline.work import Fidelity
 
 if TYPE_CHECKING:
@@ -157,11 +158,16 @@ class Decomposition:
         """As in the settings."""
         return self.settings.tags
 
+    def scene(self, picture: Picture) -> Scene:
+        """The whole picture."""
+        return scene_of(picture, "whole")
+
     def run(
-        self, network: LowLightModel, pictures: Sequence[Picture], policy: DevicePolicy, digests: Sequence[bytes]
+        self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
     ) -> list[Decomposed | NetworkError]:
         """See `decompose_batch`; nothing here is random, so `digests` are not needed."""
         notes: Notes = {}
+        pictures = [scene.picture for scene in scenes]
         wanted = self.reconstruct or self.side_by_side
         outcomes = decompose_batch(network, pictures, policy, reconstruct=wanted, notes=notes)
         return [
@@ -184,7 +190,7 @@ class Decomposed:
         """Bytes of the picture and its maps."""
         maps, picture = self.maps, self.picture
         arrays = [
-            picture.pixels,
+            picture.held,
             picture.alpha,
             maps.reflectance,
             maps.illumination,
@@ -219,7 +225,7 @@ class Decomposed:
 
     def _like_the_picture(self, pixels: np.ndarray) -> Picture:
         """With the picture's alpha and profile, and grey where it is."""
-        return dataclasses.replace(self.picture, pixels=pixels, bit_depth=self.work.settings.depth, lost=(), own=None)
+        return dataclasses.replace(self.picture, values=pixels, bit_depth=self.work.settings.depth, lost=(), own=None)
 
     def _as_grey(self, illumination: np.ndarray) -> Picture:
         """A measure rather than a colour: one channel, and no profile to bend it."""

@@ -48,7 +48,7 @@ def sheet(picture: Picture, maps: Maps) -> Picture:
     colour_profile = picture.icc if picture.icc and picture.icc[16:20] == b"RGB " else None
     return dataclasses.replace(
         picture,
-        pixels=to_unit(np.asarray(canvas)),
+        values=to_unit(np.asarray(canvas)),
         alpha=None,
         bit_depth=8,
         grey=False,

@@ -26,8 +26,9 @@ from lumen_cli.pipeline.memory import free_memory
 from lumen_cli.pipeline.plan import Task
 from lumen_cli.pipeline.recording import record_of, recorded
 from lumen_cli.pipeline.save import Recording, save_files, times_of
+from lumen_cli.pipeline.scene import Scene
 from lumen_cli.pipeline.storage_faults import StorageWatch
-from lumen_cli.pipeline.work import Fidelity, Product
+from lumen_cli.pipeline.work import Fidelity, Product, Work
 
 if TYPE_CHECKING:
     from lumen_cli.imaging.metadata import TagWriter
@@ -49,7 +50,8 @@ class Timings:
 class Result:
     """What became of one picture. status: "done", "failed", "kept" or "left"; reason: why it failed or was left, in one
     line; size: bytes of its files; warnings: what could not be kept; fidelity: the error of its reconstruction, where
-    there is one; sidecars: copies made; notices: what is worth knowing about how it was read.
+    there is one; sidecars: copies made; notices: what is worth knowing about how it was read; seen:
+    width and height of what the network saw of it.
     """
 
     task: Task
@@ -63,6 +65,7 @@ class Result:
     fidelity: Fidelity | None = None
     sidecars: tuple[Path, ...] = ()
     notices: tuple[str, ...] = ()
+    seen: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Decoded:
     index: int
     task: Task
     held: int
-    picture: Picture
+    scene: Scene
     record: Record
     original: Original
     seconds: float
@@ -116,7 +119,7 @@ class Decoder:
     def __init__(
         self,
         tasks: Sequence[Task],
-        settings: str,
+        work: Work,
         jobs: int,
         budget: Budget,
         inbox: Inbox,
@@ -126,7 +129,8 @@ class Decoder:
     ) -> None:
         self.begun = 0
         self.feeding = True
-        self._tasks, self._settings, self._budget, self._inbox = tasks, settings, budget, inbox
+        self._tasks, self._work, self._budget, self._inbox = tasks, work, budget, inbox
+        self._settings = work.fingerprint()
         self._ending, self._max_pixels = threading.Event(), max_pixels
         self._helpers = HelperReader(timeout)
         self._memory = free_memory()
@@ -173,6 +177,7 @@ class Decoder:
             picture = self._read(path, held)
             original.require_unchanged()
             content = picture.digest().hex()
+            scene = self._work.scene(picture)
         except AbandonedError:
             self._inbox.put(Undecoded(index, held, None))
             return
@@ -180,7 +185,7 @@ class Decoder:
             self._inbox.put(Undecoded(index, held, failure(task, error)))
             return
         record = record_of(task, original, content, self._settings)
-        self._inbox.put(Decoded(index, task, held, picture, record, original, time.perf_counter() - started, times))
+        self._inbox.put(Decoded(index, task, held, scene, record, original, time.perf_counter() - started, times))
 
     def _read(self, path: Path, held: int) -> Picture:
         require_room(path, held, self._memory)
@@ -226,9 +231,10 @@ class Encoder:
         recording = functools.partial(
             recorded, decoded.task, decoded.record, decoded.original, self._manifests.get(decoded.task.root)
         )
-        notices = (*decoded.picture.notices, *product.notes)
+        notices = (*decoded.scene.picture.notices, *product.notes)
+        seen = decoded.scene.seen.width, decoded.scene.seen.height
         self._pool.submit(
-            reporting, self._inbox, self._encode, decoded.task, product, held, timings, times, recording, notices
+            reporting, self._inbox, self._encode, decoded.task, product, held, timings, times, recording, notices, seen
         )
 
     def join(self) -> None:
@@ -244,6 +250,7 @@ class Encoder:
         times: tuple[int, int] | None,
         recording: Recording,
         notices: tuple[str, ...],
+        seen: tuple[int, int],
     ) -> None:
         try:
             started = time.perf_counter()
@@ -262,7 +269,7 @@ class Encoder:
             timings = dataclasses.replace(timings, write=rendered + saved.write, tags=saved.tags)
             size = product.picture.width, product.picture.height
             result = Result(
-                task, "done", None, *size, saved.size, timings, saved.warnings, fidelity, saved.sidecars, notices
+                task, "done", None, *size, saved.size, timings, saved.warnings, fidelity, saved.sidecars, notices, seen
             )
             self.storage.written()
         except Exception as error:

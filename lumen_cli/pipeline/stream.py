@@ -9,12 +9,13 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
 from lumen_cli.errors import LumenError
 from lumen_cli.imaging.formats import MAXIMUM_PIXELS
 from lumen_cli.limits import DEFAULT_TIMEOUT
+from lumen_cli.networks.base import LowLightModel
 from lumen_cli.pipeline.batches import NetworkError, Shape, shape_of
 from lumen_cli.pipeline.budget import Budget, default_bytes
 from lumen_cli.pipeline.manifest import Manifest, put_in_order
@@ -24,7 +25,6 @@ from lumen_cli.pipeline.work import Enhancement, Work
 
 if TYPE_CHECKING:
     from lumen_cli.imaging.metadata import TagWriter
-    from lumen_cli.networks.base import LowLightModel
     from lumen_cli.pipeline.device import DevicePolicy
 
 _POLL = 0.1
@@ -60,7 +60,7 @@ def enhance_stream(
 
 def run_stream(
     plan: Plan,
-    network: LowLightModel,
+    network: LowLightModel | Callable[[], LowLightModel],
     policy: DevicePolicy,
     work: Work,
     tags: TagWriter,
@@ -78,7 +78,7 @@ def run_stream(
 
     Args:
         plan: from `make_plan`; its folders exist.
-        network: on the policy's device.
+        network: on the policy's device, or what loads it while the first pictures are decoded.
         policy: from `choose_device`.
         work: what is done with each picture; the plan was made with its fingerprint.
         tags: an open TagWriter.
@@ -99,10 +99,10 @@ def run_stream(
         manifest.begin()
     inbox: Inbox = queue.SimpleQueue()
     encoder = Encoder(manifests, tags, work.quality, jobs, Budget(2 * jobs, room), inbox, preserve_times)
-    decoder = Decoder(
-        plan.todo, work.fingerprint(), jobs, Budget(2 * jobs, room), inbox, max_pixels=max_pixels, timeout=timeout
-    )
+    decoder = Decoder(plan.todo, work, jobs, Budget(2 * jobs, room), inbox, max_pixels=max_pixels, timeout=timeout)
     try:
+        if not isinstance(network, LowLightModel):
+            network = network()
         yield from _Stream(network, policy, work, decoder, encoder, inbox, stop).results()
         if encoder.storage.trouble:
             raise RunEndedError(encoder.storage.trouble)
@@ -170,7 +170,7 @@ class _Stream:
             if arrived.result is not None:
                 yield arrived.result
             return
-        shape = shape_of(arrived.picture, self.network, self.policy)
+        shape = shape_of(arrived.scene.seen, self.network, self.policy)
         self.waiting.setdefault(shape, []).append(arrived)
         while not self._ending and (due := self._due(shape)) is not None:
             yield from self._run(due)
@@ -181,7 +181,7 @@ class _Stream:
         if len(self.waiting.get(latest, ())) >= batch:
             return latest
         waiting = [decoded for group in self.waiting.values() for decoded in group]
-        held = sum(decoded.picture.nbytes for decoded in waiting)
+        held = sum(decoded.scene.picture.nbytes for decoded in waiting)
         if len(waiting) > _WAITING_BATCHES * batch or held > _WAITING_BYTES:
             return max(self.waiting, key=lambda shape: len(self.waiting[shape]))
         return None
@@ -189,10 +189,10 @@ class _Stream:
     def _run(self, shape: Shape) -> Iterator[Result]:
         group = self.waiting.pop(shape)
         started = time.perf_counter()
-        pictures = [decoded.picture for decoded in group]
+        scenes = [decoded.scene for decoded in group]
         digests = [bytes.fromhex(decoded.record.content or "") for decoded in group]
         try:
-            outcomes = self.work.run(self.network, pictures, self.policy, digests)
+            outcomes = self.work.run(self.network, scenes, self.policy, digests)
         except Exception as error:  # a fault in the network must not end a night's run
             yield from (failure(decoded.task, error) for decoded in group)
             return

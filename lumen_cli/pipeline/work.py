@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from lumen_cli.imaging.codec import Picture
 from lumen_cli.imaging.tag_rules import TagRules
-from lumen_cli.pipeline.batches import NetworkError, Notes, enhance_batch, notes_of
+from lumen_cli.pipeline.batches import NetworkError, Notes, enhance_scenes, notes_of
 from lumen_cli.pipeline.plan import Settings
 from lumen_cli.pipeline.save import Content
+from lumen_cli.pipeline.scene import Scene, finish, scene_of
 from lumen_cli.pipeline.tile_plan import TilePlan
 
 if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel
     from lumen_cli.pipeline.device import DevicePolicy
+    from lumen_cli.pipeline.full_resolution import Floats
 
 
 @dataclass(frozen=True)
@@ -78,27 +80,37 @@ class Work(Protocol):
     def fingerprint(self) -> str:
         """Everything but the source that decides about the outputs' bytes, in 32 hexadecimal digits."""
 
+    def scene(self, picture: Picture) -> Scene:
+        """The picture with what the network sees of it."""
+
     def run(
-        self, network: LowLightModel, pictures: Sequence[Picture], policy: DevicePolicy, digests: Sequence[bytes]
+        self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
     ) -> Sequence[Product | NetworkError]:
-        """Put pictures of one `shape_of` through the network; digests: their `digest()`."""
+        """Put scenes of one `shape_of` through the network; digests: the `digest()` of their pictures."""
 
 
 @dataclass(frozen=True, eq=False)
 class Enhanced:
-    """A brightened picture."""
+    """A scene and what the network made of it, h×w×3 float32; `contents` brings that to the picture's size."""
 
-    picture: Picture
+    scene: Scene
+    result: Floats
+    strength: float = 1.0
     notes: tuple[str, ...] = ()
 
     @property
+    def picture(self) -> Picture:
+        """The original."""
+        return self.scene.picture
+
+    @property
     def held(self) -> int:
-        """Bytes of its arrays."""
-        return self.picture.nbytes
+        """Bytes of the picture and of its result at full size."""
+        return self.picture.nbytes + self.picture.held.nbytes
 
     def contents(self) -> Sequence[Content]:
-        """The picture alone."""
-        return (self.picture,)
+        """The brightened picture."""
+        return (dataclasses.replace(self.picture, values=finish(self.scene, self.result, strength=self.strength)),)
 
     def fidelity(self) -> None:
         """Nothing was taken apart."""
@@ -115,10 +127,11 @@ class Enhancement:
 
     @property
     def about(self) -> tuple[str, ...]:
-        """Steps, seed and, where it was chosen, light."""
+        """Steps, seed and, where it was chosen, brightness."""
         settings = self.settings
         steps = (f"{settings.steps} steps",) if settings.steps else ()
-        return *steps, f"seed {settings.seed}", *settings.light
+        brightness = () if settings.brightness is None else (f"brightness {settings.brightness:g}",)
+        return *steps, f"seed {settings.seed}", *brightness
 
     @property
     def quality(self) -> int | None:
@@ -134,27 +147,29 @@ class Enhancement:
         """The settings'."""
         return self.settings.fingerprint()
 
+    def scene(self, picture: Picture) -> Scene:
+        """See `scene_of`."""
+        return scene_of(picture, self.settings.detail)
+
     def run(
-        self, network: LowLightModel, pictures: Sequence[Picture], policy: DevicePolicy, digests: Sequence[bytes]
+        self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
     ) -> list[Enhanced | NetworkError]:
-        """See `enhance_batch`."""
+        """See `enhance_scenes`."""
         settings, notes = self.settings, Notes()
-        outcomes = enhance_batch(
+        outcomes = enhance_scenes(
             network,
-            pictures,
+            scenes,
             policy,
             digests=digests,
             seed=settings.seed,
             steps=settings.steps,
-            strength=settings.strength,
             brightness=settings.brightness,
-            illumination_ratio=settings.illumination_ratio,
             plan=self.tiles,
             notes=notes,
         )
         return [
             outcome
             if isinstance(outcome, NetworkError)
-            else Enhanced(dataclasses.replace(picture, pixels=outcome), notes_of(notes, index))
-            for index, (picture, outcome) in enumerate(zip(pictures, outcomes, strict=True))
+            else Enhanced(scene, outcome, settings.strength, notes_of(notes, index))
+            for index, (scene, outcome) in enumerate(zip(scenes, outcomes, strict=True))
         ]

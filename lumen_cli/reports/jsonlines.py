@@ -17,8 +17,9 @@ def picture_line(result: Result) -> str:
     """What became of one picture: status "done", "kept", "left" or "failed", and every other field always there.
 
     why: what there was to do, or why nothing: "new", "source changed", "finished"; reason: of a picture that failed or
-    was left alone; width and height in pixels, bytes of the output, seconds by stage; null where there is none. A
-    picture that becomes several files has `outputs`, paths by what they hold, instead of `output`, and
+    was left alone; width and height in pixels; seen: those of what the network saw of it, smaller where the result was
+    carried to full size; bytes of the output, seconds by stage; null where there is none. A picture that becomes
+    several files has `outputs`, paths by what they hold, instead of `output`, and
     `reconstruction`: null, or mae and psnr (null where there is no error) of R ∘ L. One whose sidecar files were copied
     has `sidecars`, the copies' paths. input: "-" for standard input.
     """
@@ -33,6 +34,7 @@ def picture_line(result: Result) -> str:
         reason=result.reason,
         width=result.width,
         height=result.height,
+        seen=list(result.seen) if result.seen else None,
         bytes=result.size,
         seconds={stage: round(seconds, 6) for stage, seconds in asdict(result.timings).items()},
         warnings=list(result.warnings),
@@ -52,6 +54,7 @@ def trouble_line(trouble: Trouble) -> str:
         reason=trouble.reason,
         width=None,
         height=None,
+        seen=None,
         bytes=None,
         seconds=dict.fromkeys(("read", "run", "write", "tags"), 0.0),
         warnings=[],

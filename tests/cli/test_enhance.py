@@ -58,6 +58,7 @@ def test_json_is_one_object_a_picture(tiny: Path, photos: Path, lumen: Lumen) ->
         assert set(line) == {
             *("status", "input", "output", "why", "reason", "width", "height", "bytes", "seconds", "warnings"),
             "notices",
+            "seen",
         }
         assert set(line["seconds"]) == {"read", "run", "write", "tags"}
         if line["status"] == "done":

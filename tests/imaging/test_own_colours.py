@@ -171,7 +171,7 @@ def test_grey_goes_through_its_own_curve_and_stays_grey(tmp_path: Path, depth: i
     assert picture.grey
     light = (values / np.iinfo(values.dtype).max) ** (round(1.8 * 256) / 256)
     assert np.allclose(picture.pixels[:, :, 1], SRGB.encoded(light), atol=1e-4)
-    tinted = Picture(**{**vars(picture), "pixels": np.clip(picture.pixels * np.float32([1.1, 1.2, 1.0]), 0, 1)})
+    tinted = Picture(**{**vars(picture), "values": np.clip(picture.pixels * np.float32([1.1, 1.2, 1.0]), 0, 1)})
     write_picture(tinted, tmp_path / "b.png", format="png")
     assert Image.open(tmp_path / "b.png").mode == ("L" if depth == 8 else "I;16")
     assert Image.open(tmp_path / "b.png").info["icc_profile"] == icc

@@ -28,7 +28,7 @@ def picture(height: int = 20, width: int = 28, seed: int = 0, depth: int = 8) ->
     return Picture(pixels.astype(np.float32), None, depth, False, "png", None, None)
 
 
-def run(network: Tiny, *pictures: Picture, **options: float) -> list[np.ndarray]:
+def run(network: Tiny, *pictures: Picture, **options: object) -> list[np.ndarray]:
     results = enhance_batch(network, pictures, CPU, **options)  # type: ignore[arg-type]
     assert all(isinstance(result, np.ndarray) for result in results)
     return results  # type: ignore[return-value]
@@ -174,11 +174,11 @@ def test_a_picture_too_large_for_the_memory_runs_in_tiles_and_so_do_later_ones(e
     network.requires_grad_(False)
     for _ in range(2):
         notes: Notes = {}
-        (result,) = enhance_batch(network, [large], CPU, plan=plan, notes=notes)
+        (result,) = enhance_batch(network, [large], CPU, detail="whole", plan=plan, notes=notes)
         assert isinstance(result, np.ndarray)
         assert notes[0] == ["run in tiles of 512 pixels: there is too little memory for the whole picture"]
     assert network.tried == 1
-    assert np.allclose(result, run(Tiny().eval(), large)[0], atol=1e-5)
+    assert np.allclose(result, run(Tiny().eval(), large, detail="whole")[0], atol=1e-5)
 
 
 def test_without_tiles_a_picture_too_large_is_said_to_be() -> None:
@@ -196,7 +196,7 @@ def test_tiles_asked_for_are_used_for_larger_pictures_only_and_strength_mixes_th
     network.requires_grad_(False)
     notes: Notes = {}
     large = picture(540, 700)
-    (half,) = enhance_batch(network, [large], CPU, strength=0.5, plan=TilePlan(512), notes=notes)
+    (half,) = enhance_batch(network, [large], CPU, detail="whole", strength=0.5, plan=TilePlan(512), notes=notes)
     assert notes[0] == ["run in tiles of 512 pixels: as asked for"]
     assert np.allclose(half, run(Tiny().eval(), large, strength=0.5)[0], atol=1e-5)
     notes.clear()

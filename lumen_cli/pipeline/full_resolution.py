@@ -1,0 +1,315 @@
+"""A network's result of a small picture, applied to the full-size picture.
+
+Networks for low light are made for scenes of about 600×400 pixels, and attention grows with the square of the pixels.
+So a large picture is reduced, the network runs on the small one, and what it did is described by local colour maps
+B = A·I + b, which are smooth and so can be applied at any size. `shrinkage` then removes the noise that the gain
+brings up.
+
+1. `reduce_by_area`: the picture d becomes s, about `scene_pixels` large.
+2. `fit_maps`: a guided filter (He, Sun, Tang: "Guided Image Filtering", TPAMI 2013, equations 17 and 18 for colour
+   guides, here for each channel of the result) between I = tone(s) and the result S, on a coarse grid as in He and Sun,
+   "Fast Guided Filter" (2015). tone is the extended operator of Reinhard et al., "Photographic Tone Reproduction for
+   Digital Images" (SIGGRAPH 2002, equation 4): it shows a dark picture with the light that the result will have.
+3. `FullResolution.render`: B = A·tone(d) + b in strips, in Y, Cb and Cr.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lumen_cli.pipeline import shrinkage
+from lumen_cli.pipeline.noise_level import NoiseLevel, survey_of
+
+Floats = NDArray[np.float32]
+Reader = Callable[[slice, slice], NDArray[Any]]
+"""Rows and columns of the full-size picture → H×W×3, uint8, or float32 in [0, 1]."""
+
+_TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float64)
+"""RGB to Y, Cb, Cr (ITU-T T.871); `render` has its inverse."""
+_BLOCK_COLUMNS = 1024
+_PATCH = 256
+_SURVEYED_PIXELS = 2_000_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Numbers of the method; lengths in pixels of the small picture, values of pixels in [0, 1]."""
+
+    whole_pixels: int = 400_000
+    """Pictures of at most so many pixels go through the network at their own size."""
+    scene_pixels: int = 250_000
+    """Pixels of the small picture."""
+    radius: int = 23
+    """Of the windows in which a colour map is fitted: they are 2·radius + 1 wide."""
+    grid: int = 4
+    """Side of the squares that share a colour map."""
+    regularisation: float = 0.02
+    """ε of the guided filter: variance below which a window counts as flat."""
+    target: float = 0.66
+    """The mean that `tone` aims at."""
+    largest_gain: float = 16.0
+    """Of `tone`."""
+    levels: int = 2
+    """Bands from which noise is removed."""
+    light_strength: float = 1.2
+    """How many deviations of the noise a band of Y has to exceed."""
+    colour_strength: float = 2.0
+    """The same of Cb and Cr."""
+    faint_gain: float = 1.1
+    """Where the result is at most so much brighter than the picture, noise stays."""
+    full_gain: float = 1.8
+    """From here on shrinkage has its full strength."""
+
+
+DEFAULTS = Settings()
+
+
+@dataclass(frozen=True)
+class Tone:
+    """v(1 + v/g²) / (1 + v) with v = g·x: steep near black, 1 at white (Reinhard et al. 2002, equation 4).
+
+    gain: g, the slope at black.
+    """
+
+    gain: float
+
+    def __call__(self, values: Floats) -> Floats:
+        """Values in [0, 1] of any shape → the same in [0, 1]."""
+        gain = np.float32(self.gain)
+        scaled = values * gain
+        result: Floats = scaled * (1 + scaled / (gain * gain)) / (1 + scaled)
+        return result
+
+    def table(self) -> Floats:
+        """The values of 0 to 255."""
+        return self((np.arange(256, dtype=np.float32) / np.float32(255)).reshape(1, 256))
+
+
+def tone_for(small: Floats, result: Floats, settings: Settings = DEFAULTS) -> Tone:
+    """The tone that brings a dark picture near `Settings.target`.
+
+    It fades to x itself where the result is as bright as the picture: what a network leaves alone has identical maps.
+    """
+    mean = max(float(small.mean(dtype=np.float64)), 1e-6)
+    gain = min(max(settings.target / mean, 1.0), settings.largest_gain)
+    brighter = float(result.mean(dtype=np.float64)) / mean - 1.0
+    return Tone(1.0 + (gain - 1.0) * min(max(2.0 * brighter, 0.0), 1.0))
+
+
+def fit_maps(guide: Floats, result: Floats, grid: Grid, settings: Settings = DEFAULTS) -> Floats:
+    """Local colour maps from a guide to a result.
+
+    In each window A = (C + ε·ρ·1)(Σ + ε·1)⁻¹ and b = S̄ - A·Ī, with Σ the covariance of the guide and C that of the
+    result with it. The ridge pulls A towards ρ, the ratio of their means, rather than towards 0, so that flat places
+    keep the gain of their detail. Maps are averaged over the window again, as every pixel lies in many windows.
+
+    Args:
+        guide: h×w×3 in [0, 1], I.
+        result: h×w×3 in [0, 1], S.
+        grid: where maps are wanted.
+        settings: radius and regularisation are used.
+
+    Returns:
+        rows×columns×3×4: at each place of the grid A and, last, b.
+    """
+    epsilon = settings.regularisation
+    means = _WindowMeans(guide.shape[:2], settings.radius)
+    mean_guide = means(guide)
+    mean_result = means(result)
+    pairs = means(np.concatenate([guide[:, :, index : index + 1] * guide for index in range(3)], axis=2))
+    crossed = means(np.concatenate([result[:, :, index : index + 1] * guide for index in range(3)], axis=2))
+    shape = (*guide.shape[:2], 3, 3)
+    covariance = pairs.reshape(shape) - mean_guide[..., :, None] * mean_guide[..., None, :]
+    shared = crossed.reshape(shape) - mean_result[..., :, None] * mean_guide[..., None, :]
+    identity = np.eye(3)
+    aim = (mean_result + 0.02) / (mean_guide + 0.02)
+    slopes = np.linalg.solve(
+        covariance + epsilon * identity, (shared + epsilon * aim[..., None] * identity).swapaxes(-1, -2)
+    ).swapaxes(-1, -2)
+    offsets = mean_result - (slopes @ mean_guide[..., None])[..., 0]
+    maps = np.concatenate([slopes, offsets[..., None]], axis=-1).reshape(*shape[:2], 12)
+    averaged = means(maps)
+    return grid.sample(averaged).reshape(*grid.shape, 3, 4).astype(np.float32)
+
+
+class _WindowMeans:
+    """Means over square windows around every pixel; what lies outside the picture does not count."""
+
+    def __init__(self, shape: tuple[int, int], radius: int) -> None:
+        self._size = 2 * radius + 1
+        self._counts = self._sums(np.ones(shape, np.float32))
+
+    def __call__(self, planes: NDArray[Any]) -> NDArray[np.float64]:
+        """h×w×C → h×w×C."""
+        sums = [self._sums(np.ascontiguousarray(planes[:, :, index])) for index in range(planes.shape[2])]
+        return np.stack(sums, axis=2) / self._counts[:, :, None]
+
+    def _sums(self, plane: NDArray[Any]) -> NDArray[np.float64]:
+        size = (self._size, self._size)
+        sums = cv2.boxFilter(plane, cv2.CV_64F, size, normalize=False, borderType=cv2.BORDER_CONSTANT)
+        return np.asarray(sums, np.float64)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Places in squares of `step` full-size pixels; the first centre lies half a square inside the picture.
+
+    size: height and width of the full-size picture; scene: those of the small one.
+    """
+
+    size: tuple[int, int]
+    scene: tuple[int, int]
+    step: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return -(-self.size[0] // self.step), -(-self.size[1] // self.step)
+
+    def sample(self, planes: NDArray[Any]) -> NDArray[Any]:
+        """h×w×… of the small picture → rows×columns×…, the nearest pixel of each place."""
+        rows, columns = (
+            np.minimum((np.arange(count) + 0.5) * self.step * small / length, small - 1).astype(int)
+            for count, small, length in zip(self.shape, self.scene, self.size, strict=True)
+        )
+        chosen: NDArray[Any] = planes[rows[:, None], columns]
+        return chosen
+
+    def enlarge(self, coarse: Floats, rows: tuple[int, int], columns: tuple[int, int]) -> Floats:
+        """rows×columns of the grid → the pixels of a part of the full-size picture, bilinear."""
+        step, (count, across) = self.step, self.shape
+        at = np.clip((np.arange(*rows, dtype=np.float32) + np.float32(0.5)) / step - np.float32(0.5), 0, count - 1)
+        above = np.minimum(at.astype(int), count - 1)
+        below = np.minimum(above + 1, count - 1)
+        share = (at - above.astype(np.float32))[:, None]
+        first, last = columns[0] // step - 1, -(-columns[1] // step) + 1
+        places = np.clip(np.arange(first, last), 0, across - 1)
+        knots = coarse[:, places]
+        lines = knots[above] + share * (knots[below] - knots[above])
+        wide = cv2.resize(lines, (len(places) * step, len(lines)), interpolation=cv2.INTER_LINEAR)
+        start = columns[0] - first * step
+        part: Floats = wide[:, start : start + columns[1] - columns[0]]
+        return part
+
+
+@dataclass(frozen=True, eq=False)
+class FullResolution:
+    """What a network did with a small picture, ready for the full-size one.
+
+    read: the full-size picture; maps: rows×columns×3×4 from `fit_maps`, whose results are Y, Cb and Cr;
+    energies: levels×rows×columns×3, t² of the noise in each band of Y, Cb and Cr; tone: of the guide.
+    """
+
+    read: Reader
+    maps: Floats
+    energies: Floats
+    grid: Grid
+    tone: Tone
+
+    def render(self, top: int, bottom: int) -> Floats:
+        """Rows of the full-size result, (bottom - top)×W×3 float32; a little may lie outside [0, 1]."""
+        height, width = self.grid.size
+        result = np.empty((bottom - top, width, 3), np.float32)
+        edge = shrinkage.margin(len(self.energies))
+        for left in range(0, width, _BLOCK_COLUMNS):
+            right = min(left + _BLOCK_COLUMNS, width)
+            rows = max(0, top - edge), min(height, bottom + edge)
+            columns = max(0, left - edge), min(width, right + edge)
+            planes = self._block(self.read(slice(*rows), slice(*columns)), rows, columns)
+            inner = np.s_[top - rows[0] : bottom - rows[0], left - columns[0] : right - columns[0]]
+            light, blue, red = (plane[inner] for plane in planes)
+            green = light - np.float32(0.344136) * blue - np.float32(0.714136) * red
+            colours = light + np.float32(1.402) * red, green, light + np.float32(1.772) * blue
+            result[:, left:right] = cv2.merge(colours)
+        return result
+
+    def _block(self, low: NDArray[Any], rows: tuple[int, int], columns: tuple[int, int]) -> list[Floats]:
+        """Y, Cb and Cr of a part of the picture."""
+        if low.dtype == np.uint8:
+            table = self.tone.table()
+            guide = [cv2.LUT(plane, table) for plane in cv2.split(np.ascontiguousarray(low))]
+        else:
+            guide = list(cv2.split(self.tone(low)))
+        planes = []
+        for channel in range(3):
+            total = self.grid.enlarge(self.maps[:, :, channel, 3], rows, columns).copy()
+            for index in range(3):
+                slope = self.grid.enlarge(self.maps[:, :, channel, index], rows, columns)
+                np.add(total, np.multiply(slope, guide[index]), out=total)
+            planes.append(total)
+        strengths = self.energies.max(axis=(1, 2))
+        for channel, plane in enumerate(planes):
+            if strengths[:, channel].any():
+                shrinkage.shrink(
+                    plane, [self.grid.enlarge(level[:, :, channel], rows, columns) for level in self.energies]
+                )
+        return planes
+
+
+def noise_energies(
+    maps: Floats, guide: Floats, noise: NoiseLevel, gain: Floats, settings: Settings = DEFAULTS
+) -> Floats:
+    """t² of the noise in each band of Y, Cb and Cr.
+
+    Args:
+        maps: rows×columns×3×4 to Y, Cb and Cr.
+        guide: rows×columns×3, tone(s) at the places of the grid.
+        noise: of tone(d).
+        gain: rows×columns, how much brighter the result is than the picture; near 1 nothing is removed.
+        settings: strengths are used.
+
+    Returns:
+        levels×rows×columns×3.
+    """
+    deviation = noise.at(guide)[: settings.levels]
+    # Independent noise of the channels: variances add.
+    variance = np.einsum("rcij,lrcj->lrci", maps[..., :3] ** 2, deviation**2)
+    fade = np.clip((gain - settings.faint_gain) / (settings.full_gain - settings.faint_gain), 0, 1)[..., None]
+    strength = np.array([settings.light_strength, settings.colour_strength, settings.colour_strength]) * fade
+    bands = np.array(shrinkage.BAND_DEVIATION[: settings.levels])[:, None, None, None]
+    energies: Floats = (variance * (strength * bands) ** 2).astype(np.float32)
+    return energies
+
+
+def plan(
+    read: Reader, small: Floats, result: Floats, size: tuple[int, int], settings: Settings = DEFAULTS
+) -> FullResolution:
+    """What is needed to render the full-size result.
+
+    Args:
+        read: rows and columns of the full-size picture → these pixels, uint8, or float32 in [0, 1].
+        small: the same reduced, h×w×3 float32.
+        result: what the network made of that, h×w×3 in [0, 1].
+        size: height and width of the full-size picture.
+        settings: the method's numbers.
+    """
+    tone = tone_for(small, result, settings)
+    factor = math.sqrt(size[0] * size[1] / (small.shape[0] * small.shape[1]))
+    grid = Grid(size, (small.shape[0], small.shape[1]), max(1, round(settings.grid * factor)))
+    guide = tone(small)
+    maps = np.einsum("ij,rcjk->rcik", _TO_YCC, fit_maps(guide, result, grid, settings)).astype(np.float32)
+    noise = survey_of(tone(unit(read(rows, columns))) for rows, columns in patches_of(size))
+    means = _WindowMeans(grid.scene, settings.radius)
+    gain = grid.sample(means(result).mean(axis=2) / np.maximum(means(small).mean(axis=2), 1e-4))
+    energies = noise_energies(maps, grid.sample(guide), noise, gain, settings)
+    return FullResolution(read, maps, energies, grid, tone)
+
+
+def patches_of(size: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of parts that stand for the whole picture: of a large one every few."""
+    step = max(1, round(math.sqrt(size[0] * size[1] / _SURVEYED_PIXELS)))
+    for top in range(0, size[0], _PATCH * step):
+        for left in range(0, size[1], _PATCH * step):
+            yield slice(top, min(top + _PATCH, size[0])), slice(left, min(left + _PATCH, size[1]))
+
+
+def unit(values: NDArray[Any]) -> Floats:
+    """uint8 or float values as float32 in [0, 1]."""
+    return values.astype(np.float32) / np.float32(255) if values.dtype == np.uint8 else values

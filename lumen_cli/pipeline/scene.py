@@ -1,0 +1,140 @@
+"""What the network sees of a picture, and the way from its result back to the picture's own size and kind of values."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lumen_cli.imaging.color import to_unit
+from lumen_cli.imaging.picture import Picture
+from lumen_cli.limits import Detail
+from lumen_cli.pipeline.full_resolution import DEFAULTS, Floats, Settings, plan
+
+_SHORTEST = 64
+"""Networks pad shorter sides to about so many pixels, so that a narrow picture costs as much as one of this width."""
+_STRIP = 128
+"""Rows that are rendered at once; any number gives the same values."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A picture, and what the network sees of it: the picture itself, or the picture reduced."""
+
+    picture: Picture
+    seen: Picture
+
+    @property
+    def whole(self) -> bool:
+        """Whether the network sees the picture itself."""
+        return self.seen is self.picture
+
+
+def scene_of(picture: Picture, detail: Detail = "auto", settings: Settings = DEFAULTS) -> Scene:
+    """Reduce a picture for the network where its size and `detail` ask for it."""
+    size = (picture.height, picture.width) if detail == "whole" else scene_size(picture.height, picture.width, settings)
+    if size == (picture.height, picture.width):
+        return Scene(picture, picture)
+    small = reduce_by_area(picture, *size)
+    return Scene(picture, dataclasses.replace(picture, values=small, alpha=None, own=None))
+
+
+def scene_size(height: int, width: int, settings: Settings = DEFAULTS) -> tuple[int, int]:
+    """Height and width at which the network sees a picture of this size: its own, or about `scene_pixels`."""
+    if _extent(height, width) <= settings.whole_pixels:
+        return height, width
+    low, high = 1.0, float(max(height, width))
+    for _ in range(50):
+        middle = math.sqrt(low * high)
+        fits = _extent(height / middle, width / middle) <= settings.scene_pixels
+        low, high = (low, middle) if fits else (middle, high)
+    return max(1, min(height, round(height / high))), max(1, min(width, round(width / high)))
+
+
+def _extent(height: float, width: float) -> float:
+    return max(height, _SHORTEST) * max(width, _SHORTEST)
+
+
+def reduce_by_area(picture: Picture, height: int, width: int) -> Floats:
+    """The means of the picture over areas, height×width×3 float32 in [0, 1]."""
+    narrow = np.empty((picture.height, width, 3), np.float32)
+    for top in range(0, picture.height, _STRIP):
+        rows = slice(top, min(top + _STRIP, picture.height))
+        strip = picture.rows(rows)
+        narrow[rows] = cv2.resize(strip, (width, len(strip)), interpolation=cv2.INTER_AREA)
+    reduced = cv2.resize(narrow, (width, height), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(np.clip(reduced, 0, 1), np.float32)
+
+
+def finish(scene: Scene, result: Floats, *, strength: float = 1.0, settings: Settings = DEFAULTS) -> NDArray[Any]:
+    """The picture that a network's result of `scene.seen` leads to.
+
+    Args:
+        scene: from `scene_of`.
+        result: h×w×3 float32, of the size of `scene.seen`.
+        strength: 0 returns the picture, 1 the full effect, between them a straight mix.
+        settings: the method's numbers.
+
+    Returns:
+        H×W×3 of the picture's size: float32 in [0, 1]; of a large picture in sRGB the kind of its values.
+    """
+    picture = scene.picture
+    if scene.whole:
+        return result if strength == 1.0 else _mix(picture.pixels, result, strength)
+    if strength == 0.0:
+        return picture.pixels if picture.values is None else picture.values
+    size = picture.height, picture.width
+    full = plan(lambda rows, columns: _part(picture, rows, columns), scene.seen.pixels, result, size, settings)
+    kind = np.float32 if picture.own is not None else picture.held.dtype
+    values = np.empty((picture.height, picture.width, 3), kind)
+
+    def render(top: int) -> None:
+        bottom = min(top + _STRIP, picture.height)
+        strip = full.render(top, bottom)
+        if strength < 1.0:
+            strip = _mix(picture.rows(slice(top, bottom)), strip, strength)
+        store(strip, values[top:bottom])
+
+    with ThreadPoolExecutor(_threads(), "lumen-render") as threads:
+        for _ in threads.map(render, range(0, picture.height, _STRIP)):
+            pass
+    return values
+
+
+def store(strip: Floats, values: NDArray[Any]) -> None:
+    """Round floats with 1 for white, which are overwritten, into integers, or clamp them into floats."""
+    if values.dtype == np.float32:
+        np.clip(strip, 0, 1, out=values)
+    else:
+        kind, maximum = (cv2.CV_8U, 255.0) if values.dtype == np.uint8 else (cv2.CV_16U, 65535.0)
+        np.multiply(strip, np.float32(maximum), out=strip)
+        # Rounds and saturates; other ways to do so multiply and add at once, by which last bits depend on the strip.
+        cv2.addWeighted(strip, 1.0, strip, 0.0, 0.0, values, kind)
+
+
+def _part(picture: Picture, rows: slice, columns: slice) -> NDArray[Any]:
+    """Some of the picture's pixels: uint8 where it has 8 bits of sRGB, else float32 in [0, 1]."""
+    if picture.values is None:
+        assert picture.own is not None
+        return picture.own.in_srgb(picture.own.values[rows, columns])
+    part = picture.values[rows, columns]
+    return part if part.dtype == np.uint8 else to_unit(part)
+
+
+def _mix(low: Floats, result: Floats, strength: float) -> Floats:
+    """Low + strength · (result - low), with both ends exact."""
+    share = np.float32(strength)
+    difference = result - low
+    mixed: Floats = low + share * difference if share < np.float32(0.5) else result - difference * (1 - share)
+    return mixed
+
+
+def _threads() -> int:
+    return os.cpu_count() or 1
