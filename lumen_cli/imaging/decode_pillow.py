@@ -20,6 +20,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # oddities of tags; what mat
 
 _MODES = {"L": "L", "1": "L", "LA": "LA", "La": "LA", "PA": "RGBA", "RGB": "RGB", "RGBX": "RGB", "YCbCr": "RGB"}
 _MODES |= {"RGBA": "RGBA", "RGBa": "RGBA", "P": "RGB", "CMYK": "CMYK", "LAB": "LAB"}
+INCOMPLETE_PROFILE = "its colour profile is incomplete and was left out"
 _DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
 """Tags of a TIFF file's first directory that describe the picture, not how its data lie in the file."""
 
@@ -67,6 +68,8 @@ def _decoded(image: Image.Image, kind: str) -> Decoded:
     exif = tiff_exif(image) if kind == "tiff" else without_prefix(image.info.get("exif"))
     # A TIFF's pages are counted where it is known which of them are previews.
     notices = () if kind == "tiff" else first_of(frames_of(image), "pictures" if kind == "jpeg" else "frames")
+    if kind == "jpeg" and icc is None and "icc_profile" in image.info:  # parts of it are missing
+        notices += (INCOMPLETE_PROFILE,)
     if mode == "LAB":
         image, icc, mode = _lab_as_srgb(image), None, "RGB"
         notices += ("its Lab colours became sRGB",)

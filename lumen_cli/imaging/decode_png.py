@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lumen_cli.imaging.decode_pillow import decode, orientation_of, without_prefix
+from lumen_cli.imaging.decode_pillow import INCOMPLETE_PROFILE, decode, orientation_of, without_prefix
 from lumen_cli.imaging.decoded import Decoded, UnreadableError, check_size, first_of, opencv, with_rgb_order
 from lumen_cli.imaging.png import DamagedPngError, PngHead, read_head, without_animation
 
@@ -24,6 +24,8 @@ def decode_png(data: bytes, max_pixels: int) -> Decoded:
         raise UnreadableError(f"the PNG file is cut off or damaged ({error})") from None
     check_size(head.width, head.height, max_pixels)
     notices = first_of(int.from_bytes(head.chunks.get(b"acTL", b"")[:4], "big"), "frames")
+    if b"iCCP" in head.chunks and head.icc is None:
+        notices += (INCOMPLETE_PROFILE,)
     if b"acTL" in head.chunks:
         data = without_animation(data)
     if head.bit_depth != 16:

@@ -5,13 +5,16 @@ Changing values in their places keeps every offset, so even maker notes stay rea
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import struct
 from collections.abc import Iterator
 
-_ORIENTATION, _EXIF_FOLDER = 0x0112, 0x8769
-_WIDTH, _HEIGHT = 0xA002, 0xA003
-_THUMBNAIL_START, _THUMBNAIL_LENGTH = 0x0201, 0x0202
+_ORIENTATION, _EXIF_FOLDER, _INTEROP_FOLDER = 0x0112, 0x8769, 0xA005
+_WIDTHS, _HEIGHTS = (0x0100, 0xA002, 0x1001), (0x0101, 0xA003, 0x1002)
+"""ImageWidth of the first folder, ExifImageWidth, RelatedImageWidth; and their heights."""
+_THUMBNAILS = ((0x0201, 0x0202), (0x0111, 0x0117))
+"""Offset and length of a JPEG, of the strip of an uncompressed one."""
 _SHORT, _LONG = 3, 4
 
 
@@ -26,7 +29,7 @@ def corrected(block: bytes, width: int, height: int) -> bytes | None:
     Returns:
         A block of the same length, or None when it is too damaged to be worth keeping.
     """
-    data = bytearray(block)
+    data, interop = bytearray(block), list[int]()
     try:
         order, first = header(block)
         for tag, kind, at in entries(data, order, first):
@@ -35,8 +38,15 @@ def corrected(block: bytes, width: int, height: int) -> bytes | None:
             elif tag == _EXIF_FOLDER:
                 (folder,) = struct.unpack_from(f"{order}I", data, at)
                 for inner, inner_kind, inner_at in entries(data, order, folder):
-                    if inner in (_WIDTH, _HEIGHT):
-                        _put(data, order, inner_kind, inner_at, width if inner == _WIDTH else height)
+                    _put_size(data, order, inner, inner_kind, inner_at, width, height)
+                    if inner == _INTEROP_FOLDER:
+                        interop.extend(struct.unpack_from(f"{order}I", data, inner_at))
+            else:
+                _put_size(data, order, tag, kind, at, width, height)
+        for folder in interop:
+            with contextlib.suppress(struct.error):  # cameras leave a place here that leads nowhere
+                for tag, kind, at in list(entries(data, order, folder)):
+                    _put_size(data, order, tag, kind, at, width, height)
         _drop_thumbnail(data, order, first)
     except (ValueError, struct.error):
         return None
@@ -68,6 +78,11 @@ def entries(data: bytes | bytearray | mmap.mmap, order: str, offset: int) -> Ite
         yield tag, kind, offset + 2 + 12 * i + 8
 
 
+def _put_size(data: bytearray, order: str, tag: int, kind: int, at: int, width: int, height: int) -> None:
+    if tag in _WIDTHS or tag in _HEIGHTS:
+        _put(data, order, kind, at, width if tag in _WIDTHS else height)
+
+
 def _put(data: bytearray, order: str, kind: int, at: int, value: int) -> None:
     if kind == _SHORT and value < 65536:
         struct.pack_into(f"{order}HH", data, at, value, 0)
@@ -89,6 +104,7 @@ def _drop_thumbnail(data: bytearray, order: str, first: int) -> None:
         places = {tag: struct.unpack_from(f"{order}I", data, at)[0] for tag, _, at in entries(data, order, second)}
     except struct.error:
         return
-    start, length = places.get(_THUMBNAIL_START, 0), places.get(_THUMBNAIL_LENGTH, 0)
-    if 8 <= start <= start + length <= len(data):
-        data[start : start + length] = bytes(length)
+    for at, size in _THUMBNAILS:
+        start, length = places.get(at, 0), places.get(size, 0)
+        if 8 <= start <= start + length <= len(data):
+            data[start : start + length] = bytes(length)

@@ -11,7 +11,8 @@ from lumen_cli.imaging.exif_block import header
 
 _PROCESSING_SOFTWARE = 0x000B
 _ASCII = 2
-_EMPTY = b"II*\0" + struct.pack("<IHI", 8, 0, 0)
+EMPTY = b"II*\0" + struct.pack("<IHI", 8, 0, 0)
+"""A block without a tag."""
 
 
 def with_stamp(earlier: str | None, stamp: str) -> str:
@@ -50,7 +51,7 @@ def stamped(block: bytes | None, text: str) -> bytes:
     Raises:
         ValueError: the block is damaged.
     """
-    block = _EMPTY if block is None else block
+    block = EMPTY if block is None else block
     try:
         order, first = header(block)
         (count,) = struct.unpack_from(f"{order}H", block, first)
@@ -60,7 +61,7 @@ def stamped(block: bytes | None, text: str) -> bytes:
     except struct.error:
         raise ValueError("its EXIF is damaged") from None
     value = text.encode() + b"\0"
-    kept = block[:8] if block == _EMPTY else block + b"\0" * (len(block) % 2)
+    kept = block[:8] if block == EMPTY else block + b"\0" * (len(block) % 2)
     place = struct.pack(f"{order}I", len(kept)) if len(value) > 4 else value.ljust(4, b"\0")
     entry = struct.pack(f"{order}HHI", _PROCESSING_SOFTWARE, _ASCII, len(value)) + place
     others = [old for old in entries if struct.unpack(f"{order}H", old[:2])[0] != _PROCESSING_SOFTWARE]

@@ -64,15 +64,19 @@ def picture_end(file: BinaryIO, kind: str) -> int:
     return size
 
 
-def jpeg_end(file: BinaryIO) -> int:
+def jpeg_end(file: BinaryIO, start: int = 0) -> int:
     """The byte behind the end marker of a JPEG, of the first one where several follow each other; reads in pieces.
 
     Without an end marker it is the file's size.
 
+    Args:
+        file: open for reading.
+        start: where the JPEG begins.
+
     Raises:
         OSError: the file cannot be read.
     """
-    size, at = file.seek(0, os.SEEK_END), 2
+    size, at = file.seek(0, os.SEEK_END), start + 2
     while (place := _next_marker(file, at)) is not None:
         file.seek(place)
         head = file.read(4)

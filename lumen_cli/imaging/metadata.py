@@ -1,4 +1,4 @@
-"""Tags from the original to the result: exiftool carries all of them, Pillow's reading of EXIF the most important."""
+"""Tags from the original to the result: spliced where the format stays, by exiftool elsewhere; without it EXIF only."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ from lumen_cli.imaging.exiftool_pool import ExifToolPool, UnusableExifToolError,
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.reading import sniff
 from lumen_cli.imaging.room import require_room
+from lumen_cli.imaging.splicing import splice
+from lumen_cli.imaging.tag_pieces import SPLICED, NotSplicedError
 from lumen_cli.imaging.tag_rules import KEEP_ALL, TagRules
 from lumen_cli.imaging.tag_search import MOST_IN_JPEG, may_hold_tags, unheld, whole_blocks
 from lumen_cli.imaging.temporaries import temporary_beside
@@ -35,7 +37,10 @@ INSTALL = (
     "install it with your system's packages (Debian: libimage-exiftool-perl, Homebrew: exiftool), "
     "or without root: unpack Image-ExifTool from exiftool.org and put its folder on PATH"
 )
-_FALLBACK = "EXIF and colour profiles are carried over; XMP, IPTC, PNG texts and, in TIFF, maker notes are not"
+_FALLBACK = (
+    "all tags are copied where a JPEG, PNG or WebP keeps its format; elsewhere only EXIF and colour profiles are, "
+    "not XMP, IPTC, PNG texts and, in TIFF, maker notes"
+)
 
 _UNSAFE = "has faults by which a picture can make it run commands; update it to 12.38 or newer"
 
@@ -129,6 +134,9 @@ class TagWriter:
             return ["BMP holds no tags"] if picture.exif and self.rules.metadata != "strip" else []
         if self.rules.metadata == "strip":
             return []  # the profile is all that is kept, and it lies in `target`
+        if self.rules.metadata == "keep" and format == picture.format and format in SPLICED:
+            with contextlib.suppress(NotSplicedError, OSError):
+                return splice(source, target, format, picture, self.rules.stamp)
         small = thumbnail(picture) if format != "tiff" and has_thumbnail(picture.exif) else None
         if self.engine == "pillow":
             return _embed(target, picture, self._software(picture), small)

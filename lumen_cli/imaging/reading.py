@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from lumen_cli.errors import PictureError
 from lumen_cli.imaging import jxl_header
+from lumen_cli.imaging.behind import behind_picture
 from lumen_cli.imaging.decoded import Decoded, UnreadableError
 from lumen_cli.imaging.extent import READ_IN_PLACE
 from lumen_cli.imaging.formats import MAXIMUM_PIXELS, RAW_SUFFIXES, READ_FORMATS
@@ -49,7 +51,10 @@ def read_picture(path: Path, *, max_pixels: int = MAXIMUM_PIXELS) -> Picture:
     with file:
         try:
             content: bytes | BinaryIO = file if kind in READ_IN_PLACE else picture_bytes(path, kind, file)
-            return _picture(_decode(content, kind, max_pixels), kind, content)
+            picture = _picture(_decode(content, kind, max_pixels), kind, content)
+            counted = any(notice.startswith("only the first of") for notice in picture.notices)
+            behind = behind_picture(file, kind, counted)
+            return replace(picture, notices=(*picture.notices, *behind)) if behind else picture
         except UnreadableError as error:
             raise PictureError(path, " ".join(str(error).split())) from None
         except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,17 +11,13 @@ from pathlib import Path
 from lumen_cli.imaging.contents import hash_of
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.targets import folded
+from lumen_cli.imaging.xmp_packet import made_true
 from lumen_cli.pipeline.existing import OVERWRITTEN
 from lumen_cli.pipeline.manifest import Manifest
 from lumen_cli.pipeline.plan import Plan, Sidecar, Task
 
 _ENDINGS = (".xmp", ".XMP")
 _MOST_BYTES = 64 << 20
-# Attribute or element, whatever the quotes: `tiff:Orientation="6"`, `<tiff:Orientation>6</tiff:Orientation>`.
-_VALUE = rb"""(\s*=\s*["']|\s*>\s*)(\d+)"""
-_ORIENTATION = re.compile(rb"(tiff:Orientation)" + _VALUE)
-_WIDTH = re.compile(rb"(tiff:ImageWidth|exif:PixelXDimension)" + _VALUE)
-_HEIGHT = re.compile(rb"(tiff:ImageLength|exif:PixelYDimension)" + _VALUE)
 
 
 def with_sidecars(plan: Plan) -> Plan:
@@ -78,7 +73,7 @@ def copies(sidecars: Iterable[Sidecar], picture: Picture, keep: bool) -> tuple[l
         try:
             if sidecar.source.stat().st_size > _MOST_BYTES:
                 raise OSError(0, "it is too large")
-            content = _made_true(sidecar.source.read_bytes(), picture)
+            content = made_true(sidecar.source.read_bytes(), picture.width, picture.height, whole=True)
             present = sidecar.target.read_bytes() if os.path.lexists(sidecar.target) else None
         except OSError as error:
             warnings.append(f"its sidecar could not be copied ({error.strerror or error})")
@@ -106,9 +101,3 @@ def _beside(task: Task) -> list[Sidecar]:
             if path.is_file():
                 found.setdefault((status.st_dev, status.st_ino), Sidecar(path, place, ours))
     return list(found.values())
-
-
-def _made_true(content: bytes, picture: Picture) -> bytes:
-    for pattern, value in ((_ORIENTATION, 1), (_WIDTH, picture.width), (_HEIGHT, picture.height)):
-        content = pattern.sub(rb"\g<1>\g<2>%d" % value, content)
-    return content

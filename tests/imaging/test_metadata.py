@@ -284,7 +284,7 @@ def test_every_thread_that_writes_has_a_process_of_its_own(tmp_path: Path) -> No
     def work(mine: list[Path]) -> None:
         for source in mine:
             together.wait()
-            carried(writer, source, "jpeg", source.with_name(f"out-{source.name}"))
+            carried(writer, source, "tiff", source.with_name(f"out-{source.name}"))
 
     with TagWriter("exiftool") as writer:
         assert len(writer.processes()) == 1  # the others are started when they are needed
@@ -333,7 +333,7 @@ def test_an_exiftool_that_dies_or_hangs_is_started_anew(tmp_path: Path, fate: si
     with TagWriter("exiftool", seconds=3) as writer:
         old = process_of(writer)
         os.kill(old, fate)
-        target, _, warnings = carried(writer, source, "jpeg")
+        target, _, warnings = carried(writer, source, "tiff")
         assert warnings == []
         assert process_of(writer) != old
         assert Image.open(target).getexif()[ExifTags.Base.Model] == "Nocturne 1"
@@ -357,7 +357,7 @@ def test_an_exiftool_that_hangs_twice_is_one_line_about_the_picture(tmp_path: Pa
     source = camera_file(tmp_path / "in.jpg")
     with TagWriter("exiftool", seconds=1, executable=str(script)) as writer:
         with pytest.raises(PictureError, match=r"could not be copied.*twice") as caught:
-            carried(writer, source, "jpeg")
+            carried(writer, source, "tiff")
         assert "\n" not in str(caught.value)
 
 

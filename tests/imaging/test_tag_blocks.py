@@ -26,8 +26,8 @@ from lumen_cli.imaging.exif_thumbnail import has_thumbnail, thumbnail, with_thum
 from lumen_cli.imaging.metadata import TagWriter
 from lumen_cli.imaging.tag_search import may_hold_tags, unheld, whole_blocks
 from lumen_cli.imaging.temporaries import TEMPORARY_PREFIX, temporary_beside
+from lumen_cli.imaging.xmp_packet import made_true
 from lumen_cli.pipeline.manifest import MANIFEST_NAME, Manifest
-from lumen_cli.pipeline.sidecars import _made_true
 from tests.imaging import make
 from tests.imaging.test_metadata import camera_file, needs_exiftool
 
@@ -163,7 +163,7 @@ def test_damaged_tags_are_looked_for_without_an_error(
         assert may_hold_tags(path) in (True, False)
         whole_blocks(path, picture, format)
         unheld(path, format)
-    _made_true(rest + b'tiff:Orientation="6"' + data, picture)
+    made_true(rest + b'tiff:Orientation="6"' + data, picture.width, picture.height)
 
 
 @pytest.mark.parametrize("engine", [pytest.param("exiftool", marks=needs_exiftool), "pillow"])
