@@ -23,14 +23,13 @@ def assembled(decoded: Decoded, kind: str, data: bytes | BinaryIO) -> Picture:
     """The picture that a decoder found in `data`, the content of a file of format `kind` or the open file.
 
     Raises:
-        UnreadableError: values that are no numbers, or no values at all.
+        UnreadableError: no values at all, or none that is a number.
     """
     values: NDArray[Any] = upright(decoded.values, decoded.orientation)
     if values.size == 0:
         raise UnreadableError("the file is damaged: it holds no pixels")
     floating = values.dtype.kind == "f"
-    if floating and not np.isfinite([values.min(), values.max()]).all():
-        raise UnreadableError("the picture holds values that are no numbers (NaN or infinity)")
+    values, replaced = _only_numbers(values) if floating else (values, ())
     channels = values.shape[2] - (4 if decoded.cmyk else 3 if values.shape[2] >= 3 else 1)
     alpha = None
     if channels:
@@ -41,7 +40,7 @@ def assembled(decoded: Decoded, kind: str, data: bytes | BinaryIO) -> Picture:
     stored = with_decoder_facts(storage_of(data, kind), decoded.bits, decoded.lossless)
     meant = colours_meant(model, decoded.icc, chunks=stored.chunks, cicp=decoded.cicp, exif=decoded.exif)
     space = meant.space
-    notices = (*decoded.notices, *meant.notices)
+    notices = (*decoded.notices, *replaced, *meant.notices)
     if floating and space is None and (values.min() < 0 or values.max() > 1):
         # What no other format can hold is kept beside the pixels, like colours outside sRGB.
         space = ShaperSpace(Shaper((SRGB,) * 3, matrix_of(SRGB_PRIMARIES, D65)), grey)
@@ -58,3 +57,19 @@ def assembled(decoded: Decoded, kind: str, data: bytes | BinaryIO) -> Picture:
     depth = values.dtype.itemsize * 8
     icc = None if own else meant.icc
     return Picture(pixels, alpha, depth, grey, kind, icc, decoded.exif, decoded.lost, notices, own, stored)
+
+
+def _only_numbers(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Floating-point values H×W×C with 0 in place of NaN and the outermost numbers in place of infinities.
+
+    The second value is the notice about it, none where all are numbers.
+    """
+    if np.isfinite([values.min(), values.max()]).all():
+        return values, ()
+    numbers = np.isfinite(values)
+    if not numbers.any():
+        raise UnreadableError("the picture holds no numbers, only NaN or infinity")
+    count = int((~numbers).any(axis=2).sum())
+    least, greatest = values[numbers].min(), values[numbers].max()
+    what = f"{count} pixel{'s' * (count > 1)} held NaN or infinity, which became 0 or the outermost value"
+    return np.nan_to_num(values, nan=0.0, posinf=greatest, neginf=least), (what,)

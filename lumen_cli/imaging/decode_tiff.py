@@ -185,5 +185,6 @@ def _as_known(values: NDArray[Any], kind: int) -> tuple[NDArray[Any], tuple[str,
     if kind == _UNSIGNED:
         scaled = (values / np.float64(np.iinfo(values.dtype).max)).astype(np.float32)
         return scaled, ("its 32-bit integers became floating point",)
-    said = (f"its {values.dtype.itemsize * 8}-bit floats became 32-bit ones",) if values.dtype.itemsize > 4 else ()
-    return values.astype(np.float32), said
+    said = (f"its {values.dtype.itemsize * 8}-bit floats became 32-bit ones",) if values.dtype.itemsize != 4 else ()
+    with np.errstate(over="ignore"):  # what lies beyond float32 becomes infinity, which is no number to any picture
+        return values.astype(np.float32), said

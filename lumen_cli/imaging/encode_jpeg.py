@@ -38,7 +38,8 @@ def encode(
     else:
         options["quality"] = quality
     if values.shape[2] == 3:
-        options["subsampling"] = way.sampling or "4:4:4"
+        # Encoders know halved colours only where these lie apart from lightness.
+        options["subsampling"] = "4:4:4" if way.rgb else way.sampling or "4:4:4"
         options["keep_rgb"] = way.rgb
     elif cmyk:
         options["subsampling"] = "4:4:4"

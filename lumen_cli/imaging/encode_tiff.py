@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+COMPRESSIONS = ("none", "lzw", "deflate")
+"""What `encode` writes."""
 _STRIP_BYTES = 1 << 20
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from PIL.JpegImagePlugin import JpegImageFile
 
 COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 """PNG chunks that say what the values mean."""
 _CARRIED_CHUNKS = (*COLOUR_CHUNKS, b"pHYs")
+_JFIF_BYTES = 14
 _TIFF_COMPRESSIONS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate"}
 
 
@@ -33,8 +37,8 @@ class JpegWay:
 class Storage:
     """jpeg: of a JPEG; lossless: whether the container lost nothing (WebP, AVIF, …), None where there is no choice.
 
-    bits: 10 or 12 where a file's depth lies between 8 and 16; compression: of a TIFF, "none", "lzw" or "deflate", None
-    for others; chunks: of a PNG, by name.
+    bits: 10 or 12 where a file's depth lies between 8 and 16; compression: of a TIFF, "none", "lzw" or "deflate", the
+    usual name of others, which lumen does not write ("JPEG"); chunks: of a PNG, by name.
     """
 
     jpeg: JpegWay | None = None
@@ -76,7 +80,9 @@ def _tiff_compression(file: BinaryIO) -> str | None:
 
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
-        return _TIFF_COMPRESSIONS.get(int(tiff.pages.first.compression))
+        compression = tiff.pages.first.compression
+        name = str(getattr(compression, "name", f"number {int(compression)}"))
+        return _TIFF_COMPRESSIONS.get(int(compression), name)
 
 
 def _jpeg(data: bytes) -> JpegWay | None:
@@ -88,8 +94,8 @@ def _jpeg(data: bytes) -> JpegWay | None:
         components = image.layer
         tables = tuple(tuple(image.quantization[number]) for _, _, _, number in components)
         sampling = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}.get(JpegImagePlugin.get_sampling(image))
-        transform = image.info.get("adobe_transform")
-        rgb = len(components) == 3 and (transform == 0 or [part[0] for part in components] == [82, 71, 66])
+        transform = _adobe_transform(image)
+        rgb = len(components) == 3 and _holds_rgb(image, transform)
         if len(components) == 4:
             # Written without YCCK's turn of the colours: all inks matter as much as its lightness did.
             tables, sampling = tables if transform == 0 else tables[:1], None
@@ -97,6 +103,26 @@ def _jpeg(data: bytes) -> JpegWay | None:
             tables = tables[:-1]
         density = (image.info["jfif_unit"], *image.info["jfif_density"]) if "jfif_unit" in image.info else None
         return JpegWay(tables, sampling, bool(image.info.get("progressive")), rgb, density)
+
+
+def _adobe_transform(image: JpegImageFile) -> int | None:
+    """What an Adobe segment says of the colours: 0 none were turned, 1 YCbCr, 2 YCCK; None without one."""
+    said = [
+        body[11] for name, body in image.applist if name == "APP14" and body.startswith(b"Adobe") and len(body) > 11
+    ]
+    return said[-1] if said else None
+
+
+def _holds_rgb(image: JpegImageFile, transform: int | None) -> bool:
+    """Whether three components are red, green and blue, by the rule of decoders (libjpeg's default_decompress_parms).
+
+    A JFIF segment says YCbCr, whatever an Adobe segment says; else that one decides, else the components' names.
+    """
+    if any(name == "APP0" and body.startswith(b"JFIF\0") and len(body) >= _JFIF_BYTES for name, body in image.applist):
+        return False
+    if transform is not None:
+        return transform == 0
+    return [component[0] for component in image.layer] == list(b"RGB")
 
 
 def _first_webp_image(data: bytes) -> bytes:

@@ -13,7 +13,7 @@ from lumen_cli.errors import PictureError
 from lumen_cli.imaging import encode_bmp, encode_jpeg, encode_tiff, png, rendering
 from lumen_cli.imaging.formats import LARGEST_SIDE, format_for
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.storage import UNKNOWN
+from lumen_cli.imaging.storage import UNKNOWN, Storage
 
 DEFAULT_QUALITY = 95
 """Of lossy formats, 1 to 100."""
@@ -22,6 +22,19 @@ DEFAULT_QUALITY = 95
 def losses(picture: Picture, format: str) -> list[str]:
     """What a file of this format cannot hold of the picture, in words for one announced line; usually nothing."""
     return rendering.losses(picture, format_for(format))
+
+
+def changes(picture: Picture, format: str) -> list[str]:
+    """What a file of this format stores in another way than the original of the same format; usually nothing."""
+    if format_for(format) != picture.format:
+        return []
+    compression, way = picture.stored.compression, picture.stored.jpeg
+    changed = []
+    if compression is not None and compression not in encode_tiff.COMPRESSIONS:
+        changed.append(f"its {compression} compression became Deflate")
+    if way is not None and way.rgb and way.sampling != "4:4:4":
+        changed.append("its red, green and blue of different resolution were all written in full (4:4:4)")
+    return changed
 
 
 def write_picture(picture: Picture, path: Path, *, format: str, quality: int | None = None) -> None:
@@ -61,6 +74,10 @@ def write_picture(picture: Picture, path: Path, *, format: str, quality: int | N
         raise PictureError(path, f"cannot be written ({error.strerror or error})") from None
 
 
+def _compression(stored: Storage) -> str:
+    return stored.compression if stored.compression in encode_tiff.COMPRESSIONS else "deflate"
+
+
 def _encoded(picture: Picture, format: str, quality: int | None) -> bytes:
     made = rendering.rendered(picture, format)
     values, icc = made.values, made.label.icc
@@ -72,7 +89,7 @@ def _encoded(picture: Picture, format: str, quality: int | None) -> bytes:
         chunks = {**stored.chunks, **made.label.chunks}
         return png.encode(values, icc, chunks)
     if format == "tiff":
-        return encode_tiff.encode(values, icc, compression=stored.compression or "deflate", cmyk=made.cmyk)
+        return encode_tiff.encode(values, icc, compression=_compression(stored), cmyk=made.cmyk)
     if format == "jpeg":
         chosen_or_kept = quality if stored.jpeg is not None else chosen
         return encode_jpeg.encode(values, icc, quality=chosen_or_kept, way=stored.jpeg, cmyk=made.cmyk)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lumen_cli.errors import PictureError, UsageError
-from lumen_cli.imaging.codec import Picture, format_for, losses, write_picture
+from lumen_cli.imaging.codec import Picture, changes, format_for, losses, write_picture
 from lumen_cli.imaging.contents import content_hash
 from lumen_cli.imaging.files import Job, temporary_beside
-from lumen_cli.imaging.formats import kept_format
+from lumen_cli.imaging.formats import RAW_SUFFIXES, SUFFIX_FORMATS, kept_format
 from lumen_cli.pipeline.plan import Sidecar
 from lumen_cli.pipeline.sidecars import copies
 
@@ -62,6 +62,15 @@ def output_format(picture: Picture, target: Path) -> str:
         return format_for(target)
     except UsageError:
         return kept_format(picture.format)
+
+
+def misnamed(source: Path, picture: Picture, container: str) -> list[str]:
+    """The notice about a file whose content is not what its name says, where its output follows the name."""
+    suffix = source.suffix.lower()
+    claimed = {".gif": "gif"}.get(suffix) or ("raw" if suffix in RAW_SUFFIXES else SUFFIX_FORMATS.get(suffix))
+    if claimed in (None, picture.format) or container == picture.format or container != kept_format(claimed or ""):
+        return []
+    return [f"its content is {picture.format.upper()}, but its name ends with {suffix}: it became {container.upper()}"]
 
 
 def save_picture(picture: Picture, job: Job, tags: TagWriter, quality: int | None = None) -> Saved:
@@ -114,6 +123,8 @@ def save_files(
                 carried = tags.copy(source, temporary, content)
                 tagging += time.perf_counter() - encoded
                 warnings += [f"{container} cannot hold {what}" for what in losses(content, container)]
+                warnings += changes(content, container)
+                warnings += misnamed(source, content, container)
                 warnings += carried
             else:
                 _write_arrays(content, temporary)

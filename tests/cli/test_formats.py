@@ -169,3 +169,45 @@ def test_a_format_without_its_extra_is_refused_before_any_work(
         asked = lumen("enhance", *arguments, "-m", "tiny")
         assert asked.code == 2
         assert "pip install 'lumen-cli[heif]'" in asked.err
+
+
+def test_a_name_that_does_not_fit_the_content_is_announced(tiny: Path, tmp_path: Path, lumen: Lumen) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    image = Image.fromarray(dark_pixels(24, 32))
+    contents = {"a.nef": "JPEG", "b.dng": "PNG", "c.jpg": "PNG", "d.png": "JPEG", "e.gif": "WEBP", "f.jpg": "JPEG"}
+    for name, kind in contents.items():
+        image.save(folder / name, kind)
+    finished = lumen("enhance", folder, "-o", tmp_path / "out", "-m", "tiny", "--json")
+    assert finished.code == 0, finished.err
+    lines = lines_of(finished.out)
+    expected = {
+        "a.nef": "its content is JPEG, but its name ends with .nef: it became TIFF",
+        "b.dng": "its content is PNG, but its name ends with .dng: it became TIFF",
+        "c.jpg": "its content is PNG, but its name ends with .jpg: it became JPEG",
+        "d.png": "its content is JPEG, but its name ends with .png: it became PNG",
+        "e.gif": "its content is WEBP, but its name ends with .gif: it became PNG",
+    }
+    for name in contents:
+        said = [line for line in lines[name]["warnings"] if "its content" in line]
+        assert said == ([expected[name]] if name in expected else [])
+    asked = lumen("enhance", folder, "-o", tmp_path / "asked", "-m", "tiny", "--json", "--format", "webp")
+    assert not any("its content" in text for line in lines_of(asked.out).values() for text in line["warnings"])
+
+
+def test_changes_of_storage_are_announced(tiny: Path, tmp_path: Path, lumen: Lumen) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    values = dark_pixels(24, 32)
+    Image.fromarray(values).save(folder / "jpeg.tif", compression="jpeg")
+    tifffile.imwrite(folder / "half.tif", (values / 255).astype(np.float16), photometric="rgb")
+    holed = (values / 255).astype(np.float32)
+    holed[3, 4] = np.nan
+    tifffile.imwrite(folder / "holed.tif", holed, photometric="rgb")
+    finished = lumen("enhance", folder, "-o", tmp_path / "out", "-m", "tiny", "--json")
+    assert finished.code == 0, finished.err
+    lines = lines_of(finished.out)
+    assert "its JPEG compression became Deflate" in lines["jpeg.tif"]["warnings"]
+    assert "its 16-bit floats became 32-bit ones" in lines["half.tif"]["notices"]
+    assert lines["holed.tif"]["notices"] == ["1 pixel held NaN or infinity, which became 0 or the outermost value"]
+    assert np.isfinite(tifffile.imread(tmp_path / "out" / "holed.tif")).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image, JpegImagePlugin
 
-from lumen_cli.imaging.codec import read_picture, write_picture
+from lumen_cli.imaging.codec import changes, read_picture, write_picture
 from lumen_cli.imaging.png import chunks_before_pixels
 from tests.imaging import make
 
@@ -99,6 +100,51 @@ def test_a_jpeg_of_red_green_and_blue_stays_one(tmp_path: Path) -> None:
     assert np.abs(np.asarray(after).astype(int) - np.asarray(Image.open(source))).max() <= 1
 
 
+def with_segments(path: Path, jfif: bool, transform: int | None, names: bytes = b"\1\2\3") -> Path:
+    """A JPEG whose segments are taken away, with these in their place: its data stay what they were."""
+    data = path.read_bytes()
+    frame = re.search(rb"\xff[\xc0-\xc2]\0\x11", data)
+    assert frame is not None
+    start, body = frame.start(), bytearray(data)
+    scan = data.index(b"\xff\xda\0\x0c", start)
+    for index in range(3):
+        body[start + 10 + 3 * index] = body[scan + 5 + 2 * index] = names[index]
+    first = data.index(b"\xff\xdb")
+    head = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0" if jfif else b""
+    adobe = b"" if transform is None else b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0" + bytes([transform])
+    path.write_bytes(b"\xff\xd8" + head + adobe + bytes(body[first:]))
+    return path
+
+
+@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize(
+    ("jfif", "transform", "names", "rgb"),
+    [
+        (True, 0, b"\1\2\3", False),  # JFIF wins over Adobe
+        (True, None, b"RGB", False),
+        (True, 1, b"\1\2\3", False),
+        (False, 0, b"\1\2\3", True),
+        (False, 1, b"RGB", False),  # Adobe wins over names
+        (False, None, b"RGB", True),
+        (False, None, b"\1\2\3", False),
+    ],
+)
+def test_the_colours_of_a_jpeg_are_what_decoders_take_them_for(
+    tmp_path: Path, sampling: str, jfif: bool, transform: int | None, names: bytes, rgb: bool
+) -> None:
+    source = with_segments(jpeg(tmp_path / "a.jpg", subsampling=sampling, quality=92), jfif, transform, names)
+    before = np.asarray(Image.open(source)).astype(int)
+    picture = read_picture(source)
+    with Image.open(rewritten(source)) as after:
+        assert isinstance(after, JpegImagePlugin.JpegImageFile)
+        assert ([part[0] for part in after.layer] == list(b"RGB")) == rgb
+        assert JpegImagePlugin.get_sampling(after) == (0 if rgb else ["4:4:4", "4:2:2", "4:2:0"].index(sampling))
+        assert np.abs(np.asarray(after).astype(int) - before).mean() < 1.0
+    announced = ["its red, green and blue of different resolution were all written in full (4:4:4)"]
+    assert changes(picture, "jpeg") == (announced if rgb and sampling != "4:4:4" else [])
+    assert changes(picture, "png") == []
+
+
 def test_quality_overrides_and_the_sampling_stays(tmp_path: Path) -> None:
     source = jpeg(tmp_path / "a.jpg", quality=95, subsampling="4:2:0")
     with Image.open(rewritten(source, quality=40)) as after:
@@ -170,3 +216,17 @@ def test_lzw_of_another_program_is_read_and_kept(tmp_path: Path) -> None:
     with tifffile.TiffFile(again) as file:
         assert int(file.pages.first.compression) == 5
     assert np.array_equal(cv2.imread(str(again), cv2.IMREAD_UNCHANGED)[:, :, ::-1], values)
+
+
+@pytest.mark.parametrize(
+    ("compression", "name"),
+    [("jpeg", "JPEG"), ("packbits", "PACKBITS"), ("tiff_lzw", None), ("tiff_adobe_deflate", None), ("raw", None)],
+)
+def test_a_tiff_compression_that_is_not_written_is_announced(
+    tmp_path: Path, compression: str, name: str | None
+) -> None:
+    Image.fromarray(make.photo(64, 96)).save(tmp_path / "a.tif", compression=compression)
+    picture = read_picture(tmp_path / "a.tif")
+    assert changes(picture, "tiff") == ([] if name is None else [f"its {name} compression became Deflate"])
+    with Image.open(rewritten(tmp_path / "a.tif")) as after:
+        assert np.array_equal(np.asarray(after), np.asarray(Image.open(tmp_path / "a.tif")))

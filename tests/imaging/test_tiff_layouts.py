@@ -44,7 +44,7 @@ def test_floating_point_is_read_as_it_is(tmp_path: Path, channels: int, kind: ty
     assert np.array_equal(read(tmp_path / "a.tif"), values.astype(np.float32))
     picture = read_picture(tmp_path / "a.tif")
     assert (picture.bit_depth, picture.grey, picture.alpha is not None) == (32, channels <= 2, channels in (2, 4))
-    assert bool(picture.notices) == (kind is np.float64)
+    assert bool(picture.notices) == (kind is not np.float32)  # floats of other sizes become 32-bit ones
 
 
 def test_floats_come_back_exactly_and_through_the_command_line_format(tmp_path: Path) -> None:
@@ -63,11 +63,27 @@ def test_integers_of_32_bits_become_floats_and_say_so(tmp_path: Path) -> None:
     assert picture.notices == ("its 32-bit integers became floating point",)
 
 
-@pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_floats_that_are_no_numbers_are_refused(tmp_path: Path, wrong: float) -> None:
-    values = np.full((4, 4, 3), 0.5, np.float32)
-    values[2, 1, 0] = wrong
-    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
+@pytest.mark.parametrize(("wrong", "expected"), [(np.nan, 0.0), (np.inf, 0.75), (-np.inf, 0.25), (1e300, 0.75)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_float_that_is_no_number_costs_its_pixel_not_the_picture(
+    tmp_path: Path, wrong: float, expected: float, channels: int
+) -> None:
+    values = np.full((4, 4, channels), 0.5)
+    values[0, 0], values[0, 1] = 0.25, 0.75
+    values[2, 1, 0] = values[3, 3, 0] = wrong
+    kind = np.float64 if wrong == 1e300 else np.float32
+    options = {"photometric": "minisblack" if channels == 1 else "rgb", "extrasamples": [2] * (channels == 4)}
+    tifffile.imwrite(tmp_path / "a.tif", values.squeeze().astype(kind), **options)
+    picture = read_picture(tmp_path / "a.tif")
+    assert picture.notices[-1] == "2 pixels held NaN or infinity, which became 0 or the outermost value"
+    values[2, 1, 0] = values[3, 3, 0] = expected
+    assert np.array_equal(picture.pixels, np.broadcast_to(values[:, :, :3], (4, 4, 3)).astype(np.float32))
+    write_picture(picture, tmp_path / "b.tif", format="tiff")
+    assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), values.squeeze().astype(np.float32))
+
+
+def test_a_picture_without_any_number_is_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.full((4, 4, 3), np.nan, np.float32), photometric="rgb")
     with pytest.raises(PictureError, match="no numbers"):
         read_picture(tmp_path / "a.tif")
 
