@@ -7,11 +7,11 @@ from lumen_cli.errors import LumenError, ModelError, UsageError
 from lumen_cli.registry import list_models
 
 DIMMEST, BRIGHTEST = 0.1, 10.0
-"""Range of the brightness: target over source illumination."""
+"""Range of a brightness and of an illumination ratio."""
 
 _REFUSALS: dict[str, tuple[type[LumenError], str]] = {
     "decompose": (ModelError, "cannot decompose pictures"),
-    "brightness": (UsageError, "takes no brightness"),
+    "illumination-ratio": (UsageError, "takes no illumination ratio"),
 }
 
 
@@ -28,11 +28,12 @@ def require_ability(card: ModelCard, ability: str) -> None:
     raise kind(f"{card.name} {refusal}; models that can: {others or 'none here'}")
 
 
-def brightness_for(card: ModelCard, asked: float | None) -> float | None:
-    """The brightness to run with, None where the model chooses; UsageError out of range or for a model without."""
-    if asked is None:
-        return None
-    if not DIMMEST <= asked <= BRIGHTEST:
-        raise UsageError(f"brightness has to be from {DIMMEST:g} to {BRIGHTEST:g}, not {asked:g}")
-    require_ability(card, "brightness")
-    return asked
+def check_light(card: ModelCard, brightness: float | None, illumination_ratio: float | None) -> None:
+    """UsageError for a value out of range, for both together, and for a ratio where the model takes none."""
+    if brightness is not None and illumination_ratio is not None:
+        raise UsageError("brightness and illumination ratio cannot be combined: both decide about the light")
+    for name, value in (("brightness", brightness), ("illumination ratio", illumination_ratio)):
+        if value is not None and not DIMMEST <= value <= BRIGHTEST:
+            raise UsageError(f"{name} has to be from {DIMMEST:g} to {BRIGHTEST:g}, not {value:g}")
+    if illumination_ratio is not None:
+        require_ability(card, "illumination-ratio")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lumen_cli.abilities import brightness_for, require_ability
+from lumen_cli.abilities import check_light, require_ability
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.imaging.codec import Picture, read_picture
 from lumen_cli.imaging.color import converted, to_unit
@@ -48,6 +48,7 @@ def enhance(
     seed: int = 0,
     strength: float = 1.0,
     brightness: float | None = None,
+    illumination_ratio: float | None = None,
     detail: Detail = "auto",
     device: str = "auto",
     precision: str = "auto",
@@ -61,8 +62,10 @@ def enhance(
         steps: sampling steps, None for the model's own.
         seed: of the noise.
         strength: 0 returns the picture, 1 the full effect.
-        brightness: light asked for as a ratio to the picture's own, 0.1 to 10, for models with that ability; None lets
-            the model choose.
+        brightness: mean linear light of the result as a multiple of the picture's own, 0.1 to 10; None lets the model
+            choose. A result that would be brighter than white allows approaches white.
+        illumination_ratio: the ratio α of KinD's papers, 0.1 to 10, for models with that ability; the result is then
+            the network's alone. Not together with `brightness`.
         detail: how pictures above 0.4 megapixels reach their size: "auto" and "fast" run the network on the picture
             reduced and carry its result to full size, "whole" runs it at full size.
         device: auto, cpu, cuda, cuda:N or mps.
@@ -73,7 +76,7 @@ def enhance(
         H×W×3, sRGB, upright; uint8 or uint16 as the picture was, float32 for floats.
 
     Raises:
-        UsageError: an array of another shape or type, a number out of range, brightness for a model without.
+        UsageError: an array of another shape or type, a number out of range, an illumination ratio for a model without.
         PictureError: the file cannot be read.
         ModelError: the model cannot be used.
         LumenError: the network gave no usable result.
@@ -82,7 +85,7 @@ def enhance(
         raise UsageError(f"strength has to be from 0 to 1, not {strength}")
     card = find_model(model)
     chosen_steps = card.steps_for(steps)
-    chosen_brightness = brightness_for(card, brightness)
+    check_light(card, brightness, illumination_ratio)
     read = _picture(picture)
     policy = choose_device(device, card.precision_for(precision), precisions=card.precisions, model=card.name)
     network = policy.prepare(load(card) if network is None else network)
@@ -94,7 +97,8 @@ def enhance(
         seed=seed,
         steps=chosen_steps,
         strength=strength,
-        brightness=chosen_brightness,
+        brightness=brightness,
+        illumination_ratio=illumination_ratio,
     )[0]
     if isinstance(result, NetworkError):
         raise LumenError(str(result)) from result

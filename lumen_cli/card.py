@@ -35,7 +35,9 @@ WEIGHTS_FILE = "model.safetensors"
 """What lumen calls the weights of the folders it makes; a config.json may name another file."""
 CARD_FILE = "README.md"
 """The model card for people: origin, training, figures, licence."""
-ABILITIES = ("enhance", "decompose", "brightness")
+ABILITIES = ("enhance", "decompose", "illumination-ratio")
+_OLD_ABILITIES = {"brightness": "illumination-ratio"}
+"""What folders of the first version call them."""
 PRECISIONS = ("fp32", "bf16", "fp16")
 LARGEST_TEXT = 1 << 20
 """Bytes that a config.json or a README.md may have."""
@@ -192,7 +194,15 @@ def read_card(folder: Path) -> ModelCard:
         precisions=tuple(precisions),
         size_multiple=fields.get("size_multiple", is_positive, "a whole number from 1 up", 1),
         tiling=fields.get("tiling", lambda v: isinstance(v, bool), "true or false", False),
-        abilities=tuple(fields.get("abilities", each(ABILITIES), f"a list of {', '.join(ABILITIES)}", ["enhance"])),
+        abilities=tuple(
+            _OLD_ABILITIES.get(ability, ability)
+            for ability in fields.get(
+                "abilities",
+                each((*ABILITIES, *_OLD_ABILITIES)),
+                f"a list of {', '.join(ABILITIES)}",
+                ["enhance"],
+            )
+        ),
         weights_file=weights_file,
         weights_sha256=_digest(members, file_sha256) if members else file_sha256,
         parameters=fields.get("weights.parameters", is_positive, "a whole number from 1 up", None),

@@ -83,7 +83,10 @@ def test_a_hugging_face_address_needs_organisation_and_name(address: str, models
         ({"size_multiple": 0}, r'"size_multiple": expected a whole number from 1 up, found 0'),
         ({"size_multiple": True}, r'"size_multiple": expected a whole number from 1 up, found true'),
         ({"tiling": "no"}, r'"tiling": expected true or false, found "no"'),
-        ({"abilities": ["fly"]}, r'"abilities": expected a list of enhance, decompose, brightness, found \["fly"\]'),
+        (
+            {"abilities": ["fly"]},
+            r'"abilities": expected a list of enhance, decompose, illumination-ratio, found \["fly"\]',
+        ),
         ({"weights": {"sha256": "0" * 64}}, r'"weights\.file" is missing'),
         ({"weights": {"file": "../../x.safetensors"}}, r'"weights\.file": .* inside the model folder, found'),
         ({"weights": {"file": "model.bin"}}, r'"weights\.file": expected a \*\.safetensors file name'),

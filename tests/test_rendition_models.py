@@ -75,11 +75,11 @@ def test_light_that_is_asked_for_stays():
     network = KinD(decomposition_channels=16, restoration_channels=4, adjustment_channels=8).eval()
     low = batch(picture(64, 96))
     with torch.inference_mode():
-        raw, asked = network(low), network(low, brightness=2.0)
+        raw, asked = network(low), network(low, illumination_ratio=2.0)
         network.rendition = bright_rendition().eval()
         assert not torch.equal(network(low), raw)
-        assert torch.equal(network(low, brightness=2.0), asked)
-        tiled = enhance_tiled(network, picture(64, 96), None, 300, brightness=2.0)
+        assert torch.equal(network(low, illumination_ratio=2.0), asked)
+        tiled = enhance_tiled(network, picture(64, 96), None, 300, illumination_ratio=2.0)
     np.testing.assert_allclose(tiled, asked[0].permute(1, 2, 0).numpy(), atol=1e-5)
 
 

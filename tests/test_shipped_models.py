@@ -83,3 +83,28 @@ def test_sample_pictures_are_listed_with_their_licence():
     assert all(f"`{path.name}`" in table for path in pictures)
     assert sum(path.stat().st_size for path in pictures) <= 4e6
     assert read_pixels(SAMPLES / "astronaut.jpg").mean() < 60
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=names(FOLDERS))
+def test_a_picture_of_one_colour_and_a_black_frame_stay_as_they_are(folder):
+    generator = np.random.default_rng(0)
+    colour = np.full((64, 96, 3), (9, 12, 20), np.uint8)
+    frame = generator.normal(2, 2, (96, 128, 3)).clip(0, 255).astype(np.uint8)
+    frame[generator.integers(0, 96, 12), generator.integers(0, 128, 12)] = 200
+    for picture in (colour, frame):
+        assert np.array_equal(lumen_cli.enhance(picture, folder, device="cpu"), picture)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=names(FOLDERS))
+def test_brightness_is_a_multiple_of_the_pictures_light(folder):
+    import torch
+
+    from lumen_cli.srgb import to_linear
+    from tests.conftest import dark_pixels
+
+    picture = dark_pixels(64, 96)
+    given = to_linear(torch.from_numpy(picture / 255.0)).mean()
+    for brightness in (0.5, 1, 2, 5):
+        result = lumen_cli.enhance(picture, folder, brightness=brightness, device="cpu")
+        light = to_linear(torch.from_numpy(result / 255.0)).mean()
+        assert float(light / given) == pytest.approx(brightness, rel=0.03)

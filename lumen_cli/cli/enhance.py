@@ -12,6 +12,7 @@ from lumen_cli.cli.options import (
     DeviceOption,
     DryRunOption,
     FormatOption,
+    IlluminationRatioOption,
     JobsOption,
     JsonOption,
     MaxPixelsOption,
@@ -70,6 +71,7 @@ def enhance(
     seed: SeedOption = 0,
     strength: StrengthOption = 1.0,
     brightness: BrightnessOption = None,
+    illumination_ratio: IlluminationRatioOption = None,
     detail: DetailOption = DetailChoice.auto,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
@@ -101,7 +103,7 @@ def enhance(
       lumen enhance photos/                      → photos-enhanced/
       lumen enhance night.jpg -o bright.png
       lumen enhance 'raw/**/*.tif' -o out/ --format png --strength 0.7
-      lumen enhance photos/ --model kind --brightness 3
+      lumen enhance photos/ --brightness 3       three times the light
       lumen enhance photos/                      again: what is new or changed
       lumen enhance photos/ --dry-run            only show what would be done
       lumen enhance inbox/ -o out/ --watch       and what comes in later
@@ -131,7 +133,7 @@ def enhance(
 
     from dataclasses import replace
 
-    from lumen_cli.abilities import brightness_for
+    from lumen_cli.abilities import check_light
     from lumen_cli.cli.gathering import gathered
     from lumen_cli.imaging.files import plan_outputs
     from lumen_cli.imaging.formats import format_for, require_writable, suffix_for
@@ -141,7 +143,7 @@ def enhance(
 
     card = find_model(model)
     chosen_steps = card.steps_for(steps)
-    chosen_brightness = brightness_for(card, brightness)
+    check_light(card, brightness, illumination_ratio)
     suffix = None if output_format is OutputFormat.keep else suffix_for(output_format.value)
     if suffix is not None:
         require_writable(format_for(suffix))
@@ -168,7 +170,8 @@ def enhance(
             deep_precision=policy.deep_precision,
             format=suffix,
             quality=quality,
-            brightness=chosen_brightness,
+            brightness=brightness,
+            illumination_ratio=illumination_ratio,
             tile=int(tile) if tile.isdigit() else None,
             detail=chosen_detail,
         )

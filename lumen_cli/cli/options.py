@@ -67,8 +67,8 @@ class Depth(str, enum.Enum):
     sixteen = "16"
 
 
-def _brightness(value: str) -> float | None:
-    """A ratio within its range, None for "auto"."""
+def _factor(value: str) -> float | None:
+    """A factor of light within its range, None for "auto"."""
     if value == "auto":
         return None
     try:
@@ -162,11 +162,22 @@ StrengthOption = Annotated[
 BrightnessOption = Annotated[
     float | None,
     typer.Option(
-        parser=_brightness,
+        parser=_factor,
         metavar="X|auto",
         rich_help_panel=LOOK,
-        help=f"Light asked for, as a ratio to the picture's own, {DIMMEST:g} to {BRIGHTEST:g}; only for models that "
-        "can (`lumen models`). auto, the default: the model chooses.",
+        help=f"Light of the result, as a multiple of the picture's own, {DIMMEST:g} to {BRIGHTEST:g}: 1 leaves it, 2 "
+        "doubles the mean (linear) light, 0.5 halves it. auto (default): the model chooses.",
+    ),
+]
+IlluminationRatioOption = Annotated[
+    float | None,
+    typer.Option(
+        "--illumination-ratio",
+        parser=_factor,
+        metavar="X|auto",
+        rich_help_panel=LOOK,
+        help=f"The ratio α of the KinD papers, {DIMMEST:g} to {BRIGHTEST:g}, for comparisons with them; only for "
+        "models that take one (`lumen models`). auto (default): the model chooses.",
     ),
 ]
 DeviceOption = Annotated[

@@ -68,14 +68,14 @@ class LowLightModel(nn.Module):
         return finished
 
     def rendition_for(self, **options: Any) -> Rendition | None:
-        """What finishes pictures made with these options: nothing where light was asked for by `brightness`."""
-        return self.rendition if options.get("brightness") is None else None
+        """What finishes pictures made with these options: nothing where they give an `illumination_ratio`."""
+        return self.rendition if options.get("illumination_ratio") is None else None
 
     def abilities(self) -> list[str]:
-        """What it can do, as config.json names it: "enhance", and "decompose", "brightness" where it can."""
+        """What it can do, as config.json names it: "enhance", and "decompose", "illumination-ratio" where it can."""
         decomposes = type(self).decompose is not LowLightModel.decompose
-        brightens = "brightness" in inspect.signature(self.enhance).parameters
-        return ["enhance", *["decompose"] * decomposes, *["brightness"] * brightens]
+        takes_ratio = "illumination_ratio" in inspect.signature(self.enhance).parameters
+        return ["enhance", *["decompose"] * decomposes, *["illumination-ratio"] * takes_ratio]
 
     def steps_range(self) -> list[int] | None:
         """Fewest and most sampling steps, as config.json names them; None for a network that does not sample."""

@@ -47,7 +47,7 @@ class KinD(LowLightModel):
         fusion: "arbitrary" mixes the picture in where it was bright already (rule A, the release's script for
             arbitrary pictures), "pairs" is the plain product (rule B, its script for the pairs of LOL).
         stretch: spread each picture's values over [0, 1] first, as the release's loader does.
-        target_light: mean illumination that the automatic brightness aims at.
+        target_light: mean illumination that the automatic ratio aims at.
         ratio_limits: bounds of the automatic ratio. The lower one, 1, leaves a bright picture as bright as it is;
             the upper one is what the release gives every picture.
     """
@@ -101,10 +101,10 @@ class KinD(LowLightModel):
         mean = illumination.double().mean(dim=(1, 2, 3))  # float64: the same number from any number of threads
         return (self.target_light / mean.clamp_min(1e-6)).clamp(*self.ratio_limits).float()
 
-    def render(self, picture: Tensor, brightness: float | Tensor | None = None) -> Tensor:
-        """A prepared picture B×3×H×W → the brightened one, not clamped; `brightness` as in `enhance`."""
+    def render(self, picture: Tensor, illumination_ratio: float | Tensor | None = None) -> Tensor:
+        """A prepared picture B×3×H×W → the brightened one, not clamped; `illumination_ratio` as in `enhance`."""
         reflectance, illumination = self.decom(picture)
-        ratio = self._ratio(brightness, illumination).view(-1, 1, 1, 1)
+        ratio = self._ratio(illumination_ratio, illumination).view(-1, 1, 1, 1)
         lit = self.restoration(reflectance, illumination) * self.adjust(illumination, ratio)
         return self.fuse(picture, reflectance, illumination, lit)
 
@@ -116,9 +116,9 @@ class KinD(LowLightModel):
             return blend(picture, reflectance, illumination, lit)
 
     def context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
-        """See `LowLightModel.context`: the limits and, where none was chosen, the brightness."""
+        """See `LowLightModel.context`: the limits and, where none is given, the ratio."""
         limits = extremes(low)
-        if "brightness" in knobs:
+        if "illumination_ratio" in knobs:
             return {"limits": limits}
         device = next(self.parameters()).device
         light = [
@@ -126,7 +126,7 @@ class KinD(LowLightModel):
             for rows in low.split(CONTEXT_ROWS, dim=-2)
         ]
         mean = torch.stack(light).sum().view(1, 1, 1, 1) / (low.shape[-2] * low.shape[-1])
-        return {"limits": limits, "brightness": self.automatic_ratio(mean)}
+        return {"limits": limits, "illumination_ratio": self.automatic_ratio(mean)}
 
     def enhance(
         self,
@@ -134,7 +134,7 @@ class KinD(LowLightModel):
         *,
         noise: Tensor | None = None,
         steps: int | None = None,
-        brightness: float | Tensor | None = None,
+        illumination_ratio: float | Tensor | None = None,
         limits: Tensor | None = None,
     ) -> Tensor:
         """See `LowLightModel.enhance`; neither noise nor steps play a part.
@@ -143,11 +143,11 @@ class KinD(LowLightModel):
             low: B×3×H×W in [0, 1].
             noise: not used.
             steps: not used.
-            brightness: the ratio α of target to source illumination, one number or one a picture [B], at least 0.
-                Above 1 brightens, below 1 darkens; it saturates. None chooses it from each picture's own light.
-            limits: as in `prepare`; for parts of a picture, which need the whole picture's `brightness` too.
+            illumination_ratio: α, target over source illumination, one number or one a picture [B], at least 0. Above 1
+                brightens, below 1 darkens; it saturates. None chooses it from each picture's own light.
+            limits: as in `prepare`; for parts of a picture, which need the whole picture's `illumination_ratio` too.
         """
-        return self.render(self.prepare(low, limits), brightness).clamp(0.0, 1.0)
+        return self.render(self.prepare(low, limits), illumination_ratio).clamp(0.0, 1.0)
 
     def decompose(self, low: Tensor) -> Retinex:
         """Reflectance and illumination, float32; their product is the prepared picture (see `prepare`)."""
@@ -186,10 +186,10 @@ class KinD(LowLightModel):
         terms = {f"{network}/{name}": term for network, part in networks.items() for name, term in part.items()}
         return terms | {"total": torch.stack(list(terms.values())).sum()}
 
-    def _ratio(self, brightness: float | Tensor | None, illumination: Tensor) -> Tensor:
-        if brightness is None:
+    def _ratio(self, illumination_ratio: float | Tensor | None, illumination: Tensor) -> Tensor:
+        if illumination_ratio is None:
             return self.automatic_ratio(illumination)
-        ratio = torch.as_tensor(brightness, dtype=torch.float32, device=illumination.device)
+        ratio = torch.as_tensor(illumination_ratio, dtype=torch.float32, device=illumination.device)
         if not bool((torch.isfinite(ratio) & (ratio >= 0.0)).all()):
-            raise ValueError(f"brightness: expected a ratio of at least 0, found {brightness}")
+            raise ValueError(f"illumination_ratio: expected a number of at least 0, found {illumination_ratio}")
         return ratio

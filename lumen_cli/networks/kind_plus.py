@@ -95,7 +95,7 @@ class KinDPlus(KinD):
     Args:
         decomposition_channels, restoration_channels, adjustment_channels: widths (published: 32 all).
         fusion, stretch, target_light, ratio_limits: as in `KinD`.
-        adjustment: whether the light is adjusted where a caller asks for no brightness. The release leaves it: rule A
+        adjustment: whether the light is adjusted where a caller gives no ratio. The release leaves it: rule A
             then mixes the picture with the restored reflectance alone.
     """
 
@@ -126,17 +126,17 @@ class KinDPlus(KinD):
         self.size_multiple = MULTIPLE
 
     def context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
-        """See `KinD.context`; without adjustment no brightness is chosen."""
-        if "brightness" in knobs or self.adjustment:
+        """See `KinD.context`; without adjustment no ratio is chosen."""
+        if "illumination_ratio" in knobs or self.adjustment:
             return super().context(low, **knobs)
         return {"limits": extremes(low)}
 
-    def render(self, picture: Tensor, brightness: float | Tensor | None = None) -> Tensor:
+    def render(self, picture: Tensor, illumination_ratio: float | Tensor | None = None) -> Tensor:
         """See `KinD.render`. Other sizes than multiples of 4 are padded for the networks; the release crops them."""
         height, width = picture.shape[-2:]
         picture = pad_to_multiple(picture, MULTIPLE)
-        if brightness is not None or self.adjustment:
-            return super().render(picture, brightness)[..., :height, :width]
+        if illumination_ratio is not None or self.adjustment:
+            return super().render(picture, illumination_ratio)[..., :height, :width]
         reflectance, illumination = self.decom(picture)
         restored = self.restoration(reflectance, illumination)
         return self.fuse(picture, reflectance, illumination, restored)[..., :height, :width]

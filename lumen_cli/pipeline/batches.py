@@ -16,6 +16,7 @@ from lumen_cli.errors import LumenError
 from lumen_cli.limits import Detail
 from lumen_cli.networks.padding import pad_to_multiple, padded_size
 from lumen_cli.pipeline.device import DevicePolicy
+from lumen_cli.pipeline.light import relight
 from lumen_cli.pipeline.scene import Scene, finish, scene_of
 from lumen_cli.pipeline.tile_plan import TilePlan, smaller
 from lumen_cli.pipeline.tiling import enhance_tiled
@@ -85,6 +86,7 @@ def enhance_scenes(
     seed: int = 0,
     steps: int | None = None,
     brightness: float | None = None,
+    illumination_ratio: float | None = None,
     plan: TilePlan | None = None,
     notes: Notes | None = None,
 ) -> list[np.ndarray | NetworkError]:
@@ -97,7 +99,9 @@ def enhance_scenes(
         digests: the pictures' `digest()`, where they are known already.
         seed: the run's seed; each picture's noise comes from it and from the picture's content alone.
         steps: sampling steps, None for the network's own.
-        brightness: ratio of target to source illumination, for networks that take one; None asks for nothing.
+        brightness: mean linear light wanted, as a multiple of the picture's own; None leaves it to the model.
+        illumination_ratio: KinD's α, the ratio of target to source illumination, for networks that take one. The
+            result is then the network's alone: no rendition, no rule of `light`. None asks for nothing.
         plan: what runs in tiles; None for as much as the memory asks for.
         notes: takes what has to be said, by the picture's number.
 
@@ -107,7 +111,9 @@ def enhance_scenes(
     """
     contents = digests or [scene.picture.digest() for scene in scenes]
     pictures = [scene.seen for scene in scenes]
-    knobs: dict[str, Any] = {} if brightness is None else {"brightness": brightness}
+    if brightness is not None and illumination_ratio is not None:
+        raise ValueError("brightness and illumination_ratio both decide about the light; give one of them")
+    knobs: dict[str, Any] = {} if illumination_ratio is None else {"illumination_ratio": illumination_ratio}
     plan = TilePlan() if plan is None else plan
     shape = shape_of(pictures[0], network, policy)
 
@@ -142,7 +148,20 @@ def enhance_scenes(
             )
         return bright if np.isfinite(bright).all() else _not_finite()
 
-    return in_parts(run, pictures, policy, network=network, plan=plan, run_tiled=run_tiled, notes=notes)
+    outcomes = in_parts(run, pictures, policy, network=network, plan=plan, run_tiled=run_tiled, notes=notes)
+    if illumination_ratio is not None:
+        return outcomes
+    return [
+        outcome if isinstance(outcome, NetworkError) else _lit(picture, outcome, brightness)
+        for picture, outcome in zip(pictures, outcomes, strict=True)
+    ]
+
+
+def _lit(picture: Picture, result: NDArray[np.float32], brightness: float | None) -> NDArray[np.float32]:
+    """`relight` for H×W×3."""
+    lit = relight(_tensor(picture.pixels), _tensor(result), brightness)
+    array: NDArray[np.float32] = lit[0].permute(1, 2, 0).contiguous().numpy()
+    return array
 
 
 Outcome = TypeVar("Outcome")
@@ -271,13 +290,13 @@ def _not_finite() -> NotFiniteError:
 
 def as_batch(pictures: Sequence[Picture], network: LowLightModel, policy: DevicePolicy) -> Tensor:
     """Pictures of one `shape_of` → B×3×H×W in [0, 1] on the device, padded to the network's multiple."""
-    padded = [pad_to_multiple(_tensor(picture), network.size_multiple) for picture in pictures]
+    padded = [pad_to_multiple(_tensor(picture.pixels), network.size_multiple) for picture in pictures]
     return torch.cat(padded).to(policy.device).contiguous(memory_format=torch.channels_last)
 
 
-def _tensor(picture: Picture) -> Tensor:
+def _tensor(pixels: np.ndarray) -> Tensor:
     """H×W×3 → 1×3×H×W without a copy: it keeps its layout, which is the channels-last one."""
-    return torch.from_numpy(picture.pixels).permute(2, 0, 1)[None]
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
 def cropped(result: Tensor, picture: Picture) -> np.ndarray | NetworkError:

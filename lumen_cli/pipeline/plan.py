@@ -24,9 +24,9 @@ class Settings:
 
     weights: SHA-256; network: its hyper-parameters; steps: None for a network that does not sample; strength: 0 to 1;
     precision, deep_precision: what 8-bit and 16-bit pictures are computed in; format: None keeps each picture's;
-    quality: 1 to 100, None for each format's default; brightness: ratio of target to source illumination, None where
-    the model chooses it or has no such knob;
-    detail: how large pictures reach their size, see `scene`; tags: what becomes of the original's, and lumen's stamp.
+    quality: 1 to 100, None for each format's default; brightness: light of the result as a multiple of the picture's
+    own, None where the model chooses; illumination_ratio: KinD's α, None where none is given; detail: how large
+    pictures reach their size, see `scene`; tags: what becomes of the original's, and lumen's stamp.
     """
 
     architecture: str
@@ -40,14 +40,22 @@ class Settings:
     format: str | None = None
     quality: int | None = None
     brightness: float | None = None
+    illumination_ratio: float | None = None
     tile: int | None = None
     detail: Detail = "auto"
     tags: TagRules = KEEP_ALL
 
+    @property
+    def light(self) -> tuple[str, ...]:
+        """Brightness or illumination ratio in words, where one was chosen."""
+        chosen = {"brightness": self.brightness, "illumination ratio": self.illumination_ratio}
+        return tuple(f"{name} {value:g}" for name, value in chosen.items() if value is not None)
+
     def fingerprint(self) -> str:
         """The settings in 32 hexadecimal digits."""
         fields = without_defaults(asdict(self), self.tags)
-        for name in ("brightness", "tile"):
+        fields["light"] = fields.pop("brightness")  # the first version's `brightness` was the illumination ratio
+        for name in ("light", "illumination_ratio", "tile"):
             if fields[name] is None:
                 del fields[name]  # what was made before there was this knob is as current as ever
         if self.detail != "whole":

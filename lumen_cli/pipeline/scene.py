@@ -88,7 +88,7 @@ def finish(scene: Scene, result: Floats, *, strength: float = 1.0, settings: Set
     picture = scene.picture
     if scene.whole:
         return result if strength == 1.0 else _mix(picture.pixels, result, strength)
-    if strength == 0.0:
+    if strength == 0.0 or np.array_equal(result, scene.seen.pixels):  # nothing was to be brightened
         return picture.pixels if picture.values is None else picture.values
     size = picture.height, picture.width
     full = plan(lambda rows, columns: _part(picture, rows, columns), scene.seen.pixels, result, size, settings)

@@ -23,7 +23,7 @@ def enhanced_stamp(model: str, settings: Settings) -> str:
             *((f"{settings.steps} steps",) if settings.steps else ()),
             f"seed {settings.seed}",
             f"strength {settings.strength:g}",
-            *(() if settings.brightness is None else (f"brightness {settings.brightness:g}",)),
+            *settings.light,
             *(("whole",) if settings.detail == "whole" else (f"detail {settings.detail}",)),
             _precision(settings),
         )

@@ -127,11 +127,10 @@ class Enhancement:
 
     @property
     def about(self) -> tuple[str, ...]:
-        """Steps, seed and, where it was chosen, brightness."""
+        """Steps, seed and, where it was chosen, light."""
         settings = self.settings
         steps = (f"{settings.steps} steps",) if settings.steps else ()
-        brightness = () if settings.brightness is None else (f"brightness {settings.brightness:g}",)
-        return *steps, f"seed {settings.seed}", *brightness
+        return *steps, f"seed {settings.seed}", *settings.light
 
     @property
     def quality(self) -> int | None:
@@ -164,6 +163,7 @@ class Enhancement:
             seed=settings.seed,
             steps=settings.steps,
             brightness=settings.brightness,
+            illumination_ratio=settings.illumination_ratio,
             plan=self.tiles,
             notes=notes,
         )

@@ -156,7 +156,7 @@ def test_an_arbitrary_picture(varied):
     FIGURES.check("evaluate/weight", darkness_weight(maps.reflectance))
     for ratio in (5.0, 2.0):
         FIGURES.check(f"evaluate/alpha{ratio}/L_adjusted", varied.adjust(maps.illumination, torch.tensor(ratio)))
-        result = varied.enhance(unit("evaluate/low_u8"), brightness=ratio)
+        result = varied.enhance(unit("evaluate/low_u8"), illumination_ratio=ratio)
         FIGURES.check(f"evaluate/alpha{ratio}/result", result)
         FIGURES.check(f"evaluate/alpha{ratio}/result_u8", (result * 255).to(torch.uint8).float())
 
@@ -177,7 +177,7 @@ def test_a_pair_of_lol():
     ratio = pair_ratio(high, low)
     FIGURES.check("lol/alpha", ratio)
     FIGURES.check("lol/L_adjusted", network.adjust(low, ratio.view(-1, 1, 1, 1)))
-    result = network.enhance(unit("lol/low_u8"), brightness=ratio)
+    result = network.enhance(unit("lol/low_u8"), illumination_ratio=ratio)
     FIGURES.check("lol/result", result)
     FIGURES.check("lol/result_u8", (result * 255).to(torch.uint8).float())
 
@@ -312,8 +312,8 @@ def test_any_size_gives_a_picture_of_that_size(size, fusion):
     low = 0.2 * torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
     network = small(fusion=fusion)
     assert network.noise_shape(*size) is None
-    for brightness in (None, 0.0, 3.0):
-        enhanced = network.enhance(low, brightness=brightness)
+    for ratio in (None, 0.0, 3.0):
+        enhanced = network.enhance(low, illumination_ratio=ratio)
         assert enhanced.shape == low.shape
         assert torch.isfinite(enhanced).all()
         assert 0 <= enhanced.min() <= enhanced.max() <= 1
@@ -363,12 +363,12 @@ def test_the_automatic_ratio_aims_at_a_mean_whatever_the_size():
 
 
 @torch.inference_mode()
-def test_no_brightness_means_the_automatic_one():
+def test_no_ratio_means_the_automatic_one():
     network = small()
     low = 0.2 * torch.rand(1, 3, 24, 20, generator=torch.Generator().manual_seed(5))
     ratio = network.automatic_ratio(network.decompose(low).illumination)
-    assert torch.equal(network.enhance(low), network.enhance(low, brightness=float(ratio)))
-    assert not torch.equal(network.enhance(low), network.enhance(low, brightness=float(ratio) + 1))
+    assert torch.equal(network.enhance(low), network.enhance(low, illumination_ratio=float(ratio)))
+    assert not torch.equal(network.enhance(low), network.enhance(low, illumination_ratio=float(ratio) + 1))
 
 
 @torch.inference_mode()
@@ -381,10 +381,10 @@ def test_bfloat16_stays_close(varied):
     assert (quick - exact).abs().mean() < 1 / 255
 
 
-@pytest.mark.parametrize("brightness", [-1.0, float("nan"), float("inf")])
-def test_an_impossible_brightness_is_refused(brightness):
-    with pytest.raises(ValueError, match="brightness"):
-        small().enhance(torch.rand(1, 3, 8, 8), brightness=brightness)
+@pytest.mark.parametrize("ratio", [-1.0, float("nan"), float("inf")])
+def test_an_impossible_ratio_is_refused(ratio):
+    with pytest.raises(ValueError, match="illumination_ratio"):
+        small().enhance(torch.rand(1, 3, 8, 8), illumination_ratio=ratio)
 
 
 @pytest.mark.parametrize(

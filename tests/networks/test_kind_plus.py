@@ -80,7 +80,7 @@ def test_a_pair_of_lol(case):
     FIGURES.check(f"plus/{case}/ratio2", pair_ratio(high.reflectance, restored))
     ratio = pair_ratio_plus((high.illumination, low.illumination), (high.reflectance, restored))
     FIGURES.check(f"plus/{case}/alpha_used", ratio)
-    result = network.enhance(unit("plus/lol/low_u8"), brightness=ratio)
+    result = network.enhance(unit("plus/lol/low_u8"), illumination_ratio=ratio)
     FIGURES.check(f"plus/{case}/result", result)
     if case == "lol":
         FIGURES.check(f"plus/{case}/result_u8", (result * 255).to(torch.uint8).float())
@@ -130,7 +130,7 @@ def test_every_figure_was_checked(request: pytest.FixtureRequest):
 def test_any_size_gives_a_picture_of_that_size(size):
     network = build(decomposition_channels=8, restoration_channels=4, adjustment_channels=8)
     low = 0.2 * torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
-    for brightness in (None, 2.0):
-        enhanced = network.enhance(low, brightness=brightness)
+    for ratio in (None, 2.0):
+        enhanced = network.enhance(low, illumination_ratio=ratio)
         assert enhanced.shape == low.shape
         assert torch.isfinite(enhanced).all()

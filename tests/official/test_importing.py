@@ -132,7 +132,7 @@ def test_kinds_three_tensorflow_checkpoints(
     result = imported(lumen, architecture, tmp_path)
     assert result["rebuilt"] == [name for name in theirs.state_dict() if name.endswith("num_batches_tracked")]
     same_picture(f"{architecture}-official", theirs)
-    same_picture(f"{architecture}-official", theirs, brightness=2.0)
+    same_picture(f"{architecture}-official", theirs, illumination_ratio=2.0)
     files = {file["file"] for file in result["imported_from"]}
     trained = ("decom_net_train", "illumination_adjust_net_train", "Restoration_net_train")
     assert files == {f"{folder}/model.ckpt.data-00000-of-00001" for folder in trained}

@@ -158,8 +158,8 @@ def test_parts_of_a_picture_are_given_the_light_that_the_whole_would_get() -> No
     assert isinstance(network, KinD)
     told = network.context(low)
     expected = network.automatic_ratio(network.decom(network.prepare(low))[1])
-    assert torch.allclose(told["brightness"], expected, atol=1e-4)
-    assert network.context(low, brightness=3.0).keys() == {"limits"}  # what was chosen stays
+    assert torch.allclose(told["illumination_ratio"], expected, atol=1e-4)
+    assert network.context(low, illumination_ratio=3.0).keys() == {"limits"}  # what was chosen stays
     plus = small(KinDPlus, decomposition_channels=8, restoration_channels=8, adjustment_channels=8)
     assert plus.context(low).keys() == {"limits"}  # it adjusts no light unless asked to
 

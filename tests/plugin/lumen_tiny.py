@@ -52,11 +52,16 @@ class Tiny(LowLightModel):
         return (3, -(-height // multiple), -(-width // multiple)) if self.noisy else None
 
     def enhance(
-        self, low: Tensor, *, noise: Tensor | None = None, steps: int | None = None, brightness: float | None = None
+        self,
+        low: Tensor,
+        *,
+        noise: Tensor | None = None,
+        steps: int | None = None,
+        illumination_ratio: float | None = None,
     ) -> Tensor:
         self.largest_batch = max(self.largest_batch, len(low))
         time.sleep(self.seconds)
-        bright = (self.gain if brightness is None else brightness) * low + 0.1 * self.mix(low)
+        bright = (self.gain if illumination_ratio is None else illumination_ratio) * low + 0.1 * self.mix(low)
         for _ in range(steps or 1):
             if noise is not None:
                 bright = bright + 0.05 * F.interpolate(noise, size=low.shape[-2:], mode="nearest")
