@@ -6,27 +6,51 @@ import os
 import sys
 from collections.abc import Sequence
 
+from lumen_cli.cli.streams import INTERRUPTED, guarded_streams, interrupts_end
 from lumen_cli.errors import LumenError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 all done, 1 some failed, 2 wrong usage or model, 130 interrupted.
+    """Run the command line and exit.
 
+    Exit codes: 0 all done, 1 some failed, 2 wrong usage or model, 130 interrupted, 141 standard output was closed.
     What a user can mend ends in one line on standard error; everything else keeps its traceback.
     """
     # Threads of torch that wait should sleep: spinning, they take the cores from those that read and write pictures.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with interrupts_end(for_good=arguments is None), guarded_streams():
+        code = _run(arguments)
+        sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         from lumen_cli.cli.app import app
+        from lumen_cli.cli.complaints import complaint
 
-        app(args=None if arguments is None else list(arguments), prog_name="lumen")
+        try:
+            code = app(args=None if arguments is None else list(arguments), prog_name="lumen", standalone_mode=False)
+        except Exception as error:
+            refused = complaint(error)
+            if refused is None:
+                raise
+            line, code = refused
+            if line:
+                _say(line)
+        sys.stdout.flush()
+        return code or 0
     except LumenError as error:
-        from lumen_cli.reports.text import printable
-
-        print(f"lumen: {printable(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _say(str(error))
+        return error.exit_code
     except KeyboardInterrupt:
-        sys.exit(130)
+        _say("interrupted")
+        return INTERRUPTED
+
+
+def _say(line: str) -> None:
+    from lumen_cli.reports.text import printable
+
+    print(f"lumen: {printable(line)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -138,7 +138,8 @@ def benchmark(
 ) -> None:
     """Measure how good the models are on a data set, or how fast, beside what their papers state.
 
-    Exit codes: 0 all done, 1 some pictures refused or failed, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 all done, 1 some pictures refused or failed, 2 wrong usage, 130 interrupted,
+    141 standard output closed by its reader.
 
     \b
     Examples:

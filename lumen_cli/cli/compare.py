@@ -97,7 +97,7 @@ def compare(
     versions under one zoom, differences, histograms, tags, sortable figures.
 
     Exit codes: 0 all compared, 1 some left out, 2 wrong usage,
-    130 interrupted.
+    130 interrupted, 141 standard output closed by its reader.
 
     \b
     Examples:

@@ -136,7 +136,7 @@ def decompose(
     the illumination enlarged by 8, R × L multiplied as latents, then decoded.
 
     Exit codes: 0 all done, 1 some failed or were left alone, 2 wrong usage,
-    130 interrupted.
+    130 interrupted, 141 standard output closed by its reader.
 
     \b
     Examples:

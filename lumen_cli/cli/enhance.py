@@ -96,7 +96,7 @@ def enhance(
     """Brighten dark pictures: folders in, folders out, same tree, same names, same tags.
 
     Exit codes: 0 all done, 1 some failed or were left alone, 2 wrong usage,
-    130 interrupted.
+    130 interrupted, 141 standard output closed by its reader.
 
     \b
     Examples:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from lumen_cli.cli.request import STANDARD, Request
+from lumen_cli.cli.streams import OutputError
 from lumen_cli.errors import LumenError, UsageError
 
 if TYPE_CHECKING:
@@ -83,11 +84,8 @@ def gathered(request: Request) -> Iterator[Gathered]:
                 try:
                     with finished.open("rb") as file, os.fdopen(os.dup(stream), "wb") as out:
                         shutil.copyfileobj(file, out)
-                except BrokenPipeError:  # whoever read it has enough
-                    raise
                 except OSError as error:
-                    reason = error.strerror or error
-                    raise LumenError(f"standard output: the picture cannot be written ({reason})") from None
+                    raise OutputError(error) from None
 
             yield Gathered(found, f"{Path(place) / 'out'}{os.sep}", look, deliver)
 

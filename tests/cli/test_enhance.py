@@ -271,6 +271,6 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(tiny: Path, photos: Pa
     assert process.stderr is not None
     err = process.stderr.read().decode()
     process.wait(60)
-    assert process.returncode == 1
+    assert process.returncode == 141
     assert "Traceback" not in err
     assert "Exception" not in err

@@ -1,0 +1,134 @@
+"""The process around a command: standard streams that end or fill, and Ctrl-C wherever it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, TextIO
+
+from lumen_cli.errors import LumenError
+
+INTERRUPTED = 130
+_SHOW_CURSOR = b"\x1b[?25h\n"
+
+
+class OutputError(LumenError):
+    """Standard output takes no more: exit code 141 where its reader has closed it, as for any filter, else 1."""
+
+    def __init__(self, error: OSError | ValueError | None) -> None:
+        if isinstance(error, BrokenPipeError) or getattr(error, "errno", None) == errno.EPIPE:
+            super().__init__("standard output was closed by its reader before the end; nothing more was written to it")
+            self.exit_code = 128 + 13
+            return
+        reason = "it is closed" if error is None else getattr(error, "strerror", None) or str(error)
+        super().__init__(f"standard output cannot be written ({reason})")
+
+
+class _Output:
+    """Standard output whose faults are an `OutputError`; all else is the stream's own. None: it is closed."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        if self._stream is None:
+            raise OutputError(None)
+        try:
+            return 0 if text == "" else self._stream.write(text)  # nothing is written: typer tries streams that way
+        except (OSError, ValueError) as error:  # ValueError: closed meanwhile
+            raise self._ended(error) from None
+
+    def flush(self) -> None:
+        try:
+            if self._stream is not None:
+                self._stream.flush()
+        except (OSError, ValueError) as error:
+            raise self._ended(error) from None
+
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
+
+    def _ended(self, error: OSError | ValueError) -> OutputError:
+        # What is still in the stream's buffer must not fail once more when Python ends.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())  # type: ignore[union-attr]
+            os.close(nowhere)
+        return OutputError(error)
+
+
+class _Messages:
+    """Standard error: where nobody can read it the work goes on, and the exit code tells what became of it."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            self._stream.write(text)  # type: ignore[union-attr]
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            self._stream.flush()  # type: ignore[union-attr]
+
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
+
+
+@contextlib.contextmanager
+def guarded_streams() -> Iterator[None]:
+    """Inside, faults of standard output are an `OutputError`, and faults of standard error do no harm."""
+    for number in (0, 1, 2):  # a closed one would become the next file that is opened, and take what is printed
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _Output(sys.stdout), _Messages(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+@contextlib.contextmanager
+def interrupts_end(*, for_good: bool) -> Iterator[None]:
+    """Inside, the first Ctrl-C raises KeyboardInterrupt, and a further one ends the process at once.
+
+    for_good: whether the process ends after this; then one Ctrl-C is enough there, as Python takes its time to end, and
+    an exception would show in a traceback. Outside the main thread, where Python delivers no signals, and where Ctrl-C
+    is ignored, as in a shell's background job, this does nothing.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(OSError):
+            if os.isatty(2):
+                os.write(2, _SHOW_CURSOR)
+        os._exit(INTERRUPTED)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, end)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, end if for_good else signal.default_int_handler)
