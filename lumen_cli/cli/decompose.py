@@ -16,6 +16,7 @@ from lumen_cli.cli.options import (
     DryRunOption,
     JobsOption,
     JsonOption,
+    KeepCreditsOption,
     MapFormat,
     MaxPixelsOption,
     Metadata,
@@ -107,6 +108,7 @@ def decompose(
         ),
     ] = Precision.auto,
     metadata: MetadataOption = Metadata.keep,
+    keep_credits: KeepCreditsOption = False,
     no_stamp: NoStampOption = False,
     preserve_times: PreserveTimesOption = False,
     batch_size: BatchSizeOption = None,
@@ -197,7 +199,7 @@ def decompose(
             depth=int(depth.value) if depth else 8,
         )
         stamp = None if no_stamp else decomposed_stamp(card.name, settings)
-        settings = replace(settings, tags=rules_for(metadata.value, stamp))
+        settings = replace(settings, tags=rules_for(metadata.value, stamp, keep_credits))
         work = Decomposition(settings, side_by_side, reconstruct)
         names = work.endings
         plan_parts(pictures.found.sources, pictures.output, names, template=template)  # what cannot be is said at once

@@ -15,6 +15,7 @@ from lumen_cli.cli.options import (
     IlluminationRatioOption,
     JobsOption,
     JsonOption,
+    KeepCreditsOption,
     MaxPixelsOption,
     Metadata,
     MetadataOption,
@@ -79,6 +80,7 @@ def enhance(
     output_format: FormatOption = OutputFormat.keep,
     quality: QualityOption = None,
     metadata: MetadataOption = Metadata.keep,
+    keep_credits: KeepCreditsOption = False,
     no_stamp: NoStampOption = False,
     preserve_times: PreserveTimesOption = False,
     jobs: JobsOption = None,
@@ -175,9 +177,8 @@ def enhance(
             tile=int(tile) if tile.isdigit() else None,
             detail=chosen_detail,
         )
-        settings = replace(
-            settings, tags=rules_for(metadata.value, None if no_stamp else enhanced_stamp(card.name, settings))
-        )
+        stamp = None if no_stamp else enhanced_stamp(card.name, settings)
+        settings = replace(settings, tags=rules_for(metadata.value, stamp, keep_credits))
 
         def planner(sources: Sequence[Source], looked: Callable[[], None]) -> Plan:
             named = plan_outputs(sources, pictures.output, suffix, template)

@@ -273,8 +273,14 @@ MetadataOption = Annotated[
         "--metadata",
         metavar="TAGS",
         rich_help_panel=FILES,
-        help="keep (all tags), private (no places, serial numbers, names, faces, ids, maker notes) or strip (none "
-        "but the colour profile).",
+        help="keep (all tags), private (only capture settings, camera, lens, dates, colour and orientation) or strip "
+        "(none but the colour profile).",
+    ),
+]
+KeepCreditsOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-credits", rich_help_panel=FILES, help="With --metadata private: keep title, author and copyright too."
     ),
 ]
 NoStampOption = Annotated[

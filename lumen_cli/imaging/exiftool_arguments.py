@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.tag_rules import BEHIND, BLOCK_SIZES, PREVIEWS, SIZES, TURNED, TagRules, left_out
+from lumen_cli.imaging.tag_allowed import copied_tags
+from lumen_cli.imaging.tag_rules import BEHIND, BLOCK_SIZES, PREVIEWS, SIZES, TURNED
 
 _REMOVED = tuple(f"-{tag}=" for tag in (*BEHIND, "XMP-xmp:Thumbnails"))
 # exiftool leaves these out of "all"; they hold for the result (the first two tell Adobe RGB from sRGB).
@@ -26,7 +27,6 @@ def copy_arguments(
     target: Path,
     picture: Picture,
     format: str,
-    rules: TagRules,
     software: str | None = None,
     blocks: Collection[str] = (),
     small: Path | None = None,
@@ -38,14 +38,13 @@ def copy_arguments(
         target: the finished result.
         picture: what is in it.
         format: the target's.
-        rules: which tags are copied.
         software: what ProcessingSoftware shall be, None to leave it as it is.
         blocks: what `block_arguments` has copied before; it is only made true.
         small: a file with the thumbnail that EXIF shall hold.
     """
     sizes = [*SIZES]
     # Composite: worked out from other tags; written, they would round those.
-    options = ["--Composite:all", *(f"--{tag}" for tag in PREVIEWS), *left_out(rules)]
+    options = ["--Composite:all", *(f"--{tag}" for tag in PREVIEWS)]
     if "EXIF" in blocks:
         options += ["--EXIF:all", "--MakerNotes", "--MakerNotes:all", "-IFD1:all=", "-PreviewImage="]
         sizes += BLOCK_SIZES
@@ -61,15 +60,33 @@ def copy_arguments(
         *_from(source),
         b"-all:all",
         *(option.encode() for option in (*options, *_REMOVED)),
-        # Written only where the original has them: a new folder of tags would bring mandatory ones that claim things.
-        *(_made(tag, 1) for tag in TURNED),
-        *(_made(f"{tag}Width", picture.width) for tag in sizes),
-        *(_made(f"{tag}Height", picture.height) for tag in sizes),
-        # A plain value: exiftool looks for no code in it, unlike in what stands behind "<".
-        *([] if software is None else [b"-IFD0:ProcessingSoftware=" + software.encode()]),
-        *([] if small is None else [b"-IFD1:ThumbnailImage<=" + _bytes(small)]),
+        *_true(picture, sizes, software, small),
         _line(_bytes(target)),
     ]
+
+
+def private_arguments(
+    source: Path, target: Path, picture: Picture, credits: bool, software: str | None = None, small: Path | None = None
+) -> list[bytes]:
+    """Like `copy_arguments`, of the tags alone that `tag_allowed` lists; `credits`: with title and rights."""
+    return [
+        *_options(),
+        b"-ExifIFD:ColorSpace=",
+        *_from(source),
+        *(f"-{tag}".encode() for tag in copied_tags(credits)),
+        *_true(picture, SIZES, software, small),
+        _line(_bytes(target)),
+    ]
+
+
+def listing_arguments(target: Path) -> list[bytes]:
+    """The arguments that print every tag of a file as JSON, structures flattened, unknown tags too."""
+    return [b"-j", b"-n", b"-q", b"-m", b"-a", b"-u", b"-G1:4", _line(_bytes(target))]
+
+
+def removal_arguments(target: Path, tags: Iterable[str]) -> list[bytes]:
+    """The arguments that remove tags, "group:name"."""
+    return [*_options(), *(f"-{tag}=".encode() for tag in tags), _line(_bytes(target))]
 
 
 def block_arguments(source: Path, target: Path, blocks: Iterable[str]) -> list[bytes]:
@@ -83,6 +100,19 @@ def block_arguments(source: Path, target: Path, blocks: Iterable[str]) -> list[b
 def stamp_arguments(target: Path, software: str) -> list[bytes]:
     """The arguments that write nothing but ProcessingSoftware."""
     return [*_options(), b"-IFD0:ProcessingSoftware=" + software.encode(), _line(_bytes(target))]
+
+
+def _true(picture: Picture, sizes: Iterable[str], software: str | None, small: Path | None) -> Iterator[bytes]:
+    """Orientation, sizes and thumbnail of the result, and the stamp."""
+    # Written only where the original has them: a new folder of tags would bring mandatory ones that claim things.
+    yield from (_made(tag, 1) for tag in TURNED)
+    for tag in sizes:
+        yield _made(f"{tag}Width", picture.width)
+        yield _made(f"{tag}Height", picture.height)
+    if software is not None:  # A plain value: exiftool looks for no code in it, unlike in what stands behind "<".
+        yield b"-IFD0:ProcessingSoftware=" + software.encode()
+    if small is not None:
+        yield b"-IFD1:ThumbnailImage<=" + _bytes(small)
 
 
 def _made(tag: str, value: int) -> bytes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lumen_cli.errors import PictureError, UsageError
 from lumen_cli.imaging.exif_block import corrected
@@ -19,7 +20,10 @@ from lumen_cli.imaging.exiftool_arguments import (
     as_file,
     block_arguments,
     copy_arguments,
+    listing_arguments,
     plainly_named,
+    private_arguments,
+    removal_arguments,
     spoken,
     stamp_arguments,
 )
@@ -28,10 +32,14 @@ from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.reading import sniff
 from lumen_cli.imaging.room import require_room
 from lumen_cli.imaging.splicing import splice
+from lumen_cli.imaging.tag_allowed import unwanted
 from lumen_cli.imaging.tag_pieces import SPLICED, NotSplicedError
 from lumen_cli.imaging.tag_rules import KEEP_ALL, TagRules
 from lumen_cli.imaging.tag_search import MOST_IN_JPEG, may_hold_tags, unheld, whole_blocks
 from lumen_cli.imaging.temporaries import temporary_beside
+
+if TYPE_CHECKING:
+    from lumen_cli.imaging.exiftool_process import PatientExifTool
 
 INSTALL = (
     "install it with your system's packages (Debian: libimage-exiftool-perl, Homebrew: exiftool), "
@@ -147,22 +155,52 @@ class TagWriter:
         if not tagged:
             return self._stamp_alone(source, target, format)
         software = self._software(picture)
+        if self.rules.metadata == "private":
+            return self._copy_allowed(source, target, format, picture, small)
         left = [f"{format} cannot hold {what}" for what in unheld(source, format)]
         with plainly_named(source) as named, as_file(small) as shown:
-            blocks = whole_blocks(named, picture, format) if self.rules.metadata == "keep" else []
+            blocks = whole_blocks(named, picture, format)
             for way in (blocks, []) if blocks else ([],):
 
                 def commands(file: Path, way: list[str] = way) -> list[list[bytes]]:
-                    copied = copy_arguments(named, file, picture, format, self.rules, software, way, shown)
+                    copied = copy_arguments(named, file, picture, format, software, way, shown)
                     return [block_arguments(named, file, way), copied] if way else [copied]
 
                 failed, warnings = self._ask(source, target, format, commands)
                 if not failed:
                     return [*left, *warnings]
-        if self.rules.metadata != "keep":
-            return [f"exiftool could not copy the tags ({failed}); none were carried over"]
         carried = _embed(target, picture, software, small) if picture.exif else []
         return [f"exiftool could not copy the tags ({failed}); only EXIF was carried over", *carried]
+
+    def _copy_allowed(
+        self, source: Path, target: Path, format: str, picture: Picture, small: bytes | None
+    ) -> list[str]:
+        """Copy what `private` keeps; where the finished file holds anything else in the end, it gets no tags."""
+        credits, software = self.rules.credits, self._software(picture)
+
+        def leftovers(tool: PatientExifTool, file: Path) -> list[str]:
+            text = tool.execute(*listing_arguments(file))
+            return unwanted(json.loads(text)[0], credits, software)
+
+        def clean(tool: PatientExifTool, file: Path) -> str:
+            try:
+                if found := leftovers(tool, file):
+                    tool.execute(*removal_arguments(file, found))
+                    found = leftovers(tool, file)
+            except (ValueError, LookupError):
+                return "it cannot read the finished file"
+            return f"these cannot be removed: {', '.join(found[:5])}" if found else ""
+
+        with plainly_named(source) as named, as_file(small) as shown:
+
+            def commands(file: Path) -> list[list[bytes]]:
+                return [private_arguments(named, file, picture, credits, software, shown)]
+
+            failed, warnings = self._ask(source, target, format, commands, clean)
+        if failed:
+            return [f"exiftool could not copy the tags ({failed}); none were carried over"]
+        unsaid = "IPTC" in unheld(source, format) and credits
+        return [*([f"{format} cannot hold IPTC"] if unsaid else []), *warnings]
 
     def _stamp_alone(self, source: Path, target: Path, format: str) -> list[str]:
         """A picture without tags in a format into which only exiftool writes EXIF."""
@@ -173,13 +211,22 @@ class TagWriter:
         return [f"exiftool could not write lumen's stamp ({failed})"] if failed else warnings
 
     def _software(self, picture: Picture) -> str | None:
-        """What ProcessingSoftware shall say; None without a stamp."""
-        return self.rules.stamp and with_stamp(processing_software(picture.exif), self.rules.stamp)
+        """What ProcessingSoftware shall say; None without a stamp. `private` keeps nothing of an earlier one."""
+        earlier = None if self.rules.metadata == "private" else processing_software(picture.exif)
+        return self.rules.stamp and with_stamp(earlier, self.rules.stamp)
 
     def _ask(
-        self, source: Path, target: Path, format: str, commands: Callable[[Path], list[list[bytes]]]
+        self,
+        source: Path,
+        target: Path,
+        format: str,
+        commands: Callable[[Path], list[list[bytes]]],
+        check: Callable[[PatientExifTool, Path], str] = lambda tool, file: "",
     ) -> tuple[str, list[str]]:
-        """Have exiftool run commands on the target, all or none: what went wrong, and the warnings."""
+        """Have exiftool run commands on the target, all or none: what went wrong, and the warnings.
+
+        `check` looks at the finished file and says what is wrong with it, "" for nothing.
+        """
         failed, warnings = "", list[str]()
         for attempt in (1, 2):
             # A plain name whatever the target's is: nothing in it can mean something to exiftool.
@@ -193,6 +240,7 @@ class TagWriter:
                         warnings += said
                         if failed:
                             break
+                    failed = failed or check(tool, file)
                 if not failed:
                     file.replace(target)
                 break

@@ -1,4 +1,4 @@
-"""Which tags a result gets: all, all but the personal ones, or none; and lumen's own stamp.
+"""Which tags a result gets: all, those on a list of harmless ones, or none; and lumen's own stamp.
 
 `CHANGES` names every way in which a result's tags may differ from its original's, and why: what exiftool prints of
 both differs in nothing else.
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from lumen_cli.imaging.tag_personal import PERSONAL
+from lumen_cli.imaging.tag_allowed import is_copied
 
 Keeping = Literal["keep", "private", "strip"]
 
@@ -64,10 +63,15 @@ _DEMANDED = (
 
 @dataclass(frozen=True)
 class TagRules:
-    """metadata: which of the original's tags are carried; stamp: what lumen says about itself, None for nothing."""
+    """Which of the original's tags are carried, and what lumen adds.
+
+    metadata: all, those of `tag_allowed`, or none; stamp: what lumen says about itself, None for nothing; credits:
+    whether `private` keeps title and rights.
+    """
 
     metadata: Keeping = "keep"
     stamp: str | None = None
+    credits: bool = False
 
 
 KEEP_ALL = TagRules()
@@ -78,7 +82,7 @@ KEEP_ALL = TagRules()
 class Change:
     """Tags that may differ between original and result, and why.
 
-    happens: "+" a tag more, "-" one less, "~" another value; tags: as in `PERSONAL`, `*` for all; ways: of
+    happens: "+" a tag more, "-" one less, "~" another value; tags: "group:name", `*` for any letters; ways: of
     `TagRules.metadata`; sources, targets: formats, empty for all; within: how far a number may be off, relative to
     it, None for any value.
     """
@@ -124,11 +128,9 @@ CHANGES: tuple[Change, ...] = (
     Change("only JPEG and PNG have a place for a comment", "-", _COMMENTS, targets=("tiff", *NO_IPTC)),
     Change("the comment is at home in another group", "+-", _COMMENTS, targets=("jpeg", "png")),
     Change("only PNG has a place for PNG's texts", "-", ("PNG:all",), targets=("jpeg", "tiff", *NO_IPTC)),
-    Change("personal", "-", tuple(tag for tags in PERSONAL.values() for tag in tags), ("private",)),
     Change(_BY_TAG, "+", _DEMANDED, ("private",)),
     Change(_BY_TAG, "+", _DEMANDED, ("keep",), sources=("tiff",)),
     Change(_BY_TAG, "+", _DEMANDED, ("keep",), targets=("tiff",)),
-    Change(_NAMELESS, "-", ("*_0x*",), ("private",)),
     Change(_NAMELESS, "-", ("*_0x*",), ("keep",), sources=("tiff",)),
     Change(_NAMELESS, "-", ("*_0x*",), ("keep",), targets=("tiff",)),
     Change(_ROUNDED, "~", ("EXIF:all", "XMP:all"), ("private",), within=1e-6),
@@ -162,6 +164,9 @@ def explanation(tag: str, before: object, after: object, rules: TagRules, source
             and any(_is_meant(pattern, tag) for pattern in change.tags)
         ):
             return change.why
+    if happened == "-" and rules.metadata == "private":
+        known = ":".join(tag.split(":")[-2:])
+        return None if is_copied(known, before, rules.credits) else "not on the list of what private keeps"
     return None
 
 
@@ -178,10 +183,3 @@ def _near(before: object, after: object, within: float) -> bool:
     except ValueError:
         return False
     return len(one) == len(other) and all(math.isclose(*pair, rel_tol=within) for pair in zip(one, other, strict=True))
-
-
-def left_out(rules: TagRules) -> Iterator[str]:
-    """The options that make exiftool leave the personal tags out of what it copies."""
-    if rules.metadata == "private":
-        for patterns in PERSONAL.values():
-            yield from (f"--{pattern}" for pattern in patterns)

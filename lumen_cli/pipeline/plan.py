@@ -66,8 +66,15 @@ class Settings:
 
 
 def without_defaults(fields: dict[str, Any], tags: TagRules) -> dict[str, Any]:
-    """The fields, those about tags only where something was asked for: older outputs stay as current as they were."""
-    return {name: value for name, value in fields.items() if name != "tags" or tags != KEEP_ALL}
+    """The fields, those about tags only where something was asked for: older outputs stay as current as they were.
+
+    What `private` keeps is another list than it was, so that such outputs count as made under other settings.
+    """
+    if tags == KEEP_ALL:
+        return {name: value for name, value in fields.items() if name != "tags"}
+    if tags.metadata != "private":
+        fields["tags"].pop("credits")
+    return fields
 
 
 def digest_of(fields: Mapping[str, Any]) -> str:

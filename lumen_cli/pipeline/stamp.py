@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lumen_cli import __version__
+from lumen_cli.errors import UsageError
 from lumen_cli.imaging.tag_rules import Keeping, TagRules
 
 if TYPE_CHECKING:
@@ -30,9 +31,15 @@ def enhanced_stamp(model: str, settings: Settings) -> str:
     )
 
 
-def rules_for(metadata: Keeping, stamp: str | None) -> TagRules:
-    """The rules; where no tags are wanted there is no stamp either."""
-    return TagRules(metadata, None if metadata == "strip" else stamp)
+def rules_for(metadata: Keeping, stamp: str | None, credits: bool = False) -> TagRules:
+    """The rules; where no tags are wanted there is no stamp either.
+
+    Raises:
+        UsageError: title and rights are asked for (`credits`), but tags are not to be `private`.
+    """
+    if credits and metadata != "private":
+        raise UsageError("--keep-credits adds title and rights to what --metadata private keeps: use both, or neither")
+    return TagRules(metadata, None if metadata == "strip" else stamp, credits)
 
 
 def decomposed_stamp(model: str, settings: MapSettings) -> str:

@@ -1,0 +1,181 @@
+"""`--metadata private` keeps what is on its list and nothing else, whatever tags exiftool can write."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from lumen_cli.errors import UsageError
+from lumen_cli.imaging.codec import read_picture, suffix_for, write_picture
+from lumen_cli.imaging.metadata import TagWriter
+from lumen_cli.imaging.tag_allowed import is_allowed, unwanted
+from lumen_cli.imaging.tag_rules import TagRules
+from lumen_cli.pipeline.stamp import rules_for
+from tests.imaging import make
+from tests.imaging.test_metadata import needs_exiftool
+from tests.imaging.test_tag_changes import CONTAINERS, can_write
+
+STAMP = "lumen 0.1.0, model tiny"
+MARK = "Quentin"
+_PLACES_OF_DATA = ("GeoTiff", "SubIFD", "GPSInfo", "ExifOffset", "InteropOffset", "GlobalParametersIFD", "DNGVersion")
+_OF_THE_FILE = ("FileName", "Directory", "TestName", "HardLink", "SymLink", "FileModifyDate", "Geotag", "Geosync")
+_STORAGE = ("Image", "Bits", "Compression", "Photometric", "Strip", "Samples", "SampleFormat", "Rows", "Tile", "Planar")
+_MORE_STORAGE = ("Predictor", "Extra", "YCbCr", "Subfile", "OldSubfile", "FillOrder", "JPEG", "Free", "T4", "T6", "CFA")
+STRUCTURES = [
+    "XMP-mwg-rs:RegionInfo={RegionList=[{Name=Quentin Face,Type=Face}]}",
+    "XMP-xmpMM:History={Action=saved,SoftwareAgent=/Users/Quentin/app}",
+    "XMP-iptcExt:ArtworkOrObject=[{AOCopyrightNotice=Quentin,AOCreator=Quentin}]",
+]
+
+
+def writable(group: str) -> list[str]:
+    """The names of a group's tags that exiftool writes, without those that say where or how pixels lie."""
+    done = subprocess.run(["exiftool", "-listw", f"-{group}:all"], capture_output=True, text=True, check=True)
+    names = [name for line in done.stdout.splitlines()[1:] for name in line.split()]
+    left_out = (*_PLACES_OF_DATA, *_OF_THE_FILE, *(_STORAGE + _MORE_STORAGE if group == "EXIF" else ()))
+    return [name for name in names if not name.startswith(left_out)]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Every tag of a file, structures flattened, by "group:name"."""
+    command = ["exiftool", "-j", "-n", "-a", "-u", "-G1:4", str(path)]
+    tags: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)[0]
+    about = ("SourceFile", "System", "ExifTool", "Composite")
+    parted = {tuple(name.split(":")): value for name, value in tags.items()}  # "group:Copy1:name" where two are alike
+    return {f"{parts[0]}:{parts[-1]}": value for parts, value in parted.items() if parts[0] not in about}
+
+
+def write(path: Path, *options: str) -> None:
+    arguments = path.with_name("arguments")
+    arguments.write_text("\n".join(options))
+    command = ["exiftool", "-q", "-q", "-m", "-n", "-overwrite_original", "-@", str(arguments), str(path)]
+    subprocess.run(command, capture_output=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A JPEG with as many tags as exiftool writes: texts with a mark, and numbers or dates where it takes no text."""
+    path = tmp_path_factory.mktemp("marked") / "in.jpg"
+    Image.fromarray(make.photo()).save(path)
+    with ThreadPoolExecutor() as several:
+        groups = ("EXIF", "IPTC", "XMP", "Photoshop")
+        tags = dict(zip(groups, several.map(writable, groups), strict=True))
+    names = [f"{group}:{name}" for group in groups for name in tags[group]]
+    write(path, *(f"-{name}={MARK} {name}" for name in names), *(f"-{tag}" for tag in STRUCTURES), f"-Comment={MARK}")
+    there = {name.split(":")[-1] for name in read(path)}
+    lacking = [name for name in names if name.split(":")[1] not in there]
+    write(path, *(f"-{n}={'2013:03:17 13:13:13' if 'Date' in n or 'Time' in n else '7'}" for n in lacking))
+    return path
+
+
+def private(source: Path, target: Path, format: str, *, credits: bool = False) -> dict[str, Any]:
+    picture = read_picture(source)
+    write_picture(picture, target, format=format)
+    with TagWriter("exiftool", rules=TagRules("private", STAMP, credits)) as writer:
+        said = writer.copy(source, target, picture)
+    assert not [line for line in said if "none were carried" in line]
+    return read(target)
+
+
+@needs_exiftool
+@pytest.mark.parametrize("format", [*filter(can_write, CONTAINERS)])
+def test_of_all_tags_that_exiftool_writes_private_keeps_those_on_its_list(
+    marked: Path, tmp_path: Path, format: str
+) -> None:
+    source = tmp_path / f"in{suffix_for(format)}"
+    write_picture(read_picture(marked), source, format=format)
+    write(source, "-tagsFromFile", str(marked), "-all:all", *(f"-{tag}" for tag in STRUCTURES))
+    written = read(source)
+    assert len([name for name in written if not is_allowed(name, "7", credits=False)]) > 1561, len(written)
+    kept = private(source, tmp_path / f"out{suffix_for(format)}", format)
+    assert unwanted(kept, credits=False, software=STAMP) == []
+    named = {name for name, value in kept.items() if MARK in str(value)}
+    assert named <= {
+        *("IFD0:Make", "IFD0:Model", "ExifIFD:LensMake", "ExifIFD:LensModel", "XMP-tiff:Make", "XMP-tiff:Model"),
+        *("XMP-exifEX:LensMake", "XMP-exifEX:LensModel", "XMP-aux:Lens"),
+    }
+    content = (tmp_path / f"out{suffix_for(format)}").read_bytes()
+    assert content.count(MARK.encode()) <= len(named)
+    assert f"{MARK} EXIF:Model" in str(kept["IFD0:Model"])
+
+
+@needs_exiftool
+def test_title_and_rights_stay_only_where_they_are_asked_for(tmp_path: Path) -> None:
+    source = tmp_path / "in.jpg"
+    Image.fromarray(make.photo()).save(source)
+    credits = ["IFD0:Artist", "IFD0:Copyright", "XMP-dc:Title", "XMP-dc:Rights-de", "IPTC:By-line", "XMP-cc:License"]
+    others = ["IFD0:ImageDescription", "XMP-dc:Subject", "IPTC:City", "IFD0:Software", "IFD0:ProcessingSoftware"]
+    write(source, *(f"-{name}={MARK}" for name in (*credits, *others)), "-ExifIFD:FNumber=1.8")
+    without = private(source, tmp_path / "without.jpg", "jpeg")
+    assert MARK not in str(without)
+    assert without["ExifIFD:FNumber"] == 1.8
+    kept = private(source, tmp_path / "with.jpg", "jpeg", credits=True)
+    assert {name for name, value in kept.items() if MARK in str(value)} >= {*credits} - {"XMP-dc:Rights-de"}
+    assert "XMP-dc:Rights-de" in kept
+    assert not {*others[:-1]} & {*kept}
+    assert kept["IFD0:ProcessingSoftware"] == STAMP
+
+
+def test_credits_go_with_private_alone() -> None:
+    assert rules_for("private", STAMP, credits=True).credits
+    for way in ("keep", "strip"):
+        with pytest.raises(UsageError, match="--keep-credits"):
+            rules_for(way, STAMP, credits=True)  # type: ignore[arg-type]
+
+
+@needs_exiftool
+def test_a_value_of_another_kind_is_removed(tmp_path: Path) -> None:
+    """A date that holds a name, a number that holds a sentence."""
+    source = tmp_path / "in.jpg"
+    exif = Image.Exif()
+    exif[0x0132], exif[0x010F], exif[0x0110] = f"{MARK} at home", "Lumen", f"{MARK}\n at\x01home"
+    exif.get_ifd(0x8769).update({0x9003: "2024:01:02 03:04:05", 0x9291: MARK, 0x9011: MARK})
+    Image.fromarray(make.photo()).save(source, exif=exif)
+    assert str(read(source)).count(MARK) >= 4
+    kept = private(source, tmp_path / "out.jpg", "jpeg")
+    assert MARK not in str(kept)
+    assert (kept["IFD0:Make"], kept["ExifIFD:DateTimeOriginal"]) == ("Lumen", "2024:01:02 03:04:05")
+    assert MARK.encode() not in (tmp_path / "out.jpg").read_bytes()
+
+
+@needs_exiftool
+def test_what_cannot_be_removed_costs_the_picture_its_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "in.jpg", tmp_path / "out.jpg"
+    Image.fromarray(make.photo()).save(source)
+    write(source, "-IFD0:Model=Nocturne", f"-XMP-dc:Title={MARK}")
+    monkeypatch.setattr("lumen_cli.imaging.exiftool_arguments.copied_tags", lambda credits: ["all:all"])
+    monkeypatch.setattr("lumen_cli.imaging.metadata.removal_arguments", lambda file, tags: [b"-ver"])
+    picture = read_picture(source)
+    write_picture(picture, target, format="jpeg")
+    with TagWriter("exiftool", rules=TagRules("private", STAMP)) as writer:
+        (said,) = writer.copy(source, target, picture)
+    assert "cannot be removed: XMP-dc:Title" in said
+    assert "none were carried over" in said
+    assert MARK.encode() not in target.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "allowed"),
+    [
+        ("ExifIFD:FNumber", 1.8, True),
+        ("ExifIFD:FNumber", "Quentin", False),
+        ("ExifIFD:LensInfo", "24 70 2.8 undef", True),
+        ("XMP-exif:ISO", [100, 200], True),
+        ("ExifIFD:DateTimeOriginal", "2024:01:02 03:04:05.67+01:00", True),
+        ("ExifIFD:DateTimeOriginal", "at Quentin's", False),
+        ("IFD0:Model", "Nocturne 1", True),
+        ("IFD0:Model", "x" * 201, False),
+        ("GPS:GPSLatitude", 47.3, False),
+        ("File:Comment", "7", False),
+        ("MetaIFD:SerialNumber", "7", False),
+        ("XMP-dc:Title", "Night", False),
+    ],
+)
+def test_the_list_names_tags_and_kinds_of_values(tag: str, value: object, allowed: bool) -> None:
+    assert is_allowed(tag, value, credits=False) == allowed
