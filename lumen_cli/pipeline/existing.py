@@ -50,11 +50,14 @@ class Verdict:
 def judge(task: Task, manifest: Manifest, fingerprint: str, existing: Existing) -> Verdict:
     """Decide about one picture. Asks the file system for states, and reads files only where those leave a doubt.
 
-    A source counts as unchanged where size, modification and change time are those of the record, and else where its
-    content is; so copying or touching pictures costs one reading of them, and no edit goes unseen that the file system
-    noticed. What is in an output's place is replaced only if it is what lumen wrote there, or if all is to be written
+    No link below the output folder leads anywhere else, whatever is asked for. A source counts as unchanged where
+    size, modification and change time are those of the record, and else where its content is; so copying or touching
+    pictures costs one reading of them, and no edit goes unseen that the file system noticed. What is in an output's
+    place is replaced only if its content is what the manifest says that lumen wrote there, or if all is to be written
     anew.
     """
+    if leads_out(task.job.target.parent, task.root):
+        return Verdict(Fate.LEAVE, f"{task.job.target.parent} leads out of {task.root} by a link; name another folder")
     there = [path for path in task.targets if os.path.lexists(path)]
     for path in there:
         if path.is_dir():
@@ -91,9 +94,18 @@ def _known(task: Task, there: Sequence[Path], history: dict[Path, tuple[Record, 
             return Verdict(Fate.KEEP, EDITED)
         return Verdict(Fate.KEEP, "finished", tuple(confirmed))
     for path, known in written.items():
-        if known is None or (known.output_hash and path.stat().st_size and _hash(path) != known.output_hash):
+        if path.stat().st_size == 0:
+            continue  # what a killed run may leave; nothing is lost with it
+        if known is None or (known.output_hash and _hash(path) != known.output_hash):
             return Verdict(Fate.LEAVE, f"{why}, but {path} was {EDITED}; {WAYS_ON}")
+        if known.output_hash is None:  # any line can name a file: only its content shows whose work it is
+            return Verdict(Fate.LEAVE, f"{why}, but no manifest says by hash that {path} is lumen's; {WAYS_ON}")
     return _unless_protected(there, why)
+
+
+def leads_out(folder: Path, root: Path) -> bool:
+    """Whether a folder of outputs below `root` is, by links, a place outside it."""
+    return not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root))
 
 
 def _as_written(path: Path, history: Sequence[Record]) -> Record | None:

@@ -5,22 +5,29 @@ and the hash of one of its lines is lumen's work, and nothing else is: a run kil
 doubtful origin, and a file that somebody changed or put there is told from lumen's own. The last line of an output
 counts; a line cut short by a kill counts for nothing. A run that ends normally rewrites the file sorted, and no line
 holds anything that differs from run to run: an interrupted and resumed run leaves the same bytes as an unbroken one.
+
+A folder may be prepared by a stranger: only a regular file of bounded size with this one name is read or written.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lumen_cli.errors import LumenError
 
 MANIFEST_NAME = ".lumen-manifest.jsonl"
+LARGEST_MANIFEST = 256 << 20
+"""Bytes that a manifest may have, about half a million outputs."""
+_NOT_OWN = "the manifest is {}, and lumen neither reads nor writes such a one; remove it"
 
 
 @dataclass(frozen=True)
@@ -55,13 +62,17 @@ class Manifest:
 
     def __init__(self, root: Path) -> None:
         self.path = root / MANIFEST_NAME
+        """Read the manifest of a folder, if it has one.
+
+        Raises:
+            LumenError: it is a link, has a second name, is no regular file, or is larger than a manifest can be.
+        """
         self._records = _parsed(_content(self.path))
         self._lock = threading.Lock()
 
     def get(self, output: str) -> Record | None:
         """What was recorded of an output last."""
-        records = self._records.get(output)
-        return records[-1] if records else None
+        return next(reversed(self._records.get(output, {})), None)
 
     def history(self, output: str) -> tuple[Record, ...]:
         """All that stands there of an output, the last record last; several where a run was ended."""
@@ -73,12 +84,7 @@ class Manifest:
         Raises:
             LumenError: it cannot be written, or is a link, which could make lumen write anywhere.
         """
-        self._refuse_link()
         self.add()
-
-    def _refuse_link(self) -> None:
-        if self.path.is_symlink():
-            raise LumenError(f"{self.path}: the manifest is a link, and lumen does not write through it; remove it")
 
     def add(self, *records: Record) -> None:
         """Append what is known of outputs; it stands on the disk when this returns.
@@ -89,15 +95,15 @@ class Manifest:
         lines = b"".join(_line(record) for record in records)
         with self._lock:
             try:
-                with self.path.open("a+b") as file:
+                with os.fdopen(_open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+b") as file:
                     if lines:
-                        file.write(_mend(file.seek(0, os.SEEK_END), self.path) + lines)
+                        file.write(_mend(file) + lines)
                     file.flush()
                     os.fsync(file.fileno())
             except OSError as error:
                 raise LumenError(f"{self.path}: the manifest cannot be written ({error.strerror or error})") from error
             for record in records:
-                self._records.setdefault(record.output, []).append(record)
+                _note(self._records, record)
 
     @contextmanager
     def writing(self, *records: Record) -> Iterator[None]:
@@ -123,12 +129,12 @@ class Manifest:
         Raises:
             LumenError: as `begin`.
         """
-        self._refuse_link()
         root = self.path.parent
         with self._lock:
             held = _content(self.path)
-            self._records = {name: [known[-1]] for name, known in _parsed(held).items() if _exists(root / name)}
-            wanted = b"".join(_line(self._records[name][-1]) for name in sorted(self._records))
+            last = {name: next(reversed(known)) for name, known in _parsed(held).items() if _exists(root / name)}
+            self._records = {name: {record: None} for name, record in last.items()}
+            wanted = b"".join(_line(last[name]) for name in sorted(last))
             if wanted != held:
                 self._rewrite(wanted)
 
@@ -151,13 +157,44 @@ def put_in_order(roots: Iterable[Path]) -> None:
             Manifest(root).finish()
 
 
-def _mend(size: int, path: Path) -> bytes:
+def _open(path: Path, flags: int) -> int:
+    """A descriptor of the manifest itself; never of what a link, a second name, a pipe or a device leads to.
+
+    Raises:
+        LumenError: it is none of its own, or too large.
+        OSError: it cannot be opened.
+    """
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
+        flags |= getattr(os, name, 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if path.is_symlink():
+            raise LumenError(f"{path}: {_NOT_OWN.format('a link')}") from error
+        if error.errno == errno.ENXIO:  # a pipe that nobody reads
+            raise LumenError(f"{path}: {_NOT_OWN.format('no regular file')}") from error
+        raise
+    status = os.fstat(descriptor)
+    what = ""
+    if not stat.S_ISREG(status.st_mode):
+        what = "no regular file"
+    elif status.st_nlink > 1:
+        what = "a file with a second name (a hard link)"
+    elif status.st_size > LARGEST_MANIFEST:
+        what = f"larger than {LARGEST_MANIFEST >> 20} MiB"
+    if what:
+        os.close(descriptor)
+        raise LumenError(f"{path}: {_NOT_OWN.format(what)}")
+    return descriptor
+
+
+def _mend(file: BinaryIO) -> bytes:
     """What has to come before the next line: an end for one that was cut short."""
+    size = file.seek(0, os.SEEK_END)
     if size == 0:
         return b""
-    with path.open("rb") as file:
-        file.seek(size - 1)
-        return b"" if file.read(1) == b"\n" else b"\n"
+    file.seek(size - 1)
+    return b"" if file.read(1) == b"\n" else b"\n"
 
 
 def _exists(path: Path) -> bool:
@@ -171,25 +208,33 @@ def _line(record: Record) -> bytes:
 
 
 def _content(path: Path) -> bytes:
-    """Nothing where nothing can be read."""
+    """Nothing where nothing can be read; LumenError as of `_open`."""
     try:
-        return path.read_bytes()
+        with os.fdopen(_open(path, os.O_RDONLY), "rb") as file:
+            return file.read(LARGEST_MANIFEST)
     except OSError:
         return b""
 
 
-def _parsed(content: bytes) -> dict[str, list[Record]]:
+Records = dict[str, dict[Record, None]]
+"""The records of each output, the last one last; a dict, as it keeps an order and finds a record at once."""
+
+
+def _note(records: Records, record: Record) -> None:
+    known = records.setdefault(record.output, {})
+    known.pop(record, None)
+    known[record] = None
+
+
+def _parsed(content: bytes) -> Records:
     """The records of each output in the order they were written; lines that are none are passed over."""
-    records: dict[str, list[Record]] = {}
+    records: Records = {}
     for line in content.split(b"\n"):
         try:
             record = _record(json.loads(line))
         except (ValueError, RecursionError):
             continue
-        known = records.setdefault(record.output, [])
-        if record in known:
-            known.remove(record)
-        known.append(record)
+        _note(records, record)
     return records
 
 

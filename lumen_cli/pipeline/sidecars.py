@@ -74,7 +74,7 @@ def copies(sidecars: Iterable[Sidecar], picture: Picture, keep: bool) -> tuple[l
             if sidecar.source.stat().st_size > _MOST_BYTES:
                 raise OSError(0, "it is too large")
             content = made_true(sidecar.source.read_bytes(), picture.width, picture.height, whole=True)
-            present = sidecar.target.read_bytes() if os.path.lexists(sidecar.target) else None
+            present = _present(sidecar.target)
         except OSError as error:
             warnings.append(f"its sidecar could not be copied ({error.strerror or error})")
             continue
@@ -83,6 +83,15 @@ def copies(sidecars: Iterable[Sidecar], picture: Picture, keep: bool) -> tuple[l
         elif present != content:
             warnings.append("its sidecar was not copied: another file of that name is there, and was left alone")
     return written, warnings
+
+
+def _present(target: Path) -> bytes | None:
+    """What is in a sidecar's place, None for nothing; OSError for what cannot be one of lumen's copies."""
+    if not os.path.lexists(target):
+        return None
+    if not target.is_file() or target.stat().st_size > _MOST_BYTES:
+        raise OSError(0, f"{target} is no regular file, or too large")
+    return target.read_bytes()
 
 
 def _beside(task: Task) -> list[Sidecar]:
