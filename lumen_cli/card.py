@@ -17,6 +17,7 @@ from lumen_cli.card_fields import (
     are_files,
     are_members,
     each,
+    is_count,
     is_filled,
     is_network,
     is_positive,
@@ -26,6 +27,7 @@ from lumen_cli.card_fields import (
     is_text,
     is_web_address,
     is_weights_name,
+    require_bounded,
     shown,
 )
 from lumen_cli.errors import ModelError, UsageError
@@ -133,15 +135,18 @@ def read_card(folder: Path) -> ModelCard:
     try:
         if not path.is_file() and path.exists():
             raise ModelError(f"{path} is no ordinary file")
-        if path.stat().st_size > LARGEST_TEXT:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_TEXT + 1)
+        if len(content) > LARGEST_TEXT:
             raise ModelError(f"{path} is larger than a {CONFIG_FILE} can be ({LARGEST_TEXT >> 20} MiB)")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(content.decode("utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{folder} is no model folder: it has no {CONFIG_FILE}") from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON: {error}") from None
+    require_bounded(path, config)
     if not isinstance(config, dict):
         raise ModelError(f"{path}: expected an object with fields, found {shown(config)}")
     fields = Fields(path, config)
@@ -173,7 +178,7 @@ def read_card(folder: Path) -> ModelCard:
         weights_file = fields.get("weights.file", is_weights_name, "a *.safetensors file name inside the model folder")
         file_sha256 = fields.get("weights.sha256", is_sha256, "64 hexadecimal digits in lower case")
         weights_url = fields.get("weights.url", is_web_address, "an https address without user name and password", "")
-        weights_bytes = fields.get("weights.bytes", is_positive, "a whole number from 1 up", None)
+        weights_bytes = fields.get("weights.bytes", is_count, "a whole number from 1 up", None)
     precisions = fields.get("precisions", each(PRECISIONS), f"a list of {', '.join(PRECISIONS)}", ["fp32"])
     return ModelCard(
         folder=folder,
@@ -205,7 +210,7 @@ def read_card(folder: Path) -> ModelCard:
         ),
         weights_file=weights_file,
         weights_sha256=_digest(members, file_sha256) if members else file_sha256,
-        parameters=fields.get("weights.parameters", is_positive, "a whole number from 1 up", None),
+        parameters=fields.get("weights.parameters", is_count, "a whole number from 1 up", None),
         trained_on=tuple(fields.get("trained_on", each(), "a list of texts", [])),
         licence=fields.get("licence", is_text, "a text", ""),
         paper_title=fields.get("paper.title", is_text, "a text", ""),

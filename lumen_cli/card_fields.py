@@ -14,10 +14,15 @@ from lumen_cli.errors import ModelError
 LARGEST_NUMBER = 10_000
 """No network has so many channels, layers or steps; a stranger's folder must not make lumen build one for ever."""
 _LONGEST_LIST = 64
+_DEEPEST = 16
+_MOST_VALUES = 10_000
+_LONGEST_TEXT = 4000
+_LARGEST_COUNT = 1 << 50
+"""Bytes or parameters; no other whole number of a config.json is as large."""
 _LONGEST_NAME, _LONGEST_ADDRESS = 200, 2000
 _MOST_MEMBERS = 8
 LARGEST_RENDITION = 256
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 """Nobody on the way to these can change what is sent: plain http will do."""
@@ -52,6 +57,39 @@ class Fields:
         return value
 
 
+def require_bounded(path: Path, config: Any) -> None:
+    """ModelError where a config.json is deeper, longer or larger than any model needs, or holds what no text can be.
+
+    Everything else that looks at it may then recurse, print and compare.
+    """
+
+    def refuse(what: str) -> ModelError:
+        return ModelError(f"{path}: it holds {what}, which no {path.name} needs")
+
+    level, values = [config], 0
+    for _ in range(_DEEPEST):
+        deeper: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                deeper += [*value.keys(), *value.values()]
+            elif isinstance(value, list):
+                deeper += value
+            elif isinstance(value, str):
+                if len(value) > _LONGEST_TEXT:
+                    raise refuse(f"a text of {len(value):,} characters (at most {_LONGEST_TEXT:,})")
+                if any("\ud800" <= character <= "\udfff" for character in value):
+                    raise refuse("a text with half a character (a lone surrogate)")
+            elif isinstance(value, int) and abs(value) > _LARGEST_COUNT:
+                raise refuse("a whole number of more than 15 digits")
+        values += len(level)
+        if values + len(deeper) > _MOST_VALUES:
+            raise refuse(f"more than {_MOST_VALUES:,} values")
+        if not deeper:
+            return
+        level = deeper
+    raise refuse(f"lists or objects more than {_DEEPEST} deep")
+
+
 def is_text(value: Any) -> bool:
     """A text, possibly empty."""
     return isinstance(value, str)
@@ -63,7 +101,12 @@ def is_filled(value: Any) -> bool:
 
 
 def is_positive(value: Any) -> bool:
-    """A whole number from 1 up."""
+    """A whole number from 1 up, of a size that a network's steps, channels or sides can have."""
+    return is_count(value) and value <= LARGEST_NUMBER
+
+
+def is_count(value: Any) -> bool:
+    """A whole number from 1 up: of bytes, of parameters."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 

@@ -14,7 +14,17 @@ from lumen_cli.card import CARD_FILE, CONFIG_FILE, LARGEST_TEXT, ModelCard, read
 from lumen_cli.errors import ModelError, UsageError
 from lumen_cli.fetching import NotGivenError, Progress, fetch, require_web_address
 from lumen_cli.placing import holds_model, placing
-from lumen_cli.registry import HUGGING_FACE, find_model, list_models, pull_command, user_models
+from lumen_cli.registry import (
+    HUGGING_FACE,
+    bundled_models,
+    find_model,
+    list_models,
+    model_roots,
+    pull_command,
+    require_usable_name,
+    scan_models,
+    user_models,
+)
 from lumen_cli.weights import checksum
 
 LARGEST_WEIGHTS = 16 << 30
@@ -59,12 +69,17 @@ def pull_model(
             return _kept(card, source)
         target = (folder or user_models() / card.name).absolute()
         there = _model_at(target, card, overwrite)
-        if there is not None and there.weights_sha256 == card.weights_sha256 and _is_whole(there):
+        if there is not None and there.weights_sha256 == card.weights_sha256:
             differs = _text(there.folder) != _text(card.folder)
-            if not (differs and overwrite):
+            if _is_whole(there) and not (differs and overwrite):
                 note = f"its {CONFIG_FILE} differs from that of {where}: --overwrite takes the new one"
                 return _kept(there, source, *([note] if differs else []))
-        if folder is None and _is_stranger(source) and not overwrite:
+            if not overwrite and differs:
+                raise UsageError(f"{target} holds another {CONFIG_FILE}: --overwrite replaces it")
+        require_usable_name(card.name)
+        listed = target.parent.resolve() in {root.resolve() for root in model_roots()}
+        guarded = listed and _is_stranger(source) and not overwrite
+        if guarded:
             _require_free_name(card, target)
         with placing(target) as temporary, _errors_about(temporary, where):
             for name in (CONFIG_FILE, CARD_FILE):
@@ -72,6 +87,8 @@ def pull_model(
                     shutil.copyfile(card.folder / name, temporary / name)
             weights_from = _bring_weights(card, there, source, temporary / card.weights_file, progress)
             _require_loadable(read_card(temporary))
+            if guarded:
+                _require_free_name(card, target)
             _model_at(target, card, overwrite)  # whoever put one there meanwhile
     card = read_card(target)
     return Pulled(card, source, weights_from, notes=_notes(card))
@@ -146,13 +163,26 @@ def _model_at(target: Path, card: ModelCard, overwrite: bool) -> ModelCard | Non
 
 
 def _require_free_name(card: ModelCard, target: Path) -> None:
-    """UsageError where a stranger's model would come before another one of the same name, or after it."""
-    for other in list_models():
-        if other.name == card.name and other.folder != target and other.weights_sha256 != card.weights_sha256:
+    """UsageError where a stranger's model would come before another one of the same name, or after it.
+
+    Names are the same in any case of letters; a model is the same where each of its files is.
+    """
+    cards, broken = scan_models()
+    others = [(other.name, other.folder) for other in cards] + [(folder.name, folder) for folder, _ in broken]
+    for name, other in [*others, *((entry.name, entry) for entry in bundled_models().glob("*"))]:
+        if name.casefold() == card.name.casefold() and other.resolve() != target.resolve() and not _same(other, card):
             raise UsageError(
-                f"another model is called {card.name} here already ({other.folder}): -o FOLDER keeps the two apart, "
+                f"another model is called {card.name} here already ({other}): -o FOLDER keeps the two apart, "
                 "--overwrite puts this one among your models nevertheless"
             )
+
+
+def _same(folder: Path, card: ModelCard) -> bool:
+    """Whether a folder is this model, byte for byte; weights are told by the checksum that a card states."""
+    try:
+        return _text(folder) == _text(card.folder) and _readme(folder) == _readme(card.folder)
+    except OSError:
+        return False
 
 
 def _kept(card: ModelCard, source: str, *notes: str) -> Pulled:
@@ -195,6 +225,10 @@ def _is_whole(card: ModelCard) -> bool:
 
 def _text(folder: Path) -> bytes:
     return (folder / CONFIG_FILE).read_bytes()
+
+
+def _readme(folder: Path) -> bytes | None:
+    return (folder / CARD_FILE).read_bytes() if (folder / CARD_FILE).is_file() else None
 
 
 def _is_address(source: str) -> bool:

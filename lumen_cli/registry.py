@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumen_cli.card import CARD_FILE, CONFIG_FILE, ModelCard, read_card
-from lumen_cli.errors import ModelError
+from lumen_cli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,7 @@ __all__ = [
     "network_class",
     "pull_command",
     "read_card",
+    "require_usable_name",
     "scan_models",
     "user_models",
 ]
@@ -54,6 +55,8 @@ HUGGING_FACE = "hf://"
 AUTO = "auto"
 """In place of a model's name: the first of `PREFERRED` that is here, with its members, and does what is asked."""
 PREFERRED = ("lumen", "lightendiffusion")
+RESERVED = frozenset((AUTO, "default", "none"))
+"""Names that no model may have, in any case of letters: they mean something else in place of a model's."""
 DEFAULT_MODEL = AUTO
 
 
@@ -175,6 +178,12 @@ def load(card: ModelCard, device: str | torch.device = "cpu", dtype: torch.dtype
     from lumen_cli.loading import load_network
 
     return load_network(card).to(device=device, dtype=dtype or torch.float32)
+
+
+def require_usable_name(name: str) -> None:
+    """UsageError where a model of that name could never be named, as the name means something else."""
+    if name.casefold() in RESERVED:
+        raise UsageError(f"a model cannot be called {name}: in place of a model's name this means something else")
 
 
 def pull_command(card: ModelCard) -> str:

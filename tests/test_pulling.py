@@ -200,7 +200,7 @@ def test_a_redirection_out_of_https(publish: Publish, site: Site, refused: Calla
         ({"weights": {"file": "../up.safetensors"}}, '"weights.file": expected a *.safetensors file name inside'),
         ({"weights": {"file": "/tmp/up.safetensors"}}, '"weights.file": expected'),
         ({"weights": {"file": "a\nb.safetensors"}}, '"weights.file": expected'),
-        ({"weights": {"file": "\ud800.safetensors"}}, '"weights.file": expected'),
+        ({"weights": {"file": "\ud800.safetensors"}}, "half a character"),
         ({"weights": {"file": "config.json"}}, '"weights.file": expected'),
         ({"weights": {"url": "file:///etc/passwd"}}, '"weights.url": expected an https address'),
         ({"weights": {"url": "http://example.org/w"}}, '"weights.url": expected an https address'),

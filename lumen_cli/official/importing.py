@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lumen_cli.card import ImportedFile, ModelCard, read_card
+from lumen_cli.card_fields import NAME
 from lumen_cli.errors import ModelError, UsageError
 from lumen_cli.official.building import build_empty
 from lumen_cli.official.folder import write_folder
@@ -22,10 +22,8 @@ from lumen_cli.official.matching import Match, check_finite, first, match, plain
 from lumen_cli.official.reading import Checkpoint, read_checkpoint
 from lumen_cli.official.sources import official_source
 from lumen_cli.placing import holds_model, placing
-from lumen_cli.registry import user_models
+from lumen_cli.registry import require_usable_name, user_models
 from lumen_cli.weights import checksum
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -72,11 +70,12 @@ def import_checkpoint(
     """
     official = official_source(architecture)
     layout = LAYOUTS[architecture]
-    if name is None and folder is not None and _NAME.fullmatch(folder.name):
+    if name is None and folder is not None and NAME.fullmatch(folder.name):
         name = folder.name
-    if name is not None and not _NAME.fullmatch(name):
+    if name is not None and not NAME.fullmatch(name):
         raise UsageError(f"a model cannot be called {name}: expected letters, digits and ._- without spaces")
     if name is not None:
+        require_usable_name(name)
         _check_target(folder or user_models() / name, overwrite)
     sources = find_checkpoints(paths, several=layout.several)
     where = ", ".join(str(source.path) for source in sources[:3])

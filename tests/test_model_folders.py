@@ -1,0 +1,105 @@
+"""Model folders of strangers: what their config.json may hold, and which names they may take."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lumen_cli.card import read_card
+from lumen_cli.errors import ModelError, UsageError
+from lumen_cli.pulling import pull_model
+from lumen_cli.registry import find_model, scan_models
+from tests.conftest import Finished, MakeModel
+from tests.test_pulling import Publish, publish, site  # noqa: F401  (fixtures)
+
+Lumen = Callable[..., Finished]
+
+
+def nested(depth: int, inner: Any = 1) -> Any:
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "900 deep": {"network": {"a": nested(900)}},
+    "17 deep elsewhere": {"extra": nested(17)},
+    "a number of 400 digits": {"size_multiple": 10**400},
+    "a number of 400 digits elsewhere": {"extra": 10**400},
+    "400 digits of bytes": {"weights": {"file": "model.safetensors", "sha256": "0" * 64, "bytes": 10**400}},
+    "400 digits of a share": {"members": [{"model": "a", "sha256": "0" * 64, "share": 10**400}] * 2},
+    "200,000 entries": {"trained_on": ["x"] * 200_000},
+    "200,000 fields": {"extra": dict.fromkeys(map(str, range(60_000)), 1)},
+    "a text of a megabyte": {"summary": "x" * 900_000},
+    "a name of a megabyte": {"name": "x" * 900_000},
+    "a key of a megabyte": {"network": {"x" * 900_000: 1}},
+    "half a character": {"summary": "\ud800"},
+    "a size of a petabyte": {"size_multiple": 1 << 40},
+    "a trillion steps": {"steps_range": [1, 10**12]},
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_config_beyond_all_bounds_costs_one_line_and_no_command(
+    make_model: MakeModel, lumen: Lumen, kind: str
+) -> None:
+    folder = make_model("stranger")
+    make_model("tiny")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | BAD[kind]))
+    started = time.monotonic()
+    with pytest.raises(ModelError) as caught:
+        read_card(folder)
+    assert time.monotonic() - started < 2
+    assert len(str(caught.value)) < 500
+    assert "\n" not in str(caught.value)
+    assert [path for path, _ in scan_models()[1]] == [folder]
+    assert find_model("tiny").name == "tiny"
+    for command in (["models"], ["models", "info", "tiny"]):
+        finished = lumen(*command)
+        assert finished.code == 0, finished.err
+        assert "Traceback" not in finished.err
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_such_a_config_is_refused_before_a_pull_installs_it(publish: Publish, site: Any, kind: str) -> None:  # noqa: F811
+    address = publish()
+    before = scan_models()
+    config = json.loads(site.files["/night/config.json"])
+    site.files["/night/config.json"] = json.dumps(config | BAD[kind]).encode()
+    with pytest.raises(ModelError):
+        pull_model(address)
+    assert scan_models() == before
+
+
+@pytest.mark.parametrize("name", ["auto", "Auto", "AUTO"])
+def test_a_name_that_means_something_else_is_taken_by_no_model(publish: Publish, name: str) -> None:  # noqa: F811
+    with pytest.raises(UsageError, match="cannot be called"):
+        pull_model(publish(name=name), overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["kind", "Kind", "LUMEN", "lightendiffusion"])
+def test_a_built_in_models_name_is_taken_only_where_it_is_asked_for(publish: Publish, name: str) -> None:  # noqa: F811
+    address = publish(name=name)
+    with pytest.raises(UsageError, match="is called"):
+        pull_model(address)
+    assert pull_model(address, overwrite=True).card.name == name
+
+
+def test_the_weights_of_a_built_in_model_with_another_config_do_not_take_its_name(
+    publish: Publish,  # noqa: F811
+    site: Any,  # noqa: F811
+) -> None:
+    built_in = find_model("kind")
+    publish()
+    config = json.loads((built_in.folder / "config.json").read_text())
+    config["network"]["target_light"] = 0.9
+    site.files["/night/config.json"] = json.dumps(config).encode()
+    site.files[f"/night/{built_in.weights_file}"] = built_in.weights_path.read_bytes()
+    with pytest.raises(UsageError, match="another model is called kind"):
+        pull_model(f"{site.address}/night")
+    assert find_model("kind").folder == built_in.folder
