@@ -56,7 +56,7 @@ def check_targets(targets: Sequence[Path], samples: Samples, overwrite: bool) ->
         if target.resolve() in sources:
             raise UsageError(f"{target} is one of the pictures measured on; write somewhere else")
         if target.exists() and not overwrite:
-            raise UsageError(f"{target} exists; --overwrite writes it anew")
+            raise UsageError(f"{target} exists; --overwrite replaces it")
     for folder in dict.fromkeys(target.parent for target in targets):
         check_writable(folder)
     doubled = len(targets) - len({target.resolve() for target in targets})

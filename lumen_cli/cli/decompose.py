@@ -32,6 +32,7 @@ from lumen_cli.cli.options import (
 from lumen_cli.cli.options_runs import (
     FollowLinksOption,
     FromFileOption,
+    IncludeOutputsOption,
     InputsArgument,
     NameTemplateOption,
     NullOption,
@@ -58,6 +59,7 @@ def decompose(
     from_file: FromFileOption = None,
     null: NullOption = False,
     follow_links: FollowLinksOption = False,
+    include_outputs: IncludeOutputsOption = False,
     watch: WatchOption = False,
     output: Annotated[
         str | None,
@@ -153,6 +155,7 @@ def decompose(
         from_file=from_file,
         null=null,
         follow_links=follow_links,
+        include_outputs=include_outputs,
         watch=watch,
         dry_run=dry_run,
         overwrite=overwrite,
@@ -206,6 +209,7 @@ def decompose(
 
         def planner(sources: Sequence[Source], looked: Callable[[], None]) -> Plan:
             named, parts = plan_parts(sources, pictures.output, names, template=template)
-            return make_plan(named, work.fingerprint(), request.existing, parts, looked)
+            stamp = settings.tags.stamp
+            return make_plan(named, work.fingerprint(), request.existing, parts, looked, in_state=True, stamp=stamp)
 
         carry_out(request, pictures, card, policy, work, planner)

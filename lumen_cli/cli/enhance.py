@@ -38,6 +38,7 @@ from lumen_cli.cli.options import (
 from lumen_cli.cli.options_runs import (
     FollowLinksOption,
     FromFileOption,
+    IncludeOutputsOption,
     InputsArgument,
     NameTemplateOption,
     NullOption,
@@ -65,6 +66,7 @@ def enhance(
     from_file: FromFileOption = None,
     null: NullOption = False,
     follow_links: FollowLinksOption = False,
+    include_outputs: IncludeOutputsOption = False,
     watch: WatchOption = False,
     output: OutputOption = None,
     model: ModelOption = DEFAULT_MODEL,
@@ -119,6 +121,7 @@ def enhance(
         from_file=from_file,
         null=null,
         follow_links=follow_links,
+        include_outputs=include_outputs,
         watch=watch,
         dry_run=dry_run,
         overwrite=overwrite,
@@ -182,7 +185,15 @@ def enhance(
 
         def planner(sources: Sequence[Source], looked: Callable[[], None]) -> Plan:
             named = plan_outputs(sources, pictures.output, suffix, template)
-            return with_sidecars(make_plan(named, settings.fingerprint(), request.existing, looked=looked))
+            made = make_plan(
+                named,
+                settings.fingerprint(),
+                request.existing,
+                looked=looked,
+                in_state=not request.to_stdout,
+                stamp=settings.tags.stamp,
+            )
+            return with_sidecars(made)
 
         carry_out(request, pictures, card, policy, Enhancement(settings, TilePlan(tiling_of(tile))), planner)
 

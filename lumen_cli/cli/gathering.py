@@ -47,6 +47,7 @@ def gathered(request: Request) -> Iterator[Gathered]:
 
     from lumen_cli.imaging.lists import read_list
     from lumen_cli.imaging.sources import Found, search
+    from lumen_cli.pipeline.own_outputs import OwnOutputs, describe
 
     if (request.to_stdout and sys.stdout is None) or (request.from_stdin and sys.stdin is None):
         raise UsageError("- stands for a standard stream, and it is closed")
@@ -57,18 +58,29 @@ def gathered(request: Request) -> Iterator[Gathered]:
     if request.from_stdin and sys.stdin.isatty():
         raise UsageError("standard input is a terminal; add < night.jpg, or name the picture")
     listed = [] if request.from_file is None else read_list(request.from_file, request.null)
+    outputs = OwnOutputs()
+    left_out: tuple[Path, ...] = ()
 
     def look() -> Found:
-        return search(
+        nonlocal left_out
+        found = search(
             request.inputs,
             listed,
             follow_links=request.follow_links,
             may_be_none=request.watch and bool(request.inputs),
         )
+        if request.include_outputs:
+            return found
+        others, left_out = outputs.without(found)
+        if left_out and not others.sources and not others.troubles and not request.watch:
+            raise UsageError(f"{describe(left_out)}: written by lumen; add --include-outputs to process it again")
+        return others
 
     if not request.from_stdin and not request.to_stdout:
         found = look()
-        _tell_outside(found, request.quiet)
+        if not request.quiet:
+            _tell_outside(found)
+            _tell_left_out(left_out)
         yield Gathered(found, request.output, look)
         return
     with tempfile.TemporaryDirectory(prefix="lumen-") as place:
@@ -122,11 +134,21 @@ def _standard_output() -> Iterator[int]:
         os.close(kept)
 
 
-def _tell_outside(found: Found, quiet: bool) -> None:
+def _tell_left_out(own: tuple[Path, ...]) -> None:
+    """Say that outputs of lumen were not taken for inputs; one line."""
+    from lumen_cli.pipeline.own_outputs import describe
+    from lumen_cli.reports.text import count
+
+    if own:
+        said = f"{count(len(own), 'picture')} that lumen wrote left out: {describe(own)}"
+        typer.echo(f"lumen: {said}; --include-outputs takes them too", err=True)
+
+
+def _tell_outside(found: Found) -> None:
     """Say that links were not followed; one line."""
     from lumen_cli.reports.text import count, short_path
 
-    if found.outside and not quiet:
+    if found.outside:
         names = ", ".join(short_path(path) for path in found.outside[:_MOST_NAMED])
         more = ", …" if len(found.outside) > _MOST_NAMED else ""
         said = f"{count(len(found.outside), 'link')} out of the input folders not followed: {names}{more}"

@@ -37,13 +37,17 @@ FollowLinksOption = Annotated[
     bool,
     typer.Option("--follow-links", rich_help_panel=WHICH, help="Follow links that lead out of an input folder."),
 ]
-WatchOption = Annotated[
+IncludeOutputsOption = Annotated[
     bool,
     typer.Option(
-        "--watch",
+        "--include-outputs",
         rich_help_panel=WHICH,
-        help="Go on after that: make pictures that are new or changed, once they are whole. Ctrl-C ends it.",
+        help="Also process pictures that lumen wrote; they are left out otherwise.",
     ),
+]
+WatchOption = Annotated[
+    bool,
+    typer.Option("--watch", rich_help_panel=WHICH, help="Keep watching for new or changed pictures; stop with Ctrl-C."),
 ]
 NameTemplateOption = Annotated[
     str | None,

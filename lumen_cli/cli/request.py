@@ -25,6 +25,7 @@ class Request:
     from_file: str | None = None
     null: bool = False
     follow_links: bool = False
+    include_outputs: bool = False
     watch: bool = False
     dry_run: bool = False
     overwrite: bool = False

@@ -60,7 +60,7 @@ def carry_out(
 
             code = watch(session, planner)
         else:
-            code = session.run(planned(console, planner, pictures.found.sources), pictures.found.troubles)
+            code = session.make(planner, pictures.found.sources, pictures.found.troubles)
         session.report()
     if code == 0 and session.failed:
         code = 1
@@ -127,20 +127,61 @@ class Session:
         """Whether a picture was not made that should have been."""
         return bool(self.summary.failures or self.summary.left or self._ended)
 
-    def run(self, plan: Plan, troubles: Sequence[Trouble] = ()) -> int:
-        """Make the plan's pictures and add up; 0, or the exit code of an interruption."""
-        from lumen_cli.imaging.files import check_writable, sweep_temporaries
+    def make(
+        self,
+        planner: Planner,
+        sources: Sequence[Source],
+        troubles: Sequence[Trouble] = (),
+        wanted: Callable[[Source], bool] | None = None,
+    ) -> int:
+        """Plan and make pictures, all or those `wanted`, and add up; 0, or the exit code of an interruption.
+
+        Where another run writes into the same folders this one waits, and then looks once more at what is there.
+        """
+        from lumen_cli.imaging.files import check_writable
+        from lumen_cli.pipeline.lock import locked
+
+        def look() -> Plan:
+            plan = planned(self.console, planner, sources)
+            return plan if wanted is None else only(plan, wanted)
+
+        plan = look()
+        if not plan.writes:
+            return self._run(plan, troubles)
+        for folder in plan.folders:
+            check_writable(folder)
+        plan = self._recordable(plan)
+        with locked(plan.places.values() if plan.recorded else (), self._tell_waiting):
+            return self._run(look() if plan.outdated else plan, troubles)
+
+    def _recordable(self, plan: Plan) -> Plan:
+        """The plan, without manifests where the user's state folder cannot be written to; one line says so."""
+        from lumen_cli.errors import LumenError
+
+        for root, place in plan.places.items():
+            if place.parent == root:
+                continue
+            try:
+                plan.manifests[root].begin()
+            except LumenError as error:
+                typer.echo(f"lumen: {error}; later runs know these outputs by their stamp alone", err=True)
+                return replace(plan, recorded=False)
+        return plan
+
+    def _tell_waiting(self, place: Path) -> None:
+        self.console.print(f"waiting for another run of lumen that writes {place}", style="yellow", markup=False)
+
+    def _run(self, plan: Plan, troubles: Sequence[Trouble]) -> int:
+        from lumen_cli.imaging.files import sweep_temporaries
         from lumen_cli.pipeline.interrupt import interruptible
         from lumen_cli.pipeline.manifest import put_in_order
 
-        for folder in plan.folders:
-            check_writable(folder)
         sweep_temporaries(plan.folders)
         self._confirm(plan)
         self._take_in(plan, troubles)
         if not plan.todo:
             if plan.recorded:
-                put_in_order(plan.roots)
+                put_in_order(plan.places)
             return 0
         started, loading = time.perf_counter(), self._loading
         with interruptible(plan.folders) as interruption:
@@ -194,11 +235,10 @@ class Session:
     def _confirm(self, plan: Plan) -> None:
         """Spare the next run another look at sources that were touched, where that can be written."""
         from lumen_cli.errors import LumenError
-        from lumen_cli.pipeline.manifest import Manifest
 
         for root, record in plan.confirmed:
             try:
-                Manifest(root).add(record)
+                plan.manifests[root].add(record)
             except LumenError:
                 return
 

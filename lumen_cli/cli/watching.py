@@ -105,13 +105,11 @@ def watch(session: Session, planner: Planner) -> int:
 
 def _pass(session: Session, planner: Planner, found: Found, ready: set[Path], troubles: Sequence[Trouble]) -> int:
     """Make what is ready; says in a line what became of it, and what failed. 0, or the code of an interruption."""
-    from lumen_cli.cli.running import only, planned
     from lumen_cli.reports.text import count, printable
 
     summary = session.summary
     done, failed, left = summary.done, len(summary.failures), len(summary.left)
-    plan = planned(session.console, planner, found.sources)
-    code = session.run(only(plan, lambda source: source.path in ready), troubles)
+    code = session.make(planner, found.sources, troubles, lambda source: source.path in ready)
     if summary.done > done:
         _say(session, f"{time.strftime('%H:%M:%S')} {count(summary.done - done, 'picture')} {summary.word}", "green")
     for line in (*summary.failures[failed:], *summary.left[left:]):

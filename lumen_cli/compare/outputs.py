@@ -71,4 +71,4 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
     if target.is_dir():
         raise UsageError(f"cannot write {target}: a folder of that name is in the way")
     if target.exists() and not overwrite:
-        raise UsageError(f"{target} already exists; --overwrite writes it anew")
+        raise UsageError(f"{target} already exists; --overwrite replaces it")

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 from lumen_cli.imaging.contents import FileState, content_hash, is_write_protected, state_of
 from lumen_cli.pipeline.manifest import Manifest, Record
+from lumen_cli.pipeline.stamp import stamp_in
 
 if TYPE_CHECKING:
     from lumen_cli.pipeline.plan import Task
 
 OVERWRITTEN = "overwritten"
+STAMPED = "finished, as its stamp says"
 EDITED = "changed since lumen wrote it"
-WAYS_ON = "--overwrite writes it anew, --skip-existing keeps it"
+WAYS_ON = "--overwrite replaces it, --skip-existing keeps it"
 
 
 class Existing(enum.Enum):
@@ -35,7 +37,7 @@ class Fate(enum.Enum):
     MAKE = "make"
     KEEP = "keep"
     LEAVE = "leave"
-    """Its output is not lumen's to replace, or nobody's: the picture is not made, and that is said."""
+    """An output exists that is not lumen's to replace. It is left untouched and reported."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,14 @@ class Verdict:
     confirmed: tuple[Record, ...] = ()
 
 
-def judge(task: Task, manifest: Manifest, fingerprint: str, existing: Existing) -> Verdict:
+def judge(task: Task, manifest: Manifest, fingerprint: str, existing: Existing, stamp: str | None = None) -> Verdict:
     """Decide about one picture. Asks the file system for states, and reads files only where those leave a doubt.
 
     No link below the output folder leads anywhere else, whatever is asked for. A source counts as unchanged where
     size, modification and change time are those of the record, and else where its content is; so copying or touching
     pictures costs one reading of them, and no edit goes unseen that the file system noticed. What is in an output's
     place is replaced only if its content is what the manifest says that lumen wrote there, or if all is to be written
-    anew.
+    anew. An output that no manifest knows is kept where it carries `stamp` and is not older than its source.
     """
     if leads_out(task.job.target.parent, task.root):
         return Verdict(Fate.LEAVE, f"{task.job.target.parent} leads out of {task.root} by a link; name another folder")
@@ -71,9 +73,11 @@ def judge(task: Task, manifest: Manifest, fingerprint: str, existing: Existing) 
         return _unless_protected(there, OVERWRITTEN)
     if existing is Existing.SKIP and len(there) == len(task.targets):
         return Verdict(Fate.KEEP, "exists")
-    for path in there:
-        if not history[path]:
-            return Verdict(Fate.LEAVE, f"{path} exists, and no manifest says that lumen wrote it; {WAYS_ON}")
+    unknown = [path for path in there if not history[path]]
+    if unknown:
+        if len(there) == len(task.targets) and all(_is_stamped(path, stamp, task.job.source.path) for path in unknown):
+            return Verdict(Fate.KEEP, STAMPED)
+        return Verdict(Fate.LEAVE, f"{unknown[0]} exists and was not created by lumen as it is; {WAYS_ON}")
     return _known(task, there, history, fingerprint)
 
 
@@ -101,6 +105,16 @@ def _known(task: Task, there: Sequence[Path], history: dict[Path, tuple[Record, 
         if known.output_hash is None:  # any line can name a file: only its content shows whose work it is
             return Verdict(Fate.LEAVE, f"{why}, but no manifest says by hash that {path} is lumen's; {WAYS_ON}")
     return _unless_protected(there, why)
+
+
+def _is_stamped(path: Path, stamp: str | None, source: Path) -> bool:
+    """Whether a file carries this stamp, and is not older than the picture that it would be made from."""
+    if stamp is None:
+        return False
+    try:
+        return stamp_in(path) == stamp and path.stat().st_mtime_ns >= source.stat().st_mtime_ns
+    except OSError:
+        return False
 
 
 def leads_out(folder: Path, root: Path) -> bool:

@@ -14,20 +14,25 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lumen_cli.errors import LumenError
+from lumen_cli.imaging.contents import hash_of
 
 MANIFEST_NAME = ".lumen-manifest.jsonl"
 LARGEST_MANIFEST = 256 << 20
 """Bytes that a manifest may have, about half a million outputs."""
 _NOT_OWN = "the manifest is {}, and lumen neither reads nor writes such a one; remove it"
+
+
+_LONGEST_NAME = 40
 
 
 @dataclass(frozen=True)
@@ -60,14 +65,23 @@ class Record:
 class Manifest:
     """The manifest of one output folder. Thread-safe."""
 
-    def __init__(self, root: Path) -> None:
-        self.path = root / MANIFEST_NAME
-        """Read the manifest of a folder, if it has one.
+    def __init__(self, root: Path, place: Path | None = None) -> None:
+        """Read the manifest of a folder, if it has one, and what the user's state folder knows of its files.
+
+        Args:
+            root: the folder of outputs.
+            place: the file that is written; None: the one in the folder.
 
         Raises:
             LumenError: it is a link, has a second name, is no regular file, or is larger than a manifest can be.
         """
-        self._records = _parsed(_content(self.path))
+        self.root, self.path = root, place or root / MANIFEST_NAME
+        self.seen = signature(self.path)
+        self._records: Records = {}
+        for known in (state_manifest(root), root / MANIFEST_NAME):
+            for records in _parsed(_content(known)).values():
+                for record in records:
+                    _note(self._records, record)
         self._lock = threading.Lock()
 
     def get(self, output: str) -> Record | None:
@@ -84,6 +98,11 @@ class Manifest:
         Raises:
             LumenError: it cannot be written, or is a link, which could make lumen write anywhere.
         """
+        if self.path.parent != self.root:
+            try:
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise LumenError(f"{self.path}: the manifest cannot be written ({error.strerror or error})") from error
         self.add()
 
     def add(self, *records: Record) -> None:
@@ -129,14 +148,23 @@ class Manifest:
         Raises:
             LumenError: as `begin`.
         """
-        root = self.path.parent
         with self._lock:
-            held = _content(self.path)
-            last = {name: next(reversed(known)) for name, known in _parsed(held).items() if _exists(root / name)}
+            held, last, wanted = self._in_order()
             self._records = {name: {record: None} for name, record in last.items()}
-            wanted = b"".join(_line(last[name]) for name in sorted(last))
             if wanted != held:
                 self._rewrite(wanted)
+
+    @property
+    def unordered(self) -> bool:
+        """Whether `finish` has something to do, as after a run that was ended."""
+        held, _, wanted = self._in_order()
+        return wanted != held
+
+    def _in_order(self) -> tuple[bytes, dict[str, Record], bytes]:
+        """What the file holds, the last record of each output that exists, and what the file is to hold."""
+        held = _content(self.path)
+        last = {name: next(reversed(known)) for name, known in _parsed(held).items() if _exists(self.root / name)}
+        return held, last, b"".join(_line(last[name]) for name in sorted(last))
 
     def _rewrite(self, content: bytes) -> None:
         from lumen_cli.imaging.files import replacing
@@ -150,11 +178,35 @@ class Manifest:
             raise LumenError(f"{self.path}: the manifest cannot be written ({error.strerror or error})") from error
 
 
-def put_in_order(roots: Iterable[Path]) -> None:
-    """Finish the manifests of these folders, also one that a run left which was killed after its last picture."""
-    for root in roots:
+def put_in_order(places: Mapping[Path, Path]) -> None:
+    """Finish the manifests of folders, also one that a run left which was killed after its last picture.
+
+    places: each folder's manifest.
+    """
+    for root, place in places.items():
         with suppress(LumenError):  # only its order is missing then: every line was written with its picture
-            Manifest(root).finish()
+            Manifest(root, place).finish()
+
+
+def state_manifest(root: Path) -> Path:
+    """The manifest of outputs in `root` that lie among photographs, where lumen leaves no file of its own.
+
+    It is in the user's state folder, under the folder's name and a hash of its whole path.
+    """
+    import platformdirs
+
+    real = os.path.realpath(root)
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", Path(real).name)[:_LONGEST_NAME]
+    return platformdirs.user_state_path("lumen") / "outputs" / f"{name}-{hash_of(os.fsencode(real))[:16]}.jsonl"
+
+
+def signature(place: Path) -> tuple[int, int, int] | None:
+    """What changes with every line of a manifest; None where there is none."""
+    try:
+        status = place.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _open(path: Path, flags: int) -> int:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from lumen_cli.imaging.files import Job
 from lumen_cli.imaging.tag_rules import KEEP_ALL, TagRules
 from lumen_cli.limits import METHOD, Detail
 from lumen_cli.pipeline.existing import Existing, Fate, judge
-from lumen_cli.pipeline.manifest import MANIFEST_NAME, Manifest, Record
+from lumen_cli.pipeline.manifest import MANIFEST_NAME, Manifest, Record, signature, state_manifest
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,8 @@ class Task:
 class Plan:
     """What is to be done. todo: in the order they will be made; kept: they stay as they are; left: what is there is not
     lumen's to replace, `why` says it in a sentence; recorded: whether manifests are written; confirmed: what they are
-    to say from now on of sources that were touched, with the manifest's folder.
+    to say from now on of sources that were touched, with the manifest's folder; manifests: as they were read, by the
+    folder of outputs.
     """
 
     todo: tuple[Task, ...]
@@ -147,6 +148,23 @@ class Plan:
     recorded: bool
     left: tuple[Task, ...] = ()
     confirmed: tuple[tuple[Path, Record], ...] = ()
+    manifests: Mapping[Path, Manifest] = field(default_factory=dict)
+
+    @property
+    def places(self) -> dict[Path, Path]:
+        """The file of each manifest that this plan is about, by the folder of outputs."""
+        return {root: self.manifests[root].path for root in self.roots if root in self.manifests}
+
+    @property
+    def writes(self) -> bool:
+        """Whether carrying it out writes a picture or a line of a manifest."""
+        order = self.recorded and any(manifest.unordered for manifest in self.manifests.values())
+        return bool(self.todo or self.confirmed or order)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether another run has written a line since the plan was made."""
+        return any(signature(manifest.path) != manifest.seen for manifest in self.manifests.values())
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -170,6 +188,9 @@ def make_plan(
     existing: Existing = Existing.REFUSE,
     parts: Sequence[tuple[Part, ...]] | None = None,
     looked: Callable[[], None] = lambda: None,
+    *,
+    in_state: bool = False,
+    stamp: str | None = None,
 ) -> Plan:
     """Decide for each job whether it has to be done; see `judge`.
 
@@ -180,17 +201,24 @@ def make_plan(
         parts: for each job the files its picture becomes, where it becomes several; all in one folder. A picture
             is finished when all of them are.
         looked: called after each job; where pictures were touched, looking takes its time.
+        in_state: whether pictures named directly, whose outputs lie among photographs, get a manifest in the user's
+            state folder; else a picture named alone gets none.
+        stamp: what the outputs will carry, to know outputs whose manifest is gone.
 
     Raises:
         UsageError: outputs exist, and existing is REFUSE.
     """
     roots = [output_root(job) for job in jobs]
-    manifests = {root: Manifest(root) for root in set(roots)}
+    # Pictures named directly get no manifest beside them, unless one is there and has to stay true.
+    named = {root for root in set(roots) if _lies_among_photographs(root, jobs, roots)}
+    manifests = {
+        root: Manifest(root, state_manifest(root) if root in named and in_state else None) for root in set(roots)
+    }
     sorted_out: dict[Fate, list[Task]] = {fate: [] for fate in Fate}
     confirmed: list[tuple[Path, Record]] = []
     for job, root, files in zip(jobs, roots, parts or [()] * len(jobs), strict=True):
         task = Task(job, root, job.target.relative_to(root).as_posix(), "new", files)
-        verdict = judge(task, manifests[root], fingerprint, existing)
+        verdict = judge(task, manifests[root], fingerprint, existing, stamp)
         sorted_out[verdict.fate].append(replace(task, why=verdict.why))
         confirmed += [(root, record) for record in verdict.confirmed]
         looked()
@@ -199,9 +227,16 @@ def make_plan(
         present = [target for task in (*todo, *kept, *left) for target in task.targets if os.path.lexists(target)]
         if present:
             raise UsageError(_refusal(present, len(jobs)))
-    # A picture named alone gets no manifest beside it, unless one is there and has to stay true.
-    alone = len(jobs) == 1 and jobs[0].source.root is None and not (roots[0] / MANIFEST_NAME).exists()
-    return Plan(todo, kept, not alone, left, tuple(confirmed))
+    recorded = in_state or len(jobs) != 1 or not named
+    return Plan(todo, kept, recorded, left, tuple(confirmed), manifests)
+
+
+def _lies_among_photographs(root: Path, jobs: Sequence[Job], roots: Sequence[Path]) -> bool:
+    """Whether outputs in `root` are those of pictures named directly, beside them or of one alone."""
+    own = [job for job, place in zip(jobs, roots, strict=True) if place == root]
+    if os.path.lexists(root / MANIFEST_NAME) or any(job.source.root is not None for job in own):
+        return False
+    return len(jobs) == 1 or all(job.target.parent == job.source.path.parent for job in own)
 
 
 def output_root(job: Job) -> Path:
@@ -213,6 +248,6 @@ def output_root(job: Job) -> Path:
 
 def _refusal(present: Sequence[Path], total: int) -> str:
     if total == 1:
-        return f"{present[0]} already exists; --overwrite writes it anew"
+        return f"{present[0]} already exists; --overwrite replaces it"
     folder = os.path.commonpath([path.parent for path in present])
-    return f"{len(present)} of {total} outputs already exist in {folder}; --overwrite writes them anew"
+    return f"{len(present)} of {total} outputs already exist in {folder}; --overwrite replaces them"

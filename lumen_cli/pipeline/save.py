@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -116,6 +117,7 @@ def save_files(
         for target, content in files:
             temporary = temporary_beside(target)
             temporaries.append((temporary, target))
+            mode = _create(temporary, source)
             if isinstance(content, Picture):
                 container = output_format(content, target)
                 write_picture(content, temporary, format=container, quality=quality)
@@ -128,7 +130,7 @@ def save_files(
                 warnings += carried
             else:
                 _write_arrays(content, temporary)
-            written.append(_finish(temporary, target, times))
+            written.append(_finish(temporary, target, mode, times))
             sizes.append(written[-1].size)
         content = files[0][1]
         followers: list[tuple[Sidecar, bytes]] = []
@@ -139,8 +141,9 @@ def save_files(
             target = sidecar.target
             temporary = temporary_beside(target)
             temporaries.append((temporary, target))
+            mode = _create(temporary, sidecar.source)
             temporary.write_bytes(tagged)
-            written.append(_finish(temporary, target, times and times_of(sidecar.source)))
+            written.append(_finish(temporary, target, mode, times and times_of(sidecar.source)))
         # The picture last: where it is, all that belongs to it is.
         renamed = temporaries[len(files) :] + temporaries[: len(files)]
         with recording(written) if recording else nullcontext():
@@ -174,8 +177,27 @@ def _write_arrays(content: np.ndarray | Mapping[str, np.ndarray], path: Path) ->
             np.savez(file, **content)  # type: ignore[arg-type]  # numpy's stub sees allow_pickle in any keyword
 
 
-def _finish(path: Path, target: Path, times: tuple[int, int] | None) -> Written:
-    """Set the times, where they are given, and have it all on the disk."""
+def _create(path: Path, source: Path) -> int:
+    """Make an empty file that may be read and written by whom the source may, under the umask, and by its owner.
+
+    Returns:
+        Its mode. From the first byte on nobody can read in it what the source keeps from them.
+    """
+    try:
+        mode = source.stat().st_mode & 0o666 | 0o600
+    except OSError:  # gone meanwhile; recording refuses it
+        mode = 0o600
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+
+
+def _finish(path: Path, target: Path, mode: int, times: tuple[int, int] | None) -> Written:
+    """Set mode and, where they are given, times, and have it all on the disk."""
+    if stat.S_IMODE(path.stat().st_mode) != mode:  # exiftool puts a new file in its place
+        path.chmod(mode)
     written = Written(target, path.stat().st_size, content_hash(path))  # reading it moves its time of access
     if times is not None:
         os.utime(path, ns=times)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumen_cli import __version__
@@ -14,6 +17,11 @@ if TYPE_CHECKING:
 
 _DIGITS = 12
 """Of the weights' SHA-256."""
+_STAMP = re.compile(
+    rb"(?<![^;\0 ])lumen \d[\w.+-]*, model [^;\0\r\n]{1,300}, (?:seed \d+, |decomposed, )[^;\0\r\n]{1,200}(?=[;\0])"
+)
+_LOOKED_AT = 1 << 18
+"""Bytes at a file's beginning and end in which its EXIF is looked for."""
 
 
 def enhanced_stamp(model: str, settings: Settings) -> str:
@@ -55,3 +63,19 @@ def _who(model: str, settings: Settings | MapSettings) -> str:
 def _precision(settings: Settings | MapSettings) -> str:
     deep = settings.deep_precision
     return settings.precision if deep == settings.precision else f"{settings.precision} (16-bit pictures {deep})"
+
+
+def stamp_in(path: Path) -> str | None:
+    """The last stamp of lumen's in a picture file; None where none is found near its beginning and end.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        data = file.read(_LOOKED_AT)
+        size = file.seek(0, os.SEEK_END)
+        if size > len(data):
+            file.seek(max(len(data), size - _LOOKED_AT))
+            data += file.read()
+    found = _STAMP.findall(data)
+    return found[-1].decode("utf-8", "replace") if found else None

@@ -94,7 +94,8 @@ def run_stream(
     """
     stop = stop or threading.Event()
     room = budget or default_bytes()
-    manifests = {root: Manifest(root) for root in {task.root for task in plan.todo}} if plan.recorded else {}
+    written = {task.root for task in plan.todo} if plan.recorded else set()
+    manifests = {root: Manifest(root, plan.places.get(root)) for root in written}
     for manifest in manifests.values():
         manifest.begin()
     inbox: Inbox = queue.SimpleQueue()
@@ -107,7 +108,7 @@ def run_stream(
         if encoder.storage.trouble:
             raise RunEndedError(encoder.storage.trouble)
         if plan.recorded and not stop.is_set():
-            put_in_order(plan.roots)
+            put_in_order(plan.places)
     finally:
         decoder.end()
         decoder.join()

@@ -77,7 +77,7 @@ def test_an_output_that_lumen_did_not_write_is_left_and_the_rest_goes_on(photos:
     assert finished.code == 1
     told = lines(finished)
     assert told["a.png"]["status"] == "left"
-    assert "no manifest says that lumen wrote it" in told["a.png"]["reason"]
+    assert "was not created by lumen" in told["a.png"]["reason"]
     assert all(way in told["a.png"]["reason"] for way in ("--overwrite", "--skip-existing"))
     assert {name for name, line in told.items() if line["status"] == "done"} == {"b.jpg", "c.webp", "d.png", "e.tif"}
     assert "5 pictures: 4 enhanced, 1 left alone" in finished.err
@@ -97,7 +97,7 @@ def test_many_outputs_of_unknown_origin_are_a_few_lines(tmp_path: Path, enhance:
     shutil.copytree(tmp_path / "in", tmp_path / "in-enhanced")
     finished = enhance(tmp_path / "in")
     assert finished.code == 1
-    assert finished.err.count("no manifest says") == 10
+    assert finished.err.count("was not created by lumen") == 10
     assert "and 20 pictures more" in finished.err
     assert "30 pictures: 0 enhanced, 30 left alone" in finished.err
 
@@ -309,7 +309,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(tiny: Path, photos: Path
         finished = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
     assert finished.returncode == 1
     (line,) = finished.stderr.decode().splitlines()
-    assert line.startswith("lumen: standard output: the picture cannot be written")
+    assert line.startswith("lumen: standard output cannot be written")
 
 
 # Names

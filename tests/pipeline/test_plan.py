@@ -211,7 +211,7 @@ def test_files_of_unknown_origin_are_left_and_the_rest_goes_on(photos: Path) -> 
     jobs[0].target.write_bytes(b"somebody else's")
     plan = resume(jobs)
     assert [task.job for task in plan.left] == jobs[:1]
-    assert "no manifest says that lumen wrote it" in plan.left[0].why
+    assert "was not created by lumen" in plan.left[0].why
     assert [task.job for task in plan.todo] == jobs[1:]
     assert make_plan(jobs, SETTINGS.fingerprint(), Existing.OVERWRITE).todo[0].why == "overwritten"
     plan = make_plan(jobs, SETTINGS.fingerprint(), Existing.SKIP)
