@@ -11,6 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from lumen_cli.imaging.decoded import opencv
+
 _RED, _GREEN, _BLUE = (np.float32(weight) for weight in (0.299, 0.587, 0.114))
 _TO_CB, _TO_CR = (np.float32(1 / (2 - 2 * weight)) for weight in (0.114, 0.299))
 """JFIF 1.02: Y is the weighted sum, Cb and Cr are multiples of B - Y and R - Y (and an offset of 128)."""
@@ -26,41 +28,46 @@ def with_halved_colours(values: NDArray[np.uint8], down: bool) -> NDArray[np.uin
 
     An encoder that averages the pairs finds exactly the samples that are in them.
     """
+    cv2 = opencv()
     height, width, _ = values.shape
     result = np.empty_like(values)
     step = 2 if down else 1
     colours = np.empty((2, -(-height // step), -(-width // 2)), np.float32)
     for top in range(0, height, _ROWS):
-        red, green, blue = np.moveaxis(values[top : top + _ROWS], 2, 0).astype(np.float32)
+        red, green, blue = (plane.astype(np.float32) for plane in cv2.split(values[top : top + _ROWS]))
         light = _RED * red + _GREEN * green + _BLUE * blue
         result[top : top + _ROWS, :, 0] = np.rint(light)
         for plane, strip in zip(colours, (_TO_CB * (blue - light), _TO_CR * (red - light)), strict=True):
-            half = _averaged(strip)
-            half = _averaged(half.T).T if down else half
-            plane[top // step : top // step + len(half)] = half
+            half = _average_rows(strip)
+            half = _average_rows(half.T).T if down else half
+            rows = slice(top // step, top // step + len(half))
+            padded = np.pad(half, ((0, 0), (_REACH, _REACH)), mode="symmetric")
+            plane[rows] = _sharpen(padded, [np.s_[:, at : at + half.shape[1]] for at in range(len(_SHARPENING))])
     for index, plane in enumerate(colours):
-        sharp = _sharpened(plane)
-        sharp = _sharpened(sharp.T).T if down else sharp
-        pairs = np.clip(np.rint(sharp + 128), 0, 255).astype(np.uint8)
-        for row in range(step):
-            for column in range(2):
-                fits = result[row::step, column::2, 1 + index]
-                fits[:] = pairs[: fits.shape[0], : fits.shape[1]]
+        padded = np.pad(plane, ((_REACH, _REACH), (0, 0)), mode="symmetric") if down else plane
+        for top in range(0, len(plane), _ROWS):
+            bottom = min(top + _ROWS, len(plane))
+            shifted = [np.s_[at + top : at + bottom, :] for at in range(len(_SHARPENING))]
+            sharp = _sharpen(padded, shifted) if down else plane[top:bottom]
+            pairs = np.clip(np.rint(sharp + 128), 0, 255).astype(np.uint8)
+            wide = np.repeat(np.repeat(pairs, step, axis=0), 2, axis=1)
+            fits = result[top * step : bottom * step, :, 1 + index]
+            fits[:] = wide[: len(fits), :width]
     return result
 
 
-def _averaged(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def _average_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Pairs along rows; a last one alone counts for two."""
     if rows.shape[1] % 2:
         rows = np.concatenate([rows, rows[:, -1:]], axis=1)
     return (rows[:, 0::2] + rows[:, 1::2]) * np.float32(0.5)
 
 
-def _sharpened(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Along rows, which go on mirrored."""
-    width = rows.shape[1]
-    padded = np.pad(rows, ((0, 0), (_REACH, _REACH)), mode="symmetric")
-    result = np.zeros_like(rows)
-    for at, weight in enumerate(_SHARPENING):
-        result += np.float32(weight) * padded[:, at : at + width]
+def _sharpen(padded: NDArray[np.float32], shifted: list[tuple[slice, slice]]) -> NDArray[np.float32]:
+    """The blur's inverse along one axis: the weighted sum of parts of `padded`, one for each weight."""
+    result = np.zeros_like(padded[shifted[0]])
+    product = np.empty_like(result)
+    for part, weight in zip(shifted, _SHARPENING, strict=True):
+        np.multiply(padded[part], np.float32(weight), out=product)
+        result += product
     return result

@@ -16,8 +16,9 @@ brings up.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -33,9 +34,11 @@ Reader = Callable[[slice, slice], NDArray[Any]]
 
 _TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float64)
 """RGB to Y, Cb, Cr (ITU-T T.871); `render` has its inverse."""
-_BLOCK_COLUMNS = 1024
+_BLOCK_COLUMNS = 512
+_INVISIBLE = 0.3 / 255
+"""A band whose threshold is lower keeps its noise."""
 _PATCH = 256
-_SURVEYED_PIXELS = 2_000_000
+_SURVEYED_PIXELS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -120,12 +123,11 @@ def fit_maps(guide: Floats, result: Floats, grid: Grid, settings: Settings = DEF
         rows×columns×3×4: at each place of the grid A and, last, b.
     """
     epsilon = settings.regularisation
-    means = _WindowMeans(guide.shape[:2], settings.radius)
-    mean_guide = means(guide)
-    mean_result = means(result)
-    pairs = means(np.concatenate([guide[:, :, index : index + 1] * guide for index in range(3)], axis=2))
-    crossed = means(np.concatenate([result[:, :, index : index + 1] * guide for index in range(3)], axis=2))
-    shape = (*guide.shape[:2], 3, 3)
+    means = _WindowMeans(grid, settings.radius)
+    mean_guide, mean_result = means(cv2.split(guide)), means(cv2.split(result))
+    pairs = means(guide[:, :, row] * guide[:, :, column] for row in range(3) for column in range(3))
+    crossed = means(result[:, :, row] * guide[:, :, column] for row in range(3) for column in range(3))
+    shape = (*grid.shape, 3, 3)
     covariance = pairs.reshape(shape) - mean_guide[..., :, None] * mean_guide[..., None, :]
     shared = crossed.reshape(shape) - mean_result[..., :, None] * mean_guide[..., None, :]
     identity = np.eye(3)
@@ -134,27 +136,28 @@ def fit_maps(guide: Floats, result: Floats, grid: Grid, settings: Settings = DEF
         covariance + epsilon * identity, (shared + epsilon * aim[..., None] * identity).swapaxes(-1, -2)
     ).swapaxes(-1, -2)
     offsets = mean_result - (slopes @ mean_guide[..., None])[..., 0]
-    maps = np.concatenate([slopes, offsets[..., None]], axis=-1).reshape(*shape[:2], 12)
-    averaged = means(maps)
-    return grid.sample(averaged).reshape(*grid.shape, 3, 4).astype(np.float32)
+    maps = np.concatenate([slopes, offsets[..., None]], axis=-1).reshape(*grid.shape, 12)
+    coarse = Grid(grid.shape, grid.shape, 1)
+    radius = max(1, round(settings.radius * grid.factor / grid.step))
+    averaged = _WindowMeans(coarse, radius)(maps[:, :, index] for index in range(12))
+    return averaged.reshape(*grid.shape, 3, 4).astype(np.float32)
 
 
 class _WindowMeans:
-    """Means over square windows around every pixel; what lies outside the picture does not count."""
+    """Means over square windows around the places of a grid; what lies outside the picture does not count."""
 
-    def __init__(self, shape: tuple[int, int], radius: int) -> None:
-        self._size = 2 * radius + 1
-        self._counts = self._sums(np.ones(shape, np.float32))
+    def __init__(self, grid: Grid, radius: int) -> None:
+        self._grid, self._size = grid, (2 * radius + 1, 2 * radius + 1)
+        self._counts = self._sums(np.ones(grid.scene, np.float32))
 
-    def __call__(self, planes: NDArray[Any]) -> NDArray[np.float64]:
-        """h×w×C → h×w×C."""
-        sums = [self._sums(np.ascontiguousarray(planes[:, :, index])) for index in range(planes.shape[2])]
-        return np.stack(sums, axis=2) / self._counts[:, :, None]
+    def __call__(self, planes: Iterable[NDArray[Any]]) -> NDArray[np.float64]:
+        """Planes h×w of the small picture → rows×columns×planes."""
+        return np.stack([self._sums(plane) for plane in planes], axis=2) / self._counts[:, :, None]
 
     def _sums(self, plane: NDArray[Any]) -> NDArray[np.float64]:
-        size = (self._size, self._size)
-        sums = cv2.boxFilter(plane, cv2.CV_64F, size, normalize=False, borderType=cv2.BORDER_CONSTANT)
-        return np.asarray(sums, np.float64)
+        plane = np.ascontiguousarray(plane)
+        sums = cv2.boxFilter(plane, cv2.CV_64F, self._size, normalize=False, borderType=cv2.BORDER_CONSTANT)
+        return self._grid.sample(np.asarray(sums, np.float64))
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,11 @@ class Grid:
     size: tuple[int, int]
     scene: tuple[int, int]
     step: int
+
+    @property
+    def factor(self) -> float:
+        """Full-size pixels a side of a small one."""
+        return math.sqrt(self.size[0] * self.size[1] / (self.scene[0] * self.scene[1]))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -182,20 +190,28 @@ class Grid:
         chosen: NDArray[Any] = planes[rows[:, None], columns]
         return chosen
 
-    def enlarge(self, coarse: Floats, rows: tuple[int, int], columns: tuple[int, int]) -> Floats:
-        """rows×columns of the grid → the pixels of a part of the full-size picture, bilinear."""
+    def lines(self, planes: Floats, rows: tuple[int, int], columns: tuple[int, int]) -> tuple[Floats, int]:
+        """The way down of `enlarge`, for several planes at once.
+
+        Returns:
+            planes×R×n, the rows of the picture at those columns of the grid that `columns` need; the first of these.
+        """
         step, (count, across) = self.step, self.shape
         at = np.clip((np.arange(*rows, dtype=np.float32) + np.float32(0.5)) / step - np.float32(0.5), 0, count - 1)
         above = np.minimum(at.astype(int), count - 1)
         below = np.minimum(above + 1, count - 1)
         share = (at - above.astype(np.float32))[:, None]
         first, last = columns[0] // step - 1, -(-columns[1] // step) + 1
-        places = np.clip(np.arange(first, last), 0, across - 1)
-        knots = coarse[:, places]
-        lines = knots[above] + share * (knots[below] - knots[above])
-        wide = cv2.resize(lines, (len(places) * step, len(lines)), interpolation=cv2.INTER_LINEAR)
-        start = columns[0] - first * step
-        part: Floats = wide[:, start : start + columns[1] - columns[0]]
+        knots = planes[:, :, np.clip(np.arange(first, last), 0, across - 1)]
+        start = knots[:, above]
+        lines: Floats = start + share * (knots[:, below] - start)
+        return lines, first
+
+    def enlarge(self, lines: Floats, first: int, columns: tuple[int, int], scratch: Floats) -> Floats:
+        """One plane of `lines` → R×C pixels, linear along rows; a view of `scratch`, R×n·step."""
+        cv2.resize(lines, scratch.shape[::-1], scratch, interpolation=cv2.INTER_LINEAR)
+        start = columns[0] - first * self.step
+        part: Floats = scratch[:, start : start + columns[1] - columns[0]]
         return part
 
 
@@ -203,8 +219,8 @@ class Grid:
 class FullResolution:
     """What a network did with a small picture, ready for the full-size one.
 
-    read: the full-size picture; maps: rows×columns×3×4 from `fit_maps`, whose results are Y, Cb and Cr;
-    energies: levels×rows×columns×3, t² of the noise in each band of Y, Cb and Cr; tone: of the guide.
+    read: the full-size picture; maps: 12×rows×columns, three slopes and the offset of Y, of Cb and of Cr; energies:
+    (3·levels)×rows×columns, t² of the noise in each band of Y, of Cb and of Cr; tone: of the guide.
     """
 
     read: Reader
@@ -217,40 +233,53 @@ class FullResolution:
         """Rows of the full-size result, (bottom - top)×W×3 float32; a little may lie outside [0, 1]."""
         height, width = self.grid.size
         result = np.empty((bottom - top, width, 3), np.float32)
-        edge = shrinkage.margin(len(self.energies))
+        edge = shrinkage.margin(len(self.energies) // 3) if self.energies.any() else 0
+        table = self.tone.table()
         for left in range(0, width, _BLOCK_COLUMNS):
             right = min(left + _BLOCK_COLUMNS, width)
             rows = max(0, top - edge), min(height, bottom + edge)
             columns = max(0, left - edge), min(width, right + edge)
-            planes = self._block(self.read(slice(*rows), slice(*columns)), rows, columns)
+            planes = self._block(rows, columns, table)
             inner = np.s_[top - rows[0] : bottom - rows[0], left - columns[0] : right - columns[0]]
-            light, blue, red = (plane[inner] for plane in planes)
-            green = light - np.float32(0.344136) * blue - np.float32(0.714136) * red
-            colours = light + np.float32(1.402) * red, green, light + np.float32(1.772) * blue
-            result[:, left:right] = cv2.merge(colours)
+            result[:, left:right] = cv2.merge(_to_rgb(*(plane[inner] for plane in planes)))
         return result
 
-    def _block(self, low: NDArray[Any], rows: tuple[int, int], columns: tuple[int, int]) -> list[Floats]:
+    def _block(self, rows: tuple[int, int], columns: tuple[int, int], table: Floats) -> list[Floats]:
         """Y, Cb and Cr of a part of the picture."""
+        low = self.read(slice(*rows), slice(*columns))
         if low.dtype == np.uint8:
-            table = self.tone.table()
             guide = [cv2.LUT(plane, table) for plane in cv2.split(np.ascontiguousarray(low))]
         else:
             guide = list(cv2.split(self.tone(low)))
+        lines, first = self.grid.lines(self.maps, rows, columns)
+        scratch = np.empty((lines.shape[1], lines.shape[2] * self.grid.step), np.float32)
         planes = []
         for channel in range(3):
-            total = self.grid.enlarge(self.maps[:, :, channel, 3], rows, columns).copy()
+            total = self.grid.enlarge(lines[4 * channel + 3], first, columns, scratch).copy()
             for index in range(3):
-                slope = self.grid.enlarge(self.maps[:, :, channel, index], rows, columns)
-                np.add(total, np.multiply(slope, guide[index]), out=total)
+                slope = self.grid.enlarge(lines[4 * channel + index], first, columns, scratch)
+                np.multiply(slope, guide[index], out=slope)
+                np.add(total, slope, out=total)
             planes.append(total)
-        strengths = self.energies.max(axis=(1, 2))
+        noise, first = self.grid.lines(self.energies, rows, columns)
+        levels = len(noise) // 3
         for channel, plane in enumerate(planes):
-            if strengths[:, channel].any():
-                shrinkage.shrink(
-                    plane, [self.grid.enlarge(level[:, :, channel], rows, columns) for level in self.energies]
-                )
+            own = noise[channel * levels : (channel + 1) * levels]
+            if own.any():
+                enlarge = partial(self.grid.enlarge, first=first, columns=columns, scratch=scratch)
+                shrinkage.shrink(plane, [partial(enlarge, level) for level in own])
         return planes
+
+
+def _to_rgb(light: Floats, blue: Floats, red: Floats) -> tuple[Floats, Floats, Floats]:
+    """Planes of Y, Cb and Cr → R, G and B. Products and sums one by one, so that blocks give the same bits anywhere."""
+    green = np.float32(-0.344136) * blue
+    green += light
+    green -= np.float32(0.714136) * red
+    first, last = np.float32(1.402) * red, np.float32(1.772) * blue
+    first += light
+    last += light
+    return first, green, last
 
 
 def noise_energies(
@@ -266,7 +295,7 @@ def noise_energies(
         settings: strengths are used.
 
     Returns:
-        levels×rows×columns×3.
+        (3·levels)×rows×columns: the bands of Y, those of Cb and those of Cr.
     """
     deviation = noise.at(guide)[: settings.levels]
     # Independent noise of the channels: variances add.
@@ -274,8 +303,9 @@ def noise_energies(
     fade = np.clip((gain - settings.faint_gain) / (settings.full_gain - settings.faint_gain), 0, 1)[..., None]
     strength = np.array([settings.light_strength, settings.colour_strength, settings.colour_strength]) * fade
     bands = np.array(shrinkage.BAND_DEVIATION[: settings.levels])[:, None, None, None]
-    energies: Floats = (variance * (strength * bands) ** 2).astype(np.float32)
-    return energies
+    energies = (variance * (strength * bands) ** 2).transpose(3, 0, 1, 2).reshape(-1, *gain.shape)
+    energies[energies < _INVISIBLE**2] = 0
+    return energies.astype(np.float32)
 
 
 def plan(
@@ -296,10 +326,13 @@ def plan(
     guide = tone(small)
     maps = np.einsum("ij,rcjk->rcik", _TO_YCC, fit_maps(guide, result, grid, settings)).astype(np.float32)
     noise = survey_of(tone(unit(read(rows, columns))) for rows, columns in patches_of(size))
-    means = _WindowMeans(grid.scene, settings.radius)
-    gain = grid.sample(means(result).mean(axis=2) / np.maximum(means(small).mean(axis=2), 1e-4))
+    means = _WindowMeans(grid, settings.radius)
+    before, after = np.moveaxis(means([small.mean(axis=2), result.mean(axis=2)]), 2, 0)
+    gain = after / np.maximum(before, 1e-4)
     energies = noise_energies(maps, grid.sample(guide), noise, gain, settings)
-    return FullResolution(read, maps, energies, grid, tone)
+    return FullResolution(
+        read, np.ascontiguousarray(maps.reshape(*grid.shape, 12).transpose(2, 0, 1)), energies, grid, tone
+    )
 
 
 def patches_of(size: tuple[int, int]) -> Iterator[tuple[slice, slice]]:

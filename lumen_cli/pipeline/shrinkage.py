@@ -8,7 +8,7 @@ energy that noise has in the band.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -29,28 +29,29 @@ def margin(levels: int) -> int:
     return 2 * (2**levels - 1) + _ENERGY // 2
 
 
-def shrink(plane: Floats, energies: Sequence[Floats]) -> None:
+def shrink(plane: Floats, energies: Sequence[Callable[[], Floats]]) -> None:
     """Remove noise from a plane, in place.
 
     Args:
         plane: H×W; pixels nearer to a border than `margin` may differ from those of a larger plane.
-        energies: t² of each band, H×W each; their number is that of the levels.
+        energies: give t² of each band, H×W; their number is that of the levels.
     """
     mean = np.full(_ENERGY, 1 / _ENERGY, np.float32)
-    smooth, band, energy, removed = plane, np.empty_like(plane), np.empty_like(plane), None
+    smooth, coarser, spare = plane, np.empty_like(plane), np.empty_like(plane)
+    band, energy, removed = np.empty_like(plane), np.empty_like(plane), np.zeros_like(plane)
     for level, noise in enumerate(energies):
         kernel = np.zeros(4 * 2**level + 1, np.float32)
         kernel[:: 2**level] = _SPLINE
-        coarser = cv2.sepFilter2D(smooth, cv2.CV_32F, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
+        cv2.sepFilter2D(smooth, cv2.CV_32F, kernel, kernel, coarser, borderType=cv2.BORDER_REFLECT_101)
         np.subtract(smooth, coarser, out=band)
         np.multiply(band, band, out=energy)
         cv2.sepFilter2D(energy, cv2.CV_32F, mean, mean, energy, borderType=cv2.BORDER_REFLECT_101)
-        np.add(energy, _TINY, out=energy)
+        energy += _TINY
         # w - w·max(e - t², 0)/e = w·min(t²/e, 1)
-        np.divide(noise, energy, out=energy)
+        np.divide(noise(), energy, out=energy)
         np.minimum(energy, np.float32(1), out=energy)
-        np.multiply(energy, band, out=energy)
-        removed = energy.copy() if removed is None else np.add(removed, energy, out=removed)
-        smooth = np.asarray(coarser, np.float32)
-    if removed is not None:
-        np.subtract(plane, removed, out=plane)
+        energy *= band
+        removed += energy
+        smooth, coarser = coarser, spare
+        spare = smooth
+    plane -= removed
