@@ -71,8 +71,11 @@ def enhance_batch(
     """
     scenes = [scene_of(picture, detail) for picture in pictures]
     outcomes = enhance_scenes(network, scenes, policy, **options)
+    keep_ratio = options.get("brightness") is not None
     return [
-        outcome if isinstance(outcome, NetworkError) else finish(scene, outcome, strength=strength)
+        outcome
+        if isinstance(outcome, NetworkError)
+        else finish(scene, outcome, strength=strength, keep_ratio=keep_ratio)
         for scene, outcome in zip(scenes, outcomes, strict=True)
     ]
 

@@ -11,15 +11,21 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lumen_cli.imaging.color import to_unit
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.limits import Detail
-from lumen_cli.pipeline.full_resolution import DEFAULTS, Floats, Settings, plan
+from lumen_cli.pipeline.full_resolution import DEFAULTS, Floats, FullResolution, Settings, plan
+from lumen_cli.srgb import to_linear
 
 _SHORTEST = 64
 """Networks pad shorter sides to about so many pixels, so that a narrow picture costs as much as one of this width."""
+_MEASURED_PIXELS = 2_000_000
+"""Pixels that stand for a picture where its light is measured."""
+_GAINS = (0.5, 2.0)
+_FAINTEST = 1e-9
 _STRIP = 128
 """Rows that are rendered at once; any number gives the same values."""
 
@@ -73,13 +79,22 @@ def reduce_by_area(picture: Picture, height: int, width: int) -> Floats:
     return np.ascontiguousarray(np.clip(reduced, 0, 1), np.float32)
 
 
-def finish(scene: Scene, result: Floats, *, strength: float = 1.0, settings: Settings = DEFAULTS) -> NDArray[Any]:
+def finish(
+    scene: Scene,
+    result: Floats,
+    *,
+    strength: float = 1.0,
+    keep_ratio: bool = False,
+    settings: Settings = DEFAULTS,
+) -> NDArray[Any]:
     """The picture that a network's result of `scene.seen` leads to.
 
     Args:
         scene: from `scene_of`.
         result: h×w×3 float32, of the size of `scene.seen`.
         strength: 0 returns the picture, 1 the full effect, between them a straight mix.
+        keep_ratio: whether the mean linear light of the result is to be exactly as many times the picture's as in the
+            small pictures, as a brightness that was asked for needs it.
         settings: the method's numbers.
 
     Returns:
@@ -95,9 +110,13 @@ def finish(scene: Scene, result: Floats, *, strength: float = 1.0, settings: Set
     kind = np.float32 if picture.own is not None else picture.held.dtype
     values = np.empty((picture.height, picture.width, 3), kind)
 
+    gain = _gain_for(scene, result, full) if keep_ratio else 1.0
+
     def render(top: int) -> None:
         bottom = min(top + _STRIP, picture.height)
         strip = full.render(top, bottom)
+        if gain != 1.0:
+            strip = multiply_light(strip, gain)
         if strength < 1.0:
             strip = _mix(picture.rows(slice(top, bottom)), strip, strength)
         store(strip, values[top:bottom])
@@ -106,6 +125,37 @@ def finish(scene: Scene, result: Floats, *, strength: float = 1.0, settings: Set
         for _ in threads.map(render, range(0, picture.height, _STRIP)):
             pass
     return values
+
+
+def _gain_for(scene: Scene, result: Floats, full: FullResolution) -> float:
+    """The factor on the light of a full-size result that gives it the small result's ratio to its picture.
+
+    Noise adds to the mean light of a dark picture, and neither the small picture nor a result without noise has it.
+    Some strips stand for the whole picture.
+    """
+    picture = scene.picture
+    every = max(1, round(picture.height * picture.width / _MEASURED_PIXELS))
+    given = made = 0.0
+    for top in range((every // 2) * _STRIP % max(1, picture.height), picture.height, every * _STRIP):
+        bottom = min(top + _STRIP, picture.height)
+        given += _light(picture.rows(slice(top, bottom)))
+        made += _light(full.render(top, bottom))
+    ratio = _light(result) / max(_light(scene.seen.pixels), _FAINTEST)
+    least, greatest = _GAINS
+    return min(max(ratio * given / max(made, _FAINTEST), least), greatest)
+
+
+def _light(pixels: Floats) -> float:
+    """The sum of linear light of sRGB values."""
+    # numpy's sum is the same from any number of threads.
+    return float(to_linear(torch.from_numpy(pixels).clamp(0, 1)).numpy().sum(dtype=np.float64))
+
+
+def multiply_light(values: Floats, gain: float) -> Floats:
+    """SRGB values with `gain` times their linear light, exact on each of the curve's two pieces."""
+    power = gain ** (1 / 2.4)
+    result: Floats = np.where(values > 0.04045, values * power + 0.055 * (power - 1), values * gain).astype(np.float32)
+    return result
 
 
 def store(strip: Floats, values: NDArray[Any]) -> None:

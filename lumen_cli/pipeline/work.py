@@ -96,6 +96,7 @@ class Enhanced:
     scene: Scene
     result: Floats
     strength: float = 1.0
+    keep_ratio: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -110,7 +111,8 @@ class Enhanced:
 
     def contents(self) -> Sequence[Content]:
         """The brightened picture."""
-        return (dataclasses.replace(self.picture, values=finish(self.scene, self.result, strength=self.strength)),)
+        values = finish(self.scene, self.result, strength=self.strength, keep_ratio=self.keep_ratio)
+        return (dataclasses.replace(self.picture, values=values),)
 
     def fidelity(self) -> None:
         """Nothing was taken apart."""
@@ -170,6 +172,6 @@ class Enhancement:
         return [
             outcome
             if isinstance(outcome, NetworkError)
-            else Enhanced(scene, outcome, settings.strength, notes_of(notes, index))
+            else Enhanced(scene, outcome, settings.strength, settings.brightness is not None, notes_of(notes, index))
             for index, (scene, outcome) in enumerate(zip(scenes, outcomes, strict=True))
         ]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lumen_cli.srgb import to_linear
 from tests.conftest import Finished, MakeModel, folder_bytes, read_pixels, write_dark
@@ -128,3 +129,39 @@ def test_the_api_takes_both(lamp: Path, photos: Path, lumen: Lumen) -> None:
         assert np.array_equal(pixels, read_pixels(output))
         with pytest.raises(UsageError, match=r"from 0\.1 to 10, not 11"):
             lumen_cli.enhance(photos / "a.png", "lamp", **{name: 11})
+
+
+def test_a_large_noisy_picture_gets_the_light_that_was_asked_for(
+    make_model: MakeModel, tmp_path: Path, lumen: Lumen
+) -> None:
+    make_model("plain", network={"gain": 4.0, "noisy": False})
+    generator = np.random.default_rng(0)
+    scene = 255 * np.linspace(0.02, 0.2, 1200)[None, :, None] * np.linspace(0.3, 1, 900)[:, None, None]
+    noisy = scene + generator.normal(0, 8, (900, 1200, 3))
+    Image.fromarray(np.rint(noisy).clip(0, 255).astype(np.uint8)).save(tmp_path / "in.png")
+    given = light(tmp_path / "in.png")
+    for ratio in (0.1, 0.5, 1, 1.1, 1.5, 2, 4, 10):
+        finished = lumen(
+            "enhance",
+            tmp_path / "in.png",
+            "-m",
+            "plain",
+            "--brightness",
+            ratio,
+            "-o",
+            tmp_path / "out.png",
+            "--overwrite",
+        )
+        assert finished.code == 0, finished.err
+        assert light(tmp_path / "out.png") == pytest.approx(ratio * given, rel=0.03)
+
+
+def test_a_large_picture_with_nothing_to_brighten_stays_as_it_is(
+    make_model: MakeModel, tmp_path: Path, lumen: Lumen
+) -> None:
+    make_model("plain")
+    black = np.random.default_rng(0).normal(2, 2, (800, 1000, 3))
+    Image.fromarray(np.rint(black).clip(0, 255).astype(np.uint8)).save(tmp_path / "in.png")
+    finished = lumen("enhance", tmp_path / "in.png", "-m", "plain", "-o", tmp_path / "out.png")
+    assert finished.code == 0, finished.err
+    assert np.array_equal(read_pixels(tmp_path / "out.png"), read_pixels(tmp_path / "in.png"))
