@@ -25,7 +25,6 @@ from lumen_cli.imaging.tag_pieces import (
 from lumen_cli.imaging.xmp_packet import made_true
 
 _ONE_SEGMENT = MOST_IN_SEGMENT - len(EXIF)
-_WIDE = (b"\xff\xfe", b"\xfe\xff", b"\0<", b"<\0")
 
 
 def splice(source: Path, target: Path, format: str, picture: Picture, stamp: str | None) -> list[str]:
@@ -124,6 +123,7 @@ class _Maker:
         return shown
 
     def _xmp(self, packet: bytes) -> bytes:
-        if packet[:2] in _WIDE:
-            raise NotSplicedError("its XMP is UTF-16")
-        return made_true(packet, self._picture.width, self._picture.height)
+        try:
+            return made_true(packet, self._picture.width, self._picture.height)
+        except UnicodeError:
+            raise NotSplicedError("its XMP is no text") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,7 +85,7 @@ class Change:
 
     happens: "+" a tag more, "-" one less, "~" another value; tags: "group:name", `*` for any letters; ways: of
     `TagRules.metadata`; sources, targets: formats, empty for all; within: how far a number may be off, relative to
-    it, None for any value.
+    it, None for any value; said: words of the line that has to name it, "" for a change of which nothing is said.
     """
 
     why: str
@@ -94,6 +95,7 @@ class Change:
     sources: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     within: float | None = None
+    said: str = ""
 
 
 NO_IPTC = ("webp", "avif", "heif", "jxl")
@@ -103,6 +105,7 @@ _NUMBERED = ("avif", "heif", "jxl")
 _BY_NUMBER = "these formats may name their colours by number, others by a profile"
 _COMMENTS = ("File:Comment", "PNG:Comment")
 _NAMELESS = "written tag by tag, not as a block: exiftool drops what it has no name for"
+_SMALL_PICTURES = ("MakerNotes:all", "Photoshop:PhotoshopThumbnail", "EXIF:IFD1:all")
 _EVERY: tuple[Keeping, ...] = ("keep", "private", "strip")
 _BY_TAG = "written tag by tag, not as a block: what EXIF demands is added"
 _ROUNDED = "written tag by tag, not as a block: exiftool rounds fractions"
@@ -122,7 +125,13 @@ CHANGES: tuple[Change, ...] = (
     Change(_BY_NUMBER, "+-", ("ICC_Profile:all",), _EVERY, targets=_NUMBERED),
     Change("how the pixels were compressed", "-", ("ExifIFD:CompressedBitsPerPixel",)),
     Change("exiftool writes its own name", "+~", ("XMP-x:XMPToolkit",)),
-    Change("exiftool cannot write Photoshop's settings for print and layout", "-", ("Photoshop:all",)),
+    Change("exiftool cannot write Photoshop's settings for print and layout", "-", ("Photoshop:all",), ("private",)),
+    Change("small pictures in maker notes and Photoshop's resources show the result", "~", _SMALL_PICTURES),
+    Change("a signature over the old pixels", "-", ("JUMBF:all", "CBOR:all", "JSON:all"), said="C2PA"),
+    Change("what lay behind the picture", "-", ("MakerNotes:Samsung:all", "Trailer:all"), said="Samsung's trailer"),
+    Change("what lay behind the picture", "-", ("MakerNotes:Samsung:Embedded*",), said="its video"),
+    Change("an old preview", "-", ("APP0:JFXX:all", "JFIF:JFXX:all"), said="an old preview"),
+    Change("it misses a part", "-", ("ICC_Profile:all", "PNG:ICC_Profile", "PNG:ProfileName"), said="incomplete"),
     Change("exiftool sees data behind the end of damaged maker notes", "+", ("MakerNotes:DataDump",)),
     Change("WebP, AVIF, HEIC and JPEG XL have no place for IPTC", "-", ("IPTC:all",), targets=NO_IPTC),
     Change("only JPEG and PNG have a place for a comment", "-", _COMMENTS, targets=("tiff", *NO_IPTC)),
@@ -142,7 +151,9 @@ CHANGES: tuple[Change, ...] = (
 """Every difference between the tags of an original and of its result. The colour profile is `write_picture`'s."""
 
 
-def explanation(tag: str, before: object, after: object, rules: TagRules, source: str, target: str) -> str | None:
+def explanation(
+    tag: str, before: object, after: object, rules: TagRules, source: str, target: str, said: Sequence[str] = ()
+) -> str | None:
     """Why a tag of the result differs from the original's; None where nothing says that it may.
 
     Args:
@@ -152,6 +163,7 @@ def explanation(tag: str, before: object, after: object, rules: TagRules, source
         rules: what the result was made under.
         source: the original's format.
         target: the result's.
+        said: the lines about this picture.
     """
     happened = "+" if before is None else "-" if after is None else "~"
     for change in CHANGES:
@@ -160,6 +172,7 @@ def explanation(tag: str, before: object, after: object, rules: TagRules, source
             and rules.metadata in change.ways
             and (not change.sources or source in change.sources)
             and (not change.targets or target in change.targets)
+            and (not change.said or any(change.said in line for line in said))
             and (change.within is None or _near(before, after, change.within))
             and any(_is_meant(pattern, tag) for pattern in change.tags)
         ):

@@ -35,6 +35,8 @@ _ORIENTATION = re.compile(rb"(tiff:Orientation)" + _VALUE)
 _WIDTH = re.compile(rb"(tiff:ImageWidth|exif:PixelXDimension)" + _VALUE)
 _HEIGHT = re.compile(rb"(tiff:ImageLength|exif:PixelYDimension)" + _VALUE)
 
+_WIDE = ((b"<\0\0\0", "utf-32-le"), (b"\0\0\0<", "utf-32-be"), (b"<\0", "utf-16-le"), (b"\0<", "utf-16-be"))
+
 STARTS = (b"adobe:ns:meta/", b"<rdf:RDF", b"http://www.w3.org/1999/02/22-rdf-syntax-ns#")
 """Any of them stands in every packet; drone and thermal cameras leave out the wrapper that the first one names."""
 
@@ -49,11 +51,18 @@ def made_true(packet: bytes, width: int, height: int, *, whole: bool = False) ->
     A packet that ends early is changed as far as it can be parsed.
 
     Args:
-        packet: XMP in UTF-8, with or without its wrapper.
+        packet: XMP, with or without its wrapper.
         width: columns of the picture that it shall describe.
         height: its rows.
         whole: keep thumbnails and pointers (a sidecar's).
     """
+    bare = packet.removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff")
+    for start, encoding in _WIDE:
+        if bare.startswith(start):
+            mark = packet[: len(packet) - len(bare)]
+            text = bare.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
+            true = made_true(text, width, height, whole=whole)
+            return packet if true == text else mark + true.decode("utf-8", "surrogatepass").encode(encoding)
     edits = _Edits(packet, width, height, whole)
     if not edits.parse():
         for pattern, value in ((_ORIENTATION, 1), (_WIDTH, width), (_HEIGHT, height)):
