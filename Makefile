@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo test census lint wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.user
@@ -16,6 +16,10 @@ test: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(PYTEST)
+
+# make census DIR=folder: every tag of every picture before and after; prints what neither a rule nor a line explains.
+census: $(VENV)/.dev
+	@$(BIN)/python -m tests.census "$(DIR)" $(CENSUS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lumen_cli.imaging.reading import sniff
+from lumen_cli.imaging.reading import kind_of
 from lumen_cli.imaging.tag_check import LISTED, Tags, differences, listed
 from lumen_cli.imaging.tag_rules import TagRules
 
@@ -62,7 +62,7 @@ def census(folder: Path, results: list[dict[str, Any]]) -> int:
     for result in results:
         source, target = result["input"], result["output"]
         said = [*result["notices"], *result["warnings"]]
-        formats = [sniff(Path(path).read_bytes()[:512]) or "" for path in (source, target)]
+        formats = [kind_of(Path(path).read_bytes()[:512], Path(path)) or "" for path in (source, target)]
         rules = TagRules("keep", "lumen")
         found = differences(tags.get(source, {}), tags.get(target, {}), rules, *formats, said)
         different += bool(found)

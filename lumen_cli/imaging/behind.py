@@ -24,7 +24,7 @@ _TRAILERS = (
     (b"AXS*", -12, "an AFCP trailer"),
     (b"cbipcbbl", -8, "Photo Mechanic's trailer"),
     (b"CANON OPTIONAL DATA\0", -64, "a recipe of Canon's program (VRD)"),
-    (b"\xa1\xb2\xc3\xd4", -10, "FotoStation's trailer"),
+    (b"\xa1\xb2\xc3\xd4", -4, "FotoStation's trailer"),
     (b"8db42d694ccc418790edff439fe026bf", -32, "Insta360's trailer"),
 )
 """What the last bytes of a file say: them, where they begin counted from the end, and what it is."""

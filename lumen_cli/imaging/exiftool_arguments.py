@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.tag_allowed import copied_tags
+from lumen_cli.imaging.tag_check import LISTED
 from lumen_cli.imaging.tag_rules import BEHIND, BLOCK_SIZES, PREVIEWS, SIZES, TURNED
 
 _REMOVED = tuple(f"-{tag}=" for tag in (*BEHIND, "XMP-xmp:Thumbnails"))
@@ -54,7 +55,7 @@ def copy_arguments(
     options += ["--IPTC:all", "-Photoshop:IPTCDigest"] if "IPTC" in blocks else []
     options += ["--XMP:all"] if "XMP" in blocks else []
     return [
-        *_options(),
+        *_options(fast=picture.format != "gif"),
         # exiftool adds "uncalibrated" where the original says nothing; a value of the original comes after this.
         *([] if "EXIF" in blocks else [b"-ExifIFD:ColorSpace="]),
         *_from(source),
@@ -84,17 +85,22 @@ def listing_arguments(target: Path) -> list[bytes]:
     return [b"-j", b"-n", b"-q", b"-m", b"-a", b"-u", b"-G1:4", _line(_bytes(target))]
 
 
+def comparison_arguments(source: Path, target: Path) -> list[bytes]:
+    """The arguments that list all tags of both files, for `tag_check.listed`."""
+    return [*LISTED, _line(_bytes(source)), _line(_bytes(target))]
+
+
 def removal_arguments(target: Path, tags: Iterable[str]) -> list[bytes]:
     """The arguments that remove tags, "group:name"."""
     return [*_options(), *(f"-{tag}=".encode() for tag in tags), _line(_bytes(target))]
 
 
-def block_arguments(source: Path, target: Path, blocks: Iterable[str]) -> list[bytes]:
+def block_arguments(source: Path, target: Path, blocks: Iterable[str], *, fast: bool = True) -> list[bytes]:
     """The arguments that copy EXIF, XMP or IPTC as they are.
 
     Tag by tag, exiftool drops what it has no name for and rounds fractions.
     """
-    return [*_options(), *_from(source), *(f"-{block}".encode() for block in blocks), _line(_bytes(target))]
+    return [*_options(fast=fast), *_from(source), *(f"-{block}".encode() for block in blocks), _line(_bytes(target))]
 
 
 def stamp_arguments(target: Path, software: str) -> list[bytes]:
@@ -120,10 +126,10 @@ def _made(tag: str, value: int) -> bytes:
     return f"-{tag}<${{{tag};$_={value}}}".encode()
 
 
-def _options() -> list[bytes]:
+def _options(*, fast: bool = True) -> list[bytes]:
     # -n: values as they are stored; as printed for people, 21.3125 mm would become 21.3 mm.
-    # -fast: no check of a PNG's checksums in Perl, which takes longer than writing the file.
-    options = [b"-m", b"-n", b"-q", b"-fast", b"-overwrite_original"]
+    # -fast: no check of a PNG's checksums in Perl, which takes longer than writing the file; but no XMP of a GIF.
+    options = [b"-m", b"-n", b"-q", *([b"-fast"] if fast else []), b"-overwrite_original"]
     return [*options, b"-charset", b"filename=utf8"] if os.name == "nt" else options
 
 

@@ -19,6 +19,7 @@ from lumen_cli.imaging.exif_thumbnail import has_thumbnail, thumbnail, with_thum
 from lumen_cli.imaging.exiftool_arguments import (
     as_file,
     block_arguments,
+    comparison_arguments,
     copy_arguments,
     listing_arguments,
     plainly_named,
@@ -30,9 +31,11 @@ from lumen_cli.imaging.exiftool_arguments import (
 from lumen_cli.imaging.exiftool_pool import ExifToolPool, UnusableExifToolError, is_unsafe
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.reading import sniff
+from lumen_cli.imaging.rendering import losses
 from lumen_cli.imaging.room import require_room
-from lumen_cli.imaging.splicing import splice
+from lumen_cli.imaging.splicing import repaired_packet, splice, stand_in
 from lumen_cli.imaging.tag_allowed import unwanted
+from lumen_cli.imaging.tag_check import differences, line_about, listed
 from lumen_cli.imaging.tag_pieces import SPLICED, NotSplicedError
 from lumen_cli.imaging.tag_rules import KEEP_ALL, TagRules
 from lumen_cli.imaging.tag_search import MOST_IN_JPEG, may_hold_tags, unheld, whole_blocks
@@ -51,6 +54,9 @@ _FALLBACK = (
 )
 
 _UNSAFE = "has faults by which a picture can make it run commands; update it to 12.38 or newer"
+
+_REFUSED_XMP = "Invalid XMP"
+"""How exiftool's warning begins where it copies no block of XMP, without an error."""
 
 _Engine = Literal["auto", "exiftool", "pillow"]
 
@@ -158,19 +164,52 @@ class TagWriter:
         if self.rules.metadata == "private":
             return self._copy_allowed(source, target, format, picture, small)
         left = [f"{format} cannot hold {what}" for what in unheld(source, format)]
-        with plainly_named(source) as named, as_file(small) as shown:
-            blocks = whole_blocks(named, picture, format)
-            for way in (blocks, []) if blocks else ([],):
-
-                def commands(file: Path, way: list[str] = way) -> list[list[bytes]]:
-                    copied = copy_arguments(named, file, picture, format, software, way, shown)
-                    return [block_arguments(named, file, way), copied] if way else [copied]
-
-                failed, warnings = self._ask(source, target, format, commands)
-                if not failed:
-                    return [*left, *warnings]
+        failed, warnings = self._copy_all(source, target, format, picture, small)
+        if not failed:
+            return [*left, *warnings, *self._missing(source, target, format, picture, [*left, *warnings])]
         carried = _embed(target, picture, software, small) if picture.exif else []
         return [f"exiftool could not copy the tags ({failed}); only EXIF was carried over", *carried]
+
+    def _copy_all(
+        self, source: Path, target: Path, format: str, picture: Picture, small: bytes | None
+    ) -> tuple[str, list[str]]:
+        """Copy whole blocks where that can be done, tag by tag where it cannot: what went wrong, and warnings."""
+        software, stand, packet = self._software(picture), None, None
+        with contextlib.suppress(NotSplicedError, OSError):
+            stand = stand_in(source, picture.format)
+            packet = repaired_packet(source, picture.format)
+        with as_file(stand) as standing, plainly_named(standing or source) as named, as_file(small) as shown:
+            blocks = whole_blocks(named, picture, format)
+            ways = [blocks, [], *([[block for block in blocks if block != "XMP"]] if "XMP" in blocks else [])]
+            with as_file(packet) as mended:
+                failed, warnings = "", list[str]()
+                for way in dict.fromkeys(map(tuple, ways)):
+
+                    def commands(file: Path, way: tuple[str, ...] = way) -> list[list[bytes]]:
+                        plain = [block for block in way if block != "XMP" or mended is None]
+                        made = [block_arguments(named, file, plain, fast=picture.format != "gif")] if plain else []
+                        if "XMP" in way and mended is not None:
+                            made.append(block_arguments(mended, file, ["XMP"]))
+                        return [*made, copy_arguments(named, file, picture, format, software, way, shown)]
+
+                    failed, warnings = self._ask(source, target, format, commands)
+                    refused = [line for line in warnings if line.startswith(_REFUSED_XMP)]
+                    if not failed and not refused:
+                        break
+                    warnings = [line for line in warnings if line not in refused]
+        return failed, warnings
+
+    def _missing(self, source: Path, target: Path, format: str, picture: Picture, said: list[str]) -> list[str]:
+        """The line about tags that the result lacks, none where it has all: exiftool lists both files."""
+        said = [*said, *picture.notices, *(f"cannot hold {what}" for what in losses(picture, format))]
+        with plainly_named(source) as named, plainly_named(target) as made:
+            try:
+                with self._pool.process() as tool:
+                    before, after = listed(str(tool.execute(*comparison_arguments(named, made))))
+            except (UnusableExifToolError, ValueError):
+                return ["its tags were copied, but exiftool could not list them for a check"]
+        found = differences(before, after, self.rules, picture.format, format, said)
+        return line_about(name for name, (_, now) in found.items() if now is None)
 
     def _copy_allowed(
         self, source: Path, target: Path, format: str, picture: Picture, small: bytes | None

@@ -14,6 +14,7 @@ from lumen_cli.imaging.jpeg_segments import EXIF, MOST_IN_SEGMENT
 from lumen_cli.imaging.photoshop import with_thumbnail_if_any
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.tag_pieces import (
+    SPLICED,
     NotSplicedError,
     Piece,
     Pieces,
@@ -22,8 +23,9 @@ from lumen_cli.imaging.tag_pieces import (
     read_pieces,
     with_pieces,
 )
-from lumen_cli.imaging.xmp_packet import made_true
+from lumen_cli.imaging.xmp_packet import made_true, repaired
 
+_NO_PIXELS = b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(10)
 _ONE_SEGMENT = MOST_IN_SEGMENT - len(EXIF)
 
 
@@ -56,6 +58,27 @@ def splice(source: Path, target: Path, format: str, picture: Picture, stamp: str
         except OSError as error:
             raise PictureError(target, f"cannot be written ({error.strerror or error})") from None
     return [f"left out: {what}" for what in pieces.left_out]
+
+
+def stand_in(source: Path, format: str) -> bytes | None:
+    """A small WebP with the tags of a large one, for exiftool: it overlooks EXIF that begins as in a JPEG.
+
+    None for other formats.
+    """
+    if format != "webp":
+        return None
+    pieces = [piece for piece in read_pieces(source, format).found if piece.kind in ("exif", "xmp")]
+    return with_pieces(_NO_PIXELS, format, pieces, (1, 1))
+
+
+def repaired_packet(source: Path, format: str) -> bytes | None:
+    """The XMP of a JPEG, PNG or WebP that exiftool would refuse to copy as it is, made one that it copies.
+
+    None where it copies it, or where there is none, or several.
+    """
+    packets = read_pieces(source, format).found if format in SPLICED else []
+    found = [piece.body for piece in packets if piece.kind in ("xmp", "extended xmp")]
+    return repaired(found[0]) if len(found) == 1 else None
 
 
 class _Maker:

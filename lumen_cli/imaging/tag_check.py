@@ -62,9 +62,16 @@ def differences(
         name: (before.get(name), after.get(name))
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
+        # A raw file's previews have copies of its tags.
+        and not (source == "raw" and _values(before, name) == _values(after, name))
         and explanation(name, before.get(name), after.get(name), rules, source, target, said) is None
         and not any(is_named(name, line) for line in said)
     }
+
+
+def _values(tags: Tags, name: str) -> set[str]:
+    value = tags.get(name, [])
+    return {value} if isinstance(value, str) else set(value)
 
 
 def line_about(names: Iterable[str]) -> list[str]:

@@ -47,7 +47,7 @@ def _of(group: str, names: str) -> tuple[str, ...]:
 _LAYOUT = _of(
     "IFD0",
     "ImageWidth ImageHeight BitsPerSample Compression PhotometricInterpretation StripOffsets StripByteCounts "
-    "RowsPerStrip SamplesPerPixel PlanarConfiguration Predictor ExtraSamples SampleFormat Tile* SubfileType "
+    "RowsPerStrip SamplesPerPixel PlanarConfiguration Predictor ExtraSamples SampleFormat Tile* SubfileType ColorMap "
     "OldSubfileType FillOrder YCbCrSubSampling YCbCrPositioning YCbCrCoefficients ReferenceBlackWhite JPEGTables",
 )
 _CONTAINERS = (
@@ -103,9 +103,38 @@ NO_IPTC = ("webp", "avif", "heif", "jxl")
 
 _NUMBERED = ("avif", "heif", "jxl")
 _BY_NUMBER = "these formats may name their colours by number, others by a profile"
-_COMMENTS = ("File:Comment", "PNG:Comment")
-_NAMELESS = "written tag by tag, not as a block: exiftool drops what it has no name for"
-_SMALL_PICTURES = ("MakerNotes:all", "Photoshop:PhotoshopThumbnail", "EXIF:IFD1:all")
+_FURTHER_IPTC = ("IPTC2:all", "IPTC3:all")
+"""Where exiftool lists IPTC of trailers."""
+_COMMENTS = ("File:Comment", "PNG:Comment", "GIF:Comment")
+_NAMED: dict[str, tuple[str, ...]] = {
+    "cannot hold IPTC": ("IPTC:all", "Photoshop:IPTCDigest"),
+    "cannot hold a comment": _COMMENTS,
+    "cannot hold PNG's texts": ("PNG:all",),
+    "C2PA": ("JUMBF:all", "CBOR:all"),
+    "incomplete": ("ICC_Profile:all", "PNG:ICC_Profile"),
+    "colours became sRGB": ("ICC_Profile:all",),
+    "cannot hold colour profile": ("ICC_Profile:all",),
+    "an old preview": ("JFXX:all", "APP*:*"),
+    "SPIFF": ("SPIFF:all",),
+    "AVI1": ("AVI1:all",),
+    "Scalado": ("Scalado:all",),
+    "JPEG-HDR": ("JPEG-HDR:all",),
+    "AROT": ("APP10:all",),
+    "JUMBF": ("JUMBF:all",),
+    "its video": ("Samsung:Embedded*", "Trailer:all"),
+    "Samsung's trailer": ("Samsung:all",),
+    "AFCP": ("AFCP:all", *_FURTHER_IPTC),
+    "Photo Mechanic": ("PhotoMechanic:all",),
+    "FotoStation": ("FotoStation:all", *_FURTHER_IPTC),
+    "Canon's program": ("CanonVRD:all",),
+    "behind its end": (
+        *("MIE:all", "AFCP:all", "FotoStation:all", "CanonVRD:all", "Samsung:all", "PhotoMechanic:all"),
+        *_FURTHER_IPTC,
+    ),
+    "CMYK": ("ICC_Profile:all",),
+}
+"""What a line says is left out, by words of the line."""
+_DEVELOPED = ("SubIFD*:*", "IFD2:all", "IFD3:all", "IFD0:AnalogBalance", "IFD0:AsShot*")
 _EVERY: tuple[Keeping, ...] = ("keep", "private", "strip")
 _BY_TAG = "written tag by tag, not as a block: what EXIF demands is added"
 _ROUNDED = "written tag by tag, not as a block: exiftool rounds fractions"
@@ -126,22 +155,19 @@ CHANGES: tuple[Change, ...] = (
     Change("how the pixels were compressed", "-", ("ExifIFD:CompressedBitsPerPixel",)),
     Change("exiftool writes its own name", "+~", ("XMP-x:XMPToolkit",)),
     Change("exiftool cannot write Photoshop's settings for print and layout", "-", ("Photoshop:all",), ("private",)),
-    Change("small pictures in maker notes and Photoshop's resources show the result", "~", _SMALL_PICTURES),
-    Change("a signature over the old pixels", "-", ("JUMBF:all", "CBOR:all", "JSON:all"), said="C2PA"),
-    Change("what lay behind the picture", "-", ("MakerNotes:Samsung:all", "Trailer:all"), said="Samsung's trailer"),
-    Change("what lay behind the picture", "-", ("MakerNotes:Samsung:Embedded*",), said="its video"),
-    Change("an old preview", "-", ("APP0:JFXX:all", "JFIF:JFXX:all"), said="an old preview"),
-    Change("it misses a part", "-", ("ICC_Profile:all", "PNG:ICC_Profile", "PNG:ProfileName"), said="incomplete"),
+    Change("it holds the small pictures", "~", ("*Preview*", "*Thumbnail*")),
+    Change("colours are named by a profile", "+", ("ICC_Profile:all",), _EVERY),
+    Change("a raw file's own: how it is developed", "-", _DEVELOPED, _EVERY, sources=("raw",)),
+    *(Change(f"named: {words}", "-", tags, said=words) for words, tags in _NAMED.items()),
     Change("exiftool sees data behind the end of damaged maker notes", "+", ("MakerNotes:DataDump",)),
-    Change("WebP, AVIF, HEIC and JPEG XL have no place for IPTC", "-", ("IPTC:all",), targets=NO_IPTC),
-    Change("only JPEG and PNG have a place for a comment", "-", _COMMENTS, targets=("tiff", *NO_IPTC)),
-    Change("the comment is at home in another group", "+-", _COMMENTS, targets=("jpeg", "png")),
-    Change("only PNG has a place for PNG's texts", "-", ("PNG:all",), targets=("jpeg", "tiff", *NO_IPTC)),
+    Change("WebP, AVIF, HEIC and JPEG XL have no place for IPTC", "-", ("IPTC:all",), ("private",), targets=NO_IPTC),
+    Change("only JPEG and PNG have a place for a comment", "-", _COMMENTS, ("private",), targets=("tiff", *NO_IPTC)),
+    Change("the comment is at home in another group", "+-", _COMMENTS, sources=("jpeg", "gif"), targets=("png",)),
+    Change("the comment is at home in another group", "+-", _COMMENTS, sources=("png",), targets=("jpeg",)),
+    Change("only PNG has a place for PNG's texts", "-", ("PNG:all",), ("private",), targets=("jpeg", "tiff", *NO_IPTC)),
     Change(_BY_TAG, "+", _DEMANDED, ("private",)),
     Change(_BY_TAG, "+", _DEMANDED, ("keep",), sources=("tiff",)),
     Change(_BY_TAG, "+", _DEMANDED, ("keep",), targets=("tiff",)),
-    Change(_NAMELESS, "-", ("*_0x*",), ("keep",), sources=("tiff",)),
-    Change(_NAMELESS, "-", ("*_0x*",), ("keep",), targets=("tiff",)),
     Change(_ROUNDED, "~", ("EXIF:all", "XMP:all"), ("private",), within=1e-6),
     Change(_ROUNDED, "~", ("EXIF:all",), ("keep",), sources=("tiff",), within=1e-6),
     Change(_ROUNDED, "~", ("EXIF:all",), ("keep",), targets=("tiff",), within=1e-6),
@@ -187,7 +213,9 @@ def _is_meant(pattern: str, tag: str) -> bool:
     """Whether exiftool would take the tag for one that `pattern` names."""
     group, _, name = pattern.lower().rpartition(":")
     *groups, own = tag.lower().split(":")
-    return (not group or group in groups) and (name == "all" or fnmatch.fnmatchcase(own, name))
+    return (not group or any(fnmatch.fnmatchcase(one, group) for one in groups)) and (
+        name == "all" or fnmatch.fnmatchcase(own, name)
+    )
 
 
 def _near(before: object, after: object, within: float) -> bool:

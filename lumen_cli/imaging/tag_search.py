@@ -13,6 +13,7 @@ from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.png import SIGNATURE
 from lumen_cli.imaging.reading import sniff
 from lumen_cli.imaging.tag_rules import NO_IPTC
+from lumen_cli.imaging.xmp_packet import STARTS
 
 _WITHOUT_TAGS = {
     b"IHDR",
@@ -70,8 +71,8 @@ def whole_blocks(source: Path, picture: Picture, target_format: str) -> list[str
             whole = picture.format in _WHOLE_EXIF and (picture.format != "png" or holds(file, b"eXIf", end))
             if whole and fits and target_format != "tiff":
                 blocks.append("EXIF")
-            xmp, extended = b"adobe:ns:meta/", b"http://ns.adobe.com/xmp/extension/"
-            if holds(file, xmp, end) and not holds(file, extended, end):
+            extended = b"http://ns.adobe.com/xmp/extension/"
+            if any(holds(file, start, end) for start in STARTS) and not holds(file, extended, end):
                 blocks.append("XMP")
             if target_format in ("jpeg", "tiff") and holds(file, b"\x1c\x02", end):
                 blocks.append("IPTC")

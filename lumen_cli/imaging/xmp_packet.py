@@ -68,9 +68,36 @@ def made_true(packet: bytes, width: int, height: int, *, whole: bool = False) ->
         for pattern, value in ((_ORIENTATION, 1), (_WIDTH, width), (_HEIGHT, height)):
             packet = pattern.sub(rb"\g<1>\g<2>%d" % value, packet)
         return packet
-    for start, end, new in reversed(edits.found):
-        packet = packet[:start] + new + packet[end:]
+    for begin, end, new in reversed(edits.found):
+        packet = packet[:begin] + new + packet[end:]
     return packet
+
+
+def repaired(packet: bytes) -> bytes | None:
+    """The packet as programs expect it, where it has no wrapper, is cut short behind its last element, or padded.
+
+    None where it is as they expect it, or cannot be repaired.
+    """
+    if _is_sound(packet) and b"xmpmeta" in packet and packet.rstrip().endswith(b"?>") and b"\0" not in packet:
+        return None
+    start = min((at for word in (b"<x:xmpmeta", b"<rdf:RDF") if (at := packet.find(word)) >= 0), default=-1)
+    end = max(packet.rfind(word) + len(word) for word in (b"</x:xmpmeta>", b"</rdf:RDF>"))
+    body = packet[start:end] if 0 <= start < end else b""
+    if not _is_sound(body):
+        return None
+    if not body.startswith(b"<x:xmpmeta"):
+        body = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">' + body + b"</x:xmpmeta>"
+    return b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>\n' + body + b'\n<?xpacket end="w"?>'
+
+
+def _is_sound(packet: bytes) -> bool:
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = _refuse
+    try:
+        parser.Parse(packet, True)
+    except (expat.ExpatError, _DoctypeError, ValueError):
+        return False
+    return True
 
 
 class _Edits:
