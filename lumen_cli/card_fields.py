@@ -110,6 +110,11 @@ def is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def is_duration(value: Any) -> bool:
+    """Seconds above 0, up to a day."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 86400
+
+
 def is_network(value: Any) -> bool:
     """Hyper-parameters by name, none of a size that no network has."""
     return isinstance(value, dict) and all(map(is_modest, value.values()))

@@ -53,8 +53,8 @@ MEAN = "mean"
 """The architecture of models that average others and have no weights of their own."""
 HUGGING_FACE = "hf://"
 AUTO = "auto"
-"""In place of a model's name: the first of `PREFERRED` that is here, with its members, and does what is asked."""
-PREFERRED = ("lumen", "lightendiffusion")
+"""In place of a model's name: the first of `PREFERRED` for the task that is here, with its members."""
+PREFERRED = {"enhance": ("lumen", "lightendiffusion"), "decompose": ("kind", "lightendiffusion")}
 RESERVED = frozenset((AUTO, "default", "none"))
 """Names that no model may have, in any case of letters: they mean something else in place of a model's."""
 DEFAULT_MODEL = AUTO
@@ -148,10 +148,18 @@ def _best(cards: list[ModelCard], ability: str) -> ModelCard:
         for card in cards
         if card.name in here and ability in card.abilities and all(here.get(m.name) == m.sha256 for m in card.members)
     }
-    for name in (*PREFERRED, *sorted(able)):
+    for name in (*PREFERRED.get(ability, ()), *sorted(able)):
         if name in able:
             return able[name]
     raise ModelError(f"none of the models here can {ability}; `lumen models` lists them")
+
+
+def default_model(cards: list[ModelCard]) -> str:
+    """The name of the model that enhances where none is named; empty where none of them can."""
+    try:
+        return _best(cards, "enhance").name
+    except ModelError:
+        return ""
 
 
 def is_model(name_or_folder: str) -> bool:

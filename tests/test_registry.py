@@ -176,3 +176,8 @@ def test_steps_outside_the_models_range_are_refused(make_model: MakeModel) -> No
     assert one_pass.steps_for(None) is None
     with pytest.raises(UsageError, match="does not sample"):
         one_pass.steps_for(1)
+
+
+def test_the_default_is_the_best_for_each_task() -> None:
+    assert find_model("auto").name == "lumen"
+    assert find_model("auto", "decompose").name == "kind"

@@ -14,7 +14,7 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
 
 @app.callback()
 def models(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the models; `info` shows one, `pull` fetches one, `import` makes one of its authors' checkpoint.
+    """List available models; `info` shows one, `pull` fetches one, `import` converts an official checkpoint.
 
     \b
     Examples:
@@ -28,7 +28,7 @@ def models(context: typer.Context, as_json: JsonOption = False) -> None:
         return
     from rich.console import Console
 
-    from lumen_cli.registry import scan_models
+    from lumen_cli.registry import default_model, scan_models
     from lumen_cli.reports.jsonlines import model_line
     from lumen_cli.reports.models import models_table
 
@@ -39,7 +39,8 @@ def models(context: typer.Context, as_json: JsonOption = False) -> None:
         for card in cards:
             typer.echo(model_line(card))
     elif cards:
-        Console(highlight=False).print(models_table(cards))
+        console = Console(highlight=False)
+        console.print(models_table(cards, console.width, default_model(cards)))
     else:
         typer.echo("lumen: no models found", err=True)
 

@@ -58,11 +58,11 @@ def write_folder(
     parameters = sum(parameter.numel() for parameter in network.parameters())
     steps = variant.network.get("steps")
     terms = f"the authors': {official.terms}" if variant.release else "not known: the widths are of no known release"
+    shapes = f"same shapes as {variant.release}" if variant.release else "shapes of no known release"
     config = {
         "name": name,
         "architecture": official.architecture,
-        "summary": f"{official.architecture}, imported: the network of {variant.release or 'no known release'}"
-        + (", averaged parameters" if averaged else ""),
+        "summary": f"{official.architecture}, imported: {shapes}" + (", averaged parameters" if averaged else ""),
         "network": variant.network,
         "defaults": {"steps": steps, "precision": "fp32"},
         "steps_range": network.steps_range(),

@@ -20,7 +20,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Variant:
     """The network a checkpoint is of.
 
-    network: its hyper-parameters; release: which release has these widths, as a phrase, empty where none has;
+    network: its hyper-parameters; release: which release has these shapes, as a phrase, empty where none has;
     trained_on: what the authors say of that release; precisions: what its sampler stands; name: what to call the model.
     """
 
@@ -85,7 +85,7 @@ def _diffll(shapes: Shapes) -> Variant:
         "steps": 10,
     }
     published = {"unet_channels": 64, "unet_multipliers": [1, 2, 3, 4], "detail_channels": 64, "levels": 2}
-    release = "the release (LOL-v1)" if published.items() <= network.items() else ""
+    release = "the LOL-v1 release" if published.items() <= network.items() else ""
     return Variant(network, release, "diffll-official", ("LOL-v1 (the training pairs)",))
 
 
@@ -93,7 +93,7 @@ def _lightendiffusion(shapes: Shapes) -> Variant:
     channels = _axis(shapes, "decom.ReconNet.pyramid.convs.0.weight", 64)
     network = _unet(shapes) | {"ctdn_channels": channels, "steps": 20}
     published = {"unet_channels": 64, "unet_multipliers": [1, 2, 3, 4], "ctdn_channels": 64}
-    release = "the release (stage 2)" if published.items() <= network.items() else ""
+    release = "the stage-2 release" if published.items() <= network.items() else ""
     trained_on = ("unpaired dark and well-exposed photographs of the authors' (not released)",)
     return Variant(network, release, "lightendiffusion-official", trained_on)
 
@@ -123,7 +123,7 @@ def _kind(shapes: Shapes) -> Variant:
     network = widths | {"restoration_multipliers": levels} | _KIND_RULES
     published = set(widths.values()) == {32} and levels == [1, 2, 4, 8, 16]
     return Variant(
-        network, "the release (LOL)" if published else "", "kind-official", ("LOL (training pairs, some black ones)",)
+        network, "the LOL release" if published else "", "kind-official", ("LOL (training pairs, some black ones)",)
     )
 
 
@@ -131,7 +131,7 @@ def _kind_plus(shapes: Shapes) -> Variant:
     widths = _small_networks(shapes)
     published = set(widths.values()) == {32}
     trained_on = ("LOL (training pairs)", "260 synthetic pairs of the authors'")
-    return Variant(widths | _KIND_RULES, "the release (LOL)" if published else "", "kind-plus-official", trained_on)
+    return Variant(widths | _KIND_RULES, "the LOL release" if published else "", "kind-plus-official", trained_on)
 
 
 def _anlightendiff(shapes: Shapes) -> Variant:
@@ -152,7 +152,7 @@ def _anlightendiff(shapes: Shapes) -> Variant:
         network["use_attn"], published = True, False
     if _axis(shapes, "model.unet.final_conv.0.block.1.weight_v", dim, axis=1) > dim:
         network["full_resolution_skip"], published = True, False
-    release = f"the release ({'two-step' if two_step else 'from scratch'})" if published else ""
+    release = f"the {'two-step' if two_step else 'from-scratch'} release" if published else ""
     name = f"anlightendiff{'-two-step' if two_step else ''}-official"
     return Variant(network, release, name, ("LOL-v1, LOL-v2 real and VE-LOL (training pairs)",), ("fp32",))
 
@@ -200,9 +200,9 @@ def _lldiffusion(shapes: Shapes) -> Variant:
     common = network["feature_channels"] == list(_FEATURES) and network["unet_multipliers"] == [1, 1, 2, 2, 4, 4]
     width = tuple(network[name] for name in ("unet_channels", "blocks", "encoder_channels", "features", "fusion"))
     if common and width == (64, 2, 16, 3, "cattn"):
-        return Variant(network, "the release for LOL", "lldiffusion-official", ("LOL-v1",), ("fp32",))
+        return Variant(network, "the LOL release", "lldiffusion-official", ("LOL-v1",), ("fp32",))
     second = common and width == (128, 4, 16, 6, "cat")
-    release = "the releases for LOL-v2, real or synthetic" if second else ""
+    release = "the LOL-v2 releases, real or synthetic" if second else ""
     trained_on = ("LOL-v2, real or synthetic: the file's name tells",)
     return Variant(network, release, f"lldiffusion{'-v2' if second else ''}-official", trained_on, ("fp32",))
 

@@ -33,7 +33,7 @@ def official_line(official: Official) -> str:
 
 
 def import_tables(imported: Imported) -> Iterator[RenderableType]:
-    """The parts of the network with what was matched, what was left aside, and where the model is."""
+    """The parts of the network with what was matched, what was ignored, and where the model is."""
     card = imported.card
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("part", style="bold cyan", no_wrap=True)
@@ -47,11 +47,11 @@ def import_tables(imported: Imported) -> Iterator[RenderableType]:
     yield details(
         {
             "matched": f"all {len(imported.match.taken)} tensors"
-            + (f", {len(imported.match.rebuilt)} of them made anew" if imported.match.rebuilt else ""),
-            "left aside": "\n".join(ignored),
+            + (f", {len(imported.match.rebuilt)} of them rebuilt" if imported.match.rebuilt else ""),
+            "ignored": "\n".join(ignored),
             "parameters": "averaged" if imported.averaged else "the last of the training",
             "network": ", ".join(widths),
-            "release": imported.variant.release or "none has these widths",
+            "shapes": _shapes(imported),
             "terms": card.licence,
             "from": "\n".join(f"{file.file} (SHA-256 {file.sha256})" for file in card.imported_from),
         }
@@ -70,7 +70,7 @@ def import_line(imported: Imported) -> str:
             "name": card.name,
             "architecture": card.architecture,
             "folder": str(card.folder),
-            "release": imported.variant.release or None,
+            "same_shapes_as": imported.variant.release or None,
             "network": dict(card.network),
             "averaged": imported.averaged,
             "parts": parts,
@@ -84,6 +84,12 @@ def import_line(imported: Imported) -> str:
             "licence": card.licence,
         }
     )
+
+
+def _shapes(imported: Imported) -> str:
+    """Shapes are all that a checkpoint shows: weights of the same shapes may be anybody's."""
+    release = imported.variant.release
+    return f"same shapes as {release}" if release else "no known release has these shapes"
 
 
 def _parts(imported: Imported) -> dict[str, tuple[int, int]]:

@@ -18,26 +18,45 @@ if TYPE_CHECKING:
     from lumen_cli.card import ModelCard
 
 
-def models_table(cards: Sequence[ModelCard]) -> Table:
-    """One row a model: name, parameters, steps, abilities, trained on, licence; below, how to get missing weights."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("model", style="bold cyan", no_wrap=True)
-    table.add_column("param.", justify="right", no_wrap=True)
-    table.add_column("steps", justify="right")
-    table.add_column("can")
-    table.add_column("trained on", overflow="fold")
-    table.add_column("licence", overflow="fold")
+_MARK, _SECONDS, _SIZE, _GAPS = 1, 7, 7, 12
+"""Widths of the table's columns beside the name and the text, and of the space between all."""
+
+
+def models_table(cards: Sequence[ModelCard], width: int, default: str = "") -> Table:
+    """One row a model: name, what it is best for, seconds and size; the default is marked.
+
+    Names and figures stay whole, to be copied; what a model is for is cut short where `width` columns are too few.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    longest = max((len(card.name) for card in cards), default=0)
+    left = max(8, width - longest - _MARK - _SECONDS - _SIZE - _GAPS)
+    table.add_column("", no_wrap=True, width=_MARK)
+    table.add_column("model", style="bold cyan", no_wrap=True, width=longest)
+    table.add_column("best for", no_wrap=True, overflow="ellipsis", max_width=left)
+    table.add_column("seconds", justify="right", no_wrap=True, width=_SECONDS)
+    table.add_column("size", justify="right", no_wrap=True, width=_SIZE)
+    notes = ["* the default; seconds: for 600×400 pixels, two CPU cores", "details: lumen models info MODEL"]
     for card in cards:
-        steps = "–" if card.default_steps is None else str(card.default_steps)
-        trained_on = "\n".join(map(printable, card.trained_on))
-        texts = ("\n".join(card.abilities), trained_on or "–", printable(card.licence) or "–")
-        name = Text(card.name)
-        if card.to_pull:
-            name.append("\nweights not here", style="not bold yellow")
-            table.caption = Text("weights not here yet: `lumen models pull NAME` fetches them")
-            table.caption_justify = "left"
-        table.add_row(name, parameters(card.parameters), steps, *map(Text, texts))
+        mark = "*" if card.name == default else ""
+        what = Text(printable(card.best_for or card.summary or "–"))
+        seconds = "–" if card.seconds is None else f"{card.seconds:.2f}"
+        size = Text("to pull", "yellow") if card.to_pull else Text(_size(card, cards))
+        table.add_row(mark, Text(card.name), what, seconds, size)
+    if any(card.to_pull for card in cards):
+        notes.append("to pull: fetch the weights with lumen models pull MODEL")
+    table.caption, table.caption_justify = Text("\n".join(notes)), "left"
     return table
+
+
+def _size(card: ModelCard, cards: Sequence[ModelCard]) -> str:
+    """Of the weights on the disk, those of members included."""
+    by_name = {each.name: each for each in cards}
+    every = [card, *(by_name[member.name] for member in card.members if member.name in by_name)]
+    try:
+        size = sum(each.weights_path.stat().st_size for each in every if each.weights_file)
+    except OSError:
+        return "–"
+    return memory(size) if size else "–"
 
 
 def model_details(card: ModelCard) -> Table:
@@ -46,6 +65,8 @@ def model_details(card: ModelCard) -> Table:
     rows = {
         "name": card.name,
         "what": card.summary,
+        "best for": card.best_for,
+        "seconds": "" if card.seconds is None else f"{card.seconds:g} for 600×400 pixels on two CPU cores",
         "architecture": card.architecture,
         "hyper-parameters": ", ".join(f"{name} {_plain(value)}" for name, value in card.network.items()),
         "parameters": "" if card.parameters is None else f"{card.parameters:,} ({parameters(card.parameters)})",
@@ -53,7 +74,7 @@ def model_details(card: ModelCard) -> Table:
         "abilities": ", ".join(card.abilities),
         "precisions": f"{', '.join(card.precisions)} (default {card.default_precision})",
         "size multiple": f"{card.size_multiple} pixels; any size works, lumen pads" if card.size_multiple > 1 else "",
-        "tiling": "as good as whole" if card.tiling else "only where memory asks for it",
+        "tiling": "matches the untiled result" if card.tiling else "approximate; only where memory is short",
         "trained on": "\n".join(card.trained_on),
         "licence": card.licence,
         "paper": "\n".join(filter(None, (card.paper_title, card.paper_url))),

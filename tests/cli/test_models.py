@@ -17,24 +17,31 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
 
 
-def test_the_table_has_a_row_a_model(make_model: MakeModel, lumen: Lumen, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")  # wide enough that no cell is broken
-    make_model("tiny", trained_on=["LOL-v1 (485 pairs)", "darkened photographs"], licence="MIT")
+@pytest.mark.parametrize("columns", [100, 80, 60])
+def test_the_table_has_a_row_a_model(
+    columns: int, make_model: MakeModel, lumen: Lumen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    make_model("tiny", best_for="tests of all kinds, and a long text on top of that", seconds=0.5)
     make_model("onepass", defaults={}, steps_range=None, weights=None)
-    (broken,) = (make_model("other", abilities=["enhance", "decompose"]),)
-    assert broken.is_dir()
     finished = lumen("models")
     assert finished.code == 0
-    for column in ("model", "param.", "steps", "can", "trained on", "licence"):
-        assert column in finished.out
-    for said in ("tiny", "84", "decompose", "LOL-v1 (485 pairs)", "darkened photographs", "MIT"):
-        assert said in finished.out
+    rows = {line.split()[1 if "*" in line else 0]: line for line in finished.out.splitlines() if line.strip()}
+    for name in ("anlightendiff", "diffll", "kind", "lightendiffusion", "lldiffusion", "lumen", "tiny"):
+        assert rows[name].rstrip().endswith(("KiB", "MiB"))
+    assert rows["lumen"].split()[0] == "*"
+    assert "tests of all" in rows["tiny"]
+    assert "0.50" in rows["tiny"]
+    assert sum("*" in row for row in rows.values()) == 2, "the default and the note about it"
+    assert all(len(line.rstrip()) <= columns for line in finished.out.splitlines())
     assert "left out: " in finished.err  # onepass names no weights
     assert '"weights.file" is missing' in finished.err
-    monkeypatch.setenv("COLUMNS", "80")
-    narrow = lumen("models").out
-    assert all(len(line) <= 80 for line in narrow.splitlines())
-    assert "lightendiffusion" in narrow, "names must stay whole, to be copied"
+
+
+def test_info_has_the_details(lumen: Lumen) -> None:
+    told = lumen("models", "info", "kind").out
+    for said in ("lit scenes", "0.25 for 600×400 pixels", "LOL-v1", "decompose", "MIT"):
+        assert said in told
 
 
 def test_info_says_all_the_card_says(make_model: MakeModel, lumen: Lumen) -> None:

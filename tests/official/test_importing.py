@@ -161,7 +161,7 @@ def test_kind_at_published_size_needs_no_index(tmp_path: Path, lumen: Lumen) -> 
         "Restoration_net_train": 31_042_956,
     }
     result = imported(lumen, "kind", tmp_path, "-o", tmp_path / "m")
-    assert result["release"]
+    assert result["same_shapes_as"]
     state = load(read_card(tmp_path / "m")).state_dict()
     assert all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in state.items())
 
@@ -257,7 +257,7 @@ def test_the_model_folder_says_where_it_comes_from(tmp_path: Path, lumen: Lumen)
 def test_released_widths_are_recognised_and_others_are_not_called_a_release(tmp_path: Path, lumen: Lumen) -> None:
     torch.save(filled(DiffLL(**SMALL_DIFFLL)).state_dict(), tmp_path / "w.pth")
     result = imported(lumen, "diffll", tmp_path / "w.pth")
-    assert result["release"] is None
+    assert result["same_shapes_as"] is None
     assert "not known" in result["licence"]
 
 

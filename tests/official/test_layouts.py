@@ -17,14 +17,14 @@ from lumen_cli.registry import ARCHITECTURES
 from tests.reference import FOLDER
 
 RELEASES = {
-    ("diffll", "Net"): "the release (LOL-v1)",
-    ("lightendiffusion", "Net"): "the release (stage 2)",
-    ("kind", "kind"): "the release (LOL)",
-    ("kind-plus", "kind_plus"): "the release (LOL)",
-    ("anlightendiff", "from-scratch"): "the release (from scratch)",
-    ("anlightendiff", "two-step"): "the release (two-step)",
-    ("lldiffusion", "lol"): "the release for LOL",
-    ("lldiffusion", "lol_v2"): "the releases for LOL-v2, real or synthetic",
+    ("diffll", "Net"): "the LOL-v1 release",
+    ("lightendiffusion", "Net"): "the stage-2 release",
+    ("kind", "kind"): "the LOL release",
+    ("kind-plus", "kind_plus"): "the LOL release",
+    ("anlightendiff", "from-scratch"): "the from-scratch release",
+    ("anlightendiff", "two-step"): "the two-step release",
+    ("lldiffusion", "lol"): "the LOL release",
+    ("lldiffusion", "lol_v2"): "the LOL-v2 releases, real or synthetic",
 }
 
 
