@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lumen_cli.benchmark.quality_samples import Sample, Samples, Scene
 from lumen_cli.imaging.codec import Picture, read_picture
 from lumen_cli.imaging.files import find_pictures
+from lumen_cli.pipeline.scene import reduce_by_area
 
 FOLDER = Path(__file__).parent / "originals"
 NAME = "built-in"
@@ -46,17 +47,23 @@ def builtin_samples() -> Samples:
     return Samples(title, NAME, "", items, paired=True, synthetic=True, root=FOLDER)
 
 
-def photograph_samples(root: Path, ev: float) -> Samples:
+def photograph_samples(root: Path, ev: float, pixels: int | None = None) -> Samples:
     """The photographs of a folder and all below it, taken again with `ev` stops less light; 0 leaves them as they are.
+
+    pixels: larger photographs are reduced to about so many first, by area.
 
     UsageError where there are none.
     """
     sources = find_pictures([str(root)])
     stops = f"{ev:g} EV"
     how = f"darkened by {stops}" if ev else "as they are"
+    how += "" if pixels is None else f", of at most {pixels / 1e6:g} megapixels"
 
     def scene(path: Path, seed: int) -> Scene:
-        bright = read_picture(path).pixels
+        picture = read_picture(path)
+        factor = 1.0 if pixels is None else max(1.0, (picture.height * picture.width / pixels) ** 0.5)
+        sides = round(picture.height / factor), round(picture.width / factor)
+        bright = picture.pixels if factor == 1.0 else reduce_by_area(picture, *sides)
         if not ev:
             return Scene(Picture(bright, None, 8, False, "png", None, None), bright)
         return darken_as_taken(bright, -ev, _SHOT, seed)

@@ -80,6 +80,7 @@ def speed_cases(request: SpeedRequest) -> list[SpeedCase]:
             plain=request.plain,
             pipeline=request.pipeline,
             pictures=request.pictures,
+            detail=request.detail,
         )
         for subject in _subjects(request)
         for width, height in request.sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 from lumen_cli.card import PRECISIONS
 from lumen_cli.errors import UsageError
+from lumen_cli.limits import Detail
 
 PUBLISHED = "published:"
 """Before an architecture's id: the network at the paper's size with random weights, for its speed alone."""
@@ -26,6 +28,7 @@ DEFAULT_SIZES = ((600, 400),)
 """The size of LOL's pictures, at which the papers give their times."""
 LARGEST_SIDE = 65_535
 _SIZE = re.compile(r"(\d{1,6})\s*[x×]\s*(\d{1,6})")
+_MEGAPIXELS = re.compile(r"(\d{1,4}(?:\.\d{1,3})?)\s*mp")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class SpeedRequest:
     warmup: calls before them; threads: of a CPU, None for torch's own choice; steps: None for each model's own, and no
     matter to models that do not sample; published: each model's architecture at the paper's size with random weights
     in place of the model; plain: time the papers' way too, in turn with ours; pipeline: time a folder of `pictures`
-    from disk to disk too; timeout: seconds a row may take, None for no bound.
+    from disk to disk too; detail: how large pictures reach their size; timeout: seconds a row may take, None for no
+    bound.
     """
 
     models: tuple[str, ...]
@@ -53,6 +57,7 @@ class SpeedRequest:
     plain: bool = False
     pipeline: bool = False
     pictures: int = 20
+    detail: Detail = "auto"
     timeout: float | None = None
 
     def __post_init__(self) -> None:
@@ -88,6 +93,7 @@ class SpeedCase:
     plain: bool
     pipeline: bool
     pictures: int
+    detail: Detail = "auto"
 
     def failed(self, error: str) -> SpeedResult:
         """The row that says why there are no figures."""
@@ -155,7 +161,8 @@ class SpeedResult:
 
     seconds: a picture (a batch's time over its pictures); device_memory: the most bytes torch held on a CUDA device,
     None elsewhere; host_memory: the most bytes resident in the fresh process; parameters: numbers in the network;
-    gflops: 10⁹ operations a picture, a multiplication and an addition counted as two.
+    gflops: 10⁹ operations a picture, a multiplication and an addition counted as two; detail: "whole", or how the
+    network's result of the reduced picture reached full size, which is timed too.
     """
 
     model: str
@@ -181,6 +188,7 @@ class SpeedResult:
     plain_error: str | None = None
     pipeline: Pipeline | None = None
     error: str | None = None
+    detail: str = "whole"
 
     @property
     def images_per_second(self) -> float | None:
@@ -215,17 +223,34 @@ class SpeedResult:
 
 
 def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
-    """Widths and heights, each once: "600x400,1080p" → ((600, 400), (1920, 1080)); UsageError for anything else."""
+    """Widths and heights, each once: "600x400,1080p" → ((600, 400), (1920, 1080)); "12mp" has sides of 4 : 3.
+
+    Raises:
+        UsageError: anything else.
+    """
     sizes = [_size(part.strip().lower()) for part in text.split(",")]
     return tuple(dict.fromkeys(sizes))
+
+
+def parse_megapixels(text: str) -> int | None:
+    """Pixels: "12mp" → 12,000,000, "0.5mp" → 500,000; None for what does not end so."""
+    match = _MEGAPIXELS.fullmatch(text.strip().lower())
+    pixels = 0 if match is None else round(float(match[1]) * 1e6)
+    return pixels if 0 < pixels <= LARGEST_SIDE**2 else None
 
 
 def _size(text: str) -> tuple[int, int]:
     if text in NAMED_SIZES:
         return NAMED_SIZES[text]
+    megapixels = parse_megapixels(text)
+    if megapixels is not None:
+        width = round(math.sqrt(megapixels * 4 / 3))
+        return width, round(megapixels / width)
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise UsageError(f"unknown size {text!r}: expected WIDTHxHEIGHT or one of {', '.join(NAMED_SIZES)}")
+        raise UsageError(
+            f"unknown size {text!r}: expected WIDTHxHEIGHT, megapixels such as 12mp or one of {', '.join(NAMED_SIZES)}"
+        )
     width, height = int(match[1]), int(match[2])
     if not (1 <= width <= LARGEST_SIDE and 1 <= height <= LARGEST_SIDE):
         raise UsageError(f"size {text}: sides go from 1 to {LARGEST_SIDE} pixels")

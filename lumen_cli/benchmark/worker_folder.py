@@ -40,7 +40,7 @@ def time_folder(
     Raises:
         LumenError: a picture failed.
     """
-    settings = Settings(case.architecture, {}, "", steps=steps, precision=policy.precision)
+    settings = Settings(case.architecture, {}, "", steps=steps, precision=policy.precision, detail=case.detail)
     with tempfile.TemporaryDirectory(prefix="lumen-speed-") as place:
         source, target = Path(place, "dark"), Path(place, "bright")
         write_pictures(source, case.pictures, case.width, case.height)

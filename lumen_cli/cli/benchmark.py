@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from lumen_cli.cli.options import LOOK, MACHINE, DeviceOption, JsonOption, QuietOption, SeedOption, StepsOption
+from lumen_cli.cli.options import (
+    LOOK,
+    MACHINE,
+    DetailChoice,
+    DetailOption,
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    SeedOption,
+    StepsOption,
+)
 from lumen_cli.errors import UsageError
 
 DATA = "Pictures"
@@ -76,6 +86,7 @@ def benchmark(
         _list("gamma or gain: a global curve fitted without the reference; repeatable.", "NAME", LOOK, "--baseline"),
     ] = None,
     steps: StepsOption = None,
+    detail: DetailOption = DetailChoice.auto,
     seed: SeedOption = 0,
     metric: Annotated[
         list[str] | None,
@@ -112,7 +123,11 @@ def benchmark(
     ] = False,
     size: Annotated[
         str | None,
-        typer.Option(metavar="WxH", rich_help_panel=SPEED, help="Sizes with commas: 600x400 (default), 1080p, 4k …"),
+        typer.Option(
+            metavar="WxH|Nmp",
+            rich_help_panel=SPEED,
+            help="Sizes with commas: 600x400 (default), 1080p, 4k, 12mp …; with --darken one, such as 2mp.",
+        ),
     ] = None,
     repeat: Annotated[
         int | None, typer.Option(min=1, metavar="N", rich_help_panel=SPEED, help="Timed calls (default: 5).")
@@ -149,7 +164,8 @@ def benchmark(
       lumen benchmark --low dark/ --high bright/ -m kind --baseline gamma
       lumen benchmark --data-root photos/ --darken 3 --baseline gamma,gain
       lumen benchmark -d LOL --data-root ~/LOL --check-leak ~/LOL/our485
-      lumen benchmark --speed --size 600x400,1080p --plain
+      lumen benchmark --data-root photos/ --darken 3 --size 2mp
+      lumen benchmark --speed --size 1mp,12mp,24mp
       lumen benchmark --json | jq '{model, psnr: .figures.psnr.mean}'
     """  # noqa: D301
     names = _split(model)
@@ -171,14 +187,15 @@ def benchmark(
         from lumen_cli.cli.benchmark_speed import SpeedOptions, measure_speed
 
         measure_speed(
-            SpeedOptions(names, size, precision, batch, repeat, threads, steps, device, plain, pipeline, published),
+            SpeedOptions(
+                names, size, precision, batch, repeat, threads, steps, device, plain, pipeline, published, detail.value
+            ),
             as_json,
             quiet,
         )
         return
     _refuse(
         "goes with --speed",
-        size=size,
         repeat=repeat,
         threads=threads,
         plain=plain,
@@ -208,6 +225,8 @@ def benchmark(
             outputs=tuple(output or ()),
             save_images=save_images,
             overwrite=overwrite,
+            detail=detail.value,
+            size=size,
         ),
         as_json,
         quiet,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumen_cli.errors import UsageError
+from lumen_cli.limits import Detail
 
 if TYPE_CHECKING:
     from lumen_cli.benchmark.quality_entrants import Entrant
@@ -36,6 +37,8 @@ class QualityOptions:
     outputs: tuple[Path, ...]
     save_images: Path | None
     overwrite: bool
+    detail: Detail = "auto"
+    size: str | None = None
 
 
 def samples_for(options: QualityOptions) -> Samples:
@@ -48,7 +51,9 @@ def samples_for(options: QualityOptions) -> Samples:
     if options.darken is not None:
         if options.data_root is None or any((name, options.split, options.low, options.high)):
             raise UsageError("--darken goes with --data-root DIR, a folder of well-exposed photographs, and no other")
-        return photograph_samples(options.data_root.expanduser(), options.darken)
+        return photograph_samples(options.data_root.expanduser(), options.darken, _pixels(options.size))
+    if options.size is not None:
+        raise UsageError("--size goes with --darken or --speed")
     if options.low is not None or options.high is not None:
         if options.low is None or options.high is None:
             raise UsageError("--low and --high go together: the dark pictures and their references")
@@ -70,6 +75,15 @@ def samples_for(options: QualityOptions) -> Samples:
         f"{layout.name} needs --data-root DIR, the folder with {layout.expected}; its authors publish it at "
         f"{layout.page}; without --dataset the built-in set is measured"
     )
+
+
+def _pixels(size: str | None) -> int | None:
+    from lumen_cli.benchmark.speed_request import parse_megapixels
+
+    pixels = None if size is None else parse_megapixels(size)
+    if size is not None and pixels is None:
+        raise UsageError(f"--size {size}: with --darken a number of megapixels is expected, such as 2mp")
+    return pixels
 
 
 def metrics_for(options: QualityOptions, samples: Samples) -> list[Metric]:
@@ -116,6 +130,7 @@ def entrants_for(options: QualityOptions) -> list[Entrant]:
             device=options.device,
             precision=options.precision,
             batch_size=batch,
+            detail=options.detail,
         )
         for index, card in enumerate(cards)
     ]

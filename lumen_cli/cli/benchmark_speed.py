@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from lumen_cli.errors import UsageError
+from lumen_cli.limits import Detail
 
 if TYPE_CHECKING:
     from lumen_cli.benchmark.speed_request import SpeedResult
@@ -28,6 +29,7 @@ class SpeedOptions:
     plain: bool
     pipeline: bool
     published: bool
+    detail: Detail = "auto"
 
 
 def measure_speed(options: SpeedOptions, as_json: bool, quiet: bool) -> None:
@@ -50,6 +52,7 @@ def measure_speed(options: SpeedOptions, as_json: bool, quiet: bool) -> None:
         published=options.published,
         plain=options.plain,
         pipeline=options.pipeline,
+        detail=options.detail,
         **({} if options.repeat is None else {"repeat": options.repeat}),
     )
     console = Console(stderr=True, highlight=False, quiet=quiet)

@@ -48,8 +48,7 @@ def encode(
     else:
         image = Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values)
     if way.sampling in ("4:2:2", "4:2:0") and image.mode == "RGB" and not way.rgb:
-        pairs = with_halved_colours(values, way.sampling == "4:2:0")
-        image = Image.frombytes("YCbCr", image.size, pairs.tobytes())
+        image = Image.frombytes("YCbCr", image.size, with_halved_colours(values, way.sampling == "4:2:0"))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", **options)
     data = buffer.getvalue()

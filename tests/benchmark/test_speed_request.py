@@ -66,3 +66,9 @@ def test_a_row_comes_back_from_json() -> None:
     full = dataclasses.replace(ROW, seconds=Spread.of([1.0]), plain=plain, pipeline=Pipeline(2, 3.0, 0.5, 0.4))
     for row in (ROW, full):
         assert SpeedResult.of(json.loads(json.dumps(dataclasses.asdict(row)))) == row
+
+
+def test_megapixels_are_a_size_of_four_to_three() -> None:
+    assert parse_sizes("12mp, 0.5mp") == ((4000, 3000), (816, 613))
+    with pytest.raises(UsageError, match="megapixels"):
+        parse_sizes("mp")

@@ -360,3 +360,35 @@ def test_ctrl_c_ends_after_the_picture_in_hand(make_model: MakeModel, lol: Path,
     rows_left = json.loads(report.read_text(encoding="utf-8"))["rows"]
     assert [row["model"] for row in rows_left] == ["input"]
     assert not list(tmp_path.rglob(".lumen-*"))
+
+
+def test_photographs_are_reduced_before_they_are_darkened(tmp_path: Path, tiny: Path, lumen: Lumen) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(60, 250, (900, 1200, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    finished = lumen(
+        "benchmark",
+        "--data-root",
+        tmp_path,
+        "--darken",
+        "2",
+        "--size",
+        "0.5mp",
+        "-m",
+        "tiny",
+        "--metric",
+        "psnr",
+        "--json",
+    )
+    assert finished.code == 0, finished.err
+    assert "at most 0.5 megapixels" in finished.err
+    assert lumen("benchmark", "--data-root", tmp_path, "--darken", "2", "--size", "600x400", "-m", "tiny").code == 2
+    assert lumen("benchmark", "--size", "2mp", "-m", "tiny").code == 2
+
+
+def test_a_large_size_is_timed_the_way_large_pictures_run(tiny: Path, lumen: Lumen) -> None:
+    common = ("benchmark", "--speed", "-m", "tiny", "--size", "0.6mp", "--repeat", "1", "--json")
+    ways = {}
+    for detail in ("auto", "whole"):
+        finished = lumen(*common, "--detail", detail)
+        assert finished.code == 0, finished.err
+        ways[detail] = json.loads(finished.out)["detail"]
+    assert ways == {"auto": "auto", "whole": "whole"}
