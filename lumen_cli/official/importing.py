@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from lumen_cli.card import ImportedFile, ModelCard, read_card
@@ -15,11 +14,10 @@ from lumen_cli.card_fields import NAME
 from lumen_cli.errors import ModelError, UsageError
 from lumen_cli.official.building import build_empty
 from lumen_cli.official.folder import write_folder
-from lumen_cli.official.kind_files import read_kind
 from lumen_cli.official.layouts import LAYOUTS, Layout, Variant, likeliest
 from lumen_cli.official.locating import Source, find_checkpoints
 from lumen_cli.official.matching import Match, check_finite, first, match, plain_names, with_averages
-from lumen_cli.official.reading import Checkpoint, read_checkpoint
+from lumen_cli.official.reading_process import read_apart
 from lumen_cli.official.sources import official_source
 from lumen_cli.placing import holds_model, placing
 from lumen_cli.registry import require_usable_name, user_models
@@ -110,7 +108,7 @@ def _gathered(
     origin: dict[str, Source] = {}
     took = False
     for source in sources:
-        checkpoint = _read(source)
+        checkpoint = read_apart(source)
         tensors = plain_names(checkpoint.tensors)
         averages = plain_names(checkpoint.averages)
         if averages and (averaged if averaged is not None else published_averaged):
@@ -126,19 +124,6 @@ def _gathered(
         files = ", ".join(str(source.path) for source in sources[:3])
         raise ModelError(f"{files}: there are no averaged parameters in it; leave out --ema")
     return together, took
-
-
-def _read(source: Source) -> Checkpoint:
-    if not source.bundle:
-        return read_checkpoint(source.path)
-    import numpy as np
-
-    shapes = {}
-    for architecture in ("kind", "kind-plus"):
-        state = build_empty(architecture, LAYOUTS[architecture].variant({}).network).state_dict()
-        shapes[architecture] = {name: tuple(value.shape) for name, value in state.items() if value.is_floating_point()}
-    arrays = read_kind(source.path, shapes)
-    return Checkpoint({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()})
 
 
 def _check_architecture(architecture: str, tensors: Mapping[str, Tensor], where: str, paths: Sequence[Path]) -> None:

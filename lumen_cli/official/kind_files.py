@@ -45,16 +45,22 @@ def read_kind(prefix: Path, shapes: Mapping[str, Mapping[str, tuple[int, ...]]])
         shapes: for kind and kind-plus, name → shape in the published network, PyTorch's layout.
     """
     data, index = data_file(prefix), prefix.with_name(f"{prefix.name}.index")
+    if not data.is_file():
+        raise ModelError(f"{data} is no regular file")
     content = np.fromfile(data, dtype=np.uint8)
     if index.is_file():
         entries = read_index(index)
         ours = {tensorflow_name(name, kind): name for kind in shapes for name in shapes[kind]}
     else:
         ours, entries = _by_size(data, content.size, shapes)
+    total = 0
     tensors = {}
     for name, entry in entries.items():
         if entry.offset + entry.size > content.size:
             raise ModelError(f"{data} is damaged or was not downloaded completely: {name} lies beyond its end")
+        total += entry.size
+        if total > content.size:
+            raise ModelError(f"{index}: its tensors have more bytes than {data} holds, so they repeat parts of it")
         count = math.prod(entry.shape)
         if entry.size != count * np.dtype(entry.dtype).itemsize:
             raise ModelError(f"{index}: {name} has {entry.size} bytes, which does not fit its shape {entry.shape}")

@@ -13,6 +13,7 @@ from lumen_cli.official.tensorflow import bundle_prefix, data_file
 
 _ENDINGS = (".ckpt", ".pth", ".pt", ".pth.tar", ".safetensors")
 _DEEPEST = 4
+_LARGEST_NOTE = 1 << 20
 _LATEST = re.compile(r'^model_checkpoint_path:\s*"(.+)"', re.MULTILINE)
 
 
@@ -44,8 +45,10 @@ def find_checkpoints(paths: Sequence[Path], *, several: bool) -> list[Source]:
             found |= dict.fromkeys(_in_folder(path, several))
         elif (prefix := bundle_prefix(path)) is not None:
             found[Source(prefix, bundle=True)] = None
-        elif path.exists():
+        elif path.is_file():
             found[Source(path)] = None
+        elif path.exists():
+            raise ModelError(f"{path} is no regular file")
         else:
             raise ModelError(f"there is no file {path}")
     return list(found)
@@ -54,7 +57,7 @@ def find_checkpoints(paths: Sequence[Path], *, several: bool) -> list[Source]:
 def _in_folder(folder: Path, several: bool) -> list[Source]:
     found: list[Source] = []
     for files in _folders(folder):
-        plain = [Source(file) for file in files if file.name.endswith(_ENDINGS)]
+        plain = [Source(file) for file in files if file.name.endswith(_ENDINGS) and file.is_file()]
         prefixes = dict.fromkeys(prefix for file in files if (prefix := bundle_prefix(file)) is not None)
         bundles = [Source(prefix, bundle=True) for prefix in prefixes]
         found += plain + (_latest(bundles) if several else bundles)
@@ -80,7 +83,9 @@ def _latest(bundles: list[Source]) -> list[Source]:
         return bundles
     folder = bundles[0].path.parent
     try:
-        noted = _LATEST.search((folder / "checkpoint").read_text(encoding="utf-8"))
+        note = folder / "checkpoint"
+        small = note.is_file() and note.stat().st_size <= _LARGEST_NOTE
+        noted = _LATEST.search(note.read_text(encoding="utf-8")) if small else None
     except (OSError, UnicodeDecodeError):
         noted = None
     latest = [source for source in bundles if noted and source.path.name == re.split(r"[\\/]", noted[1])[-1]]

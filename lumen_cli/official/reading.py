@@ -7,7 +7,7 @@ import collections
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,9 @@ _WEIGHTS = ("state_dict", "model", "model_state_dict", "params", "net")
 _AVERAGES = ("ema_helper", "ema", "ema_state_dict", "params_ema", "model_ema", "average")
 _ARCHIVES = {b"\x1f\x8b": "gzip", b"Rar!": "RAR", b"7z\xbc\xaf": "7-Zip"}
 _REFUSED = re.compile(r"(?:GLOBAL|class|function|type)\s+`?([A-Za-z_][\w.]*\.[\w.]+)`?")
+_MOST_TENSORS = 100_000
+_LONGEST_NAME = 1000
+_LARGEST_PICKLE = 64 << 20
 _DAMAGED = "is damaged or was not downloaded completely"
 
 
@@ -47,6 +50,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             run code or holds objects beyond tensors and plain values.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{path} is no regular file")
         with path.open("rb") as file:
             head = file.read(512)
     except OSError as error:
@@ -60,7 +65,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors" or head[8:10] == b'{"':
         return Checkpoint(_read_safetensors(path))
     _refuse_other_containers(path, head)
-    return _sorted_out(path, _load(path, zipped=head.startswith(b"PK")))
+    checkpoint = _sorted_out(path, _load(path, zipped=head.startswith(b"PK")))
+    _require_bounded(path, [*checkpoint.tensors.items(), *checkpoint.averages.items()])
+    return checkpoint
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -80,18 +87,46 @@ def _refuse_other_containers(path: Path, head: bytes) -> None:
     if head.startswith(b"PK"):
         try:
             with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        except (zipfile.BadZipFile, OSError, ValueError):
+                entries = archive.infolist()
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
             raise ModelError(f"{path} {_DAMAGED}") from None
+        names = [entry.filename for entry in entries]
         if any("/code/" in name for name in names):
             raise ModelError(f"{path} was refused: it is a TorchScript archive, which holds code")
         if not any(name.endswith("data.pkl") for name in names):
             raise ModelError(f"{path} is a ZIP archive of other files: unpack it and import the file inside")
+        _refuse_bombs(path, entries)
     elif tarfile.is_tarfile(path):
         # PyTorch's own tar format of before 2017 is not read either: its loader once ran code in spite of the guard.
         raise ModelError(f"{path} is a tar archive: unpack it and import the file inside")
     elif not head.startswith(b"\x80"):
         raise ModelError(f"{path} is no checkpoint: neither a PyTorch file nor safetensors")
+
+
+def _refuse_bombs(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
+    """PyTorch stores what it writes; compressed or overlapping entries can become any size."""
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ModelError(
+            f"{path} was refused: it is compressed, as PyTorch writes no checkpoint; unpack and pack it anew"
+        )
+    if sum(entry.file_size for entry in entries) > path.stat().st_size or len(entries) > _MOST_TENSORS:
+        raise ModelError(f"{path} was refused: its parts are larger or more than the file can hold")
+    if any(entry.file_size > _LARGEST_PICKLE for entry in entries if entry.filename.endswith("data.pkl")):
+        raise ModelError(f"{path} was refused: what describes its tensors is larger than {_LARGEST_PICKLE >> 20} MiB")
+
+
+def _require_bounded(path: Path, named: Sequence[tuple[str, Tensor]]) -> None:
+    """ModelError where tensors take more memory than the file, as views that repeat it do, or names are no names."""
+    if len(named) > _MOST_TENSORS or any(len(name) > _LONGEST_NAME for name, _ in named):
+        raise ModelError(f"{path} was refused: it holds more tensors, or longer names, than any network has")
+    total = 0
+    for name, tensor in named:
+        if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+            raise ModelError(f"{path} was refused: {name} is a tensor without plain values of its own")
+        size = tensor.numel() * tensor.element_size()
+        total += size
+        if size > tensor.untyped_storage().nbytes() or total > 4 * path.stat().st_size:
+            raise ModelError(f"{path} was refused: {name} repeats a part of the file to more than it holds")
 
 
 def _load(path: Path, zipped: bool) -> Any:

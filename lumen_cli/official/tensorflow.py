@@ -18,6 +18,8 @@ from lumen_cli.errors import ModelError
 _PART = re.compile(r"\.(?:index|meta|data-\d{5}-of-\d{5})$")
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
+_LARGEST_INDEX = 16 << 20
+_MOST_ENTRIES, _LONGEST_KEY = 10_000, 1000
 _TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}
 
 
@@ -50,6 +52,8 @@ def data_file(prefix: Path) -> Path:
 
 def read_index(path: Path) -> dict[str, Entry]:
     """A bundle's index as name → entry; ModelError where it is no such file or says what cannot be read."""
+    if not path.is_file() or path.stat().st_size > _LARGEST_INDEX:
+        raise ModelError(f"{path} is no index of a TensorFlow checkpoint: no regular file, or too large")
     content = path.read_bytes()
     try:
         if len(content) < _FOOTER or int.from_bytes(content[-8:], "little") != _MAGIC:
@@ -57,9 +61,11 @@ def read_index(path: Path) -> dict[str, Entry]:
         footer = content[-_FOOTER:]
         _, at = _handle(footer, 0)
         (start, size), _ = _handle(footer, at)
-        entries = {}
+        entries: dict[str, Entry] = {}
         for _, value in _block(content, start, size):
             for key, entry in _block(content, *_handle(value, 0)[0]):
+                if len(entries) > _MOST_ENTRIES or len(key) > _LONGEST_KEY:
+                    raise ValueError("it names more tensors, or longer ones, than any network has")
                 if key:  # the empty name is the header
                     entries[key.decode()] = _entry(entry)
     except (ValueError, IndexError, KeyError, struct.error) as error:

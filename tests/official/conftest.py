@@ -8,12 +8,20 @@ import pytest
 import torch
 
 from lumen_cli.networks.base import LowLightModel
+from lumen_cli.official.reading_process import read_source
 from tests.conftest import dark_pixels
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read checkpoints here, without the seconds that a helper takes to start; `test_limits.py` reads in helpers."""
+    if request.path.name != "test_limits.py":
+        monkeypatch.setattr("lumen_cli.official.importing.read_apart", read_source)
 
 
 @pytest.fixture

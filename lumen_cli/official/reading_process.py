@@ -1,0 +1,174 @@
+"""Foreign checkpoints read in a helper process with limits on time and memory.
+
+A file may be made so that reading it takes hours or all memory. The helper writes plain tensors as safetensors and
+ends; whatever happens to it costs one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lumen_cli.errors import ModelError
+from lumen_cli.official.locating import Source
+from lumen_cli.official.reading import Checkpoint, read_checkpoint
+
+SECONDS = 120.0
+"""For which a helper may read, and one more for each 10 MB of the file."""
+MEMORY = 2 << 30
+"""Bytes that a helper may take beyond four times the file."""
+_START = "import sys; sys.path[:] = sys.argv[4:]; from lumen_cli.official.reading_process import main; main()"
+_TENSORS, _ANSWER = "tensors.safetensors", "answer.json"
+_LONGEST_ANSWER = 1 << 27
+_PAUSE = 0.05
+
+
+def read_apart(source: Source) -> Checkpoint:
+    """What the file or TensorFlow bundle holds; see `read_checkpoint`.
+
+    Raises:
+        ModelError: as `read_checkpoint`; or reading takes too long or too much memory, or the reader crashes.
+    """
+    size = _size(source)
+    seconds, memory = SECONDS + size / 1e7, MEMORY + 4 * size
+    with tempfile.TemporaryDirectory(prefix="lumen-") as folder:
+        place = Path(folder)
+        arguments = [str(source.path.absolute()), "bundle" if source.bundle else "file", str(place)]
+        command = [sys.executable, "-c", _START, *arguments, *sys.path]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            try:
+                assert process.stdin is not None
+                process.stdin.write(json.dumps({"seconds": seconds, "memory": memory}).encode())
+                process.stdin.close()
+                _wait(process, source, seconds, memory)
+            except OSError:
+                pass  # it has ended already; its answer tells why
+            finally:
+                if process.poll() is None:
+                    process.kill()
+        return _answer(source, place)
+
+
+def _size(source: Source) -> int:
+    """Bytes of the file; ModelError where it is none, which opening could wait for without end."""
+    file = source.file
+    try:
+        if not file.is_file():
+            raise ModelError(f"{file} is no regular file")
+        return file.stat().st_size
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _wait(process: subprocess.Popen[bytes], source: Source, seconds: float, memory: int) -> None:
+    import psutil
+
+    deadline = time.monotonic() + seconds
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            raise ModelError(f"{source.path} was refused: reading it takes longer than {seconds:.0f} s")
+        with contextlib.suppress(psutil.Error):  # where the system sets no limit on memory itself
+            if psutil.Process(process.pid).memory_info().rss > 2 * memory:
+                raise ModelError(_too_large(source))
+        time.sleep(_PAUSE)
+
+
+def _too_large(source: Source) -> str:
+    return f"{source.path} was refused: reading it takes far more memory than the file is large"
+
+
+def _answer(source: Source, place: Path) -> Checkpoint:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        with (place / _ANSWER).open("rb") as file:
+            answer = json.loads(file.read(_LONGEST_ANSWER))
+    except (OSError, ValueError):
+        raise ModelError(
+            f"{source.path} was refused: its reader crashed, so it is damaged or made to do that"
+        ) from None
+    if "error" in answer:
+        raise ModelError(str(answer["error"]))
+    try:
+        tensors = load_file(place / _TENSORS)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{source.path} cannot be handed on: {error}") from None
+    parts: dict[str, dict[str, Tensor]] = {"tensors": {}, "averages": {}}
+    for kind, name, key in answer["names"]:
+        parts[kind][name] = tensors[key]
+    return Checkpoint(**parts)
+
+
+def main() -> None:
+    """Read the file that the arguments name, under the limits on standard input, and write the answer's two files."""
+    place = Path(sys.argv[3])
+    limits = json.loads(sys.stdin.buffer.read(4096))
+    torch.set_num_threads(1)
+    source = Source(Path(sys.argv[1]), bundle=sys.argv[2] == "bundle")
+    _limit(limits["seconds"], limits["memory"])
+    answer: dict[str, object]
+    try:
+        answer = {"names": _hand_on(read_source(source), place / _TENSORS)}
+    except ModelError as error:
+        answer = {"error": str(error)}
+    except (MemoryError, RecursionError):
+        answer = {"error": _too_large(source)}
+    (place / _ANSWER).write_text(json.dumps(answer))
+
+
+def _limit(seconds: float, memory: int) -> None:
+    """Let the system end this process beyond its limits, where it can."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+        most = pages * resource.getpagesize() + memory
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+        resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 2))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except (ImportError, OSError, ValueError):
+        pass
+
+
+def read_source(source: Source) -> Checkpoint:
+    """The file or bundle read in this very process."""
+    if not source.bundle:
+        return read_checkpoint(source.path)
+    import numpy as np
+
+    from lumen_cli.official.building import build_empty
+    from lumen_cli.official.kind_files import read_kind
+    from lumen_cli.official.layouts import LAYOUTS
+
+    shapes = {}
+    for architecture in ("kind", "kind-plus"):
+        state = build_empty(architecture, LAYOUTS[architecture].variant({}).network).state_dict()
+        shapes[architecture] = {name: tuple(value.shape) for name, value in state.items() if value.is_floating_point()}
+    arrays = read_kind(source.path, shapes)
+    return Checkpoint({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()})
+
+
+def _hand_on(checkpoint: Checkpoint, path: Path) -> list[tuple[str, str, str]]:
+    """Write all tensors under numbers, as their names may be any; → kind, name and number of each."""
+    from safetensors.torch import save_file
+
+    names: list[tuple[str, str, str]] = []
+    stored: dict[str, Tensor] = {}
+    for kind, part in (("tensors", checkpoint.tensors), ("averages", checkpoint.averages)):
+        for name, tensor in part.items():
+            key = str(len(stored))
+            names.append((kind, name, key))
+            stored[key] = tensor.detach().contiguous().clone()
+    save_file(stored, path)
+    return names
