@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +18,9 @@ PAUSES = (1.0, 3.0, 10.0, 20.0)
 """Seconds before each further try of a download that broke off."""
 TIMEOUT = 30.0
 """Seconds without a byte after which a server counts as gone."""
+
+SLOW_SECONDS, SLOWEST = 60.0, 500
+"""Seconds after which a download has to have brought so many bytes a second: a drip keeps nobody waiting for ever."""
 
 Progress = Callable[[str, int, int | None], None]
 """Is told what is being fetched, how many bytes are here, and of how many (None: not known)."""
@@ -40,7 +43,15 @@ def require_web_address(address: str) -> None:
     raise ModelError(f"{address} is no usable address: expected https://HOST/FOLDER without user name and password")
 
 
-def fetch(address: str, path: Path, limit: int, *, size: int | None = None, progress: Progress | None = None) -> int:
+def fetch(
+    address: str,
+    path: Path,
+    limit: int,
+    *,
+    size: int | None = None,
+    progress: Progress | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> int:
     """Fetch an address into a file and return its size; what the file holds is the caller's to check.
 
     A download that breaks off goes on after a pause, a few times, from where it broke if the server can do that.
@@ -51,6 +62,7 @@ def fetch(address: str, path: Path, limit: int, *, size: int | None = None, prog
         limit: bytes after which the download is stopped.
         size: bytes that there have to be, None where this is not known.
         progress: told about every piece that arrives.
+        headers: sent with the request, Authorization to the address's own host alone.
 
     Raises:
         NotGivenError: the server answers that there is no such file, or that it is not for everyone.
@@ -60,7 +72,7 @@ def fetch(address: str, path: Path, limit: int, *, size: int | None = None, prog
     require_web_address(address)
     download = _Download(address, path, limit, size, progress)
     try:
-        with _client(address) as client:
+        with _client(address, headers) as client:
             for pause in PAUSES:
                 try:
                     return download.run(client)
@@ -101,8 +113,12 @@ class _Download:
         with client.stream("GET", self.address, headers=headers) as response:
             self._begin(response)
             with self.path.open("ab" if self.received else "wb") as file:
+                began, before = time.monotonic(), self.received
                 for block in response.iter_raw():
                     self.received += len(block)
+                    seconds = time.monotonic() - began
+                    if seconds > SLOW_SECONDS and self.received - before < SLOWEST * seconds:
+                        raise ModelError(f"{self.address}: it sends less than {SLOWEST} bytes a second: stopped")
                     self.began = True
                     self._require_room(self.received)
                     file.write(block)
@@ -157,7 +173,7 @@ def _first_byte(response: httpx2.Response) -> int | None:
     return int(found[1]) if found else None
 
 
-def _client(address: str) -> httpx2.Client:
+def _client(address: str, headers: Mapping[str, str] | None = None) -> httpx2.Client:
     """A client that goes from https to https only, or from this machine's plain http to it and to https."""
     plain = urlsplit(address).scheme == "http"
 
@@ -166,7 +182,7 @@ def _client(address: str) -> httpx2.Client:
             raise ModelError(f"{address} leads to another address: {_plain(str(request.url))}")
 
     return httpx2.Client(
-        headers={"Accept-Encoding": "identity", "User-Agent": f"lumen/{__version__}"},
+        headers={**(headers or {}), "Accept-Encoding": "identity", "User-Agent": f"lumen/{__version__}"},
         timeout=TIMEOUT,
         follow_redirects=True,
         event_hooks={"request": [require_secure]},

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from lumen_cli.card import CARD_FILE, CONFIG_FILE, LARGEST_TEXT, ModelCard, read_card
 from lumen_cli.errors import ModelError, UsageError
 from lumen_cli.fetching import NotGivenError, Progress, fetch, require_web_address
+from lumen_cli.hub import LARGEST_WEIGHTS
 from lumen_cli.placing import holds_model, placing
 from lumen_cli.registry import (
     HUGGING_FACE,
@@ -26,9 +27,6 @@ from lumen_cli.registry import (
     user_models,
 )
 from lumen_cli.weights import checksum
-
-LARGEST_WEIGHTS = 16 << 30
-"""Bytes that are fetched at most for a card that does not say how large its weights are."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lumen_cli.card import CARD_FILE, CONFIG_FILE, ModelCard, read_card
+from lumen_cli.card import CONFIG_FILE, ModelCard, read_card
 from lumen_cli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -118,7 +118,9 @@ def find_model(name_or_folder: str | os.PathLike[str], ability: str = "enhance")
     """
     wanted = os.fspath(name_or_folder)
     if wanted.startswith(HUGGING_FACE):
-        return read_card(_download(wanted))
+        from lumen_cli.hub import download_model
+
+        return read_card(download_model(wanted))
     cards, broken = scan_models()
     if wanted == AUTO:
         return _best(cards, ability)
@@ -227,20 +229,3 @@ def _model_folders(root: Path) -> Iterator[Path]:
         yield from sorted(entry for entry in entries if (entry / CONFIG_FILE).is_file())
     except OSError:
         return
-
-
-def _download(address: str) -> Path:
-    """Fetch config, card and safetensors of a Hugging Face model; nothing else of the repository."""
-    from huggingface_hub import snapshot_download
-
-    repository, _, revision = address.removeprefix(HUGGING_FACE).partition("@")
-    if repository.count("/") != 1 or not all(repository.split("/")):
-        raise ModelError(
-            f"{address} is no model address: expected hf://organisation/name or hf://organisation/name@revision"
-        )
-    wanted = [CONFIG_FILE, CARD_FILE, "*.safetensors"]
-    try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
-    except Exception as error:  # the client raises its own, httpx's and the operating system's errors
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{address} cannot be downloaded: {type(error).__name__}: {reason}") from error

@@ -86,6 +86,9 @@ def serving() -> Iterator[Site]:
         def do_GET(self) -> None:
             site.answer(self)
 
+        def do_HEAD(self) -> None:
+            site.answer(self)
+
         def log_message(self, *arguments: object) -> None:
             pass
 
