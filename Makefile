@@ -8,7 +8,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.user
-	$(BIN)/lumen enhance sample_images --output demo-enhanced --overwrite
+	$(BIN)/python sample_images/make_large.py demo-large/table-12mp.jpg
+	$(BIN)/lumen enhance sample_images demo-large --output demo-enhanced --overwrite
 	@echo "Look at them: $(CURDIR)/demo-enhanced"
 
 test: $(VENV)/.dev
@@ -41,7 +42,7 @@ $(VENV)/.dev: $(VENV)/.user
 	@touch $@
 
 clean:
-	rm -rf $(VENV) dist build demo-enhanced
+	rm -rf $(VENV) dist build demo-enhanced demo-large
 
 # opencv-python wants the system's libGL, which a machine without a screen may lack; the headless build is the same
 # library without windows, and lumen opens none.
