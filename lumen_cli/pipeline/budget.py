@@ -8,8 +8,10 @@ from pathlib import Path
 from lumen_cli.errors import PictureError
 
 _MIB = 1 << 20
-_BYTES_PER_PIXEL = 7 * 4
-"""Three float32 channels and, in the worst case, one of alpha."""
+WHOLE_BYTES = 7 * 4
+"""Of a pixel, where the whole picture goes through the network: channels in float32, and alpha in the worst case."""
+CARRIED_BYTES = 12
+"""Of a pixel, where the network sees the picture reduced: 8 or 16 bits a channel, twice."""
 _RAM_SHARE = 16
 _WORK_SHARE = 2.5
 """Memory that a picture takes on its way at most, in units of its decoded size; tiles bound what the network adds."""
@@ -78,9 +80,9 @@ def require_room(path: Path, decoded: int, memory: int) -> None:
         )
 
 
-def decoded_bytes(path: Path) -> int:
+def decoded_bytes(path: Path, per_pixel: int = WHOLE_BYTES) -> int:
     """Bytes a picture takes once decoded, from its header alone; 0 where the header tells nothing (decoding will)."""
     from lumen_cli.imaging.measuring import size_of
 
     width, height = size_of(path) or (0, 0)
-    return width * height * _BYTES_PER_PIXEL
+    return width * height * per_pixel

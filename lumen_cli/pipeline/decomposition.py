@@ -13,6 +13,7 @@ import numpy as np
 from lumen_cli.imaging.codec import Picture
 from lumen_cli.imaging.tag_rules import KEEP_ALL, TagRules
 from lumen_cli.pipeline.batches import NetworkError, Notes, as_batch, cropped, in_parts, notes_of
+from lumen_cli.pipeline.budget import WHOLE_BYTES
 from lumen_cli.pipeline.plan import digest_of, without_defaults
 from lumen_cli.pipeline.save import Content
 from lumen_cli.pipeline.scene import Scene, scene_of
@@ -135,6 +136,7 @@ class Decomposition:
     done = "decomposed"
     about = ()
     quality = None
+    bytes_per_pixel = WHOLE_BYTES
 
     @property
     def endings(self) -> dict[str, str]:

@@ -157,7 +157,7 @@ class Decoder:
         for index, task in enumerate(self._tasks):
             times = times_of(task.job.source.path)
             # Decided by the header alone, before decoding: room is given in the plan's order, which cannot deadlock.
-            held = decoded_bytes(task.job.source.path)
+            held = decoded_bytes(task.job.source.path, self._work.bytes_per_pixel)
             try:
                 self._budget.acquire(held)
             except ClosedError:

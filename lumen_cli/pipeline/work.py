@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from lumen_cli.imaging.codec import Picture
 from lumen_cli.imaging.tag_rules import TagRules
 from lumen_cli.pipeline.batches import NetworkError, Notes, enhance_scenes, notes_of
+from lumen_cli.pipeline.budget import CARRIED_BYTES, WHOLE_BYTES
 from lumen_cli.pipeline.plan import Settings
 from lumen_cli.pipeline.save import Content
 from lumen_cli.pipeline.scene import Scene, finish, scene_of
@@ -80,6 +81,10 @@ class Work(Protocol):
     def fingerprint(self) -> str:
         """Everything but the source that decides about the outputs' bytes, in 32 hexadecimal digits."""
 
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Memory that a decoded picture takes until it is written."""
+
     def scene(self, picture: Picture) -> Scene:
         """The picture with what the network sees of it."""
 
@@ -147,6 +152,11 @@ class Enhancement:
     def fingerprint(self) -> str:
         """The settings'."""
         return self.settings.fingerprint()
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """See `budget`."""
+        return WHOLE_BYTES if self.settings.detail == "whole" else CARRIED_BYTES
 
     def scene(self, picture: Picture) -> Scene:
         """See `scene_of`."""
