@@ -44,5 +44,5 @@ def _lumen(
       lumen enhance night.jpg -o bright.jpg
       lumen decompose night.jpg --model kind  → reflectance, illumination
       lumen compare before/ after/            → compare.html
-      lumen models                            what there is to choose from
+      lumen models                            list available models
     """  # noqa: D301

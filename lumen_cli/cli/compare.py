@@ -112,7 +112,7 @@ def compare(
     if save_images is not None and models is None:
         raise UsageError("--save-images keeps what --models makes; there is no --models here")
     if no_page and (linked or output is not None):
-        raise UsageError(f"--no-page and {'--linked' if linked else '--output'} exclude each other")
+        raise UsageError(f"--no-page and {'--linked' if linked else '--output'} cannot be combined")
 
     from rich.console import Console
 

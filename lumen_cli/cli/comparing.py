@@ -93,13 +93,14 @@ def run_models(
             check_writable(folder)
         sweep_temporaries(run.plan.folders)
         network = run.policy.prepare(load(run.card))
-        with TagWriter() as tags, progress_line(console, len(run.plan.todo), interruption.stop, run.label) as advance:
+        with TagWriter() as tags, progress_line(console, len(run.plan.todo), interruption.stop) as line:
+            line.now(run.label)
             stream = run_stream(
                 run.plan, network, run.policy, run.work, tags, jobs=default_jobs(), stop=interruption.stop
             )
             with closing(stream) as results:
                 for result in results:
-                    advance(result)
+                    line.advance(result)
                     if result.status == "failed":
                         failed[result.task.job.target] = result.reason or "failed"
         _end_if_asked(interruption)

@@ -27,6 +27,7 @@ from lumen_cli.cli.options import (
     Precision,
     PreserveTimesOption,
     QuietOption,
+    StatsOption,
     TimeoutOption,
 )
 from lumen_cli.cli.options_runs import (
@@ -124,6 +125,7 @@ def decompose(
     skip_existing: SkipExistingOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
+    stats: StatsOption = False,
 ) -> None:
     """Take pictures apart into reflectance R (H×W×3) and illumination L (H×W).
 
@@ -163,6 +165,7 @@ def decompose(
         jobs=jobs,
         as_json=as_json,
         quiet=quiet,
+        stats=stats,
         preserve_times=preserve_times,
         max_pixels=max_pixels,
         timeout=timeout,

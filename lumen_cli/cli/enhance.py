@@ -30,6 +30,7 @@ from lumen_cli.cli.options import (
     QualityOption,
     QuietOption,
     SeedOption,
+    StatsOption,
     StepsOption,
     StrengthOption,
     TileOption,
@@ -96,6 +97,7 @@ def enhance(
     skip_existing: SkipExistingOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
+    stats: StatsOption = False,
 ) -> None:
     """Brighten dark pictures: folders in, folders out, same tree, same names, same tags.
 
@@ -129,6 +131,7 @@ def enhance(
         jobs=jobs,
         as_json=as_json,
         quiet=quiet,
+        stats=stats,
         preserve_times=preserve_times,
         max_pixels=max_pixels,
         timeout=timeout,

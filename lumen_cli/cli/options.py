@@ -109,7 +109,7 @@ def _known_device(value: str) -> str:
 LOOK = "Model and look"
 MACHINE = "Machine"
 FILES = "Files"
-SAID = "What is said"
+SAID = "Output and logging"
 
 OutputOption = Annotated[
     str | None,
@@ -118,14 +118,14 @@ OutputOption = Annotated[
         "-o",
         metavar="DIR|FILE",
         rich_help_panel=FILES,
-        help="Where to (default: NAME-enhanced beside the input); - for standard output.",
+        help="Output file or folder (default: NAME-enhanced beside the input); - for standard output.",
     ),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", rich_help_panel=FILES, help="Print what would be made, and touch nothing.")
+    bool, typer.Option("--dry-run", rich_help_panel=FILES, help="Show what would be done without writing.")
 ]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", rich_help_panel=FILES, help="Write outputs that exist anew.")
+    bool, typer.Option("--overwrite", rich_help_panel=FILES, help="Overwrite existing outputs.")
 ]
 ModelOption = Annotated[
     str,
@@ -156,7 +156,7 @@ StrengthOption = Annotated[
         max=1.0,
         metavar="S",
         rich_help_panel=LOOK,
-        help="Mix: 0 leaves a picture as it is, 1 is the full effect.",
+        help="Blend with the original: 0 = unchanged, 1 = full effect.",
     ),
 ]
 BrightnessOption = Annotated[
@@ -220,8 +220,8 @@ TileOption = Annotated[
         metavar="auto|off|N",
         callback=_tile,
         rich_help_panel=MACHINE,
-        help="Tiles of N pixels for larger pictures, blended and told of the whole picture. auto: where memory asks "
-        "for them, and it is said.",
+        help="Process large images in N-pixel tiles with shared global statistics. auto: only when memory is short "
+        "(reported).",
     ),
 ]
 TimeoutOption = Annotated[
@@ -263,8 +263,7 @@ MaxPixelsOption = Annotated[
         metavar="N",
         show_default=False,
         rich_help_panel=MACHINE,
-        help="Larger pictures are refused from their headers, before anything is decoded: 40M, 1G or a plain number; "
-        "0: no limit (default: 250M).",
+        help="Reject larger images before decoding: 40M, 1G or a plain number; 0 = no limit (default: 250M).",
     ),
 ]
 MetadataOption = Annotated[
@@ -285,12 +284,10 @@ KeepCreditsOption = Annotated[
 ]
 NoStampOption = Annotated[
     bool,
-    typer.Option(
-        "--no-stamp", rich_help_panel=FILES, help="Do not write lumen, model and settings into ProcessingSoftware."
-    ),
+    typer.Option("--no-stamp", rich_help_panel=FILES, help="Do not record lumen in EXIF ProcessingSoftware."),
 ]
 PreserveTimesOption = Annotated[
-    bool, typer.Option("--preserve-times", rich_help_panel=FILES, help="Give outputs the times of their inputs.")
+    bool, typer.Option("--preserve-times", rich_help_panel=FILES, help="Preserve file timestamps.")
 ]
 JobsOption = Annotated[
     int | None,
@@ -300,10 +297,14 @@ JobsOption = Annotated[
         min=1,
         metavar="N",
         rich_help_panel=MACHINE,
-        help="Threads that read, and as many that write (default: the cores, at most 8).",
+        help="Number of reader threads and of writer threads (default: the cores, at most 8).",
     ),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", rich_help_panel=SAID, help="One JSON object a line on standard output.")
+JsonOption = Annotated[bool, typer.Option("--json", rich_help_panel=SAID, help="Print one JSON object per line.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=SAID, help="Only print errors.")]
+StatsOption = Annotated[
+    bool,
+    typer.Option(
+        "--stats", rich_help_panel=SAID, help="Show the timing table for one picture too (batches always show it)."
+    ),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=SAID, help="Say nothing but errors.")]

@@ -55,7 +55,7 @@ NameTemplateOption = Annotated[
         "--name-template",
         metavar="NAME",
         rich_help_panel=FILES,
-        help="What outputs are called, for example {stem}-{model}{suffix}; further fields: {parent}, the picture's "
+        help="Output file name pattern, for example {stem}-{model}{suffix}; further fields: {parent}, the picture's "
         "folder, {seed} for enhance, {part} for decompose.",
     ),
 ]
@@ -64,10 +64,10 @@ ResumeOption = Annotated[
     typer.Option(
         "--resume",
         rich_help_panel=FILES,
-        help="The default: make what is missing or no longer current; what lumen did not write is left alone.",
+        help="Process missing or outdated outputs (default); what lumen did not write is left alone.",
     ),
 ]
 SkipExistingOption = Annotated[
     bool,
-    typer.Option("--skip-existing", rich_help_panel=FILES, help="Keep every output that exists, whatever it is."),
+    typer.Option("--skip-existing", rich_help_panel=FILES, help="Never touch existing outputs."),
 ]

@@ -33,6 +33,7 @@ class Request:
     jobs: int | None = None
     as_json: bool = False
     quiet: bool = False
+    stats: bool = False
     preserve_times: bool = False
     max_pixels: int = MAXIMUM_PIXELS
     timeout: float = DEFAULT_TIMEOUT
@@ -64,7 +65,7 @@ def checked(request: Request, resume: bool = False) -> Request:
     asked = {"--overwrite": request.overwrite, "--skip-existing": request.skip_existing, "--resume": resume}
     chosen = [name for name, wanted in asked.items() if wanted]
     if len(chosen) > 1:
-        raise UsageError(f"{' and '.join(chosen)} exclude each other: what is to happen to outputs that exist?")
+        raise UsageError(f"{' and '.join(chosen)} cannot be combined; choose one")
     if not request.inputs and request.from_file is None:
         raise UsageError("no input given: name pictures, folders or patterns, or a list of them with --from-file")
     if request.null and request.from_file is None:
@@ -83,4 +84,4 @@ def checked(request: Request, resume: bool = False) -> Request:
 def _refuse_together(what: str, others: dict[str, bool]) -> None:
     for name, wanted in others.items():
         if wanted:
-            raise UsageError(f"{what} and {name} exclude each other")
+            raise UsageError(f"{what} and {name} cannot be combined")

@@ -121,6 +121,7 @@ class Session:
         self._outputs: list[Path] = []
         self._roots: set[Path] = set()
         self._ended: str | None = None
+        self._now: Callable[[str], None] = lambda doing: None
 
     @property
     def failed(self) -> bool:
@@ -174,6 +175,7 @@ class Session:
     def _run(self, plan: Plan, troubles: Sequence[Trouble]) -> int:
         from lumen_cli.imaging.files import sweep_temporaries
         from lumen_cli.pipeline.interrupt import interruptible
+        from lumen_cli.pipeline.lock import lock_of
         from lumen_cli.pipeline.manifest import put_in_order
 
         sweep_temporaries(plan.folders)
@@ -184,21 +186,26 @@ class Session:
                 put_in_order(plan.places)
             return 0
         started, loading = time.perf_counter(), self._loading
-        with interruptible(plan.folders) as interruption:
+        locks = [lock_of(place) for place in plan.places.values()] if plan.recorded else []
+        with interruptible(plan.folders, locks) as interruption:
             self._stream(plan, interruption)
         self._working += time.perf_counter() - started - (self._loading - loading)
         if interruption.exit_code:
-            again = "the same command without --overwrite" if self.request.overwrite else "--resume"
-            typer.echo(f"lumen: interrupted; {again} goes on from here", err=True)
+            again = "the same command without --overwrite" if self.request.overwrite else "the same command"
+            typer.echo(f"lumen: interrupted; run {again} to resume", err=True)
         return interruption.exit_code
 
     def report(self) -> None:
-        """Tables, failures and the headline; with --quiet what failed, a line each."""
+        """Tables for batches and with --stats, failures, the headline; with --quiet what failed, a line each."""
         from lumen_cli.reports.summary import peak_memory
-        from lumen_cli.reports.text import count, printable
+        from lumen_cli.reports.text import count, duration, printable
 
         summary, policy = self.summary, self._policy
-        if summary.done:
+        tables = self.request.stats or summary.total > 1
+        if summary.done and not tables:
+            for part in summary.remarks():
+                self.console.print(part, soft_wrap=True)
+        if summary.done and tables:
             facts = {
                 "model": " · ".join((self._card.name, *self._work.about)),
                 "ran on": f"{policy.device} ({policy.device_name}) in {policy.precision}: {policy.why}",
@@ -213,8 +220,14 @@ class Session:
                 self.console.print(table)
         if summary.failures or summary.left:
             self.console.print(summary.failed(), soft_wrap=True)
-        self.console.print()
+        if tables or summary.failures or summary.left:
+            self.console.print()
         self.console.print(summary.headline(self._where()), soft_wrap=True)
+        if summary.done and not tables:
+            why = "" if set(summary.whys) == {"new"} else f" ({', '.join(summary.whys)})"
+            with_what = " · ".join((self._card.name, *self._work.about, f"{policy.device} in {policy.precision}"))
+            took = duration(self._loading + self._working)
+            self.console.print(f"{with_what} · {took}{why}", style="dim", markup=False, soft_wrap=True)
         if self._ended is not None:
             typer.echo(f"lumen: {printable(self._ended)}", err=True)
         if self.request.quiet:
@@ -226,6 +239,7 @@ class Session:
 
         if self._network is None:
             started = time.perf_counter()
+            self._now(f"loading {self._card.name}")
             self._network = self._policy.prepare(load(self._card))
             self._loading = time.perf_counter() - started
             if self._tags.notice:
@@ -267,7 +281,9 @@ class Session:
         from lumen_cli.pipeline.stream import RunEndedError, run_stream
         from lumen_cli.reports.progress import progress_line
 
-        with progress_line(self.console, len(plan.todo), interruption.stop, self._work.doing) as advance:
+        with progress_line(self.console, len(plan.todo), interruption.stop) as line:
+            self._now = line.now
+            self._now(f"reading {plan.todo[0].job.source.path.name}")
             stream = run_stream(
                 plan,
                 self._loaded,
@@ -279,12 +295,13 @@ class Session:
                 preserve_times=self.request.preserve_times,
                 max_pixels=self.request.max_pixels,
                 timeout=self.request.timeout or None,
+                working=lambda task: line.now(f"{self._work.doing} {task.job.source.path.name}"),
             )
             try:
                 with closing(stream) as results:
                     for result in results:
                         self._take(result)
-                        advance(result)
+                        line.advance(result)
             except RunEndedError as error:
                 self._ended = str(error)
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -27,17 +27,21 @@ class Interruption:
 
 
 @contextmanager
-def interruptible(folders: Iterable[Path]) -> Iterator[Interruption]:
+def interruptible(folders: Iterable[Path], locks: Iterable[Path] = ()) -> Iterator[Interruption]:
     """Catch the signals inside. A second one removes this process's temporary files in `folders` and exits.
 
-    Outside the main thread, where Python delivers no signals, this does nothing.
+    locks: lock files that this process holds, which go with them. Outside the main thread, where Python delivers no
+    signals, this does nothing.
     """
     interruption = Interruption()
-    places = list(folders)
+    places, held = list(folders), list(locks)
 
     def handle(number: int, frame: FrameType | None) -> None:
         if interruption.stop.is_set():
             _remove_own_temporaries(places)
+            for lock in held:
+                with suppress(OSError):
+                    lock.unlink()
             if sys.stderr.isatty():
                 os.write(2, _SHOW_CURSOR)
             os._exit(128 + number)

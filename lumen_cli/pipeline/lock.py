@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lumen_cli.errors import LumenError
 
-LOCK_SUFFIX = ".lock"
+_SUFFIX = ".lock"
 _POLL_SECONDS = 0.1
 
 
@@ -33,11 +33,16 @@ def locked(places: Iterable[Path], waiting: Callable[[Path], None]) -> Iterator[
         yield
 
 
+def lock_of(place: Path) -> Path:
+    """The lock file of a manifest."""
+    return place.with_name(place.name + _SUFFIX)
+
+
 @contextmanager
 def _held(place: Path, waiting: Callable[[Path], None]) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    path = place.with_name(place.name + LOCK_SUFFIX)
+    path = lock_of(place)
     lock = FileLock(path)
     try:
         try:

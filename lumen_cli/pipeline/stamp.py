@@ -65,13 +65,22 @@ def _precision(settings: Settings | MapSettings) -> str:
     return settings.precision if deep == settings.precision else f"{settings.precision} (16-bit pictures {deep})"
 
 
+def _open_untouched(path: Path) -> int:
+    """Open a file without moving its time of access, where the system lets its owner do that."""
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        return os.open(path, flags | getattr(os, "O_NOATIME", 0))
+    except PermissionError:
+        return os.open(path, flags)
+
+
 def stamp_in(path: Path) -> str | None:
     """The last stamp of lumen's in a picture file; None where none is found near its beginning and end.
 
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with os.fdopen(_open_untouched(path), "rb") as file:
         data = file.read(_LOOKED_AT)
         size = file.seek(0, os.SEEK_END)
         if size > len(data):

@@ -41,7 +41,7 @@ class StorageWatch:
         with self._lock:
             self._failures += 1
             if self._failures >= _FAILURES_IN_A_ROW and self._trouble is None:
-                self._trouble = f"{folder}: {reason}; the run was stopped, --resume goes on from here"
+                self._trouble = f"{folder}: {reason}; the run was stopped; run the same command to resume"
 
 
 def lasting(error: BaseException | None) -> str | None:

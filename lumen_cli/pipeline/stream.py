@@ -19,7 +19,7 @@ from lumen_cli.networks.base import LowLightModel
 from lumen_cli.pipeline.batches import NetworkError, Shape, shape_of
 from lumen_cli.pipeline.budget import Budget, default_bytes
 from lumen_cli.pipeline.manifest import Manifest, put_in_order
-from lumen_cli.pipeline.plan import Plan, Settings
+from lumen_cli.pipeline.plan import Plan, Settings, Task
 from lumen_cli.pipeline.stages import Broken, Decoded, Decoder, Encoder, Inbox, Result, Undecoded, failure
 from lumen_cli.pipeline.work import Enhancement, Work
 
@@ -71,6 +71,7 @@ def run_stream(
     preserve_times: bool = False,
     max_pixels: int = MAXIMUM_PIXELS,
     timeout: float | None = DEFAULT_TIMEOUT,
+    working: Callable[[Task], None] = lambda task: None,
 ) -> Generator[Result, None, None]:
     """Make every picture of `plan.todo`; yields a result as each is complete on the disk or has failed.
 
@@ -88,6 +89,7 @@ def run_stream(
         preserve_times: whether outputs get their sources' times.
         max_pixels: larger pictures are refused from their headers; 0 for no limit.
         timeout: seconds that a picture may take to decode, where its format is decoded in a helper; None for no limit.
+        working: called with each picture that the network is about to work on.
 
     Raises:
         RunEndedError: the disk takes no more, or a thread ended by a fault of lumen; after the results until then.
@@ -104,7 +106,7 @@ def run_stream(
     try:
         if not isinstance(network, LowLightModel):
             network = network()
-        yield from _Stream(network, policy, work, decoder, encoder, inbox, stop).results()
+        yield from _Stream(network, policy, work, decoder, encoder, inbox, stop, working).results()
         if encoder.storage.trouble:
             raise RunEndedError(encoder.storage.trouble)
         if plan.recorded and not stop.is_set():
@@ -127,7 +129,9 @@ class _Stream:
         encoder: Encoder,
         inbox: Inbox,
         stop: threading.Event,
+        working: Callable[[Task], None],
     ) -> None:
+        self.working = working
         self.network, self.policy, self.work = network, policy, work
         self.decoder, self.encoder, self.inbox, self.stop = decoder, encoder, inbox, stop
         self.waiting: dict[Shape, list[Decoded]] = {}
@@ -189,6 +193,8 @@ class _Stream:
 
     def _run(self, shape: Shape) -> Iterator[Result]:
         group = self.waiting.pop(shape)
+        for decoded in group:
+            self.working(decoded.task)
         started = time.perf_counter()
         scenes = [decoded.scene for decoded in group]
         digests = [bytes.fromhex(decoded.record.content or "") for decoded in group]

@@ -30,19 +30,35 @@ if TYPE_CHECKING:
     from lumen_cli.pipeline.stages import Result
 
 
+_MOST_NAME = 28
+"""Characters of what is going on, a picture's name among them."""
+
+
 class _StateColumn(ProgressColumn):
     """What is going on; a stop asked for shows at once, though the picture in hand takes its time."""
 
     max_refresh = None
 
-    def __init__(self, stop: threading.Event, doing: str) -> None:
+    def __init__(self, stop: threading.Event) -> None:
         super().__init__(table_column=Column(no_wrap=True))
-        self.stop, self.doing = stop, doing
+        self.stop = stop
 
     def render(self, task: Task) -> Text:
         if self.stop.is_set():
             return Text("stopping (Ctrl-C: at once)", style="yellow")
-        return Text(self.doing, style="bold")
+        doing = printable(task.description)
+        return Text(doing if len(doing) <= _MOST_NAME else f"{doing[: _MOST_NAME - 8]}…{doing[-7:]}", style="bold")
+
+
+class _LeftColumn(TimeRemainingColumn):
+    """The time left; none once a stop is asked for, as most of what is left is not done then."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        super().__init__(compact=True)
+        self.stop = stop
+
+    def render(self, task: Task) -> Text:
+        return Text("") if self.stop.is_set() else Text.assemble(("left ", "dim"), super().render(task))
 
 
 class _PixelRateColumn(ProgressColumn):
@@ -79,22 +95,29 @@ def transient_line(
     )
 
 
+class RunLine:
+    """The line of a run. `now` takes what is going on, `advance` each result."""
+
+    def __init__(self, line: Progress, total: int) -> None:
+        self._line, self._task, self._megapixels = line, line.add_task("", total=total, megapixels=0.0), 0.0
+
+    def now(self, doing: str) -> None:
+        """Name what is going on: "enhancing night.jpg"."""
+        self._line.update(self._task, description=doing)
+
+    def advance(self, result: Result) -> None:
+        """Count a picture."""
+        self._megapixels += (result.width or 0) * (result.height or 0) / 1e6
+        self._line.update(self._task, advance=1, megapixels=self._megapixels)
+
+
 @contextmanager
-def progress_line(
-    console: Console, total: int, stop: threading.Event, doing: str = "enhancing"
-) -> Iterator[Callable[[Result], None]]:
-    """Show progress inside; the value takes each result. Shows nothing where the console is no terminal."""
-    line = transient_line(console, _StateColumn(stop, doing), _PixelRateColumn())
-    task = line.add_task("", total=total, megapixels=0.0)
-    megapixels = 0.0
-
-    def advance(result: Result) -> None:
-        nonlocal megapixels
-        megapixels += (result.width or 0) * (result.height or 0) / 1e6
-        line.update(task, advance=1, megapixels=megapixels)
-
+def progress_line(console: Console, total: int, stop: threading.Event) -> Iterator[RunLine]:
+    """Show progress inside. Shows nothing where the console is no terminal."""
+    line = transient_line(console, _StateColumn(stop), _PixelRateColumn(), _LeftColumn(stop), left=False)
+    run = RunLine(line, total)
     with line:
-        yield advance
+        yield run
 
 
 @contextmanager

@@ -89,7 +89,7 @@ class Summary:
         parts += [f"{self.kept} kept{edited if self.edited else ''}"] if self.kept else []
         parts += [f"{len(self.left)} left alone"] if self.left else []
         parts += [f"{len(self.failures)} failed"] if self.failures else []
-        parts += [f"{self.missing} not begun"] if self.missing else []
+        parts += [f"{self.missing} remaining"] if self.missing else []
         style = "bold red" if self.failures or self.left else "bold yellow" if self.missing else "bold green"
         said = f"{count(self.total, 'picture')}: {', '.join(parts)}"
         return Text.assemble((said, style), f" → {where}" if self.done or self.kept else "")
@@ -111,6 +111,14 @@ class Summary:
             yield _counted("notice", self.notices, "cyan")
         if self.warnings:
             yield _counted("warning", self.warnings, "yellow")
+
+    def remarks(self) -> Iterator[RenderableType]:
+        """What is to be known of one picture without the tables: its reconstruction, notices and warnings."""
+        if self.reconstructed:
+            yield self._reconstructions()
+        for what, lines, style in (("notice", self.notices, "cyan"), ("warning", self.warnings, "yellow")):
+            for line in lines:
+                yield Text(f"{what}: {printable(line)}", style)
 
     def _timing(self, loading: float, working: float) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

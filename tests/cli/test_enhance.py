@@ -128,7 +128,7 @@ def test_two_ways_with_existing_outputs_exclude_each_other(
 ) -> None:
     finished = lumen("enhance", photos, "-m", "tiny", *both)
     assert finished.code == 2
-    assert "exclude each other" in finished.err
+    assert "cannot be combined" in finished.err
     assert not photos.with_name("photos-enhanced").exists()
 
 

@@ -71,7 +71,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_the_run_goes_on_when_there_is_ro
     first, left = _ran(tmp_path, "first"), folder_bytes(tmp_path / "left")
     assert first.code == 1, first.err
     assert "Traceback" not in first.err
-    assert "the disk is full; the run was stopped, --resume goes on from here" in first.err
+    assert "the disk is full; the run was stopped; run the same command to resume" in first.err
     done = [Path(str(result["output"])).name for result in first.results if result["status"] == "done"]
     failed = [result for result in first.results if result["status"] == "failed"]
     assert 1 <= len(done) <= 4

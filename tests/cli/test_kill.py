@@ -116,7 +116,7 @@ def test_an_interrupted_run_ends_cleanly_and_can_be_resumed(name: str, code: int
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, err.decode()
-    assert b"interrupted; --resume goes on from here" in err
+    assert b"interrupted; run the same command to resume" in err
     assert b"Traceback" not in err
     left = set(folder_bytes(tmp_path / "out"))
     reported = 1 + len(out.splitlines())

@@ -174,3 +174,14 @@ def test_outputs_get_their_inputs_mode_under_the_umask(
     for output in (three[0].with_name("a-enhanced.jpg"), three[0].with_name("a-enhanced.xmp")):
         assert stat.S_IMODE(output.stat().st_mode) == expected
     assert read_pixels(three[0].with_name("a-enhanced.jpg")).shape == (24, 32, 3)
+
+
+def test_one_picture_is_two_lines_and_stats_shows_the_table(three: list[Path], enhance: Lumen) -> None:
+    first = enhance(three[0])
+    lines = first.err.splitlines()
+    assert len(lines) == 2, first.err
+    assert lines[0].startswith("1 picture: 1 enhanced → ")
+    assert lines[1].startswith("tiny · 2 steps · seed 0 · cpu in ")
+    assert "wall clock" in enhance(three[0], "--overwrite", "--stats").err
+    assert "wall clock" in enhance(*three, "--overwrite").err
+    assert "(settings changed)" in enhance(three[0], "--strength", "0.5").err

@@ -68,6 +68,7 @@ def test_programs_get_every_file_by_what_it_holds() -> None:
 
 def test_progress_says_what_is_going_on() -> None:
     console = Console(width=80, force_terminal=True, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    with progress_line(console, 1, threading.Event(), "decomposing") as advance:
-        advance(result("a", 0.0, None))
+    with progress_line(console, 1, threading.Event()) as line:
+        line.now("decomposing a.png")
+        line.advance(result("a", 0.0, None))
     assert "decomposing" in console.export_text()

@@ -1,6 +1,7 @@
 import threading
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from lumen_cli.imaging.files import Job, Source
@@ -50,7 +51,7 @@ def test_the_headline_counts_everything() -> None:
     summary.add(result("b.png"))
     summary.add(result("c.png", "failed", "cut short"))
     assert summary.missing == 2
-    assert str(summary.headline("out/")) == "6 pictures: 2 enhanced, 1 kept, 1 failed, 2 not begun → out/"
+    assert str(summary.headline("out/")) == "6 pictures: 2 enhanced, 1 kept, 1 failed, 2 remaining → out/"
 
 
 def test_equal_warnings_are_counted_in_one_row() -> None:
@@ -85,12 +86,36 @@ def test_progress_is_silent_where_nobody_watches_and_speaks_in_a_terminal() -> N
     for terminal in (False, True):
         console = Console(width=80, force_terminal=terminal, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
         stop = threading.Event()
-        with progress_line(console, 2, stop) as advance:
-            advance(result("a.png"))
+        with progress_line(console, 2, stop) as line:
+            line.now("enhancing a.png")
+            line.advance(result("a.png"))
             stop.set()
-            advance(result("b.png"))
+            line.advance(result("b.png"))
         text = console.export_text()
         assert ("2/2" in text and "MP/s" in text and "stopping" in text) == terminal
+
+
+@pytest.mark.parametrize("width", [100, 80, 60])
+def test_progress_names_the_picture_and_promises_nothing_after_ctrl_c(width: int) -> None:
+    def drawn(stopped: bool, doing: str) -> str:
+        console = Console(width=width, force_terminal=True, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+        stop = threading.Event()
+        if stopped:
+            stop.set()
+        with progress_line(console, 4, stop) as line:
+            line.now(doing)
+            line.advance(result("a.png"))
+        return console.export_text()
+
+    assert "loading kind" in drawn(False, "loading kind")
+    assert "enhancing night.jpg" in drawn(False, "enhancing night.jpg")
+    long = drawn(False, "enhancing a-very-long-name-of-a-photograph-0001.jpg")
+    assert "enhancing a-very-lon…001.jpg" in long
+    assert "left" in long
+    after = drawn(True, "enhancing night.jpg")
+    assert "stopping (Ctrl-C: at once)" in after
+    assert "1/4" in after
+    assert "left" not in after
 
 
 def test_peak_memory_is_that_of_this_process() -> None:
