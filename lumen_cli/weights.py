@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumen_cli.errors import ModelError
+from lumen_cli.imaging.temporaries import temporary_beside
 
 if TYPE_CHECKING:
     import torch
@@ -69,9 +69,10 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype |
         for name, tensor in sorted(tensors.items())
     }
     content = save(stored, metadata={"format": "pt"})
-    temporary = path.with_name(f".lumen-{os.getpid()}-{path.name}")
+    temporary = temporary_beside(path)  # no one can know its name before it is there
     try:
-        temporary.write_bytes(content)
+        with temporary.open("xb") as file:
+            file.write(content)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

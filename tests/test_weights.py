@@ -1,4 +1,5 @@
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,11 @@ def test_names_and_shapes_that_do_not_fit_are_listed(tmp_path: Path) -> None:
 def test_a_long_list_of_misfits_is_cut(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"9 unknown: a0, a1, a2, …"):
         apply_weights(nn.Identity(), {f"a{index}": torch.zeros(1) for index in range(9)}, tmp_path / "w")
+
+
+def test_a_link_at_a_name_that_can_be_guessed_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / f".lumen-{os.getpid()}-w.safetensors").symlink_to(tmp_path / "precious")
+    save_weights({"w": torch.ones(2)}, tmp_path / "w.safetensors")
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert load_weights(tmp_path / "w.safetensors")["w"].tolist() == [1.0, 1.0]

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -232,7 +233,8 @@ def _pipes(cells: list[str]) -> str:
 def _field(text: str) -> str:
     """A text in CSV: with an apostrophe before it where a spreadsheet would take it for a formula."""
     shown = printable(text)
-    return f"'{shown}" if shown.lstrip().startswith(("=", "+", "-", "@")) else shown
+    read = unicodedata.normalize("NFKC", shown).lstrip()  # some spreadsheets take wide signs for narrow ones
+    return f"'{shown}" if read.startswith(("=", "+", "-", "@")) else shown
 
 
 def _md(text: str) -> str:
