@@ -103,8 +103,24 @@ def _commit_of(address: str, repository: str, revision: str, cached: object) -> 
     except Exception as error:  # the client raises its own, its web library's and the operating system's errors
         if isinstance(cached, str):
             return None
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{address} cannot be downloaded: {type(error).__name__}: {reason}") from error
+        raise ModelError(f"{address} cannot be downloaded: {_reason(error, revision)}") from error
     if not _COMMIT.fullmatch(told.commit_hash or ""):
         raise ModelError(f"{address}: the server names no commit of 40 hexadecimal digits: nothing was fetched")
     return told.commit_hash
+
+
+def _reason(error: Exception, revision: str) -> str:
+    """What the hub's client, its web library or the system says, in a sentence with what to do."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if "GatedRepoError" in names or status == 403:
+        return "its owners give it to those who ask them; ask on its page, then log in with `hf auth login`"
+    if "RevisionNotFoundError" in names:
+        return f"it has no revision {revision}"
+    if names & {"EntryNotFoundError", "RemoteEntryNotFoundError"}:
+        return f"it has no {CONFIG_FILE}, so it is no model of lumen's kind"
+    if "RepositoryNotFoundError" in names or status in (401, 404):
+        return "there is no such repository, or it is private; check the name, or log in with `hf auth login`"
+    if status is not None:
+        return f"the server answers {status}; try again later"
+    return "the server cannot be reached; check the network and try again"

@@ -140,7 +140,7 @@ def find_model(name_or_folder: str | os.PathLike[str], ability: str = "enhance")
     hint = f" Did you mean {nearest[0]}?" if nearest else ""
     if wanted in ARCHITECTURES:
         hint = f" Its authors' weights can be imported: see `lumen models info {wanted}`."
-    raise ModelError(f"there is no model {wanted}.{hint} Known models: {', '.join(names) or 'none'}")
+    raise ModelError(f"unknown model {wanted!r}.{hint} Known models: {', '.join(names) or 'none'}")
 
 
 def _best(cards: list[ModelCard], ability: str) -> ModelCard:

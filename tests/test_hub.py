@@ -127,3 +127,39 @@ def test_a_server_that_drips_is_given_up(hub: Site, tmp_path: Path, monkeypatch:
     hub.files["/drip"] = drip
     with pytest.raises(ModelError, match="bytes a second"):
         fetching.fetch(f"{hub.address}/drip", tmp_path / "x", 1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("code", "headers", "reason"),
+    [
+        (404, {"X-Error-Code": "RepoNotFound"}, "there is no such repository, or it is private"),
+        (401, {}, "there is no such repository, or it is private"),
+        (404, {"X-Error-Code": "RevisionNotFound"}, "it has no revision main"),
+        (404, {"X-Error-Code": "EntryNotFound"}, "it has no config.json"),
+        (403, {"X-Error-Code": "GatedRepo"}, "its owners give it to those who ask them"),
+        (500, {}, "the server answers 500; try again later"),
+    ],
+)
+def test_what_the_hub_answers_is_said_in_plain_words(
+    code: int, headers: dict[str, str], reason: str, hub: Site
+) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(code)
+        for name, value in headers.items():
+            request.send_header(name, value)
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+    hub.files["/organisation/night/resolve/main/config.json"] = answer
+    with pytest.raises(ModelError) as refused:
+        download_model("hf://organisation/night")
+    assert str(refused.value).startswith(f"hf://organisation/night cannot be downloaded: {reason}")
+    assert "Error:" not in str(refused.value)
+
+
+def test_a_hub_that_cannot_be_reached_is_said_in_plain_words(hub: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
+    monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", nowhere, raising=False)
+    with pytest.raises(ModelError, match="the server cannot be reached; check the network"):
+        download_model("hf://organisation/night")

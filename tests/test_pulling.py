@@ -387,4 +387,4 @@ def test_models_without_their_weights_are_not_chosen_by_themselves(listed: Path,
 
 
 def test_an_unknown_name(models_root: Path, refused: Callable[..., str]) -> None:
-    assert "there is no model nigth" in refused("nigth")
+    assert "unknown model 'nigth'" in refused("nigth")

@@ -181,7 +181,7 @@ def test_an_input_is_never_replaced_by_a_sheet(versions: tuple[Path, Path, Path]
         (["low", "high", "--save-images", "x"], "there is no --models here"),
         (["low", "high", "--no-page", "--linked"], "cannot be combined"),
         (["low", "--models", "tiny", "--linked"], "--save-images"),
-        (["low", "--models", "no-such-model"], "there is no model no-such-model"),
+        (["low", "--models", "no-such-model"], "unknown model 'no-such-model'"),
         (["low", "--models", "tiny,tiny"], "twice"),
         (["low", "--models", "tiny", "--reference", "nowhere"], "no such file or folder"),
     ],

@@ -219,7 +219,7 @@ def test_the_same_picture_gets_the_same_pixels_alone_or_in_a_folder(tiny: Path, 
 def test_an_unknown_model_gets_the_list_and_the_nearest_name(tiny: Path, photos: Path, lumen: Lumen) -> None:
     finished = lumen("enhance", photos, "--model", "tinny")
     assert finished.code == 2
-    assert "there is no model tinny. Did you mean tiny? Known models:" in finished.err
+    assert "unknown model 'tinny'. Did you mean tiny? Known models:" in finished.err
     assert len(finished.err.splitlines()) == 1
 
 
