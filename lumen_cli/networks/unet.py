@@ -20,6 +20,10 @@ GROUPS = 32
 MAX_PERIOD = 10000.0
 WHOLE_SCORES = 2048
 """Positions whose scores for one another, 8 MiB in bfloat16, may be held at once."""
+MOST_POSITIONS = 8192
+"""Positions that all look at one another: those of a picture of 2 megapixels in LightenDiffusion."""
+POOLED_POSITIONS = 2048
+"""About so many areas stand for the keys and values of larger maps."""
 
 
 def timestep_embedding(timesteps: Tensor, dimension: int) -> Tensor:
@@ -90,7 +94,11 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Single-head attention over all positions, around it a residual."""
+    """Single-head attention over all positions, around it a residual.
+
+    Maps of more than `MOST_POSITIONS` look at keys and values of areas, about `POOLED_POSITIONS` of them, as its cost
+    grows with the square of the positions.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -102,12 +110,25 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B×C×H×W → the same shape."""
-        positions = self.norm(x).flatten(2).transpose(1, 2)
+        normed = self.norm(x)
+        positions = normed.flatten(2).transpose(1, 2)
+        if positions.shape[1] > MOST_POSITIONS and not has_torch_function((x,)):
+            return x + self.proj_out(self._attend_areas(positions, normed).transpose(1, 2).reshape(x.shape))
         layers = (self.q, self.k, self.v)
         weight = torch.cat([layer.weight.flatten(1) for layer in layers])
         bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
         q, k, v = F.linear(positions, weight, bias).chunk(3, dim=-1)
         return x + self.proj_out(_attended(q, k, v).transpose(1, 2).reshape(x.shape))
+
+    def _attend_areas(self, positions: Tensor, normed: Tensor) -> Tensor:
+        """Every position looks at the means of areas: B×N×C and the same as a map B×C×H×W → B×N×C."""
+        side = math.ceil(math.sqrt(positions.shape[1] / POOLED_POSITIONS))
+        means = F.avg_pool2d(normed, side, ceil_mode=True, count_include_pad=False).flatten(2).transpose(1, 2)
+        q, k, v = (
+            F.linear(source, layer.weight.flatten(1), layer.bias)
+            for source, layer in ((positions, self.q), (means, self.k), (means, self.v))
+        )
+        return _attended(q, k, v)
 
 
 def _attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

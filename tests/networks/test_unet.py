@@ -55,3 +55,19 @@ def test_who_watches_torchs_functions_sees_the_attention(block):
     with torch.autocast("cpu", torch.bfloat16), Watched() as watched:
         block(torch.randn(1, 64, 4, 6))
     assert watched.calls == 1
+
+
+def test_attention_over_large_maps_looks_at_areas(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    block = unet.AttentionBlock(32).eval()
+    x = F.interpolate(torch.randn(1, 32, 6, 9), size=(60, 90), mode="bilinear")
+    with torch.inference_mode():
+        exact = block(x)
+        monkeypatch.setattr(unet, "MOST_POSITIONS", 60 * 90 - 1)
+        monkeypatch.setattr(unet, "POOLED_POSITIONS", 60 * 90 // 4)
+        pooled = block(x)
+        monkeypatch.setattr(unet, "POOLED_POSITIONS", 60 * 90)
+        single = block(x)
+    change = (exact - x).std()
+    assert (single - exact).abs().max() < 1e-5 * change + 1e-6, "areas of one position are the positions"
+    assert 0 < (pooled - exact).std() < 0.1 * change
