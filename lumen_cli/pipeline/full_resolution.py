@@ -55,6 +55,12 @@ class Settings:
     """Side of the squares that share a colour map."""
     regularisation: float = 0.02
     """ε of the guided filter: variance below which a window counts as flat."""
+    fine_radius: int = 8
+    """Of the windows in which what is left is fitted once more; 0 for none."""
+    fine_regularisation: float = 0.01
+    """ε there."""
+    misfit: float = 0.03
+    """Deviation from the first fit at which half of it is fitted once more; less is the network's noise."""
     target: float = 0.66
     """The mean that `tone` aims at."""
     largest_gain: float = 16.0
@@ -107,6 +113,26 @@ def tone_for(small: Floats, result: Floats, settings: Settings = DEFAULTS) -> To
 
 
 def fit_maps(guide: Floats, result: Floats, grid: Grid, settings: Settings = DEFAULTS) -> Floats:
+    """Local colour maps from a guide to a result, in two scales.
+
+    Large windows give maps that follow no noise. What these leave of the result, as where one window holds white
+    porcelain and a red table, is fitted once more in small windows. Arguments and result as of `fit_windows`.
+    """
+    maps = fit_windows(guide, result, grid, settings.radius, settings.regularisation, ratio=True)
+    if not settings.fine_radius:
+        return maps
+    size = guide.shape[1::-1]
+    dense = [cv2.resize(maps[:, :, row, column], size) for row in range(3) for column in range(4)]
+    parts = cv2.split(guide)
+    fitted = [sum((dense[4 * row + k] * parts[k] for k in range(3)), dense[4 * row + 3]) for row in range(3)]
+    rest = result - np.stack(fitted, axis=2)
+    side = 2 * settings.fine_radius + 1
+    energy = cv2.blur((rest * rest).mean(axis=2), (side, side), borderType=cv2.BORDER_REFLECT_101)
+    rest *= (energy / (energy + settings.misfit**2))[:, :, None]
+    return maps + fit_windows(guide, rest, grid, settings.fine_radius, settings.fine_regularisation, ratio=False)
+
+
+def fit_windows(guide: Floats, result: Floats, grid: Grid, radius: int, epsilon: float, *, ratio: bool) -> Floats:
     """Local colour maps from a guide to a result.
 
     In each window A = (C + ε·ρ·1)(Σ + ε·1)⁻¹ and b = S̄ - A·Ī, with Σ the covariance of the guide and C that of the
@@ -117,13 +143,14 @@ def fit_maps(guide: Floats, result: Floats, grid: Grid, settings: Settings = DEF
         guide: h×w×3 in [0, 1], I.
         result: h×w×3 in [0, 1], S.
         grid: where maps are wanted.
-        settings: radius and regularisation are used.
+        radius: the windows are 2·radius + 1 wide.
+        epsilon: ε, the variance below which a window counts as flat.
+        ratio: whether ρ is the ratio of the means; else 0.
 
     Returns:
         rows×columns×3×4: at each place of the grid A and, last, b.
     """
-    epsilon = settings.regularisation
-    means = _WindowMeans(grid, settings.radius)
+    means = _WindowMeans(grid, radius)
     mean_guide, mean_result = means(cv2.split(guide)), means(cv2.split(result))
     pairs = means(guide[:, :, row] * guide[:, :, column] for row in range(3) for column in range(3))
     crossed = means(result[:, :, row] * guide[:, :, column] for row in range(3) for column in range(3))
@@ -131,15 +158,16 @@ def fit_maps(guide: Floats, result: Floats, grid: Grid, settings: Settings = DEF
     covariance = pairs.reshape(shape) - mean_guide[..., :, None] * mean_guide[..., None, :]
     shared = crossed.reshape(shape) - mean_result[..., :, None] * mean_guide[..., None, :]
     identity = np.eye(3)
-    aim = (mean_result + 0.02) / (mean_guide + 0.02)
+    aim = (mean_result + 0.02) / (mean_guide + 0.02) if ratio else np.zeros_like(mean_result)
     slopes = np.linalg.solve(
         covariance + epsilon * identity, (shared + epsilon * aim[..., None] * identity).swapaxes(-1, -2)
     ).swapaxes(-1, -2)
     offsets = mean_result - (slopes @ mean_guide[..., None])[..., 0]
     maps = np.concatenate([slopes, offsets[..., None]], axis=-1).reshape(*grid.shape, 12)
     coarse = Grid(grid.shape, grid.shape, 1)
-    radius = max(1, round(settings.radius * grid.factor / grid.step))
-    averaged = _WindowMeans(coarse, radius)(maps[:, :, index] for index in range(12))
+    averaged = _WindowMeans(coarse, max(1, round(radius * grid.factor / grid.step)))(
+        maps[:, :, index] for index in range(12)
+    )
     return averaged.reshape(*grid.shape, 3, 4).astype(np.float32)
 
 
