@@ -183,7 +183,7 @@ def test_json_is_one_object_a_picture(tiny: Path, photos: Path, lumen: Lumen) ->
     for line in results:
         assert set(line) == {
             *("status", "input", "outputs", "why", "reason", "width", "height", "bytes", "seconds", "warnings"),
-            *("notices", "reconstruction"),
+            *("notices", "seen", "reconstruction"),
         }
         if line["status"] == "done":
             assert Path(line["outputs"]["maps"]).stat().st_size == line["bytes"]
