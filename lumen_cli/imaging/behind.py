@@ -36,6 +36,8 @@ _BOXES = {
     b"jumb": "a JUMBF box",
 }
 """Boxes of ISO/IEC 14496-12 beside the picture."""
+_BMP_SPACE, _BMP_PROFILES = 70, (b"DEBM", b"KNIL")
+"""Where a BMP's fifth kind of header (124 bytes) says that a profile is embedded or linked."""
 _SIGNED = (b"c2pa", bytes.fromhex("d8fec3d61b0e483c92975828877ec481"))
 
 
@@ -55,6 +57,8 @@ def behind_picture(file: BinaryIO, kind: str, counted: bool = False) -> tuple[st
     if kind in ("avif", "heif", "jxl"):
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _boxes(data)
+    if kind == "bmp" and _read(file, _BMP_SPACE, 4) in _BMP_PROFILES and _read(file, 14, 1) == b"|":
+        return ("its colour profile was left out",)
     if kind not in ("jpeg", "png", "webp"):
         return ()
     size = file.seek(0, os.SEEK_END)

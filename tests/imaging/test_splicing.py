@@ -421,3 +421,14 @@ def test_an_incomplete_profile_is_named(tmp_path: Path) -> None:
     assert read_picture(tmp_path / "a.png").notices == line
     make.png16(tmp_path / "b.png", make.deep(), (b"iCCP", b"name\0\0" + zlib.compress(profile)[:-20]))
     assert read_picture(tmp_path / "b.png").notices == line
+
+
+def test_a_bmps_profile_is_named(tmp_path: Path) -> None:
+    Image.fromarray(make.photo()).save(tmp_path / "a.bmp")
+    data = (tmp_path / "a.bmp").read_bytes()
+    head = bytearray(data[14:54].ljust(124, b"\0"))
+    head[:4], head[56:60] = struct.pack("<I", 124), b"DEBM"
+    moved = data[:10] + struct.pack("<I", 138) + bytes(head) + data[54:]
+    (tmp_path / "b.bmp").write_bytes(moved + make.srgb_profile())
+    assert read_picture(tmp_path / "a.bmp").notices == ()
+    assert read_picture(tmp_path / "b.bmp").notices == ("its colour profile was left out",)
