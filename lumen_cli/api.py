@@ -67,7 +67,8 @@ def enhance(
         illumination_ratio: the ratio α of KinD's papers, 0.1 to 10, for models with that ability; the result is then
             the network's alone. Not together with `brightness`.
         detail: how pictures above 0.4 megapixels reach their size: "auto" and "fast" run the network on the picture
-            reduced and carry its result to full size, "whole" runs it at full size.
+            reduced and carry its result to full size, where "auto" also refines noisy ones; "whole" runs it at full
+            size.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, fp32, bf16 or fp16.
         network: the model as `load_model` returned it, so that it is not loaded again for every picture.

@@ -209,8 +209,9 @@ DetailOption = Annotated[
         "--detail",
         metavar="auto|fast|whole",
         rich_help_panel=LOOK,
-        help="For pictures above 0.4 megapixels. auto: run the network on the reduced picture and carry its result to "
-        "full size; whole: run it at full size, which takes minutes and gigabytes.",
+        help="For pictures above 0.4 megapixels. auto: run the network on the reduced picture, carry its result to "
+        "full size and refine it where noise is strong; fast: the same without refining; whole: run it at full "
+        "size, which takes minutes and gigabytes.",
     ),
 ]
 TileOption = Annotated[

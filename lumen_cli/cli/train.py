@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 LENGTH, DATA = "Length", "Data"
 RENDITION = "rendition"
 """In place of an architecture: what finishes the pictures of any model."""
+REFINER = "refiner"
+"""In place of an architecture: what removes noise from large pictures."""
 
 
 class Preset(str, enum.Enum):
@@ -42,7 +44,8 @@ def train(
         typer.Argument(
             metavar="MODEL",
             help="The architecture: anlightendiff, diffll, kind, lightendiffusion or lldiffusion. Or rendition: the "
-            "brightness, contrast and tint that the pictures of the --init model end with.",
+            "brightness, contrast and tint that the pictures of the --init model end with. Or refiner: what "
+            "removes noise from large pictures.",
         ),
     ],
     data: Annotated[
@@ -129,6 +132,7 @@ def train(
       accelerate launch -m lumen_cli train diffll --data LOL/our485 --out runs/d     on several devices
       lumen train diffll --preset paper --data LOL/our485 --out runs/c --device cuda
       lumen train rendition --init lumen --data LOL/our485 --data photos/ --out runs/e     for any model's pictures
+      lumen train refiner --data LOL/our485 --data photos/ --out runs/f --minutes 120
     """  # noqa: D301
     if minutes is not None and steps is not None:
         raise UsageError("--minutes and --steps both name the length; give one of them")
@@ -136,6 +140,11 @@ def train(
         if foreign := _given(context, ("preset", "stage", "reference", "pairs_share", "network", "compiled")):
             raise UsageError(f"{foreign[0]} does not apply to a rendition")
         _train_rendition(init, data, out, val, minutes, steps, seed, device, precision)
+        return
+    if name == REFINER:
+        if foreign := _given(context, ("preset", "init", "stage", "reference", "pairs_share", "network", "compiled")):
+            raise UsageError(f"{foreign[0]} does not apply to the refiner")
+        _train_refiner(data, out, val, minutes, steps, seed, device, precision)
         return
 
     import torch
@@ -252,3 +261,42 @@ def _train_rendition(
     with TrainingWatch(console) as watch:
         folder = train_rendition(run, out, watch)
     console.print(f"model folder: {folder}", markup=False)
+
+
+def _train_refiner(
+    data: list[Path],
+    out: Path,
+    val: Path | None,
+    minutes: float | None,
+    steps: int | None,
+    seed: int,
+    device: str,
+    precision: Precision,
+) -> None:
+    import torch
+    from rich.console import Console
+
+    from lumen_cli.datasets.pairs import find_training_files
+    from lumen_cli.imaging.files import check_writable
+    from lumen_cli.pipeline.device import DTYPES, choose_device
+    from lumen_cli.reports.training import TrainingWatch
+    from lumen_cli.training.refiner import Fitting, RefinerRun, train_refiner
+    from lumen_cli.training.workers import join_workers
+
+    if join_workers(device).count > 1:
+        raise UsageError("the refiner is trained by one process; start it without a launcher")
+    check_writable(out)
+    policy = choose_device(device, precision.value, precisions=("fp32", "bf16"), model=REFINER)
+    fitting = Fitting(torch.device(policy.device), DTYPES[policy.precision], seed=seed, minutes=minutes)
+    if steps is not None:
+        fitting = replace(fitting, steps=steps)
+    files = find_training_files(data)
+    run = RefinerRun(tuple(map(str, data)), files, find_training_files([val]) if val else None, fitting)
+    console = Console(stderr=True, highlight=False)
+    console.print(
+        f"{len(files.pairs)} pairs and {len(files.bright)} bright pictures; "
+        f"{policy.device} in {policy.precision}: {policy.why}"
+    )
+    with TrainingWatch(console) as watch:
+        folder = train_refiner(run, out, watch)
+    console.print(f"weights: {folder}", markup=False)

@@ -17,6 +17,7 @@ from lumen_cli.limits import Detail
 from lumen_cli.networks.padding import pad_to_multiple, padded_size
 from lumen_cli.pipeline.device import DevicePolicy
 from lumen_cli.pipeline.light import relight
+from lumen_cli.pipeline.refining import refining_of
 from lumen_cli.pipeline.scene import Scene, finish, scene_of
 from lumen_cli.pipeline.tile_plan import TilePlan, smaller
 from lumen_cli.pipeline.tiling import enhance_tiled
@@ -75,7 +76,13 @@ def enhance_batch(
     return [
         outcome
         if isinstance(outcome, NetworkError)
-        else finish(scene, outcome, strength=strength, keep_ratio=keep_ratio)
+        else finish(
+            scene,
+            outcome,
+            strength=strength,
+            keep_ratio=keep_ratio,
+            refining=refining_of(scene, detail, policy),
+        )
         for scene, outcome in zip(scenes, outcomes, strict=True)
     ]
 

@@ -11,6 +11,7 @@ brings up.
    "Fast Guided Filter" (2015). tone is the extended operator of Reinhard et al., "Photographic Tone Reproduction for
    Digital Images" (SIGGRAPH 2002, equation 4): it shows a dark picture with the light that the result will have.
 3. `FullResolution.render`: B = A·tone(d) + b in strips, in Y, Cb and Cr.
+4. `shrinkage`, and where noise is strong the refiner (`networks/refiner.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -28,6 +29,9 @@ from numpy.typing import NDArray
 from lumen_cli.pipeline import shrinkage
 from lumen_cli.pipeline.noise_level import NoiseLevel, survey_of
 
+if TYPE_CHECKING:
+    from lumen_cli.pipeline.refining import Refining
+
 Floats = NDArray[np.float32]
 Reader = Callable[[slice, slice], NDArray[Any]]
 """Rows and columns of the full-size picture → H×W×3, uint8, or float32 in [0, 1]."""
@@ -35,6 +39,8 @@ Reader = Callable[[slice, slice], NDArray[Any]]
 _TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float64)
 """RGB to Y, Cb, Cr (ITU-T T.871); `render` has its inverse."""
 _BLOCK_COLUMNS = 512
+_STRONG_NOISE = 1 / 255
+"""See `FullResolution.noisy`."""
 _INVISIBLE = 0.3 / 255
 """A band whose threshold is lower keeps its noise."""
 _PATCH = 256
@@ -242,38 +248,80 @@ class Grid:
         part: Floats = scratch[:, start : start + columns[1] - columns[0]]
         return part
 
+    def interpolate(self, planes: Floats, rows: tuple[int, int], columns: tuple[int, int], square: int) -> Floats:
+        """C×rows×columns of the grid → the centres of the squares of a part of the full-size picture, bilinear."""
+        for axis, (first, last) in enumerate((rows, columns), start=1):
+            count = self.shape[axis - 1]
+            centres = np.arange(first, last, square, dtype=np.float32) + np.float32(square / 2)
+            at = np.clip(centres / np.float32(self.step) - np.float32(0.5), 0, count - 1)
+            before = np.minimum(at.astype(int), count - 1)
+            after = np.minimum(before + 1, count - 1)
+            share = (at - before.astype(np.float32)).reshape(-1, *(1,) * (2 - axis))
+            start, end = planes.take(before, axis), planes.take(after, axis)
+            planes = start + share * (end - start)
+        return planes
+
 
 @dataclass(frozen=True, eq=False)
 class FullResolution:
     """What a network did with a small picture, ready for the full-size one.
 
     read: the full-size picture; maps: 12×rows×columns, three slopes and the offset of Y, of Cb and of Cr; energies:
-    (3·levels)×rows×columns, t² of the noise in each band of Y, of Cb and of Cr; tone: of the guide.
+    (3·levels)×rows×columns, t² of the noise in each band of Y, of Cb and of Cr; deviation: (3·levels)×rows×columns,
+    that of the noise in Y, Cb and Cr, by halvings; stops: rows×columns, how much brighter the result is than the
+    picture; tone: of the guide; refining: what removes noise after shrinkage, None for nothing.
     """
 
     read: Reader
     maps: Floats
     energies: Floats
+    deviation: Floats
+    stops: Floats
     grid: Grid
     tone: Tone
+    refining: Refining | None = None
+
+    @property
+    def noisy(self) -> bool:
+        """Whether a quarter of the picture has strong noise.
+
+        That is noise whose deviation in Y is at least `_STRONG_NOISE` in the result; half of it counts where the
+        result is half a stop brighter, all from one stop on.
+        """
+        light = self.deviation[0] * np.clip(self.stops, 0, 1)
+        return bool(np.quantile(light, 0.75) >= _STRONG_NOISE)
 
     def render(self, top: int, bottom: int) -> Floats:
         """Rows of the full-size result, (bottom - top)×W×3 float32; a little may lie outside [0, 1]."""
         height, width = self.grid.size
         result = np.empty((bottom - top, width, 3), np.float32)
-        edge = shrinkage.margin(len(self.energies) // 3) if self.energies.any() else 0
         table = self.tone.table()
         for left in range(0, width, _BLOCK_COLUMNS):
             right = min(left + _BLOCK_COLUMNS, width)
-            rows = max(0, top - edge), min(height, bottom + edge)
-            columns = max(0, left - edge), min(width, right + edge)
-            planes = self._block(rows, columns, table)
+            rows, columns = (top, bottom), (left, right)
+            if self.refining is not None:
+                rows, columns = self.refining.extent(top, bottom, height), self.refining.extent(left, right, width)
+            planes, removed = self.carry(rows, columns, table)
+            if self.refining is not None:
+                planes = self.refining.refine(planes, removed, self.noise_maps(rows, columns))
             inner = np.s_[top - rows[0] : bottom - rows[0], left - columns[0] : right - columns[0]]
             result[:, left:right] = cv2.merge(_to_rgb(*(plane[inner] for plane in planes)))
         return result
 
-    def _block(self, rows: tuple[int, int], columns: tuple[int, int], table: Floats) -> list[Floats]:
-        """Y, Cb and Cr of a part of the picture."""
+    def carry(
+        self, rows: tuple[int, int], columns: tuple[int, int], table: Floats
+    ) -> tuple[list[Floats], list[Floats]]:
+        """Y, Cb and Cr of a part of the picture after shrinkage, and what that removed; table: the tone's."""
+        height, width = self.grid.size
+        edge = shrinkage.margin(len(self.energies) // 3) if self.energies.any() else 0
+        down = max(0, rows[0] - edge), min(height, rows[1] + edge)
+        across = max(0, columns[0] - edge), min(width, columns[1] + edge)
+        part = np.s_[rows[0] - down[0] : rows[1] - down[0], columns[0] - across[0] : columns[1] - across[0]]
+        planes = self._carry(down, across, table)
+        removed = self._shrink(planes, down, across)
+        return [plane[part] for plane in planes], [plane[part] for plane in removed]
+
+    def _carry(self, rows: tuple[int, int], columns: tuple[int, int], table: Floats) -> list[Floats]:
         low = self.read(slice(*rows), slice(*columns))
         if low.dtype == np.uint8:
             guide = [cv2.LUT(plane, table) for plane in cv2.split(np.ascontiguousarray(low))]
@@ -289,14 +337,33 @@ class FullResolution:
                 np.multiply(slope, guide[index], out=slope)
                 np.add(total, slope, out=total)
             planes.append(total)
+        return planes
+
+    def _shrink(self, planes: list[Floats], rows: tuple[int, int], columns: tuple[int, int]) -> list[Floats]:
         noise, first = self.grid.lines(self.energies, rows, columns)
+        scratch = np.empty((noise.shape[1], noise.shape[2] * self.grid.step), np.float32)
         levels = len(noise) // 3
+        enlarge = partial(self.grid.enlarge, first=first, columns=columns, scratch=scratch)
+        removed = []
         for channel, plane in enumerate(planes):
             own = noise[channel * levels : (channel + 1) * levels]
-            if own.any():
-                enlarge = partial(self.grid.enlarge, first=first, columns=columns, scratch=scratch)
-                shrinkage.shrink(plane, [partial(enlarge, level) for level in own])
-        return planes
+            bands = [partial(enlarge, each) for each in own] if own.any() else []
+            removed.append(shrinkage.shrink(plane, bands))
+        return removed
+
+    def noise_maps(self, rows: tuple[int, int], columns: tuple[int, int]) -> Floats:
+        """Deviations and stops at the centres of a part's squares of 4×4 pixels, (3·levels + 1)×⌈h/4⌉×⌈w/4⌉."""
+        return self.grid.interpolate(np.concatenate([self.deviation, self.stops[None]]), rows, columns, 4)
+
+
+def to_ycc(rgb: Floats) -> Floats:
+    """RGB, H×W×3 in [0, 1] → Y in [0, 1], Cb and Cr in [-0.5, 0.5]."""
+    return np.asarray(cv2.transform(rgb, _TO_YCC), np.float32)
+
+
+def to_rgb(planes: Floats) -> Floats:
+    """The inverse of `to_ycc`."""
+    return np.asarray(cv2.merge(_to_rgb(*(planes[:, :, index] for index in range(3)))), np.float32)
 
 
 def _to_rgb(light: Floats, blue: Floats, red: Floats) -> tuple[Floats, Floats, Floats]:
@@ -310,24 +377,31 @@ def _to_rgb(light: Floats, blue: Floats, red: Floats) -> tuple[Floats, Floats, F
     return first, green, last
 
 
-def noise_energies(
-    maps: Floats, guide: Floats, noise: NoiseLevel, gain: Floats, settings: Settings = DEFAULTS
-) -> Floats:
-    """t² of the noise in each band of Y, Cb and Cr.
+def noise_variance(maps: Floats, guide: Floats, noise: NoiseLevel, levels: int) -> NDArray[np.float64]:
+    """Variance of the noise in Y, Cb and Cr, by halvings: levels×rows×columns×3.
 
     Args:
         maps: rows×columns×3×4 to Y, Cb and Cr.
         guide: rows×columns×3, tone(s) at the places of the grid.
         noise: of tone(d).
+        levels: how many halvings, and none, are wanted.
+    """
+    # Independent noise of the channels: variances add.
+    variance: NDArray[np.float64] = np.einsum("rcij,lrcj->lrci", maps[..., :3] ** 2, noise.at(guide)[:levels] ** 2)
+    return variance
+
+
+def noise_energies(variance: NDArray[np.float64], gain: Floats, settings: Settings = DEFAULTS) -> Floats:
+    """t² of the noise in each band of Y, Cb and Cr.
+
+    Args:
+        variance: from `noise_variance`.
         gain: rows×columns, how much brighter the result is than the picture; near 1 nothing is removed.
         settings: strengths are used.
 
     Returns:
         (3·levels)×rows×columns: the bands of Y, those of Cb and those of Cr.
     """
-    deviation = noise.at(guide)[: settings.levels]
-    # Independent noise of the channels: variances add.
-    variance = np.einsum("rcij,lrcj->lrci", maps[..., :3] ** 2, deviation**2)
     fade = np.clip((gain - settings.faint_gain) / (settings.full_gain - settings.faint_gain), 0, 1)[..., None]
     strength = np.array([settings.light_strength, settings.colour_strength, settings.colour_strength]) * fade
     bands = np.array(shrinkage.BAND_DEVIATION[: settings.levels])[:, None, None, None]
@@ -357,9 +431,15 @@ def plan(
     means = _WindowMeans(grid, settings.radius)
     before, after = np.moveaxis(means([small.mean(axis=2), result.mean(axis=2)]), 2, 0)
     gain = after / np.maximum(before, 1e-4)
-    energies = noise_energies(maps, grid.sample(guide), noise, gain, settings)
+    variance = noise_variance(maps, grid.sample(guide), noise, settings.levels)
     return FullResolution(
-        read, np.ascontiguousarray(maps.reshape(*grid.shape, 12).transpose(2, 0, 1)), energies, grid, tone
+        read,
+        np.ascontiguousarray(maps.reshape(*grid.shape, 12).transpose(2, 0, 1)),
+        noise_energies(variance, gain, settings),
+        np.sqrt(variance).transpose(0, 3, 1, 2).reshape(-1, *grid.shape).astype(np.float32),
+        np.log2(np.clip(gain, 1, 64)).astype(np.float32),
+        grid,
+        tone,
     )
 
 

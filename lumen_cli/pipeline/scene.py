@@ -7,7 +7,8 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -20,14 +21,18 @@ from lumen_cli.limits import Detail
 from lumen_cli.pipeline.full_resolution import DEFAULTS, Floats, FullResolution, Settings, plan
 from lumen_cli.srgb import to_linear
 
+if TYPE_CHECKING:
+    from lumen_cli.pipeline.refining import Refining
+
 _SHORTEST = 64
 """Networks pad shorter sides to about so many pixels, so that a narrow picture costs as much as one of this width."""
 _MEASURED_PIXELS = 2_000_000
 """Pixels that stand for a picture where its light is measured."""
 _GAINS = (0.5, 2.0)
 _FAINTEST = 1e-9
-_STRIP = 128
-"""Rows that are rendered at once; any number gives the same values."""
+_STRIP, _REFINED_STRIP = 128, 256
+"""Rows that are rendered at once; any number gives the same values. The refiner's margin asks for many."""
+_TORCH_THREADS = Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +90,7 @@ def finish(
     *,
     strength: float = 1.0,
     keep_ratio: bool = False,
+    refining: Refining | None = None,
     settings: Settings = DEFAULTS,
 ) -> NDArray[Any]:
     """The picture that a network's result of `scene.seen` leads to.
@@ -95,6 +101,7 @@ def finish(
         strength: 0 returns the picture, 1 the full effect, between them a straight mix.
         keep_ratio: whether the mean linear light of the result is to be exactly as many times the picture's as in the
             small pictures, as a brightness that was asked for needs it.
+        refining: what removes noise after shrinkage where it is strong (see `FullResolution.noisy`).
         settings: the method's numbers.
 
     Returns:
@@ -107,13 +114,16 @@ def finish(
         return picture.pixels if picture.values is None else picture.values
     size = picture.height, picture.width
     full = plan(lambda rows, columns: _part(picture, rows, columns), scene.seen.pixels, result, size, settings)
+    height, begin = _STRIP, None
+    if refining is not None and full.noisy:
+        full, height, begin = dataclasses.replace(full, refining=refining), _REFINED_STRIP, _compute_alone
     kind = np.float32 if picture.own is not None else picture.held.dtype
     values = np.empty((picture.height, picture.width, 3), kind)
 
     gain = _gain_for(scene, result, full) if keep_ratio else 1.0
 
     def render(top: int) -> None:
-        bottom = min(top + _STRIP, picture.height)
+        bottom = min(top + height, picture.height)
         strip = full.render(top, bottom)
         if gain != 1.0:
             strip = multiply_light(strip, gain)
@@ -121,8 +131,8 @@ def finish(
             strip = _mix(picture.rows(slice(top, bottom)), strip, strength)
         store(strip, values[top:bottom])
 
-    with ThreadPoolExecutor(_threads(), "lumen-render") as threads:
-        for _ in threads.map(render, range(0, picture.height, _STRIP)):
+    with ThreadPoolExecutor(_threads(), "lumen-render", begin) as threads:
+        for _ in threads.map(render, range(0, picture.height, height)):
             pass
     return values
 
@@ -184,6 +194,17 @@ def _mix(low: Floats, result: Floats, strength: float) -> Floats:
     difference = result - low
     mixed: Floats = low + share * difference if share < np.float32(0.5) else result - difference * (1 - share)
     return mixed
+
+
+def _compute_alone() -> None:
+    """Have PyTorch compute in this thread alone: its siblings render other strips."""
+    with _TORCH_THREADS:
+        count = torch.get_num_threads()
+        torch.set_num_threads(1)
+        # The number is this thread's own, but new threads begin with it too: another thread resets theirs.
+        resetting = Thread(target=torch.set_num_threads, args=(count,))
+        resetting.start()
+        resetting.join()
 
 
 def _threads() -> int:

@@ -29,16 +29,19 @@ def margin(levels: int) -> int:
     return 2 * (2**levels - 1) + _ENERGY // 2
 
 
-def shrink(plane: Floats, energies: Sequence[Callable[[], Floats]]) -> None:
-    """Remove noise from a plane, in place.
+def shrink(plane: Floats, energies: Sequence[Callable[[], Floats]]) -> Floats:
+    """Remove noise from a plane, in place; returns what was removed.
 
     Args:
         plane: H×W; pixels nearer to a border than `margin` may differ from those of a larger plane.
         energies: give t² of each band, H×W; their number is that of the levels.
     """
+    removed = np.zeros_like(plane)
+    if not energies:
+        return removed
     mean = np.full(_ENERGY, 1 / _ENERGY, np.float32)
     smooth, coarser, spare = plane, np.empty_like(plane), np.empty_like(plane)
-    band, energy, removed = np.empty_like(plane), np.empty_like(plane), np.zeros_like(plane)
+    band, energy = np.empty_like(plane), np.empty_like(plane)
     for level, noise in enumerate(energies):
         kernel = np.zeros(4 * 2**level + 1, np.float32)
         kernel[:: 2**level] = _SPLINE
@@ -55,3 +58,4 @@ def shrink(plane: Floats, energies: Sequence[Callable[[], Floats]]) -> None:
         smooth, coarser = coarser, spare
         spare = smooth
     plane -= removed
+    return removed

@@ -12,6 +12,7 @@ from lumen_cli.imaging.tag_rules import TagRules
 from lumen_cli.pipeline.batches import NetworkError, Notes, enhance_scenes, notes_of
 from lumen_cli.pipeline.budget import CARRIED_BYTES, WHOLE_BYTES
 from lumen_cli.pipeline.plan import Settings
+from lumen_cli.pipeline.refining import refining_of
 from lumen_cli.pipeline.save import Content
 from lumen_cli.pipeline.scene import Scene, finish, scene_of
 from lumen_cli.pipeline.tile_plan import TilePlan
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel
     from lumen_cli.pipeline.device import DevicePolicy
     from lumen_cli.pipeline.full_resolution import Floats
+    from lumen_cli.pipeline.refining import Refining
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class Enhanced:
     result: Floats
     strength: float = 1.0
     keep_ratio: bool = False
+    refining: Refining | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -116,7 +119,13 @@ class Enhanced:
 
     def contents(self) -> Sequence[Content]:
         """The brightened picture."""
-        values = finish(self.scene, self.result, strength=self.strength, keep_ratio=self.keep_ratio)
+        values = finish(
+            self.scene,
+            self.result,
+            strength=self.strength,
+            keep_ratio=self.keep_ratio,
+            refining=self.refining,
+        )
         return (dataclasses.replace(self.picture, values=values),)
 
     def fidelity(self) -> None:
@@ -182,6 +191,13 @@ class Enhancement:
         return [
             outcome
             if isinstance(outcome, NetworkError)
-            else Enhanced(scene, outcome, settings.strength, settings.brightness is not None, notes_of(notes, index))
+            else Enhanced(
+                scene,
+                outcome,
+                settings.strength,
+                settings.brightness is not None,
+                refining_of(scene, settings.detail, policy),
+                notes_of(notes, index),
+            )
             for index, (scene, outcome) in enumerate(zip(scenes, outcomes, strict=True))
         ]

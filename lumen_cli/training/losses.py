@@ -9,11 +9,11 @@ from torch import Tensor
 from lumen_cli.networks.exposure import gain_to
 
 
-def structure(output: Tensor, target: Tensor, window: int = 7) -> Tensor:
+def structure(output: Tensor, target: Tensor, window: int = 7, stride: int = 2) -> Tensor:
     """1 - SSIM with a uniform window (Wang et al., 2004, with C1 = 0.01², C2 = 0.03²); a scalar in [0, 2]."""
 
     def mean(x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, window, stride=2)
+        return F.avg_pool2d(x, window, stride=stride)
 
     mx, my = mean(output), mean(target)
     vx = mean(output * output) - mx * mx

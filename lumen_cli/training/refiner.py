@@ -1,0 +1,283 @@
+"""Trains the refiner (`networks/refiner.py`): examples are made and kept in files, then the network is fitted."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from lumen_cli.card import CARD_FILE
+from lumen_cli.datasets.pairs import TrainingFiles
+from lumen_cli.networks.refiner import SQUARE, Refiner, see, share_of
+from lumen_cli.training import checkpoint
+from lumen_cli.training.checkpoint import Average, Progress
+from lumen_cli.training.curves import draw_curves
+from lumen_cli.training.data import named_generator
+from lumen_cli.training.loop import Report, learning_rate
+from lumen_cli.training.losses import structure
+from lumen_cli.training.refiner_examples import Sources, collect
+from lumen_cli.training.run import record
+from lumen_cli.weights import save_weights
+
+STAGE = "refine"
+WEIGHTS = "refiner.safetensors"
+COARSE_SQUARE = 16
+"""Side of the squares whose mean light and colour stay."""
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How the network is fitted; lengths in steps, or in minutes where given.
+
+    paired: share of a batch that comes from real pairs, where there are both; structure, light: weights of `losses`.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    seed: int = 0
+    steps: int = 30_000
+    minutes: float | None = None
+    batch: int = 4
+    crop: int = 192
+    rate: float = 1e-3
+    paired: float = 0.25
+    structure: float = 0.1
+    light: float = 2.0
+    clip: float = 1.0
+    decay: float = 0.999
+    save_every: float = 3.0
+    validate_every: float = 10.0
+
+
+@dataclass(frozen=True)
+class RefinerRun:
+    """What the refiner is trained on: folders as the user named them, what they hold, held-out files."""
+
+    data: tuple[str, ...]
+    files: TrainingFiles
+    held_out: TrainingFiles | None
+    fitting: Fitting
+
+
+def train_refiner(run: RefinerRun, out: Path, watch: Callable[[Report], None]) -> Path:
+    """Make the examples, fit the network and write the folder `out/model`.
+
+    Continues an interrupted training in `out`; UsageError where that one had other settings.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    record(_settings(run), run.fitting.device, out)
+    sources = Sources(run.files, run.fitting.seed)
+    examples = collect(out / "examples", sources, _teller(watch, "examples", len(sources)))
+    held_out: list[Path] = []
+    if run.held_out is not None:
+        others = Sources(run.held_out, run.fitting.seed, paired=1, photographed=1)
+        held_out = collect(out / "held-out", others, _teller(watch, "held-out", len(others)))
+    torch.manual_seed(run.fitting.seed)
+    model = Refiner().to(run.fitting.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batches = Batches(examples, sources.pairs, run.fitting)
+    fit(model, batches, held_out, run.fitting, out, watch)
+    return export_refiner(model, run.data, out / "model")
+
+
+class Batches:
+    """Draws the batch of a step from the files of examples; the same seed and step give the same batch."""
+
+    def __init__(self, examples: Sequence[Path], pairs: int, fitting: Fitting) -> None:
+        self._examples, self._pairs, self._fitting = examples, pairs, fitting
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor]:
+        """Planes batch×9×crop×crop and maps batch×7×crop/4×crop/4, float32 on the device; see `Example`."""
+        generator = named_generator(f"{self._fitting.seed}/refiner/step/{step}", torch.device("cpu"))
+        drawn = [self._crop(generator) for _ in range(self._fitting.batch)]
+        planes, maps = (torch.stack(each).to(self._fitting.device).float() for each in zip(*drawn, strict=True))
+        return planes, maps
+
+    def _crop(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        first, last = 0, len(self._examples)
+        if 0 < self._pairs < last:
+            paired = float(torch.rand(1, generator=generator)) < self._fitting.paired
+            first, last = (0, self._pairs) if paired else (self._pairs, last)
+        number, down, across, *turns = torch.randint(1 << 30, (6,), generator=generator).tolist()
+        with safe_open(self._examples[first + number % (last - first)], "pt") as file:
+            planes, maps = file.get_slice("planes"), file.get_slice("maps")
+            _, height, width = maps.get_shape()
+            side = min(self._fitting.crop // SQUARE, height, width)
+            top, left = down % (height - side + 1), across % (width - side + 1)
+            fine = planes[:, SQUARE * top : SQUARE * (top + side), SQUARE * left : SQUARE * (left + side)]
+            coarse = maps[:, top : top + side, left : left + side]
+        turn = (lambda x: x.transpose(1, 2)) if turns[0] % 2 else (lambda x: x)
+        flips = [axis + 1 for axis in range(2) if turns[axis + 1] % 2]
+        missing = self._fitting.crop // SQUARE - side
+        padded = (
+            F.pad(each, (0, count * missing, 0, count * missing), mode="replicate")
+            for each, count in ((turn(fine).flip(flips), SQUARE), (turn(coarse).flip(flips), 1))
+        )
+        fine, coarse = padded
+        return fine, coarse
+
+
+def refine(model: Refiner, planes: Tensor, maps: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The refined picture and its aim, B×3×H×W in Y, Cb and Cr, of `Batches.draw`'s tensors."""
+    shrunk, removed, aim = planes.split(3, dim=1)
+    deviation, stops = maps[:, :-1], maps[:, -1:]
+    seen = see(shrunk, removed, deviation, stops, dtype)
+    with torch.autocast(seen.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        change = model(seen, share_of(deviation, stops))
+    return shrunk + change, aim
+
+
+def losses(model: Refiner, planes: Tensor, maps: Tensor, fitting: Fitting) -> dict[str, Tensor]:
+    """L1, the structural dissimilarity of Y, and L1 of means over squares, which keeps light and colour."""
+    refined, aim = refine(model, planes, maps, fitting.dtype)
+    return {
+        "picture": F.l1_loss(refined, aim),
+        "structure": fitting.structure * structure(refined[:, :1], aim[:, :1], window=8, stride=4),
+        "light": fitting.light * F.avg_pool2d(refined - aim, COARSE_SQUARE).abs().mean(),
+    }
+
+
+def fit(
+    model: Refiner,
+    batches: Batches,
+    held_out: Sequence[Path],
+    fitting: Fitting,
+    out: Path,
+    watch: Callable[[Report], None],
+    report_every: int = 100,
+) -> None:
+    """Fit from the checkpoint in `out` where there is one; `model` ends with the averaged parameters."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=fitting.rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    average, progress = Average(model, fitting.decay), Progress(STAGE)
+    path = out / f"{STAGE}.pt"
+    if path.is_file():
+        state = checkpoint.load(path, fitting.device)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average.values, progress = state["average"], Progress(**state["progress"])
+    started = saved = reported = validated = time.monotonic()
+    spent, counted = progress.seconds, 0
+    sums: dict[str, float] = {}
+    while (fraction := _fraction(progress, fitting)) < 1.0:
+        for group in optimizer.param_groups:
+            group["lr"] = fitting.rate * learning_rate(fraction)
+        planes, maps = batches.draw(progress.step)
+        terms = losses(model, planes, maps, fitting)
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(terms.values())).sum().backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), fitting.clip)
+        if bool(norm.isfinite()):
+            optimizer.step()
+        progress.step += 1
+        average.update(model, progress.step)
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        counted += 1
+        now = time.monotonic()
+        progress.seconds = spent + now - started
+        if counted == report_every:
+            means = {name: value / counted for name, value in sums.items()}
+            speed = counted * fitting.batch / (now - reported)
+            watch(Report(STAGE, progress.step, fraction, progress.seconds, speed, means))
+            progress.history.append({"step": float(progress.step), **means})
+            sums, counted, reported = {}, 0, now
+        if held_out and now - validated > 60.0 * fitting.validate_every:
+            _validate_average(model, average, held_out, fitting, progress, watch)
+            validated = time.monotonic()
+        if now - saved > 60.0 * fitting.save_every:
+            checkpoint.save(path, model, average, optimizer, progress)
+            draw_curves(progress.history, out / f"{STAGE}.png")
+            saved = time.monotonic()
+    if not progress.done:
+        progress.done = True
+        if held_out:
+            _validate_average(model, average, held_out, fitting, progress, watch)
+        checkpoint.save(path, model, average, optimizer, progress)
+        draw_curves(progress.history, out / f"{STAGE}.png")
+    model.load_state_dict(average.values)
+
+
+def _fraction(progress: Progress, fitting: Fitting) -> float:
+    if fitting.minutes is not None:
+        return progress.seconds / (60.0 * fitting.minutes)
+    return progress.step / fitting.steps
+
+
+def _validate_average(
+    model: Refiner,
+    average: Average,
+    held_out: Sequence[Path],
+    fitting: Fitting,
+    progress: Progress,
+    watch: Callable[[Report], None],
+) -> None:
+    current = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(average.values)
+    scores = validate(model, held_out, fitting)
+    model.load_state_dict(current)
+    progress.history.append({"step": float(progress.step), **{f"validation_{k}": v for k, v in scores.items()}})
+    watch(Report(STAGE, progress.step, _fraction(progress, fitting), progress.seconds, 0.0, {}, scores))
+
+
+@torch.inference_mode()
+def validate(model: Refiner, examples: Sequence[Path], fitting: Fitting) -> dict[str, float]:
+    """Mean PSNR in dB and SSIM of Y over examples, and by how much each is above the shrunk picture's."""
+    totals = torch.zeros(4, dtype=torch.float64)
+    for path in examples:
+        with safe_open(path, "pt") as file:
+            planes, maps = (file.get_tensor(name)[None].to(fitting.device).float() for name in ("planes", "maps"))
+        refined, aim = refine(model, planes, maps, fitting.dtype)
+        both = [
+            (
+                -10.0 * math.log10(float(F.mse_loss(each[:, :1], aim[:, :1])) + 1e-10),
+                1.0 - float(structure(each[:, :1], aim[:, :1])),
+            )
+            for each in (refined, planes[:, :3])
+        ]
+        totals += torch.tensor([*both[0], both[0][0] - both[1][0], both[0][1] - both[1][1]], dtype=torch.float64)
+    psnr, ssim, gained, likened = (totals / len(examples)).tolist()
+    return {"psnr": psnr, "ssim": ssim, "psnr_gain": gained, "ssim_gain": likened}
+
+
+def export_refiner(model: Refiner, data: Sequence[str], folder: Path) -> Path:
+    """Write the float16 weights and a card; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sha256 = save_weights(model.state_dict(), folder / WEIGHTS, torch.float16)
+    names = ", ".join(Path(entry).name for entry in data)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    (folder / CARD_FILE).write_text(
+        f"# refiner\n\n{parameters:,} parameters, trained with `lumen train refiner` on {names}.\n\n"
+        f"SHA-256 of `{WEIGHTS}`: {sha256}\n\nLicence and known failures: not stated yet.\n",
+        encoding="utf-8",
+    )
+    return folder
+
+
+def _teller(watch: Callable[[Report], None], name: str, count: int) -> Callable[[int], None]:
+    started = time.monotonic()
+
+    def tell(done: int) -> None:
+        if done % 20 == 0 or done == count:
+            seconds = max(time.monotonic() - started, 1e-6)
+            watch(Report(name, done, done / count, seconds, done / seconds, {}))
+
+    return tell
+
+
+def _settings(run: RefinerRun) -> dict[str, Any]:
+    fitting = {name: value for name, value in asdict(run.fitting).items() if name not in ("device", "dtype")}
+    return {
+        "recipe": {"architecture": "refiner", **json.loads(json.dumps(fitting))},
+        "data": list(run.data),
+        "pairs": len(run.files.pairs),
+        "bright": len(run.files.bright),
+        "precision": str(run.fitting.dtype).removeprefix("torch."),
+    }
