@@ -121,13 +121,16 @@ def test_members_share_the_noise_of_one_with_a_larger_canvas():
 
 def test_auto_takes_the_preferred_model_that_can_do_it():
     assert find_model("auto").name == "lumen"
-    assert find_model("auto", "decompose").name == "lightendiffusion"
+    assert find_model("auto", "decompose").name == "kind"
 
 
 def test_auto_leaves_a_mean_whose_members_are_others_here(make_model: MakeModel):
     make_model("lightendiffusion", summary="a user's, which cannot decompose", abilities=["enhance"])
     assert find_model("auto").summary.startswith("a user's")
-    assert find_model("auto", "decompose").name != "lightendiffusion"
+    assert find_model("auto", "decompose").name == "kind"
+    make_model("kind", summary="a user's, which cannot decompose", abilities=["enhance"])
+    with pytest.raises(ModelError, match="none of the models here can decompose"):
+        find_model("auto", "decompose")
 
 
 def test_tiles_of_a_mean_are_the_mean_of_its_members_tiles(make_mean):

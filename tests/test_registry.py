@@ -46,7 +46,8 @@ def test_a_users_model_wins_by_name_over_others(
 def test_an_unknown_name_gets_the_nearest_one_and_the_list(make_model: MakeModel) -> None:
     make_model("nightowl")
     make_model("tiny")
-    with pytest.raises(ModelError, match=r"no model nigthowl\. Did you mean nightowl\? Known models: .*nightowl.*tiny"):
+    expected = r"unknown model 'nigthowl'\. Did you mean nightowl\? Known models: .*nightowl.*tiny"
+    with pytest.raises(ModelError, match=expected):
         find_model("nigthowl")
 
 

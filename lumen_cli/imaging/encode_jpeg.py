@@ -45,10 +45,12 @@ def encode(
         options["subsampling"] = "4:4:4"
     if cmyk:
         image = Image.frombytes("CMYK", values.shape[1::-1], values.tobytes())
+    elif way.sampling in ("4:2:2", "4:2:0") and values.shape[2] == 3 and not way.rgb:
+        halved = with_halved_colours(values, way.sampling == "4:2:0")
+        image = Image.frombytes("YCbCr", values.shape[1::-1], halved)
+        del halved  # of a picture of 100 megapixels it is 300 megabytes
     else:
         image = Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values)
-    if way.sampling in ("4:2:2", "4:2:0") and image.mode == "RGB" and not way.rgb:
-        image = Image.frombytes("YCbCr", image.size, with_halved_colours(values, way.sampling == "4:2:0"))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", **options)
     data = buffer.getvalue()
