@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from lumen_cli.imaging.color import to_unit
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.limits import Detail
-from lumen_cli.pipeline.full_resolution import DEFAULTS, Floats, FullResolution, Settings, plan
+from lumen_cli.pipeline.colour_maps import DEFAULTS, Floats, Settings
+from lumen_cli.pipeline.full_resolution import FullResolution, plan
 from lumen_cli.srgb import to_linear
 
 if TYPE_CHECKING:

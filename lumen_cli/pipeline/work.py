@@ -19,8 +19,8 @@ from lumen_cli.pipeline.tile_plan import TilePlan
 
 if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel
+    from lumen_cli.pipeline.colour_maps import Floats
     from lumen_cli.pipeline.device import DevicePolicy
-    from lumen_cli.pipeline.full_resolution import Floats
     from lumen_cli.pipeline.refining import Refining
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lumen_cli.imaging.color import converted
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.pipeline import scene as scenes
-from lumen_cli.pipeline.full_resolution import DEFAULTS, Floats, Grid, Settings, Tone, fit_maps
+from lumen_cli.pipeline.colour_maps import DEFAULTS, Floats, Grid, Settings, Tone, fit_maps
 from lumen_cli.pipeline.noise_level import survey_of
 from lumen_cli.pipeline.scene import finish, reduce_by_area, scene_of, scene_size
 

@@ -15,7 +15,8 @@ from lumen_cli.errors import ModelError
 from lumen_cli.imaging.reading import read_picture
 from lumen_cli.networks.refiner import Refiner
 from lumen_cli.pipeline import refining as module
-from lumen_cli.pipeline.full_resolution import Floats, FullResolution, Settings, plan
+from lumen_cli.pipeline.colour_maps import Floats, Settings
+from lumen_cli.pipeline.full_resolution import FullResolution, plan
 from lumen_cli.pipeline.refining import Refining, load_refining
 from lumen_cli.pipeline.scene import finish, reduce_by_area, scene_of
 from lumen_cli.registry import bundled_models
