@@ -20,7 +20,7 @@ TIMEOUT = 30.0
 """Seconds without a byte after which a server counts as gone."""
 
 SLOW_SECONDS, SLOWEST = 60.0, 500
-"""Seconds after which a download has to have brought so many bytes a second: a drip keeps nobody waiting for ever."""
+"""Seconds after which a download needs so many bytes a second: a server that drips does not stop a run."""
 
 Progress = Callable[[str, int, int | None], None]
 """Is told what is being fetched, how many bytes are here, and of how many (None: not known)."""

@@ -1,4 +1,4 @@
-"""The tags that `--metadata private` keeps: a list of what is allowed, so that a tag nobody thought of is left out.
+"""The tags that `--metadata private` keeps: a list of what is allowed, so that an unknown tag is left out.
 
 A tag is allowed by its name, its group and the kind of its value: a date that holds a sentence is no date.
 """
