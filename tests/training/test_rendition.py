@@ -395,7 +395,7 @@ def test_a_mean_gets_a_rendition_of_its_own(make_model, models_root, tmp_path):
         (["--init", "mine", "--network", "heads=2"], "--network does not apply"),
         (["--init", "mine", "--pairs-share", "0.5"], "--pairs-share does not apply"),
         (["--init", "mine", "--no-compile"], "--compile does not apply"),
-        (["--init", "nosuch"], "no model nosuch"),
+        (["--init", "nosuch"], "unknown model 'nosuch'"),
         (["--init", "mine", "--steps", "5", "--minutes", "1"], "give one of them"),
     ],
 )
