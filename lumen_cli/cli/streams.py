@@ -30,14 +30,21 @@ class OutputError(LumenError):
         super().__init__(f"standard output cannot be written ({reason})")
 
 
-class _Output:
-    """Standard output whose faults are an `OutputError`; all else is the stream's own. None: it is closed."""
+class _Wrapped:
+    """A stream whose writing is another's; all else is the stream's own. None: it is closed."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
+
+
+class _Output(_Wrapped):
+    """Standard output whose faults are an `OutputError`."""
 
     def write(self, text: str) -> int:
         if self._stream is None:
@@ -54,9 +61,6 @@ class _Output:
         except (OSError, ValueError) as error:
             raise self._ended(error) from None
 
-    def isatty(self) -> bool:
-        return self._stream is not None and self._stream.isatty()
-
     def _ended(self, error: OSError | ValueError) -> OutputError:
         # What is still in the stream's buffer must not fail once more when Python ends.
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -66,14 +70,8 @@ class _Output:
         return OutputError(error)
 
 
-class _Messages:
-    """Standard error: where nobody can read it the work goes on, and the exit code tells what became of it."""
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+class _Messages(_Wrapped):
+    """Standard error: where it cannot be written the work goes on, and the exit code shows the outcome."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -83,9 +81,6 @@ class _Messages:
     def flush(self) -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             self._stream.flush()  # type: ignore[union-attr]
-
-    def isatty(self) -> bool:
-        return self._stream is not None and self._stream.isatty()
 
 
 @contextlib.contextmanager

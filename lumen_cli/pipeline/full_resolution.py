@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lumen_cli.imaging.color import to_unit
 from lumen_cli.pipeline import shrinkage
 from lumen_cli.pipeline.colour_maps import DEFAULTS, Floats, Grid, Settings, Tone, WindowMeans, fit_maps, tone_for
 from lumen_cli.pipeline.noise_level import NoiseLevel, survey_of
@@ -209,7 +210,7 @@ def plan(
     grid = Grid(size, (small.shape[0], small.shape[1]), max(1, round(settings.grid * factor)))
     guide = tone(small)
     maps = np.einsum("ij,rcjk->rcik", _TO_YCC, fit_maps(guide, result, grid, settings)).astype(np.float32)
-    noise = survey_of(tone(unit(read(rows, columns))) for rows, columns in patches_of(size))
+    noise = survey_of(tone(to_unit(read(rows, columns))) for rows, columns in patches_of(size))
     means = WindowMeans(grid, settings.radius)
     before, after = np.moveaxis(means([small.mean(axis=2), result.mean(axis=2)]), 2, 0)
     gain = after / np.maximum(before, 1e-4)
@@ -231,8 +232,3 @@ def patches_of(size: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
     for top in range(0, size[0], _PATCH * step):
         for left in range(0, size[1], _PATCH * step):
             yield slice(top, min(top + _PATCH, size[0])), slice(left, min(left + _PATCH, size[1]))
-
-
-def unit(values: NDArray[Any]) -> Floats:
-    """uint8 or float values as float32 in [0, 1]."""
-    return values.astype(np.float32) / np.float32(255) if values.dtype == np.uint8 else values

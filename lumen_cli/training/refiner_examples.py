@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lumen_cli.datasets.darken import Camera, darken, draw_camera, draw_shade
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
+from lumen_cli.imaging.color import to_unit
 from lumen_cli.networks.refiner import SQUARE
 from lumen_cli.pipeline import full_resolution
 from lumen_cli.training.data import load_bytes, named_generator
@@ -126,7 +127,7 @@ def make_example(dark: NDArray[np.uint8], bright: Floats, draw: Draw) -> Example
     largest = max(FACTORS[0], min(FACTORS[1], min(height, width) / LEAST_SCENE))
     factor = math.exp(draw.uniform(math.log(FACTORS[0]), math.log(largest)))
     scene = max(1, round(height / factor)), max(1, round(width / factor))
-    small = _resize(full_resolution.unit(dark), scene, cv2.INTER_AREA)
+    small = _resize(to_unit(dark), scene, cv2.INTER_AREA)
     result = _degrade(_resize(aim, scene, cv2.INTER_AREA), draw)
     plan = full_resolution.plan(lambda rows, columns: dark[rows, columns], small, result, (height, width))
     where = (0, height), (0, width)
