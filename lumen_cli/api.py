@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lumen_cli.abilities import check_light, require_ability
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.imaging.codec import Picture, read_picture
 from lumen_cli.imaging.color import converted, to_unit
@@ -16,7 +15,7 @@ from lumen_cli.limits import Detail
 from lumen_cli.pipeline.batches import NetworkError, enhance_batch
 from lumen_cli.pipeline.decomposition import Maps, decompose_batch
 from lumen_cli.pipeline.device import choose_device
-from lumen_cli.registry import DEFAULT_MODEL, find_model, load
+from lumen_cli.registry.catalog import DEFAULT_MODEL, check_light, find_model, load, require_ability
 
 if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel

@@ -42,7 +42,7 @@ def make_model(models_root: Path) -> MakeModel:
         import torch
         from lumen_tiny import Tiny
 
-        from lumen_cli.weights import save_weights
+        from lumen_cli.registry.load import save_weights
 
         folder = (root or models_root) / name
         folder.mkdir(parents=True)

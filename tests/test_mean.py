@@ -16,7 +16,7 @@ from lumen_cli.networks.kind import KinD
 from lumen_cli.networks.lightendiffusion import LightenDiffusion
 from lumen_cli.networks.lldiffusion import LLDiffusion
 from lumen_cli.networks.mean import Mean
-from lumen_cli.registry import find_model, load
+from lumen_cli.registry.catalog import find_model, load
 from tests.conftest import MakeModel
 
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from lumen_cli.card import ModelCard, read_card
 from lumen_cli.errors import LumenError, ModelError
 from lumen_cli.pipeline.manifest import MANIFEST_NAME, Manifest
-from lumen_cli.registry import find_model, load
+from lumen_cli.registry.card import ModelCard, read_card
+from lumen_cli.registry.catalog import find_model, load
 from lumen_cli.reports import benchmark_files
 from tests.conftest import Finished, MakeModel, folder_bytes, write_dark
 
@@ -32,7 +32,7 @@ RUNNING = {"eval", "exec", "compile", "__import__"}
 UNPICKLING = {"pickle", "cPickle", "marshal", "shelve", "dill", "joblib", "cloudpickle", "yaml"}
 ALLOWED = {
     # Only to name the error that PyTorch's own guarded reader raises.
-    "official/reading.py": {"pickle"},
+    "registry/checkpoints/reading.py": {"pickle"},
     # Between two processes of lumen's own; what it may make is a short list.
     "imaging/decode_helper.py": {"pickle"},
 }

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import lumen_cli
-from lumen_cli.card import read_card
-from lumen_cli.registry import DEFAULT_MODEL, find_model, load
+from lumen_cli.registry.card import read_card
+from lumen_cli.registry.catalog import DEFAULT_MODEL, find_model, load
 from tests.conftest import read_pixels
 
 ROOT = Path(__file__).parent.parent

@@ -16,10 +16,10 @@ from lumen_cli.limits import Detail
 from lumen_cli.pipeline.batches import NetworkError, Shape, enhance_batch, shape_of
 from lumen_cli.pipeline.device import choose_device
 from lumen_cli.pipeline.scene import scene_of
-from lumen_cli.registry import load
+from lumen_cli.registry.catalog import load
 
 if TYPE_CHECKING:
-    from lumen_cli.card import ModelCard
+    from lumen_cli.registry.card import ModelCard
 
 WELL_EXPOSED = 0.45
 """Mean luma the baselines aim at: that of well-exposed photographs, and of LOL's bright side (115/255)."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
-from lumen_cli.card import PRECISIONS
 from lumen_cli.errors import UsageError
 from lumen_cli.limits import Detail
+from lumen_cli.registry.card import PRECISIONS
 
 PUBLISHED = "published:"
 """Before an architecture's id: the network at the paper's size with random weights, for its speed alone."""

@@ -26,14 +26,14 @@ from lumen_cli.benchmark.flops import counted
 from lumen_cli.benchmark.plain import plain_network
 from lumen_cli.benchmark.speed_request import Plain, SpeedCase, SpeedResult, Spread
 from lumen_cli.benchmark.worker_folder import time_folder
-from lumen_cli.card import PRECISIONS
 from lumen_cli.errors import LumenError
 from lumen_cli.imaging.color import to_integers
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.pipeline.batches import NetworkError, enhance_batch
 from lumen_cli.pipeline.device import DevicePolicy, choose_device
 from lumen_cli.pipeline.scene import scene_size
-from lumen_cli.registry import load, network_class, read_card
+from lumen_cli.registry.card import PRECISIONS
+from lumen_cli.registry.catalog import load, network_class, read_card
 
 if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel

@@ -105,7 +105,7 @@ def metrics_for(options: QualityOptions, samples: Samples) -> list[Metric]:
 def entrants_for(options: QualityOptions) -> list[Entrant]:
     """The rows: the input, the baselines, the models. Errors as of `model_entrant` and `find_model`."""
     from lumen_cli.benchmark.quality_entrants import baseline_entrant, input_entrant, model_entrant
-    from lumen_cli.registry import find_model, list_models
+    from lumen_cli.registry.catalog import find_model, list_models
 
     if not options.models or "all" in options.models:
         cards = [card for card in list_models() if "enhance" in card.abilities and not card.to_pull]

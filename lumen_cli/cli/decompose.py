@@ -46,7 +46,7 @@ from lumen_cli.cli.running import carry_out
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.formats import MAXIMUM_PIXELS
 from lumen_cli.limits import DEFAULT_TIMEOUT
-from lumen_cli.registry import DEFAULT_MODEL
+from lumen_cli.registry.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -178,10 +178,9 @@ def decompose(
 
     from dataclasses import replace
 
-    from lumen_cli.abilities import require_ability
     from lumen_cli.cli.gathering import gathered
     from lumen_cli.imaging.naming import name_template as template_of
-    from lumen_cli.registry import find_model
+    from lumen_cli.registry.catalog import find_model, require_ability
 
     card = find_model(model, "decompose")
     require_ability(card, "decompose")

@@ -52,7 +52,7 @@ from lumen_cli.cli.running import carry_out
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.formats import MAXIMUM_PIXELS
 from lumen_cli.limits import DEFAULT_TIMEOUT
-from lumen_cli.registry import DEFAULT_MODEL
+from lumen_cli.registry.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -141,13 +141,12 @@ def enhance(
 
     from dataclasses import replace
 
-    from lumen_cli.abilities import check_light
     from lumen_cli.cli.gathering import gathered
     from lumen_cli.imaging.files import plan_outputs
     from lumen_cli.imaging.formats import format_for, require_writable, suffix_for
     from lumen_cli.imaging.naming import name_template as template_of
     from lumen_cli.pipeline.plan import Settings, make_plan
-    from lumen_cli.registry import find_model
+    from lumen_cli.registry.catalog import check_light, find_model
 
     card = find_model(model)
     chosen_steps = card.steps_for(steps)

@@ -28,7 +28,7 @@ def models(context: typer.Context, as_json: JsonOption = False) -> None:
         return
     from rich.console import Console
 
-    from lumen_cli.registry import default_model, scan_models
+    from lumen_cli.registry.catalog import default_model, scan_models
     from lumen_cli.reports.jsonlines import model_line
     from lumen_cli.reports.models import models_table
 
@@ -62,8 +62,8 @@ def info(
     """  # noqa: D301
     from rich.console import Console
 
-    from lumen_cli.official.sources import PUBLISHED
-    from lumen_cli.registry import find_model, is_model
+    from lumen_cli.registry.catalog import find_model, is_model
+    from lumen_cli.registry.checkpoints.sources import PUBLISHED
     from lumen_cli.reports.imports import official_details, official_line
     from lumen_cli.reports.jsonlines import model_line
     from lumen_cli.reports.models import model_details
@@ -151,7 +151,7 @@ def import_(
     """  # noqa: D301
     from rich.console import Console
 
-    from lumen_cli.official.importing import import_checkpoint
+    from lumen_cli.registry.checkpoints.importing import import_checkpoint
     from lumen_cli.reports.imports import import_line, import_tables
 
     imported = import_checkpoint(
@@ -206,7 +206,7 @@ def pull(
     from rich.console import Console
 
     from lumen_cli.pipeline.interrupt import ending_cleanly
-    from lumen_cli.pulling import pull_model
+    from lumen_cli.registry.download import pull_model
     from lumen_cli.reports.progress import download_line
     from lumen_cli.reports.pulls import pull_line, pull_tables
 

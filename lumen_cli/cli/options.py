@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from lumen_cli.abilities import BRIGHTEST, DIMMEST
 from lumen_cli.limits import SMALLEST_TILE
+from lumen_cli.registry.catalog import BRIGHTEST, DIMMEST
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from lumen_cli.card import ModelCard
     from lumen_cli.imaging.metadata import TagWriter
     from lumen_cli.imaging.sources import Source, Trouble
     from lumen_cli.networks.base import LowLightModel
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from lumen_cli.pipeline.plan import Plan
     from lumen_cli.pipeline.stages import Result
     from lumen_cli.pipeline.work import Work
+    from lumen_cli.registry.card import ModelCard
 
 _MOST_JOBS = 8
 
@@ -235,7 +235,7 @@ class Session:
                 typer.echo(f"lumen: {line.name}: {printable(line.reason)}", err=True)
 
     def _loaded(self) -> LowLightModel:
-        from lumen_cli.registry import load
+        from lumen_cli.registry.catalog import load
 
         if self._network is None:
             started = time.perf_counter()

@@ -153,7 +153,7 @@ def train(
     from lumen_cli.datasets.pairs import find_pairs, find_training_files
     from lumen_cli.imaging.files import check_writable
     from lumen_cli.pipeline.device import DTYPES, choose_device
-    from lumen_cli.registry import find_model
+    from lumen_cli.registry.catalog import find_model
     from lumen_cli.reports.training import TrainingWatch
     from lumen_cli.training.loop import Options
     from lumen_cli.training.recipes import make_recipe
@@ -234,7 +234,7 @@ def _train_rendition(
     from lumen_cli.datasets.pairs import find_pairs, find_training_files
     from lumen_cli.imaging.files import check_writable
     from lumen_cli.pipeline.device import DTYPES, choose_device
-    from lumen_cli.registry import find_model
+    from lumen_cli.registry.catalog import find_model
     from lumen_cli.reports.training import TrainingWatch
     from lumen_cli.training.rendition import RenditionRun, train_rendition
     from lumen_cli.training.rendition_fit import Fitting

@@ -14,10 +14,10 @@ from lumen_cli.imaging.files import Job, Source, find_pictures, plan_outputs
 from lumen_cli.pipeline.device import DevicePolicy, choose_device
 from lumen_cli.pipeline.plan import Existing, Plan, Settings, make_plan
 from lumen_cli.pipeline.work import Enhancement
-from lumen_cli.registry import find_model
+from lumen_cli.registry.catalog import find_model
 
 if TYPE_CHECKING:
-    from lumen_cli.card import ModelCard
+    from lumen_cli.registry.card import ModelCard
 
 INPUT = "input"
 SUFFIX = ".png"

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from lumen_cli.limits import Detail
 from lumen_cli.networks.refiner import SQUARE, Refiner, see, share_of
 from lumen_cli.pipeline.device import DevicePolicy, native_bf16_on_cpu
-from lumen_cli.registry import bundled_models
-from lumen_cli.weights import apply_weights, load_weights
+from lumen_cli.registry.catalog import bundled_models
+from lumen_cli.registry.load import apply_weights, load_weights
 
 if TYPE_CHECKING:
     from lumen_cli.pipeline.scene import Scene

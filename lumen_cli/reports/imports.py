@@ -12,12 +12,12 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lumen_cli.official.sources import Official
+from lumen_cli.registry.checkpoints.sources import Official
 from lumen_cli.reports.models import details, model_argument, official_rows
 from lumen_cli.reports.text import count, memory, parameters, printable, short_folder
 
 if TYPE_CHECKING:
-    from lumen_cli.official.importing import Imported
+    from lumen_cli.registry.checkpoints.importing import Imported
 
 
 def official_details(official: Official) -> Table:

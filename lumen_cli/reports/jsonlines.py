@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lumen_cli.card import ModelCard
     from lumen_cli.imaging.sources import Trouble
     from lumen_cli.pipeline.plan import Task
     from lumen_cli.pipeline.stages import Result
+    from lumen_cli.registry.card import ModelCard
 
 
 def picture_line(result: Result) -> str:

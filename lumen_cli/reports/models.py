@@ -10,12 +10,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lumen_cli.official.sources import PUBLISHED, Official
-from lumen_cli.registry import pull_command, user_models
+from lumen_cli.registry.catalog import pull_command, user_models
+from lumen_cli.registry.checkpoints.sources import PUBLISHED, Official
 from lumen_cli.reports.text import memory, parameters, printable, short_folder
 
 if TYPE_CHECKING:
-    from lumen_cli.card import ModelCard
+    from lumen_cli.registry.card import ModelCard
 
 
 _MARK, _SECONDS, _SIZE, _GAPS = 1, 7, 7, 12

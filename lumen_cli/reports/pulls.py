@@ -13,7 +13,7 @@ from lumen_cli.reports.models import details, model_argument
 from lumen_cli.reports.text import memory, parameters, printable, short_folder
 
 if TYPE_CHECKING:
-    from lumen_cli.pulling import Pulled
+    from lumen_cli.registry.download import Pulled
 
 
 def pull_tables(pulled: Pulled) -> Iterator[RenderableType]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from lumen_cli.card import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from lumen_cli.networks.base import LowLightModel
+from lumen_cli.registry.card import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+from lumen_cli.registry.load import save_weights
 from lumen_cli.training.recipe import Recipe
-from lumen_cli.weights import save_weights
 
 
 def export_model(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lumen_cli.errors import UsageError
-from lumen_cli.registry import network_class
+from lumen_cli.registry.catalog import network_class
 from lumen_cli.training.recipe import Recipe
 
 RECIPES: dict[str, str] = {

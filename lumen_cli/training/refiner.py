@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from lumen_cli.card import CARD_FILE
 from lumen_cli.datasets.pairs import TrainingFiles
 from lumen_cli.networks.refiner import SQUARE, Refiner, see, share_of
+from lumen_cli.registry.card import CARD_FILE
+from lumen_cli.registry.load import save_weights
 from lumen_cli.training import checkpoint
 from lumen_cli.training.checkpoint import Average, Progress
 from lumen_cli.training.curves import draw_curves
@@ -26,7 +27,6 @@ from lumen_cli.training.loop import Report, learning_rate
 from lumen_cli.training.losses import structure
 from lumen_cli.training.refiner_examples import Sources, collect
 from lumen_cli.training.run import record
-from lumen_cli.weights import save_weights
 
 STAGE = "refine"
 WEIGHTS = "refiner.safetensors"

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from lumen_cli.card import CONFIG_FILE, WEIGHTS_FILE, ModelCard
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
 from lumen_cli.networks.rendition import Rendition
-from lumen_cli.registry import load
+from lumen_cli.registry.card import CONFIG_FILE, WEIGHTS_FILE, ModelCard
+from lumen_cli.registry.catalog import load
+from lumen_cli.registry.load import save_weights
 from lumen_cli.training.loop import Report
 from lumen_cli.training.rendition_examples import (
     UNSEEN,
@@ -29,7 +30,6 @@ from lumen_cli.training.rendition_examples import (
 )
 from lumen_cli.training.rendition_fit import Fitting, fit
 from lumen_cli.training.run import record
-from lumen_cli.weights import save_weights
 
 PREFIX = "rendition."
 """Of a rendition's tensors among a model's."""

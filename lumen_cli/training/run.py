@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from lumen_cli import __version__
-from lumen_cli.card import ModelCard
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
 from lumen_cli.errors import UsageError
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.registry import load
+from lumen_cli.registry.card import ModelCard
+from lumen_cli.registry.catalog import load
 from lumen_cli.training import checkpoint
 from lumen_cli.training.compilation import compile_parts
 from lumen_cli.training.data import Batches, Mix

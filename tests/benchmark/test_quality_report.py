@@ -17,7 +17,7 @@ from lumen_cli.benchmark.quality_report import QualityReport, standard_notes
 from lumen_cli.benchmark.quality_samples import Samples
 from lumen_cli.benchmark.statistics import bootstrap_mean
 from lumen_cli.metrics.registry import find_metrics
-from lumen_cli.registry import ARCHITECTURES
+from lumen_cli.registry.catalog import ARCHITECTURES
 from lumen_cli.reports.benchmark_files import as_json, as_latex, as_markdown
 
 PSNR, BRIGHTNESS = find_metrics(["psnr", "brightness"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lumen_cli import fetching
+from lumen_cli.registry import fetch as fetching
 from tests.conftest import Finished, MakeModel
 from tests.web import Site, serving
 

@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from lumen_cli.card import read_card
 from lumen_cli.compare.tags import essentials
 from lumen_cli.errors import ModelError
 from lumen_cli.imaging.codec import read_picture, write_picture
@@ -28,6 +27,7 @@ from lumen_cli.imaging.tag_search import may_hold_tags, unheld, whole_blocks
 from lumen_cli.imaging.temporaries import TEMPORARY_PREFIX, temporary_beside
 from lumen_cli.imaging.xmp_packet import made_true
 from lumen_cli.pipeline.manifest import MANIFEST_NAME, Manifest
+from lumen_cli.registry.card import read_card
 from tests.imaging import make
 from tests.imaging.test_metadata import camera_file, needs_exiftool
 

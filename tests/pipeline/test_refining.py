@@ -19,7 +19,7 @@ from lumen_cli.pipeline.colour_maps import Floats, Settings
 from lumen_cli.pipeline.full_resolution import FullResolution, plan
 from lumen_cli.pipeline.refining import Refining, load_refining
 from lumen_cli.pipeline.scene import finish, reduce_by_area, scene_of
-from lumen_cli.registry import bundled_models
+from lumen_cli.registry.catalog import bundled_models
 from tests.pipeline.test_full_resolution import brightened, landscape, picture, psnr
 
 

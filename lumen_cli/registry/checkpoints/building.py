@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from lumen_cli.errors import ModelError
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.registry import network_class
+from lumen_cli.registry.catalog import network_class
 
 
 class _WithoutRandomValues(TorchFunctionMode):

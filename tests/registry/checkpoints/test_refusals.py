@@ -18,10 +18,10 @@ import torch
 
 from lumen_cli.networks.diffll import DiffLL
 from lumen_cli.networks.kind import KinD
-from lumen_cli.official.reading import read_checkpoint
-from lumen_cli.official.tensorflow import read_index
+from lumen_cli.registry.checkpoints.reading import read_checkpoint
+from lumen_cli.registry.checkpoints.tensorflow import read_index
 from tests.conftest import Finished, folder_bytes
-from tests.official.checkpoints import filled, training_state, write_bundle
+from tests.registry.checkpoints.checkpoints import filled, training_state, write_bundle
 
 Lumen = Callable[..., Finished]
 SMALL: dict[str, Any] = {"unet_channels": 32, "unet_multipliers": (1, 1), "detail_channels": 8}
@@ -152,7 +152,7 @@ def test_a_file_without_tensors(content: Any, tmp_path: Path, refused: Callable[
 
 
 def test_a_damaged_safetensors_file(tmp_path: Path, refused: Callable[..., str]) -> None:
-    from lumen_cli.weights import save_weights
+    from lumen_cli.registry.load import save_weights
 
     save_weights(state(), tmp_path / "w.safetensors")
     content = (tmp_path / "w.safetensors").read_bytes()

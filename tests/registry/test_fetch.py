@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from lumen_cli import fetching
 from lumen_cli.errors import ModelError
-from lumen_cli.fetching import fetch
+from lumen_cli.registry import fetch as fetching
+from lumen_cli.registry.fetch import fetch
 from tests.web import Site, endless, redirect, refuse, serving
 
 LIMIT = 1 << 22

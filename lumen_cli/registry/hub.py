@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lumen_cli.card import CARD_FILE, CONFIG_FILE, LARGEST_TEXT, read_card
 from lumen_cli.errors import ModelError
-from lumen_cli.fetching import NotGivenError, fetch
-from lumen_cli.placing import placing
-from lumen_cli.registry import HUGGING_FACE
+from lumen_cli.registry.atomic_folder import placing
+from lumen_cli.registry.card import CARD_FILE, CONFIG_FILE, LARGEST_TEXT, read_card
+from lumen_cli.registry.catalog import HUGGING_FACE
+from lumen_cli.registry.fetch import NotGivenError, fetch
 
 LARGEST_WEIGHTS = 16 << 30
 """Bytes that are fetched at most for a card that does not say how large its weights are."""

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumen_cli.official.building import build_empty
-from lumen_cli.official.kind_files import read_kind, tensorflow_name
-from lumen_cli.official.tensorflow import read_index
-from tests.official.checkpoints import write_bundle
+from lumen_cli.registry.checkpoints.building import build_empty
+from lumen_cli.registry.checkpoints.tensorflow import read_index, read_kind, tensorflow_name
+from tests.registry.checkpoints.checkpoints import write_bundle
 
 NAMES = [
     ("kind", "decom.g_conv1_1.weight", "DecomNet/g_conv1_1/weights"),

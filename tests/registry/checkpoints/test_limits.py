@@ -14,13 +14,12 @@ import pytest
 import torch
 
 from lumen_cli.errors import ModelError
-from lumen_cli.official import reading_process
-from lumen_cli.official.importing import import_checkpoint
-from lumen_cli.official.locating import Source, find_checkpoints
-from lumen_cli.official.reading import read_checkpoint
-from lumen_cli.official.reading_process import read_apart, read_source
-from lumen_cli.official.tensorflow import read_index
-from tests.official.checkpoints import _message, _table, _varint, training_state, write_bundle
+from lumen_cli.registry.checkpoints import reading_process
+from lumen_cli.registry.checkpoints.importing import import_checkpoint
+from lumen_cli.registry.checkpoints.reading import Source, find_checkpoints, read_checkpoint
+from lumen_cli.registry.checkpoints.reading_process import read_apart, read_source
+from lumen_cli.registry.checkpoints.tensorflow import read_index
+from tests.registry.checkpoints.checkpoints import _message, _table, _varint, training_state, write_bundle
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs pipes and devices in the file system")
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lumen_cli.official.building import build_empty
-from lumen_cli.official.layouts import LAYOUTS, likeliest
-from lumen_cli.official.matching import match, plain_names
-from lumen_cli.official.sources import PUBLISHED
-from lumen_cli.registry import ARCHITECTURES
+from lumen_cli.registry.catalog import ARCHITECTURES
+from lumen_cli.registry.checkpoints.building import build_empty
+from lumen_cli.registry.checkpoints.layouts import LAYOUTS, likeliest
+from lumen_cli.registry.checkpoints.matching import match, plain_names
+from lumen_cli.registry.checkpoints.sources import PUBLISHED
 from tests.reference import FOLDER
 
 RELEASES = {

@@ -10,31 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lumen_cli.card import CONFIG_FILE, ModelCard, read_card
-from lumen_cli.errors import ModelError, UsageError
+from lumen_cli.errors import LumenError, ModelError, UsageError
+from lumen_cli.registry.card import CONFIG_FILE, ModelCard, read_card
 
 if TYPE_CHECKING:
     import torch
 
     from lumen_cli.networks.base import LowLightModel
-
-__all__ = [
-    "ARCHITECTURES",
-    "DEFAULT_MODEL",
-    "ModelCard",
-    "architectures",
-    "find_model",
-    "is_model",
-    "list_models",
-    "load",
-    "model_roots",
-    "network_class",
-    "pull_command",
-    "read_card",
-    "require_usable_name",
-    "scan_models",
-    "user_models",
-]
 
 ARCHITECTURES: dict[str, str] = {
     "anlightendiff": "lumen_cli.networks.anlightendiff:AnlightenDiff",
@@ -71,7 +53,7 @@ def model_roots() -> list[Path]:
 
 def bundled_models() -> Path:
     """The folder of the models that come with lumen."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / "_models"
     return installed if installed.is_dir() else package.parent / "models"
 
@@ -118,7 +100,7 @@ def find_model(name_or_folder: str | os.PathLike[str], ability: str = "enhance")
     """
     wanted = os.fspath(name_or_folder)
     if wanted.startswith(HUGGING_FACE):
-        from lumen_cli.hub import download_model
+        from lumen_cli.registry.hub import download_model
 
         return read_card(download_model(wanted))
     cards, broken = scan_models()
@@ -185,7 +167,7 @@ def load(card: ModelCard, device: str | torch.device = "cpu", dtype: torch.dtype
     """
     import torch
 
-    from lumen_cli.loading import load_network
+    from lumen_cli.registry.load import load_network
 
     return load_network(card).to(device=device, dtype=dtype or torch.float32)
 
@@ -229,3 +211,36 @@ def _model_folders(root: Path) -> Iterator[Path]:
         yield from sorted(entry for entry in entries if (entry / CONFIG_FILE).is_file())
     except OSError:
         return
+
+
+DIMMEST, BRIGHTEST = 0.1, 10.0
+"""Range of a brightness and of an illumination ratio."""
+
+_REFUSALS: dict[str, tuple[type[LumenError], str]] = {
+    "decompose": (ModelError, "cannot decompose pictures"),
+    "illumination-ratio": (UsageError, "takes no illumination ratio"),
+}
+
+
+def require_ability(card: ModelCard, ability: str) -> None:
+    """Do nothing if the model can do it.
+
+    Raises:
+        ModelError, UsageError: it cannot; names those that can.
+    """
+    if ability in card.abilities:
+        return
+    kind, refusal = _REFUSALS[ability]
+    others = ", ".join(other.name for other in list_models() if ability in other.abilities)
+    raise kind(f"{card.name} {refusal}; models that can: {others or 'none here'}")
+
+
+def check_light(card: ModelCard, brightness: float | None, illumination_ratio: float | None) -> None:
+    """UsageError for a value out of range, for both together, and for a ratio where the model takes none."""
+    if brightness is not None and illumination_ratio is not None:
+        raise UsageError("brightness and illumination ratio cannot be combined: both decide about the light")
+    for name, value in (("brightness", brightness), ("illumination ratio", illumination_ratio)):
+        if value is not None and not DIMMEST <= value <= BRIGHTEST:
+            raise UsageError(f"{name} has to be from {DIMMEST:g} to {BRIGHTEST:g}, not {value:g}")
+    if illumination_ratio is not None:
+        require_ability(card, "illumination-ratio")

@@ -18,14 +18,15 @@ import torch
 from torch import Tensor
 
 from lumen_cli.errors import ModelError
-from lumen_cli.official.locating import Source
-from lumen_cli.official.reading import Checkpoint, read_checkpoint
+from lumen_cli.registry.checkpoints.reading import Checkpoint, Source, read_checkpoint
 
 SECONDS = 120.0
 """For which a helper may read, and one more for each 10 MB of the file."""
 MEMORY = 2 << 30
 """Bytes that a helper may take beyond four times the file."""
-_START = "import sys; sys.path[:] = sys.argv[4:]; from lumen_cli.official.reading_process import main; main()"
+_START = (
+    "import sys; sys.path[:] = sys.argv[4:]; from lumen_cli.registry.checkpoints.reading_process import main; main()"
+)
 _TENSORS, _ANSWER = "tensors.safetensors", "answer.json"
 _LONGEST_ANSWER = 1 << 27
 _PAUSE = 0.05
@@ -147,9 +148,9 @@ def read_source(source: Source) -> Checkpoint:
         return read_checkpoint(source.path)
     import numpy as np
 
-    from lumen_cli.official.building import build_empty
-    from lumen_cli.official.kind_files import read_kind
-    from lumen_cli.official.layouts import LAYOUTS
+    from lumen_cli.registry.checkpoints.building import build_empty
+    from lumen_cli.registry.checkpoints.layouts import LAYOUTS
+    from lumen_cli.registry.checkpoints.tensorflow import read_kind
 
     shapes = {}
     for architecture in ("kind", "kind-plus"):

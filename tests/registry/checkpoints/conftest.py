@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.official.reading_process import read_source
+from lumen_cli.registry.checkpoints.reading_process import read_source
 from tests.conftest import dark_pixels
 
 
@@ -21,7 +21,7 @@ def one_thread() -> None:
 def in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read checkpoints here, without the seconds that a helper takes to start; `test_limits.py` reads in helpers."""
     if request.path.name != "test_limits.py":
-        monkeypatch.setattr("lumen_cli.official.importing.read_apart", read_source)
+        monkeypatch.setattr("lumen_cli.registry.checkpoints.importing.read_apart", read_source)
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lumen_cli.card import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, read_card
 from lumen_cli.errors import ModelError, UsageError
 from lumen_cli.imaging.temporaries import sweep_temporaries, temporary_beside
+from lumen_cli.registry.card import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, read_card
 
 
 def holds_model(target: Path) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lumen_cli.errors import ModelError
-from lumen_cli.weights import apply_weights, load_weights, save_weights
+from lumen_cli.registry.load import apply_weights, load_weights, save_weights
 
 
 def test_weights_stored_small_come_back_as_float32(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lumen_cli.card_fields import (
+from lumen_cli.errors import ModelError, UsageError
+from lumen_cli.registry.card_fields import (
     LARGEST_NUMBER,
     LARGEST_RENDITION,
     NAME,
@@ -31,7 +32,6 @@ from lumen_cli.card_fields import (
     require_bounded,
     shown,
 )
-from lumen_cli.errors import ModelError, UsageError
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

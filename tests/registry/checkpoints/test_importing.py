@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from lumen_cli.card import read_card
 from lumen_cli.networks.diffll import DiffLL
 from lumen_cli.networks.kind import KinD
 from lumen_cli.networks.kind_plus import KinDPlus
 from lumen_cli.networks.lightendiffusion import LightenDiffusion
-from lumen_cli.official.kind_files import tensorflow_name
-from lumen_cli.registry import load
+from lumen_cli.registry.card import read_card
+from lumen_cli.registry.catalog import load
+from lumen_cli.registry.checkpoints.tensorflow import tensorflow_name
 from tests.conftest import Finished, dark_pixels, read_pixels, write_dark
-from tests.official.checkpoints import filled, tensorflow_layout, training_state, wrapped, write_bundle
+from tests.registry.checkpoints.checkpoints import filled, tensorflow_layout, training_state, wrapped, write_bundle
 
 Lumen = Callable[..., Finished]
 SMALL_DIFFLL: dict[str, Any] = {"unet_channels": 32, "unet_multipliers": (1, 1, 1), "detail_channels": 16}
@@ -167,7 +167,7 @@ def test_kind_at_published_size_needs_no_index(tmp_path: Path, lumen: Lumen) -> 
 
 
 def test_kind_trained_together_is_one_file(tmp_path: Path, lumen: Lumen, same_picture: Any) -> None:
-    from lumen_cli.weights import save_weights
+    from lumen_cli.registry.load import save_weights
 
     theirs = filled(KinD(**SMALL_KIND))
     save_weights(theirs.state_dict(), tmp_path / "kind.safetensors")

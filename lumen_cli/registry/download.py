@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from lumen_cli.card import CARD_FILE, CONFIG_FILE, LARGEST_TEXT, ModelCard, read_card
 from lumen_cli.errors import ModelError, UsageError
-from lumen_cli.fetching import NotGivenError, Progress, fetch, require_web_address
-from lumen_cli.hub import LARGEST_WEIGHTS
-from lumen_cli.placing import holds_model, placing
-from lumen_cli.registry import (
+from lumen_cli.registry.atomic_folder import holds_model, placing
+from lumen_cli.registry.card import CARD_FILE, CONFIG_FILE, LARGEST_TEXT, ModelCard, read_card
+from lumen_cli.registry.catalog import (
     HUGGING_FACE,
     bundled_models,
     find_model,
@@ -26,7 +24,9 @@ from lumen_cli.registry import (
     scan_models,
     user_models,
 )
-from lumen_cli.weights import checksum
+from lumen_cli.registry.fetch import NotGivenError, Progress, fetch, require_web_address
+from lumen_cli.registry.hub import LARGEST_WEIGHTS
+from lumen_cli.registry.load import checksum
 
 
 @dataclass(frozen=True)
@@ -203,13 +203,13 @@ def _notes(card: ModelCard) -> tuple[str, ...]:
 
 
 def _require_loadable(card: ModelCard) -> None:
-    from lumen_cli.loading import require_loadable  # with PyTorch, which most errors can do without
+    from lumen_cli.registry.load import require_loadable
 
     require_loadable(card)
 
 
 def _find_members(card: ModelCard) -> list[ModelCard]:
-    from lumen_cli.loading import find_members
+    from lumen_cli.registry.load import find_members
 
     return find_members(card)
 

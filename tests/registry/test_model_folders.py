@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from lumen_cli.card import read_card
 from lumen_cli.errors import ModelError, UsageError
-from lumen_cli.pulling import pull_model
-from lumen_cli.registry import find_model, scan_models
+from lumen_cli.registry.card import read_card
+from lumen_cli.registry.catalog import find_model, scan_models
+from lumen_cli.registry.download import pull_model
 from tests.conftest import Finished, MakeModel
-from tests.test_pulling import Publish, publish, site  # noqa: F401  (fixtures)
+from tests.registry.test_download import Publish, publish, site  # noqa: F401  (fixtures)
 
 Lumen = Callable[..., Finished]
 
