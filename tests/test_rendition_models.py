@@ -11,9 +11,9 @@ import torch
 
 import lumen_cli
 from lumen_cli.errors import ModelError
-from lumen_cli.networks.development import bend
-from lumen_cli.networks.kind import KinD
-from lumen_cli.networks.rendition import Rendition
+from lumen_cli.networks.grading.auto_exposure import bend
+from lumen_cli.networks.grading.grading import Rendition
+from lumen_cli.networks.kind.network import KinD
 from lumen_cli.pipeline.tiling import enhance_tiled
 from lumen_cli.registry.catalog import find_model, load
 from lumen_cli.registry.load import load_weights, save_weights

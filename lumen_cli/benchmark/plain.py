@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from lumen_cli.benchmark.plain_blocks import replace_blocks
 from lumen_cli.diffusion.sampler import sample
-from lumen_cli.networks.anlightendiff import AnlightenDiff
-from lumen_cli.networks.diffll import DiffLL
-from lumen_cli.networks.kind import KinD
-from lumen_cli.networks.lightendiffusion import LightenDiffusion, to_latent
-from lumen_cli.networks.lldiffusion import LLDiffusion
-from lumen_cli.networks.padding import pad_to_multiple
+from lumen_cli.networks.anlightendiff.network import AnlightenDiff
+from lumen_cli.networks.base import pad_to_multiple
+from lumen_cli.networks.diffll.network import DiffLL
+from lumen_cli.networks.kind.network import KinD
+from lumen_cli.networks.lightendiffusion.network import LightenDiffusion, to_latent
+from lumen_cli.networks.lldiffusion.network import LLDiffusion
 
 if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lumen_cli.networks.anlightendiff_blocks import ResBlock
-from lumen_cli.networks.attention import CrossAttention
-from lumen_cli.networks.ctdn import Levels, Pyramid
+from lumen_cli.networks.anlightendiff.blocks import ResBlock
+from lumen_cli.networks.blocks import CrossAttention
+from lumen_cli.networks.lightendiffusion.ctdn import Levels, Pyramid
 from lumen_cli.networks.unet import AttentionBlock
 
 

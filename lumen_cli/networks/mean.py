@@ -9,9 +9,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.padding import padded_size
-from lumen_cli.networks.rendition import Sizes
+from lumen_cli.networks.base import LowLightModel, padded_size
+from lumen_cli.networks.grading.grading import Sizes
 
 
 class Mean(LowLightModel):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import has_torch_function
 
-from lumen_cli.networks.convolution import upsampled_convolution
+from lumen_cli.networks.blocks import upsampled_convolution
 
 GROUPS = 32
 MAX_PERIOD = 10000.0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lumen_cli.diffusion.noise import picture_noise
 from lumen_cli.errors import LumenError
 from lumen_cli.limits import Detail
-from lumen_cli.networks.padding import pad_to_multiple, padded_size
+from lumen_cli.networks.base import pad_to_multiple, padded_size
 from lumen_cli.pipeline.device import DevicePolicy
 from lumen_cli.pipeline.light import relight
 from lumen_cli.pipeline.refining import refining_of

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lumen_cli.networks.development import bend
+from lumen_cli.networks.base import pad_to_multiple
+from lumen_cli.networks.grading.auto_exposure import bend
 from lumen_cli.networks.mean import Mean
-from lumen_cli.networks.padding import pad_to_multiple
 from lumen_cli.pipeline.memory import return_freed_memory
 from lumen_cli.pipeline.whole_statistics import Core, EnoughError, Seen, WholeStatistics, merge
 

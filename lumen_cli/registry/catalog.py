@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel
 
 ARCHITECTURES: dict[str, str] = {
-    "anlightendiff": "lumen_cli.networks.anlightendiff:AnlightenDiff",
-    "diffll": "lumen_cli.networks.diffll:DiffLL",
-    "kind": "lumen_cli.networks.kind:KinD",
-    "kind-plus": "lumen_cli.networks.kind_plus:KinDPlus",
-    "lightendiffusion": "lumen_cli.networks.lightendiffusion:LightenDiffusion",
-    "lldiffusion": "lumen_cli.networks.lldiffusion:LLDiffusion",
+    "anlightendiff": "lumen_cli.networks.anlightendiff.network:AnlightenDiff",
+    "diffll": "lumen_cli.networks.diffll.network:DiffLL",
+    "kind": "lumen_cli.networks.kind.network:KinD",
+    "kind-plus": "lumen_cli.networks.kind.plus:KinDPlus",
+    "lightendiffusion": "lumen_cli.networks.lightendiffusion.network:LightenDiffusion",
+    "lldiffusion": "lumen_cli.networks.lldiffusion.network:LLDiffusion",
 }
 """Architecture id → "module:Class", imported when a model of it is loaded."""
 

@@ -15,8 +15,8 @@ from torch import nn
 from lumen_cli.errors import ModelError
 from lumen_cli.imaging.temporaries import temporary_beside
 from lumen_cli.networks.base import LowLightModel
+from lumen_cli.networks.grading.grading import Rendition
 from lumen_cli.networks.mean import Mean
-from lumen_cli.networks.rendition import Rendition
 from lumen_cli.registry.card import CONFIG_FILE, ModelCard
 from lumen_cli.registry.catalog import (
     ARCHITECTURES,

@@ -17,15 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.kind import KinD
-from lumen_cli.networks.kind_blocks import SLOPE
-from lumen_cli.networks.kind_fusion import extremes
-from lumen_cli.networks.kind_losses import (
-    adjustment_losses,
-    adjustment_pairs,
-    decomposition_losses,
-    restoration_losses,
-)
+from lumen_cli.networks.kind.blocks import SLOPE, extremes
+from lumen_cli.networks.kind.losses import adjustment_losses, adjustment_pairs, decomposition_losses, restoration_losses
+from lumen_cli.networks.kind.network import KinD
 from lumen_cli.training.losses import fidelity
 from lumen_cli.training.recipe import Stage
 

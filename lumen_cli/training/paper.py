@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lumen_cli.errors import UsageError
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.lightendiffusion import LightenDiffusion
+from lumen_cli.networks.lightendiffusion.network import LightenDiffusion
 from lumen_cli.registry.catalog import network_class
 from lumen_cli.training.lightendiffusion import LightenDiffusionRecipe
 from lumen_cli.training.recipe import Stage

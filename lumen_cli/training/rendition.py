@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
-from lumen_cli.networks.rendition import Rendition
+from lumen_cli.networks.grading.grading import Rendition
 from lumen_cli.registry.card import CONFIG_FILE, WEIGHTS_FILE, ModelCard
 from lumen_cli.registry.catalog import load
 from lumen_cli.registry.load import save_weights

@@ -17,7 +17,7 @@ from torch import Tensor
 from lumen_cli.datasets.darken import darken, draw_camera, draw_shade, expose
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.development import GRID, measured
+from lumen_cli.networks.grading.auto_exposure import GRID, measured
 from lumen_cli.training.data import load_bytes, named_generator
 from lumen_cli.training.loop import Report
 from lumen_cli.training.validate import enhance_bytes

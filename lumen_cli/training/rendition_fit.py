@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from lumen_cli.errors import LumenError
 from lumen_cli.metrics import psnr, ssim
-from lumen_cli.networks.development import GRID, THUMBNAIL, bend
-from lumen_cli.networks.rendition import GUIDES, Rendition, stops
+from lumen_cli.networks.grading.auto_exposure import GRID, THUMBNAIL, bend
+from lumen_cli.networks.grading.grading import GUIDES, Rendition, stops
 from lumen_cli.training import checkpoint
 from lumen_cli.training.checkpoint import Average, Progress
 from lumen_cli.training.curves import draw_curves

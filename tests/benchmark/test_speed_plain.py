@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 from lumen_cli.benchmark.flops import counted
 from lumen_cli.benchmark.plain import plain_network
-from lumen_cli.networks.anlightendiff import AnlightenDiff
+from lumen_cli.networks.anlightendiff.network import AnlightenDiff
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.diffll import DiffLL
-from lumen_cli.networks.kind import KinD
-from lumen_cli.networks.kind_plus import KinDPlus
-from lumen_cli.networks.lightendiffusion import LightenDiffusion
-from lumen_cli.networks.lldiffusion import LLDiffusion
+from lumen_cli.networks.diffll.network import DiffLL
+from lumen_cli.networks.kind.network import KinD
+from lumen_cli.networks.kind.plus import KinDPlus
+from lumen_cli.networks.lightendiffusion.network import LightenDiffusion
+from lumen_cli.networks.lldiffusion.network import LLDiffusion
 from lumen_cli.pipeline.device import choose_device
 
 CPU = choose_device("cpu", "fp32")

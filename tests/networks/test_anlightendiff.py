@@ -13,13 +13,20 @@ from PIL import Image, ImageOps
 
 from lumen_cli.diffusion.sampler import Sampler, sample, target_of
 from lumen_cli.diffusion.schedule import CosineSchedule
-from lumen_cli.networks.anlightendiff import AnlightenDiff
-from lumen_cli.networks.anlightendiff_blocks import WeightNormConv
-from lumen_cli.networks.anlightendiff_features import color_map, equalise, features, gradient_map
-from lumen_cli.networks.anlightendiff_frames import mish_
-from lumen_cli.networks.anlightendiff_losses import diffuse, to_picture, to_residual
-from lumen_cli.networks.anlightendiff_tables import tables
-from lumen_cli.networks.padding import pad_to_multiple
+from lumen_cli.networks.anlightendiff.blocks import WeightNormConv
+from lumen_cli.networks.anlightendiff.frames import mish_
+from lumen_cli.networks.anlightendiff.losses import (
+    color_map,
+    diffuse,
+    equalise,
+    features,
+    gradient_map,
+    to_picture,
+    to_residual,
+)
+from lumen_cli.networks.anlightendiff.network import AnlightenDiff
+from lumen_cli.networks.anlightendiff.unet import tables
+from lumen_cli.networks.base import pad_to_multiple
 from tests.reference import fill_by_formula
 
 SCHEDULE = CosineSchedule()
@@ -84,7 +91,7 @@ def test_bands_of_a_large_map_are_joined_without_seams(monkeypatch):
     with torch.no_grad():
         whole, _ = network.center(low)
         for size in (1, 50_000):
-            monkeypatch.setattr("lumen_cli.networks.anlightendiff_frames.BAND_BYTES", size)
+            monkeypatch.setattr("lumen_cli.networks.anlightendiff.frames.BAND_BYTES", size)
             torch.testing.assert_close(network.center(low)[0], whole, rtol=0, atol=1e-4)
 
 

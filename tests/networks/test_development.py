@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lumen_cli.networks.development import (
+from lumen_cli.networks.grading.auto_exposure import (
     BOUND,
     GRID,
     NUMBERS,

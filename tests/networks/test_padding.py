@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lumen_cli.networks.padding import pad_to_multiple, padded_size
+from lumen_cli.networks.base import pad_to_multiple, padded_size
 
 
 def test_long_sides_are_reflected_as_in_the_papers_code():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lumen_cli.networks.development import BOUND, GRID, THUMBNAIL, bend, measured
-from lumen_cli.networks.rendition import DISTRUST, GUIDES, Rendition, agreed, look, stops
+from lumen_cli.networks.grading.auto_exposure import BOUND, GRID, THUMBNAIL, bend, measured
+from lumen_cli.networks.grading.grading import DISTRUST, GUIDES, Rendition, agreed, look, stops
 from lumen_cli.srgb import to_linear, to_srgb
 
 

@@ -6,8 +6,8 @@ import torch
 from lumen_tiny import Tiny
 
 from lumen_cli.errors import PictureError
-from lumen_cli.networks.kind import KinD
-from lumen_cli.networks.lightendiffusion import LightenDiffusion
+from lumen_cli.networks.kind.network import KinD
+from lumen_cli.networks.lightendiffusion.network import LightenDiffusion
 from lumen_cli.networks.mean import Mean
 from lumen_cli.pipeline import memory
 from lumen_cli.pipeline.budget import require_room

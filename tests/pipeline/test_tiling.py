@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.diffll import DiffLL
-from lumen_cli.networks.kind import KinD
-from lumen_cli.networks.kind_plus import KinDPlus
-from lumen_cli.networks.lightendiffusion import LightenDiffusion
-from lumen_cli.networks.padding import padded_size
+from lumen_cli.networks.base import LowLightModel, padded_size
+from lumen_cli.networks.diffll.network import DiffLL
+from lumen_cli.networks.kind.network import KinD
+from lumen_cli.networks.kind.plus import KinDPlus
+from lumen_cli.networks.lightendiffusion.network import LightenDiffusion
 from lumen_cli.pipeline.tiling import MARGIN, enhance_tiled, spans, tiles_of
 from tests.conftest import dark_pixels
 
@@ -33,7 +32,7 @@ def noise_for(network: LowLightModel, low: np.ndarray) -> Tensor | None:
 
 
 def whole(network: LowLightModel, low: np.ndarray, noise: Tensor | None) -> np.ndarray:
-    from lumen_cli.networks.padding import pad_to_multiple
+    from lumen_cli.networks.base import pad_to_multiple
 
     height, width = low.shape[:2]
     padded = pad_to_multiple(torch.from_numpy(low).permute(2, 0, 1)[None], network.size_multiple)

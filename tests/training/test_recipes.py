@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lumen_cli.errors import UsageError
-from lumen_cli.networks.rendition import Rendition
+from lumen_cli.networks.grading.grading import Rendition
 from lumen_cli.registry.catalog import load, network_class, read_card
 from lumen_cli.training.compilation import compile_parts, uncompiled
 from lumen_cli.training.export import export_model

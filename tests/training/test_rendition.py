@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from lumen_cli.datasets.pairs import TrainingFiles, find_pairs, find_training_files
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.development import GRID, Development, bend, measured
-from lumen_cli.networks.rendition import GUIDES, Rendition
+from lumen_cli.networks.grading.auto_exposure import GRID, Development, bend, measured
+from lumen_cli.networks.grading.grading import GUIDES, Rendition
 from lumen_cli.registry.catalog import find_model, load, read_card
 from lumen_cli.srgb import to_linear, to_srgb
 from lumen_cli.training import rendition_examples, rendition_fit

@@ -32,7 +32,7 @@ def same_picture(models_root: Path) -> Callable[..., None]:
         import lumen_cli
         from lumen_cli.api import picture_from_array
         from lumen_cli.diffusion.noise import picture_noise
-        from lumen_cli.networks.padding import pad_to_multiple
+        from lumen_cli.networks.base import pad_to_multiple
 
         pixels = (dark_pixels(height, width) / np.float32(255)).astype(np.float32)
         low = torch.from_numpy(pixels).permute(2, 0, 1)[None]

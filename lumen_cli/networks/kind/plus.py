@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.networks.kind import KinD, Released
-from lumen_cli.networks.kind_blocks import activate, convolution
-from lumen_cli.networks.kind_fusion import Fusion, extremes, pair_ratio
-from lumen_cli.networks.padding import pad_to_multiple
+from lumen_cli.networks.base import pad_to_multiple
+from lumen_cli.networks.kind.blocks import Fusion, activate, convolution, extremes, pair_ratio
+from lumen_cli.networks.kind.network import KinD, Released
 
 MULTIPLE = 4
 DIM_REFLECTANCE = 1.1

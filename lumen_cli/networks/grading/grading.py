@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.networks.development import (
+from lumen_cli.networks.grading.auto_exposure import (
     NUMBERS,
     THUMBNAIL,
     Developed,

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.networks.attention import ChannelSelfAttention, CrossAttention
-from lumen_cli.networks.convolution import compose
+from lumen_cli.networks.blocks import ChannelSelfAttention, CrossAttention, compose
 
 SLOPE = 0.01
 Levels = tuple[Tensor, Tensor, Tensor]

@@ -10,9 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from lumen_cli.networks.base import LowLightModel, Retinex
-from lumen_cli.networks.kind_blocks import AdjustmentNet, DecompositionNet, RestorationNet
-from lumen_cli.networks.kind_fusion import FUSIONS, LEAST_RANGE, Fusion, blend, extremes, stretch
-from lumen_cli.networks.kind_losses import (
+from lumen_cli.networks.kind.blocks import (
+    FUSIONS,
+    LEAST_RANGE,
+    AdjustmentNet,
+    DecompositionNet,
+    Fusion,
+    RestorationNet,
+    blend,
+    extremes,
+    stretch,
+)
+from lumen_cli.networks.kind.losses import (
     CONTRAST,
     adjustment_losses,
     adjustment_pairs,

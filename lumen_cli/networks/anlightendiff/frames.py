@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.networks.anlightendiff_blocks import NORM_EPS, Down, ResBlock, Rest, Unit, Up, WeightNormConv
+from lumen_cli.networks.anlightendiff.blocks import NORM_EPS, Down, ResBlock, Rest, Unit, Up, WeightNormConv
 
 BAND_BYTES = 4 * 2**20
 LARGEST_EXPONENT = 20.0

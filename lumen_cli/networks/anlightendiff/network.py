@@ -13,13 +13,19 @@ from torch import Tensor, nn
 from lumen_cli.diffusion.noise import fresh_noise, normal
 from lumen_cli.diffusion.sampler import Prediction, Sampler, sample, split_prediction, target_of
 from lumen_cli.diffusion.schedule import CosineSchedule, antithetic_timesteps
-from lumen_cli.networks.anlightendiff_features import CHANNELS, equalisation, features
-from lumen_cli.networks.anlightendiff_frames import FramedLayers
-from lumen_cli.networks.anlightendiff_losses import ImageLoss, bright_center, diffuse, to_picture, to_residual
-from lumen_cli.networks.anlightendiff_tables import ScheduleTables
-from lumen_cli.networks.anlightendiff_unet import Rest, UNet
-from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.padding import pad_to_multiple, pad_to_size, padded_size
+from lumen_cli.networks.anlightendiff.frames import FramedLayers
+from lumen_cli.networks.anlightendiff.losses import (
+    CHANNELS,
+    ImageLoss,
+    bright_center,
+    diffuse,
+    equalisation,
+    features,
+    to_picture,
+    to_residual,
+)
+from lumen_cli.networks.anlightendiff.unet import Rest, ScheduleTables, UNet
+from lumen_cli.networks.base import LowLightModel, pad_to_multiple, pad_to_size, padded_size
 
 Variant = Literal["from-scratch", "two-step"]
 VARIANTS = ("from-scratch", "two-step")

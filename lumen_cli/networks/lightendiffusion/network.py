@@ -12,9 +12,8 @@ from torch import Tensor
 from lumen_cli.diffusion.noise import normal
 from lumen_cli.diffusion.sampler import Prediction, Sampler, sample, target_of
 from lumen_cli.diffusion.schedule import LinearSchedule, antithetic_timesteps
-from lumen_cli.networks.base import LowLightModel, Retinex
-from lumen_cli.networks.ctdn import CTDN, Levels
-from lumen_cli.networks.padding import pad_to_multiple, padded_size
+from lumen_cli.networks.base import LowLightModel, Retinex, pad_to_multiple, padded_size
+from lumen_cli.networks.lightendiffusion.ctdn import CTDN, Levels
 from lumen_cli.networks.unet import DiffusionUNet
 
 LATENT_SCALE = 8

@@ -13,12 +13,10 @@ from torch import Tensor
 from lumen_cli.diffusion.noise import normal
 from lumen_cli.diffusion.sampler import Denoiser, Prediction, Sampler, sample, target_of
 from lumen_cli.diffusion.schedule import LinearSchedule, antithetic_timesteps
-from lumen_cli.networks.base import LowLightModel
+from lumen_cli.networks.base import LowLightModel, pad_to_multiple, pad_to_size, padded_size
 from lumen_cli.networks.exposure import check_fade, faded, gain_to, tone_map
-from lumen_cli.networks.lldiffusion_encoder import REACH, DegradationEncoder
-from lumen_cli.networks.lldiffusion_patches import over_patches
-from lumen_cli.networks.lldiffusion_unet import ATTENTION_LEVEL, LEVELS, FeatureUNet, Joining
-from lumen_cli.networks.padding import pad_to_multiple, pad_to_size, padded_size
+from lumen_cli.networks.lldiffusion.encoder import REACH, DegradationEncoder, over_patches
+from lumen_cli.networks.lldiffusion.unet import ATTENTION_LEVEL, LEVELS, FeatureUNet, Joining
 
 SMALLEST = 2 * REACH
 """The encoder's last maps need two rows and columns."""
