@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lumen_cli.errors import LumenError, UsageError
-from lumen_cli.imaging.codec import Picture, read_picture
-from lumen_cli.imaging.color import converted, to_unit
+from lumen_cli.imaging.colour.convert import converted, to_unit
+from lumen_cli.imaging.picture import Picture
+from lumen_cli.imaging.read import read_picture
 from lumen_cli.limits import Detail
 from lumen_cli.pipeline.batches import NetworkError, enhance_batch
 from lumen_cli.pipeline.decomposition import Maps, decompose_batch

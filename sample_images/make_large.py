@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from lumen_cli.benchmark.builtin import FOLDER, darken_as_taken
-from lumen_cli.imaging.codec import Picture, read_picture, write_picture
+from lumen_cli.imaging.picture import Picture
+from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.write import write_picture
 
 SIDES = 3000, 4000
 GAP = 12

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lumen_cli.imaging.reading import kind_of
-from lumen_cli.imaging.tag_check import LISTED, Tags, differences, listed
-from lumen_cli.imaging.tag_rules import TagRules
+from lumen_cli.imaging.read import kind_of
+from lumen_cli.imaging.tags.check import LISTED, Tags, differences, listed
+from lumen_cli.imaging.tags.rules import TagRules
 
 _AT_ONCE = 100
 _SHOWN = 60

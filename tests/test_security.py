@@ -34,7 +34,7 @@ ALLOWED = {
     # Only to name the error that PyTorch's own guarded reader raises.
     "registry/checkpoints/reading.py": {"pickle"},
     # Between two processes of lumen's own; what it may make is a short list.
-    "imaging/decode_helper.py": {"pickle"},
+    "imaging/helper.py": {"pickle"},
 }
 
 
@@ -79,8 +79,8 @@ def test_that_search_would_find_it() -> None:
 def test_a_helper_process_can_send_pictures_and_nothing_that_runs(tmp_path: Path) -> None:
     import pickle
 
-    from lumen_cli.imaging.codec import read_picture
-    from lumen_cli.imaging.decode_helper import receive, send
+    from lumen_cli.imaging.helper import receive, send
+    from lumen_cli.imaging.read import read_picture
     from tests.imaging import fuzzing
 
     class Runs:
@@ -406,8 +406,8 @@ def test_warnings_of_other_programs_cannot_steer_the_terminal() -> None:
 
 @posix
 def test_an_exiftool_with_known_holes_is_named(tmp_path: Path) -> None:
-    from lumen_cli.imaging.exiftool_pool import is_unsafe
-    from lumen_cli.imaging.metadata import TagWriter
+    from lumen_cli.imaging.tags.exiftool import is_unsafe
+    from lumen_cli.imaging.tags.writer import TagWriter
 
     assert [is_unsafe(version) for version in ("12.16", "12.37", "12.38", "13.02", "12.57", "odd")] == [
         *(True, True),

@@ -24,7 +24,7 @@ def names(folders: list[Path]) -> list[str]:
 
 def enhanced(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """A sample before and after, H×W×3 in [0, 1]."""
-    from lumen_cli.imaging.codec import read_picture
+    from lumen_cli.imaging.read import read_picture
 
     before = read_picture(SAMPLES / name).pixels
     return before, lumen_cli.enhance(before, folder, precision="fp32")

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumen_cli.benchmark.quality_samples import Sample, Samples, Scene
-from lumen_cli.imaging.codec import Picture, read_picture
-from lumen_cli.imaging.files import find_pictures
+from lumen_cli.files.find import find_pictures
+from lumen_cli.imaging.picture import Picture
+from lumen_cli.imaging.read import read_picture
 from lumen_cli.pipeline.scene import reduce_by_area
 
 FOLDER = Path(__file__).parent / "originals"

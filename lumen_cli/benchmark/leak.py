@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from lumen_cli.benchmark.quality_samples import Samples
 from lumen_cli.datasets.layouts import find_dataset
 from lumen_cli.errors import LumenError, PictureError
-from lumen_cli.imaging.codec import read_picture
-from lumen_cli.imaging.color import luma
+from lumen_cli.imaging.colour.convert import luma
+from lumen_cli.imaging.read import read_picture
 
 _Item = TypeVar("_Item")
 NEAR_DUPLICATE = 0.75

@@ -18,8 +18,8 @@ from lumen_cli.benchmark.quality_entrants import Entrant, Runner
 from lumen_cli.benchmark.quality_samples import Sample, Samples, Scene
 from lumen_cli.benchmark.statistics import Mean, bootstrap_mean
 from lumen_cli.errors import LumenError, PictureError
-from lumen_cli.imaging.codec import Picture
-from lumen_cli.imaging.color import converted, to_unit
+from lumen_cli.imaging.colour.convert import converted, to_unit
+from lumen_cli.imaging.picture import Picture
 from lumen_cli.metrics.registry import Metric, measure
 from lumen_cli.pipeline.batches import NetworkError, Shape
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.codec import Picture
-from lumen_cli.imaging.color import luma
+from lumen_cli.imaging.colour.convert import luma
+from lumen_cli.imaging.picture import Picture
 from lumen_cli.limits import Detail
 from lumen_cli.pipeline.batches import NetworkError, Shape, enhance_batch, shape_of
 from lumen_cli.pipeline.device import choose_device

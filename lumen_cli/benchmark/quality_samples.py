@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from lumen_cli.datasets.layouts import Dataset
 from lumen_cli.datasets.layouts_match import Problem
 from lumen_cli.errors import PictureError
-from lumen_cli.imaging.codec import Picture, read_picture
+from lumen_cli.imaging.picture import Picture
+from lumen_cli.imaging.read import read_picture
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,7 @@ from lumen_cli.benchmark.plain import plain_network
 from lumen_cli.benchmark.speed_request import Plain, SpeedCase, SpeedResult, Spread
 from lumen_cli.benchmark.worker_folder import time_folder
 from lumen_cli.errors import LumenError
-from lumen_cli.imaging.color import to_integers
+from lumen_cli.imaging.colour.convert import to_integers
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.pipeline.batches import NetworkError, enhance_batch
 from lumen_cli.pipeline.device import DevicePolicy, choose_device

@@ -12,8 +12,9 @@ import numpy as np
 
 from lumen_cli.benchmark.speed_request import Pipeline, SpeedCase
 from lumen_cli.errors import LumenError
-from lumen_cli.imaging.files import find_pictures, plan_outputs
-from lumen_cli.imaging.metadata import TagWriter
+from lumen_cli.files.find import find_pictures
+from lumen_cli.files.outputs import plan_outputs
+from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.pipeline.plan import Existing, Settings, make_plan
 from lumen_cli.pipeline.stream import enhance_stream
 

@@ -31,8 +31,9 @@ def _image_target(folder: Path, row: str, name: str) -> Path:
 
 def saver(folder: Path) -> Save:
     """What writes a row's result: a PNG, complete or not at all."""
-    from lumen_cli.imaging.codec import Picture, write_picture
-    from lumen_cli.imaging.files import replacing
+    from lumen_cli.files.atomic import replacing
+    from lumen_cli.imaging.picture import Picture
+    from lumen_cli.imaging.write import write_picture
 
     def save(row: str, name: str, picture: Picture) -> None:
         target = _image_target(folder, row, name)
@@ -49,7 +50,7 @@ def check_targets(targets: Sequence[Path], samples: Samples, overwrite: bool) ->
     Raises:
         UsageError: the first that cannot be.
     """
-    from lumen_cli.imaging.files import check_writable
+    from lumen_cli.files.outputs import check_writable
 
     sources = {path.resolve() for path in samples.files}
     for target in targets:
@@ -66,7 +67,7 @@ def check_targets(targets: Sequence[Path], samples: Samples, overwrite: bool) ->
 
 def write_text(path: Path, text: str) -> None:
     """A report, complete or not at all; UsageError where it cannot be written."""
-    from lumen_cli.imaging.files import replacing
+    from lumen_cli.files.atomic import replacing
 
     try:
         with replacing(path) as temporary:

@@ -120,7 +120,9 @@ def compare(
     from lumen_cli.compare.matching import absolute_name, match_paths
     from lumen_cli.compare.outputs import page_target, sheet_target
     from lumen_cli.compare.rows import Looks, chosen_metrics
-    from lumen_cli.imaging.files import check_writable, find_pictures, sweep_temporaries
+    from lumen_cli.files.atomic import sweep_temporaries
+    from lumen_cli.files.find import find_pictures
+    from lumen_cli.files.outputs import check_writable
     from lumen_cli.pipeline.interrupt import interruptible
 
     console = Console(stderr=True, highlight=False, quiet=quiet)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lumen_cli.compare.matching import Matched, Problem
     from lumen_cli.compare.rows import Looks
-    from lumen_cli.imaging.files import Source
+    from lumen_cli.files.find import Source
     from lumen_cli.metrics.registry import Metric
     from lumen_cli.pipeline.interrupt import Interruption
 
@@ -50,7 +50,7 @@ def models_folder(stack: ExitStack, save_images: str | None) -> Path:
     import tempfile
     from pathlib import Path
 
-    from lumen_cli.imaging.sources import absolute
+    from lumen_cli.files.find import absolute
 
     if save_images is None:
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lumen-compare-")))
@@ -70,8 +70,9 @@ def run_models(
 
     from lumen_cli.cli.running import default_jobs
     from lumen_cli.compare.models import match_models, plan_models
-    from lumen_cli.imaging.files import check_writable, sweep_temporaries
-    from lumen_cli.imaging.metadata import TagWriter
+    from lumen_cli.files.atomic import sweep_temporaries
+    from lumen_cli.files.outputs import check_writable
+    from lumen_cli.imaging.tags.writer import TagWriter
     from lumen_cli.pipeline.existing import Existing
     from lumen_cli.pipeline.stream import run_stream
     from lumen_cli.registry.catalog import load

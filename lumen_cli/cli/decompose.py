@@ -51,7 +51,7 @@ from lumen_cli.registry.catalog import DEFAULT_MODEL
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lumen_cli.imaging.sources import Source
+    from lumen_cli.files.find import Source
     from lumen_cli.pipeline.plan import Plan
 
 
@@ -179,7 +179,7 @@ def decompose(
     from dataclasses import replace
 
     from lumen_cli.cli.gathering import gathered
-    from lumen_cli.imaging.naming import name_template as template_of
+    from lumen_cli.files.outputs import name_template as template_of
     from lumen_cli.registry.catalog import find_model, require_ability
 
     card = find_model(model, "decompose")

@@ -57,7 +57,7 @@ from lumen_cli.registry.catalog import DEFAULT_MODEL
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lumen_cli.imaging.sources import Source
+    from lumen_cli.files.find import Source
     from lumen_cli.limits import Detail
     from lumen_cli.pipeline.plan import Plan
 
@@ -142,9 +142,9 @@ def enhance(
     from dataclasses import replace
 
     from lumen_cli.cli.gathering import gathered
-    from lumen_cli.imaging.files import plan_outputs
+    from lumen_cli.files.outputs import name_template as template_of
+    from lumen_cli.files.outputs import plan_outputs
     from lumen_cli.imaging.formats import format_for, require_writable, suffix_for
-    from lumen_cli.imaging.naming import name_template as template_of
     from lumen_cli.pipeline.plan import Settings, make_plan
     from lumen_cli.registry.catalog import check_light, find_model
 

@@ -18,7 +18,7 @@ from lumen_cli.cli.streams import OutputError
 from lumen_cli.errors import LumenError, UsageError
 
 if TYPE_CHECKING:
-    from lumen_cli.imaging.sources import Found, Source
+    from lumen_cli.files.find import Found, Source
 
 _MOST_NAMED = 3
 
@@ -45,8 +45,7 @@ def gathered(request: Request) -> Iterator[Gathered]:
     """
     import tempfile
 
-    from lumen_cli.imaging.lists import read_list
-    from lumen_cli.imaging.sources import Found, search
+    from lumen_cli.files.find import Found, read_list, search
     from lumen_cli.pipeline.own_outputs import OwnOutputs, describe
 
     if (request.to_stdout and sys.stdout is None) or (request.from_stdin and sys.stdin is None):
@@ -104,9 +103,9 @@ def gathered(request: Request) -> Iterator[Gathered]:
 
 def _standard_input(place: Path) -> Source:
     """The picture on standard input, as a file whose ending says what it is."""
+    from lumen_cli.files.find import Source
     from lumen_cli.imaging.formats import FORMAT_SUFFIXES
-    from lumen_cli.imaging.reading import sniff
-    from lumen_cli.imaging.sources import Source
+    from lumen_cli.imaging.read import sniff
 
     arrived = place / "arrived"
     try:

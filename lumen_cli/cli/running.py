@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from lumen_cli.imaging.metadata import TagWriter
-    from lumen_cli.imaging.sources import Source, Trouble
+    from lumen_cli.files.find import Source, Trouble
+    from lumen_cli.imaging.tags.writer import TagWriter
     from lumen_cli.networks.base import LowLightModel
     from lumen_cli.pipeline.device import DevicePolicy
     from lumen_cli.pipeline.interrupt import Interruption
@@ -46,7 +46,7 @@ def carry_out(
     """Plan, then show the plan, or run it and report; typer.Exit with the exit code where that is not 0."""
     from rich.console import Console
 
-    from lumen_cli.imaging.metadata import TagWriter
+    from lumen_cli.imaging.tags.writer import TagWriter
 
     console = Console(stderr=True, highlight=False, quiet=request.quiet)
     if request.dry_run:
@@ -139,7 +139,7 @@ class Session:
 
         Where another run writes into the same folders this one waits, and then looks once more at what is there.
         """
-        from lumen_cli.imaging.files import check_writable
+        from lumen_cli.files.outputs import check_writable
         from lumen_cli.pipeline.lock import locked
 
         def look() -> Plan:
@@ -173,7 +173,7 @@ class Session:
         self.console.print(f"waiting for another run of lumen that writes {place}", style="yellow", markup=False)
 
     def _run(self, plan: Plan, troubles: Sequence[Trouble]) -> int:
-        from lumen_cli.imaging.files import sweep_temporaries
+        from lumen_cli.files.atomic import sweep_temporaries
         from lumen_cli.pipeline.interrupt import interruptible
         from lumen_cli.pipeline.lock import lock_of
         from lumen_cli.pipeline.manifest import put_in_order

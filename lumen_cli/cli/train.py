@@ -151,7 +151,7 @@ def train(
     from rich.console import Console
 
     from lumen_cli.datasets.pairs import find_pairs, find_training_files
-    from lumen_cli.imaging.files import check_writable
+    from lumen_cli.files.outputs import check_writable
     from lumen_cli.pipeline.device import DTYPES, choose_device
     from lumen_cli.registry.catalog import find_model
     from lumen_cli.reports.training import TrainingWatch
@@ -232,7 +232,7 @@ def _train_rendition(
     from rich.console import Console
 
     from lumen_cli.datasets.pairs import find_pairs, find_training_files
-    from lumen_cli.imaging.files import check_writable
+    from lumen_cli.files.outputs import check_writable
     from lumen_cli.pipeline.device import DTYPES, choose_device
     from lumen_cli.registry.catalog import find_model
     from lumen_cli.reports.training import TrainingWatch
@@ -277,7 +277,7 @@ def _train_refiner(
     from rich.console import Console
 
     from lumen_cli.datasets.pairs import find_training_files
-    from lumen_cli.imaging.files import check_writable
+    from lumen_cli.files.outputs import check_writable
     from lumen_cli.pipeline.device import DTYPES, choose_device
     from lumen_cli.reports.training import TrainingWatch
     from lumen_cli.training.refiner import Fitting, RefinerRun, train_refiner

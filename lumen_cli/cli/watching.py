@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lumen_cli.cli.running import Planner, Session
-    from lumen_cli.imaging.contents import FileState
-    from lumen_cli.imaging.sources import Found, Trouble
+    from lumen_cli.files.contents import FileState
+    from lumen_cli.files.find import Found, Trouble
 
 SETTLED_SECONDS = 2.0
 """How long a file has to have stayed as it is to count as whole."""
@@ -37,7 +37,7 @@ class Settling:
         One that was last touched a while ago, by the file system's own clock, is whole at once; any other when it has
         stayed the same that long.
         """
-        from lumen_cli.imaging.contents import state_of
+        from lumen_cli.files.contents import state_of
 
         ready: set[Path] = set()
         seen: dict[Path, tuple[FileState, float]] = {}

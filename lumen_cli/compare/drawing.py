@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lumen_cli.imaging.codec import Picture
-from lumen_cli.imaging.color import luma, to_integers
+from lumen_cli.imaging.colour.convert import luma, to_integers
 from lumen_cli.imaging.decoded import opencv
+from lumen_cli.imaging.picture import Picture
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.files import Source, find_pictures
-from lumen_cli.imaging.sources import absolute, natural_key
-from lumen_cli.imaging.targets import ADDITION
+from lumen_cli.files.find import Source, absolute, find_pictures, natural_key
+from lumen_cli.files.outputs import ADDITION
 
 MOST_VERSIONS = 12
 """Columns of one comparison; more are of no use to an eye."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lumen_cli.compare.matching import Matched
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.codec import format_for
-from lumen_cli.imaging.sources import absolute
+from lumen_cli.files.find import absolute
+from lumen_cli.imaging.formats import format_for
 
 PAGE = "compare.html"
 SUFFIXES = (".html", ".htm")

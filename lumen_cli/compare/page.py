@@ -18,7 +18,7 @@ from lumen_cli.compare.matching import Matched, Problem
 from lumen_cli.compare.outputs import link
 from lumen_cli.compare.rows import Compared, Drawn, Looks, Measured
 from lumen_cli.errors import LumenError
-from lumen_cli.imaging.files import replacing
+from lumen_cli.files.atomic import replacing
 from lumen_cli.metrics.registry import Metric
 
 _IN_BROWSERS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lumen_cli.errors import PictureError
-from lumen_cli.imaging.codec import Picture, format_for, write_picture
-from lumen_cli.imaging.color import to_unit
-from lumen_cli.imaging.files import replacing
+from lumen_cli.files.atomic import replacing
+from lumen_cli.imaging.colour.convert import to_unit
+from lumen_cli.imaging.formats import format_for
+from lumen_cli.imaging.picture import Picture
+from lumen_cli.imaging.write import write_picture
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -19,8 +19,7 @@ from lumen_cli.datasets.layouts_match import (
 )
 from lumen_cli.datasets.pairs import Pair
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.files import find_pictures
-from lumen_cli.imaging.sources import is_picture_name
+from lumen_cli.files.find import find_pictures, is_picture_name
 
 FOLDER = "folder"
 """The name that stands for one's own pictures."""

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lumen_cli.datasets.pairs import Pair
-from lumen_cli.imaging.files import find_pictures
-from lumen_cli.imaging.sources import natural_key
+from lumen_cli.files.find import find_pictures, natural_key
 
 LOW_SIDE = ("low", "input", "lowlight", "dark")
 HIGH_SIDE = ("high", "normal", "gt", "target", "reference", "label")

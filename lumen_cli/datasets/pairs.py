@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.files import find_pictures
+from lumen_cli.files.find import find_pictures
 
 LOW_NAMES = ("low", "Low", "input")
 HIGH_NAMES = ("high", "High", "Normal", "normal", "gt")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lumen_cli.imaging.color import to_integers, to_unit
-from lumen_cli.imaging.own_colours import OwnColours
+from lumen_cli.imaging.colour.convert import to_integers, to_unit
+from lumen_cli.imaging.colour.native import OwnColours
 from lumen_cli.imaging.storage import UNKNOWN, Storage
 
 

@@ -61,7 +61,7 @@ def storage_of(data: bytes | BinaryIO, kind: str) -> Storage:
         if kind == "webp":
             return Storage(lossless=_first_webp_image(data) == b"VP8L")
         if kind == "png":
-            from lumen_cli.imaging.png import chunks_before_pixels
+            from lumen_cli.imaging.formats.png import chunks_before_pixels
 
             found = chunks_before_pixels(data)
             return Storage(chunks={name: found[name] for name in _CARRIED_CHUNKS if name in found})

@@ -25,7 +25,7 @@ from lumen_cli.pipeline.tiling import enhance_tiled
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lumen_cli.imaging.codec import Picture
+    from lumen_cli.imaging.picture import Picture
     from lumen_cli.networks.base import LowLightModel
 
 

@@ -12,14 +12,14 @@ import threading
 from pathlib import Path
 
 from lumen_cli.errors import PictureError
-from lumen_cli.imaging.decode_helper import receive, send
+from lumen_cli.imaging.helper import receive, send
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.reading import sniff
+from lumen_cli.imaging.read import sniff
 from lumen_cli.limits import DEFAULT_TIMEOUT
 
 _IN_PROCESS = ("jpeg", "png", "bmp", "webp")
 """Formats of bounded work whose decoders all browsers lean on; a helper would cost them a copy of the pixels."""
-_START = "import sys; sys.path[:] = sys.argv[1:]; from lumen_cli.imaging.decode_helper import main; main()"
+_START = "import sys; sys.path[:] = sys.argv[1:]; from lumen_cli.imaging.helper import main; main()"
 _SNIFFED = 4096
 
 

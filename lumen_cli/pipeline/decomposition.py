@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lumen_cli.imaging.codec import Picture
-from lumen_cli.imaging.tag_rules import KEEP_ALL, TagRules
+from lumen_cli.imaging.picture import Picture
+from lumen_cli.imaging.tags.rules import KEEP_ALL, TagRules
 from lumen_cli.pipeline.batches import NetworkError, Notes, as_batch, cropped, in_parts, notes_of
 from lumen_cli.pipeline.budget import WHOLE_BYTES
 from lumen_cli.pipeline.plan import digest_of, without_defaults

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lumen_cli.imaging.contents import FileState, content_hash, is_write_protected, state_of
+from lumen_cli.files.contents import FileState, content_hash, is_write_protected, state_of
 from lumen_cli.pipeline.manifest import Manifest, Record
 from lumen_cli.pipeline.stamp import stamp_in
 

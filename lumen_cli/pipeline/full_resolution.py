@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lumen_cli.imaging.color import to_unit
+from lumen_cli.imaging.colour.convert import to_unit
 from lumen_cli.pipeline import shrinkage
 from lumen_cli.pipeline.colour_maps import DEFAULTS, Floats, Grid, Settings, Tone, WindowMeans, fit_maps, tone_for
 from lumen_cli.pipeline.noise_level import NoiseLevel, survey_of

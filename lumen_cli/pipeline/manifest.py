@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lumen_cli.errors import LumenError
-from lumen_cli.imaging.contents import hash_of
+from lumen_cli.files.contents import hash_of
 
 MANIFEST_NAME = ".lumen-manifest.jsonl"
 LARGEST_MANIFEST = 256 << 20
@@ -167,7 +167,7 @@ class Manifest:
         return held, last, b"".join(_line(last[name]) for name in sorted(last))
 
     def _rewrite(self, content: bytes) -> None:
-        from lumen_cli.imaging.files import replacing
+        from lumen_cli.files.atomic import replacing
 
         try:
             with replacing(self.path) as temporary, temporary.open("wb") as file:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from lumen_cli.errors import LumenError
-from lumen_cli.imaging.contents import FileState, content_hash, state_of
-from lumen_cli.imaging.sources import Found, Source
+from lumen_cli.files.contents import FileState, content_hash, state_of
+from lumen_cli.files.find import Found, Source
 from lumen_cli.pipeline.manifest import MANIFEST_NAME, Manifest, state_manifest
 from lumen_cli.pipeline.stamp import stamp_in
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.files import PICTURE_SUFFIXES, Job, Source, plan_outputs
-from lumen_cli.imaging.naming import NameTemplate
-from lumen_cli.imaging.targets import folded, protect_inputs
+from lumen_cli.files.find import PICTURE_SUFFIXES, Source
+from lumen_cli.files.outputs import Job, NameTemplate, folded, plan_outputs, protect_inputs
 from lumen_cli.pipeline.plan import Part
 
 ADDITION = "-decomposed"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.files import Job
-from lumen_cli.imaging.tag_rules import KEEP_ALL, TagRules
+from lumen_cli.files.outputs import Job
+from lumen_cli.imaging.tags.rules import KEEP_ALL, TagRules
 from lumen_cli.limits import METHOD, Detail
 from lumen_cli.pipeline.existing import Existing, Fate, judge
 from lumen_cli.pipeline.manifest import MANIFEST_NAME, Manifest, Record, signature, state_manifest

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from lumen_cli.imaging.contents import Original
+from lumen_cli.files.contents import Original
 from lumen_cli.pipeline.manifest import Manifest, Record
 from lumen_cli.pipeline.plan import Task
 from lumen_cli.pipeline.save import Written

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lumen_cli.errors import PictureError, UsageError
-from lumen_cli.imaging.codec import Picture, changes, format_for, losses, write_picture
-from lumen_cli.imaging.contents import content_hash
-from lumen_cli.imaging.files import Job, temporary_beside
-from lumen_cli.imaging.formats import RAW_SUFFIXES, SUFFIX_FORMATS, kept_format
+from lumen_cli.files.atomic import temporary_beside
+from lumen_cli.files.contents import content_hash
+from lumen_cli.files.outputs import Job
+from lumen_cli.imaging.formats import RAW_SUFFIXES, SUFFIX_FORMATS, format_for, kept_format
+from lumen_cli.imaging.picture import Picture
+from lumen_cli.imaging.write import changes, losses, write_picture
 from lumen_cli.pipeline.plan import Sidecar
 from lumen_cli.pipeline.sidecars import copies
 
 if TYPE_CHECKING:
-    from lumen_cli.imaging.metadata import TagWriter
+    from lumen_cli.imaging.tags.writer import TagWriter
 
 Content = Picture | np.ndarray | Mapping[str, np.ndarray]
 """What a file holds: a picture, one array (.npy) or several by name (.npz)."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lumen_cli.imaging.color import to_unit
+from lumen_cli.imaging.colour.convert import to_unit
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.limits import Detail
 from lumen_cli.pipeline.colour_maps import DEFAULTS, Floats, Settings

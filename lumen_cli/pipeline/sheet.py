@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lumen_cli.imaging.codec import Picture
-from lumen_cli.imaging.color import to_integers, to_unit
+from lumen_cli.imaging.colour.convert import to_integers, to_unit
+from lumen_cli.imaging.picture import Picture
 
 if TYPE_CHECKING:
     from PIL import Image

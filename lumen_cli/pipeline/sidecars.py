@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from lumen_cli.imaging.contents import hash_of
+from lumen_cli.files.contents import hash_of
+from lumen_cli.files.outputs import folded
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.targets import folded
-from lumen_cli.imaging.xmp_packet import made_true
+from lumen_cli.imaging.tags.xmp import made_true
 from lumen_cli.pipeline.existing import OVERWRITTEN
 from lumen_cli.pipeline.manifest import Manifest
 from lumen_cli.pipeline.plan import Plan, Sidecar, Task

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumen_cli.errors import LumenError, PictureError
-from lumen_cli.imaging.codec import Picture, read_picture
-from lumen_cli.imaging.contents import Original, original_of
+from lumen_cli.files.contents import Original, original_of
 from lumen_cli.imaging.formats import MAXIMUM_PIXELS
+from lumen_cli.imaging.picture import Picture
+from lumen_cli.imaging.read import read_picture
 from lumen_cli.limits import DEFAULT_TIMEOUT
 from lumen_cli.pipeline.budget import Budget, ClosedError, decoded_bytes, require_room
 from lumen_cli.pipeline.decode_process import AbandonedError, HelperReader
@@ -31,7 +32,7 @@ from lumen_cli.pipeline.storage_faults import StorageWatch
 from lumen_cli.pipeline.work import Fidelity, Product, Work
 
 if TYPE_CHECKING:
-    from lumen_cli.imaging.metadata import TagWriter
+    from lumen_cli.imaging.tags.writer import TagWriter
 
 _log = logging.getLogger("lumen")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lumen_cli import __version__
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.tag_rules import Keeping, TagRules
+from lumen_cli.imaging.tags.rules import Keeping, TagRules
 
 if TYPE_CHECKING:
     from lumen_cli.pipeline.decomposition import MapSettings

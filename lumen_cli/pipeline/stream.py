@@ -24,7 +24,7 @@ from lumen_cli.pipeline.stages import Broken, Decoded, Decoder, Encoder, Inbox, 
 from lumen_cli.pipeline.work import Enhancement, Work
 
 if TYPE_CHECKING:
-    from lumen_cli.imaging.metadata import TagWriter
+    from lumen_cli.imaging.tags.writer import TagWriter
     from lumen_cli.pipeline.device import DevicePolicy
 
 _POLL = 0.1

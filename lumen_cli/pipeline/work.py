@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from lumen_cli.imaging.codec import Picture
-from lumen_cli.imaging.tag_rules import TagRules
+from lumen_cli.imaging.picture import Picture
+from lumen_cli.imaging.tags.rules import TagRules
 from lumen_cli.pipeline.batches import NetworkError, Notes, enhance_scenes, notes_of
 from lumen_cli.pipeline.budget import CARRIED_BYTES, WHOLE_BYTES
 from lumen_cli.pipeline.plan import Settings

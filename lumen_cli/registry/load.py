@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lumen_cli.errors import ModelError
-from lumen_cli.imaging.temporaries import temporary_beside
+from lumen_cli.files.atomic import temporary_beside
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.grading.grading import Rendition
 from lumen_cli.networks.mean import Mean

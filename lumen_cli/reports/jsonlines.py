@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lumen_cli.imaging.sources import Trouble
+    from lumen_cli.files.find import Trouble
     from lumen_cli.pipeline.plan import Task
     from lumen_cli.pipeline.stages import Result
     from lumen_cli.registry.card import ModelCard

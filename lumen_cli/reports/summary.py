@@ -17,7 +17,7 @@ from rich.text import Text
 from lumen_cli.reports.text import count, duration, memory, printable, short_path, source_name
 
 if TYPE_CHECKING:
-    from lumen_cli.imaging.sources import Trouble
+    from lumen_cli.files.find import Trouble
     from lumen_cli.pipeline.stages import Result
 
 _MOST_ROWS = 40

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lumen_cli.imaging.sources import Source
+    from lumen_cli.files.find import Source
 
 
 def printable(text: str | Path) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lumen_cli.datasets.darken import darken, draw_camera, draw_shade, expose
 from lumen_cli.datasets.pairs import TrainingFiles
-from lumen_cli.imaging.codec import read_picture
+from lumen_cli.imaging.read import read_picture
 
 WHOLE = 64
 

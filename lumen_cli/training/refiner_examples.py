@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lumen_cli.datasets.darken import Camera, darken, draw_camera, draw_shade
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
-from lumen_cli.imaging.color import to_unit
+from lumen_cli.imaging.colour.convert import to_unit
 from lumen_cli.networks.refiner import SQUARE
 from lumen_cli.pipeline import full_resolution
 from lumen_cli.training.data import load_bytes, named_generator

@@ -18,11 +18,11 @@ import pytest
 import tifffile
 from PIL import Image, features
 
-from lumen_cli.imaging.codec import read_picture
+from lumen_cli.imaging.read import read_picture
 from tests.cli.test_enhance import Lumen
 from tests.conftest import MakeModel, dark_pixels, write_dark
 from tests.imaging import make
-from tests.imaging.test_raw import dng, ramp
+from tests.imaging.formats.test_raw import dng, ramp
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from skimage.color import rgb2lab
 
 from lumen_cli.compare import drawing
 from lumen_cli.compare.sheet import ContactSheet
-from lumen_cli.imaging.codec import Picture
-from lumen_cli.imaging.color import to_unit
+from lumen_cli.imaging.colour.convert import to_unit
+from lumen_cli.imaging.picture import Picture
 from tests.compare.conftest import scene
 from tests.imaging.make import srgb_profile
 

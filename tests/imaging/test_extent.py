@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lumen_cli.imaging.codec import read_picture
 from lumen_cli.imaging.extent import jpeg_end, picture_end
-from lumen_cli.imaging.tag_search import holds
+from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.tags.search import holds
 
 MEGABYTE = 1 << 20
 linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for a process's peak memory")
@@ -108,8 +108,8 @@ def test_a_jpeg_without_an_end_marker_and_a_hole_is_read_within_bounds(tmp_path:
 def peak_of_reading(path: Path) -> int:
     """Bytes a process holds at most that reads this picture and looks for its tags."""
     program = (
-        "import sys; from pathlib import Path; from lumen_cli.imaging.codec import read_picture;"
-        "from lumen_cli.imaging.tag_search import may_hold_tags, unheld, whole_blocks;"
+        "import sys; from pathlib import Path; from lumen_cli.imaging.read import read_picture;"
+        "from lumen_cli.imaging.tags.search import may_hold_tags, unheld, whole_blocks;"
         "path = Path(sys.argv[1]); picture = read_picture(path);"
         "may_hold_tags(path), unheld(path, 'webp'), whole_blocks(path, picture, 'jpeg');"
         "print(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])"

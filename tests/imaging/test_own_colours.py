@@ -12,11 +12,13 @@ import pytest
 from PIL import Image, ImageCms
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from lumen_cli.imaging.codec import Picture, losses, read_picture, write_picture
-from lumen_cli.imaging.colour_choice import colours_meant
-from lumen_cli.imaging.curves import SRGB
-from lumen_cli.imaging.icc import make_profile, matrix_of, read_shaper
-from lumen_cli.imaging.own_colours import OwnColours
+from lumen_cli.imaging.colour.curves import SRGB
+from lumen_cli.imaging.colour.icc import make_profile, matrix_of, read_shaper
+from lumen_cli.imaging.colour.interpretation import colours_meant
+from lumen_cli.imaging.colour.native import OwnColours
+from lumen_cli.imaging.picture import Picture
+from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.write import losses, write_picture
 from tests.imaging import make, profiles
 
 MATRIX = {

@@ -12,14 +12,16 @@ import pytest
 from PIL import Image
 
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.codec import read_picture, suffix_for, write_picture
-from lumen_cli.imaging.metadata import TagWriter
-from lumen_cli.imaging.tag_allowed import is_allowed, unwanted
-from lumen_cli.imaging.tag_rules import TagRules
+from lumen_cli.imaging.formats import suffix_for
+from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.tags.allowed import is_allowed, unwanted
+from lumen_cli.imaging.tags.rules import TagRules
+from lumen_cli.imaging.tags.writer import TagWriter
+from lumen_cli.imaging.write import write_picture
 from lumen_cli.pipeline.stamp import rules_for
 from tests.imaging import make
-from tests.imaging.test_metadata import needs_exiftool
-from tests.imaging.test_tag_changes import CONTAINERS, can_write
+from tests.imaging.tags.test_metadata import needs_exiftool
+from tests.imaging.tags.test_tag_changes import CONTAINERS, can_write
 
 STAMP = "lumen 0.1.0, model tiny"
 MARK = "Quentin"
@@ -149,8 +151,8 @@ def test_what_cannot_be_removed_costs_the_picture_its_tags(tmp_path: Path, monke
     source, target = tmp_path / "in.jpg", tmp_path / "out.jpg"
     Image.fromarray(make.photo()).save(source)
     write(source, "-IFD0:Model=Nocturne", f"-XMP-dc:Title={MARK}")
-    monkeypatch.setattr("lumen_cli.imaging.exiftool_arguments.copied_tags", lambda credits: ["all:all"])
-    monkeypatch.setattr("lumen_cli.imaging.metadata.removal_arguments", lambda file, tags: [b"-ver"])
+    monkeypatch.setattr("lumen_cli.imaging.tags.arguments.copied_tags", lambda credits: ["all:all"])
+    monkeypatch.setattr("lumen_cli.imaging.tags.writer.removal_arguments", lambda file, tags: [b"-ver"])
     picture = read_picture(source)
     write_picture(picture, target, format="jpeg")
     with TagWriter("exiftool", rules=TagRules("private", STAMP)) as writer:

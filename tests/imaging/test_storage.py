@@ -12,8 +12,9 @@ import pytest
 import tifffile
 from PIL import Image, JpegImagePlugin
 
-from lumen_cli.imaging.codec import changes, read_picture, write_picture
-from lumen_cli.imaging.png import chunks_before_pixels
+from lumen_cli.imaging.formats.png import chunks_before_pixels
+from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.write import changes, write_picture
 from tests.imaging import make
 
 
@@ -189,7 +190,7 @@ def test_webp_without_loss_stays_without_loss(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compression", ["none", "lzw", "deflate"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_a_tiff_keeps_its_compression(tmp_path: Path, compression: str, kind: str, channels: int) -> None:
-    from lumen_cli.imaging import encode_tiff
+    from lumen_cli.imaging.formats import tiff as encode_tiff
 
     icc = make.srgb_profile()
     values = make.deep(300, 700, 4)[:, :, :channels]  # more than one strip

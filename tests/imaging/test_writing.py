@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lumen_cli.errors import PictureError, UsageError
-from lumen_cli.imaging import png
-from lumen_cli.imaging.codec import Picture, format_for, losses, read_picture, suffix_for, write_picture
-from lumen_cli.imaging.color import luma, to_integers, to_unit
+from lumen_cli.imaging.colour.convert import luma, to_integers, to_unit
+from lumen_cli.imaging.formats import format_for, png, suffix_for
+from lumen_cli.imaging.picture import Picture
+from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.write import losses, write_picture
 from tests.imaging import make
 
 
@@ -174,7 +176,7 @@ def test_the_png_writer_loses_nothing(height: int, width: int, channels: int, ki
     data = png.encode(values, None)
     head = png.read_head(data)  # every checksum fits
     assert (head.height, head.width, head.bit_depth) == (height, width, values.dtype.itemsize * 8)
-    from lumen_cli.imaging.decode_png import decode_png
+    from lumen_cli.imaging.formats.png import decode_png
 
     assert np.array_equal(decode_png(data, 0).values, values)
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from lumen_tiny import Tiny
 
-from lumen_cli.imaging.codec import Picture
+from lumen_cli.imaging.picture import Picture
 from lumen_cli.networks.grading.auto_exposure import bend
 from lumen_cli.networks.mean import Mean
 from lumen_cli.pipeline.batches import NetworkError, Notes, as_batch, enhance_batch, in_parts, notes_of, shape_of

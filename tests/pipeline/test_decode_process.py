@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lumen_cli.errors import PictureError
-from lumen_cli.imaging.codec import read_picture
+from lumen_cli.imaging.read import read_picture
 from lumen_cli.pipeline import decode_process
 from lumen_cli.pipeline.decode_process import AbandonedError, HelperReader
 from tests.conftest import write_dark

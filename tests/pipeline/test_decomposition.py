@@ -7,7 +7,7 @@ import pytest
 import torch
 from lumen_tiny import Tiny
 
-from lumen_cli.imaging.codec import Picture
+from lumen_cli.imaging.picture import Picture
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.pipeline.batches import NetworkError
 from lumen_cli.pipeline.decomposition import Decomposition, Maps, MapSettings, decompose_batch

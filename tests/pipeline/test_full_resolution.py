@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lumen_cli.imaging.color import converted
+from lumen_cli.imaging.colour.convert import converted
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.pipeline import scene as scenes
 from lumen_cli.pipeline.colour_maps import DEFAULTS, Floats, Grid, Settings, Tone, fit_maps

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from lumen_cli.errors import LumenError
-from lumen_cli.imaging.files import find_pictures, sweep_temporaries
+from lumen_cli.files.atomic import sweep_temporaries
+from lumen_cli.files.find import find_pictures
 from lumen_cli.pipeline.manifest import MANIFEST_NAME, Manifest, Record
 from tests.conftest import write_dark
 

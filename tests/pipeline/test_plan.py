@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.contents import content_hash, hash_of, state_of
-from lumen_cli.imaging.files import Job, Source, find_pictures, plan_outputs
+from lumen_cli.files.contents import content_hash, hash_of, state_of
+from lumen_cli.files.find import Source, find_pictures
+from lumen_cli.files.outputs import Job, plan_outputs
 from lumen_cli.pipeline.manifest import MANIFEST_NAME, Manifest, Record
 from lumen_cli.pipeline.plan import Existing, Plan, Settings, make_plan, output_root
 from tests.conftest import write_dark

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.contents import Original, content_hash, hash_of, original_of
-from lumen_cli.imaging.files import Source, find_pictures, plan_outputs
-from lumen_cli.imaging.naming import name_template
+from lumen_cli.files.contents import Original, content_hash, hash_of, original_of
+from lumen_cli.files.find import Source, find_pictures
+from lumen_cli.files.outputs import name_template, plan_outputs
 from lumen_cli.pipeline.manifest import MANIFEST_NAME, Manifest
 from lumen_cli.pipeline.parts import plan_parts
 from lumen_cli.pipeline.plan import Existing, Plan, Task, make_plan

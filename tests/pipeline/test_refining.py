@@ -12,7 +12,7 @@ import torch
 
 from lumen_cli.benchmark.builtin import FOLDER, darken_as_taken
 from lumen_cli.errors import ModelError
-from lumen_cli.imaging.reading import read_picture
+from lumen_cli.imaging.read import read_picture
 from lumen_cli.networks.refiner import Refiner
 from lumen_cli.pipeline import refining as module
 from lumen_cli.pipeline.colour_maps import Floats, Settings

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from lumen_cli.errors import PictureError
-from lumen_cli.imaging.codec import read_picture
-from lumen_cli.imaging.files import Job, Source
-from lumen_cli.imaging.metadata import TagWriter
+from lumen_cli.files.find import Source
+from lumen_cli.files.outputs import Job
+from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.pipeline.save import output_format, save_picture
 from tests.conftest import write_dark
 

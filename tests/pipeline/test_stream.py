@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from lumen_tiny import Tiny
 
-from lumen_cli.imaging.files import find_pictures, plan_outputs
-from lumen_cli.imaging.metadata import TagWriter
+from lumen_cli.files.find import find_pictures
+from lumen_cli.files.outputs import plan_outputs
+from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.pipeline.device import DevicePolicy, choose_device
 from lumen_cli.pipeline.plan import Existing, Plan, Settings, make_plan
 from lumen_cli.pipeline.stages import Result

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lumen_cli.imaging.files import Job, Source
+from lumen_cli.files.find import Source
+from lumen_cli.files.outputs import Job
 from lumen_cli.pipeline.plan import Part, Task
 from lumen_cli.pipeline.stages import Result
 from lumen_cli.pipeline.work import Fidelity

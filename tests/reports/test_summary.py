@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lumen_cli.imaging.files import Job, Source
+from lumen_cli.files.find import Source
+from lumen_cli.files.outputs import Job
 from lumen_cli.pipeline.plan import Task
 from lumen_cli.pipeline.stages import Result, Timings
 from lumen_cli.reports.jsonlines import picture_line

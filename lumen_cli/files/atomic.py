@@ -1,0 +1,141 @@
+"""Temporary files beside their targets: named so that a later run can tell whose they are and remove a dead one's."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TEMPORARY_PREFIX = ".lumen-"
+"""What every temporary file's name begins with. Being hidden, none is ever taken for an input."""
+
+_NAME = re.compile(
+    rf"{re.escape(TEMPORARY_PREFIX)}(?P<pid>\d+)-(?P<host>[0-9a-f]{{6}})(?P<birth>[0-9a-f]{{6}})(?P<random>[0-9a-f]{{8}})-"
+)
+_NAME_BYTES = 255 - len("_exiftool_tmp")  # exiftool adds this to the name of the file it rewrites
+_FOREIGN_AGE_SECONDS = 24 * 3600.0
+_UNKNOWN = "0" * 6
+
+
+def temporary_beside(target: Path) -> Path:
+    """A new path in the target's folder, `.lumen-PID-RANDOM-NAME`, with the target's ending; nothing is created.
+
+    The name says process and machine, so that `sweep_temporaries` knows whether its maker still lives, and stays short
+    enough for any file system (255 bytes, with room for exiftool's own temporary file).
+    """
+    head = f"{TEMPORARY_PREFIX}{os.getpid()}-{_host()}{_birth(os.getpid())}{secrets.token_hex(4)}-"
+    stem, suffix = target.stem, target.suffix
+    while stem and len(os.fsencode(head + stem + suffix)) > _NAME_BYTES:
+        stem = stem[:-1]
+    if len(os.fsencode(head + stem + suffix)) > _NAME_BYTES:
+        suffix = ""
+    return target.with_name(head + stem + suffix)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A temporary path beside the target to write to; at the end it becomes the target, after an error it is gone."""
+    temporary = temporary_beside(target)
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sweep_temporaries(folders: Iterable[Path], *, whole_folders: bool = False) -> int:
+    """Remove the temporary files that dead processes left in these folders (not below them).
+
+    `whole_folders`: their temporary folders as well.
+
+    A file is left alone while its process runs on this machine; one made on another machine, whose processes cannot be
+    seen from here, is left alone for a day.
+
+    Returns:
+        How many files and folders were removed.
+    """
+    removed = 0
+    for folder in sorted(set(folders)):
+        try:
+            names = sorted(
+                entry.name
+                for entry in os.scandir(folder)
+                if entry.is_file(follow_symlinks=False) or (whole_folders and entry.is_dir(follow_symlinks=False))
+            )
+        except OSError:
+            continue
+        for name in names:
+            match = _NAME.match(name)
+            if match and _abandoned(folder / name, int(match["pid"]), match["host"], match["birth"]):
+                try:
+                    if (folder / name).is_dir():
+                        shutil.rmtree(folder / name)
+                    else:
+                        (folder / name).unlink()
+                    removed += 1
+                except OSError:
+                    continue
+    return removed
+
+
+def _abandoned(path: Path, pid: int, host: str, birth: str) -> bool:
+    if host != _host():
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        # The later of the two: the first can be set back, to the original's time.
+        return time.time() - max(status.st_mtime, status.st_ctime) > _FOREIGN_AGE_SECONDS
+    import psutil
+
+    # A process of the same number born at another moment only inherited it; in containers numbers begin with 1 again.
+    return not psutil.pid_exists(pid) or _birth(pid) not in (birth, _UNKNOWN)
+
+
+def _host() -> str:
+    return _short_hash(platform.node())
+
+
+@functools.lru_cache(maxsize=64)
+def _birth(pid: int) -> str:
+    """A mark of the moment a process began; `_UNKNOWN` where the system does not tell."""
+    try:
+        # In clock ticks since the machine began: unlike a time of day it is the same for everyone who asks.
+        return _short_hash(Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19])
+    except (OSError, IndexError):
+        pass
+    import psutil
+
+    try:
+        return _short_hash(f"{psutil.Process(pid).create_time():.0f}")
+    except psutil.Error:
+        return _UNKNOWN
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=3).hexdigest()
+
+
+_PORTION = 1 << 20
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Write `size` bytes into a folder and take them away again; OSError where they find no room."""
+    path = temporary_beside(folder / "room")
+    portion = os.urandom(min(size, _PORTION))  # some file systems store zeros for nothing
+    try:
+        with path.open("wb") as file:
+            for written in range(0, size, _PORTION):
+                file.write(portion[: size - written])
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        path.unlink(missing_ok=True)

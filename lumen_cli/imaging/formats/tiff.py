@@ -1,0 +1,262 @@
+"""TIFF of 8, 16 and 32 bits a channel without a step of fewer: through Pillow and tifffile."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumen_cli.imaging.decoded import (
+    Decoded,
+    UnreadableError,
+    check_size,
+    first_of,
+    full_range,
+    opencv,
+    unmultiplied,
+    valid_orientation,
+    with_rgb_order,
+)
+from lumen_cli.imaging.formats.pillow import decode, tags_of
+from lumen_cli.imaging.formats.tiff_segments import may_unpack, unpacked
+
+_SUBFILE, _ORIENTATION, _PROFILE, _DNG = 254, 274, 34675, 50706
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _SEPARATED = 0, 1, 2, 5
+_MOSAIC = (32803, 34892)
+"""Photometric interpretations of camera raw files: a colour filter array, and what was made of one."""
+_COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _SEPARATED: 4}
+_UNSIGNED, _SIGNED, _FLOATING = 1, 2, 3
+_SEPARATE_PLANES = 2
+_UNSPECIFIED, _MULTIPLIED_ALPHA = 0, 1
+_MOST_SAMPLES = 16
+_PACKED = (10, 12, 14)
+_REDUCED_OR_MASK = 1 | 4
+_DIRECTORY_BYTES = 1 << 16
+_COUNTED = 256
+"""So many pages are looked at for being previews; of more, all count."""
+
+
+def decode_tiff(content: BinaryIO, max_pixels: int) -> Decoded:
+    """Decode the first page of a TIFF file: 1 to 8, 16 or 32 bits, or floating point."""
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
+    try:
+        content.seek(0)
+        with tifffile.TiffFile(content) as file:
+            page = file.pages.first
+            check_size(page.imagewidth, page.imagelength, max_pixels)
+            if page.samplesperpixel > _MOST_SAMPLES or page.imagedepth > 1:
+                raise UnreadableError(f"{page.samplesperpixel} channels, {page.imagedepth} deep; lumen reads pictures")
+            notices = first_of(_pages(file), "pages") + _channels_left_out(page)
+            if _is_shallow(page):
+                decoded = decode(content, "tiff", max_pixels)
+                return replace(decoded, notices=notices + decoded.notices)
+            values, more = _as_known(_deep_page(page, content), int(page.sampleformat or _UNSIGNED))
+            icc = page.tags.valueof(_PROFILE)
+            orientation = valid_orientation(page.tags.valueof(_ORIENTATION))
+            cmyk = int(page.photometric) == _SEPARATED
+    except UnreadableError:
+        raise
+    except MemoryError:
+        raise UnreadableError("the picture does not fit into memory") from None
+    except Exception as error:  # tifffile lets whatever a damaged structure causes through
+        text = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UnreadableError(f"the TIFF file is damaged or cut off ({text})") from None
+    return Decoded(values, orientation, bytes(icc) if icc else None, tags_of(content), (), notices + more, cmyk)
+
+
+def is_raw(path: Path) -> bool:
+    """Whether a file that begins like a TIFF is a camera's: it says so, or begins with a preview of what lies deeper.
+
+    Only its directories are read.
+    """
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            if page.tags.valueof(_DNG) or int(page.photometric or 0) in _MOSAIC:
+                return True
+            return bool(int(page.tags.valueof(_SUBFILE) or 0) & 1)
+    except Exception:  # tifffile lets whatever a damaged structure causes through; decoding will say what it is
+        return False
+
+
+def _pages(file: Any) -> int:
+    """Pages that are pictures of their own, not smaller copies or masks of the first."""
+    count = len(file.pages)
+    if not 1 < count <= _COUNTED:
+        return count
+    others = (file.pages[index] for index in range(1, count))
+    return 1 + sum(not int(page.tags.valueof(_SUBFILE) or 0) & _REDUCED_OR_MASK for page in others)
+
+
+def _channels_left_out(page: Any) -> tuple[str, ...]:
+    """What lies beside colours and alpha: masks, inks, near infrared."""
+    colours = _COLOURS.get(int(page.photometric), page.samplesperpixel)
+    further = max(0, page.samplesperpixel - colours - (1 if _alpha_of(page) else 0))
+    return (f"{further} extra channel{'s' * (further > 1)} of the TIFF file left out",) if further else ()
+
+
+def _alpha_of(page: Any) -> bool:
+    """Whether the first channel behind the colours is alpha; where nothing is said of it, it is."""
+    extra = list(map(int, page.extrasamples))
+    more = page.samplesperpixel > _COLOURS.get(int(page.photometric), page.samplesperpixel)
+    return more and extra[:1] != [_UNSPECIFIED]
+
+
+def _is_shallow(page: Any) -> bool:
+    """Whether Pillow reads all of it: up to 8 bits, and print colours without alpha."""
+    depth, kind = int(page.bitspersample), int(page.sampleformat or _UNSIGNED)
+    print_with_alpha = int(page.photometric) == _SEPARATED and _alpha_of(page)
+    return depth <= 8 and kind == _UNSIGNED and not print_with_alpha
+
+
+def _deep_page(page: Any, content: BinaryIO) -> NDArray[Any]:
+    """A page as H×W×C values of its own kind, light upwards (inks: 0 for paper), alpha last where there is one."""
+    photometric = int(page.photometric)
+    colours = _COLOURS.get(photometric)
+    depth, kind = int(page.bitspersample), int(page.sampleformat or _UNSIGNED)
+    if kind not in (_UNSIGNED, _FLOATING) or (kind == _UNSIGNED and depth not in (8, 16, 32, *_PACKED)):
+        signed = " signed" if kind == _SIGNED else ""
+        raise UnreadableError(f"TIFF of {depth}-bit{signed} values; lumen reads up to 16 bits, 32 and floating point")
+    if colours is None:
+        name = getattr(page.photometric, "name", page.photometric)
+        raise UnreadableError(f"{depth}-bit TIFF with {name} colours; lumen reads grey, RGB and CMYK there")
+    values = _packed_bits(page, content) if depth in _PACKED else _all_channels(page, content)
+    values = values.reshape(page.imagelength, page.imagewidth, -1)[:, :, : colours + _alpha_of(page)]
+    if photometric == _WHITE_IS_ZERO:
+        white = 1 if kind == _FLOATING else np.iinfo(values.dtype).max
+        values = np.concatenate([white - values[:, :, :1], values[:, :, 1:]], axis=2)
+    if list(map(int, page.extrasamples))[:1] == [_MULTIPLIED_ALPHA] and values.shape[2] > colours:
+        values = _divided(values) if kind == _FLOATING else unmultiplied(values)
+    return values
+
+
+def _all_channels(page: Any, content: BinaryIO) -> NDArray[Any]:
+    if may_unpack(page):
+        return unpacked(page, content)
+    try:
+        values = page.asarray()
+    except (ValueError, ImportError) as error:
+        if "imagecodecs" not in str(error) and isinstance(error, ValueError):
+            raise
+        name = getattr(page.compression, "name", page.compression)
+        depth = int(page.bitspersample)
+        raise UnreadableError(f"a {depth}-bit TIFF with {name} compression needs: pip install imagecodecs") from None
+    return np.moveaxis(values, 0, 2) if values.ndim == 3 and int(page.planarconfig) == _SEPARATE_PLANES else values
+
+
+def _packed_bits(page: Any, content: BinaryIO) -> NDArray[Any]:
+    """10, 12 and 14 bits, packed without gaps, over the full range of 16."""
+    cv2 = opencv()
+    depth = int(page.bitspersample)
+    ends = (tag.valueoffset + tag.valuebytecount for tag in page.tags)
+    places = zip(page.dataoffsets, page.databytecounts, strict=False)
+    end = max(page.offset + _DIRECTORY_BYTES, *ends, *(offset + size for offset, size in places))
+    content.seek(0)
+    try:
+        values = cv2.imdecode(np.frombuffer(content.read(end), np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        values = None
+    if values is None or values.dtype != np.uint16 or values.shape[:2] != (page.imagelength, page.imagewidth):
+        raise UnreadableError(f"the {depth}-bit TIFF is damaged, or of a kind that lumen cannot unpack")
+    values = with_rgb_order(values[:, :, None] if values.ndim == 2 else values)
+    return full_range(values >> np.uint16(16 - depth), depth)
+
+
+def _divided(values: NDArray[Any]) -> NDArray[Any]:
+    """Floating-point colours that were multiplied by alpha, divided by it again."""
+    alpha = values[:, :, -1:]
+    colours = np.divide(values[:, :, :-1], alpha, out=np.zeros_like(values[:, :, :-1]), where=alpha > 0)
+    return np.concatenate([colours, alpha], axis=2)
+
+
+def _as_known(values: NDArray[Any], kind: int) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """8 and 16 bits as they are, everything finer as float32; and what has to be said about that."""
+    if values.dtype.itemsize <= 2 and kind == _UNSIGNED:
+        return np.ascontiguousarray(values, values.dtype.newbyteorder("=")), ()
+    if kind == _UNSIGNED:
+        scaled = (values / np.float64(np.iinfo(values.dtype).max)).astype(np.float32)
+        return scaled, ("its 32-bit integers became floating point",)
+    said = (f"its {values.dtype.itemsize * 8}-bit floats became 32-bit ones",) if values.dtype.itemsize != 4 else ()
+    with np.errstate(over="ignore"):  # what lies beyond float32 becomes infinity, which is no number to any picture
+        return values.astype(np.float32), said
+
+
+COMPRESSIONS = ("none", "lzw", "deflate")
+"""What `encode` writes."""
+_STRIP_BYTES = 1 << 20
+
+
+def encode(values: NDArray[Any], icc: bytes | None, *, compression: str = "deflate", cmyk: bool = False) -> bytes:
+    """A whole file of H×W×C values.
+
+    Args:
+        values: uint8, uint16 or float32; C of 1 to 4 (grey, grey + alpha, RGB, RGBA), with `cmyk` 4 or 5.
+        icc: the profile to embed.
+        compression: "none", "lzw" or "deflate".
+        cmyk: amounts of ink rather than light.
+    """
+    import tifffile
+
+    colours = 4 if cmyk else 3 if values.shape[2] >= 3 else 1
+    rows = max(1, _STRIP_BYTES // max(1, values[0].nbytes))
+    predictor = values.dtype.kind == "u"  # differences of floats save nothing as bytes
+    options: dict[str, Any] = {
+        "photometric": {1: "minisblack", 3: "rgb", 4: "separated"}[colours],
+        "planarconfig": "contig" if values.shape[2] > 1 else None,
+        "extrasamples": ["unassalpha"] if values.shape[2] > colours else None,
+        "rowsperstrip": rows,
+        "iccprofile": icc,
+        "metadata": None,
+        "software": False,
+    }
+    shape = values.shape if values.shape[2] > 1 else values.shape[:2]
+    buffer = io.BytesIO()
+    if compression == "none":
+        tifffile.imwrite(buffer, values.reshape(shape), **options)
+    elif compression == "lzw":
+        # tifffile packs LZW only with a package of 26 MB; it takes strips that are packed already, as deflate.
+        strips = _lzw_strips(values, rows, predictor)
+        tifffile.imwrite(
+            buffer, strips, shape=shape, dtype=values.dtype, compression="zlib", predictor=predictor, **options
+        )
+        buffer.seek(0)
+        with tifffile.TiffFile(buffer, mode="r+") as file:
+            file.pages.first.tags["Compression"].overwrite(int(tifffile.COMPRESSION.LZW))
+    else:
+        options |= {"compression": "zlib", "compressionargs": {"level": 1}, "predictor": predictor}
+        tifffile.imwrite(buffer, values.reshape(shape), **options)
+    return buffer.getvalue()
+
+
+def _lzw_strips(values: NDArray[Any], rows: int, predictor: bool) -> Iterator[bytes]:
+    for top in range(0, len(values), rows):
+        strip = np.ascontiguousarray(values[top : top + rows], values.dtype.newbyteorder("<"))
+        if predictor:
+            strip = np.concatenate([strip[:, :1], strip[:, 1:] - strip[:, :-1]], axis=1)
+        yield _lzw(strip)
+
+
+def _lzw(values: NDArray[Any]) -> bytes:
+    """One strip packed by libtiff, which comes with Pillow, as if its bytes were a grey picture."""
+    import tifffile
+    from PIL import Image
+
+    data = values.reshape(len(values), -1).view(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(data).save(buffer, "TIFF", compression="tiff_lzw", tiffinfo={278: len(data)})
+    buffer.seek(0)
+    with tifffile.TiffFile(buffer) as file:
+        page = file.pages.first
+        (offset,), (size,) = page.dataoffsets, page.databytecounts
+    return buffer.getvalue()[offset : offset + size]

@@ -1,0 +1,101 @@
+"""Temporary files: found again and removed when their process is dead, left alone while it lives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lumen_cli.files.atomic import TEMPORARY_PREFIX, sweep_temporaries, temporary_beside
+
+CODE = """
+import sys, time
+from pathlib import Path
+from lumen_cli.files.atomic import temporary_beside
+path = temporary_beside(Path(sys.argv[1]))
+path.write_bytes(b"half")
+path.with_name(path.name + "_exiftool_tmp").write_bytes(b"half")
+print("written", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_temporary_lies_beside_its_target_with_its_ending(tmp_path: Path) -> None:
+    target = tmp_path / "night.tif"
+    first, second = temporary_beside(target), temporary_beside(target)
+    assert first != second
+    assert first.parent == tmp_path
+    assert first.name.startswith(f"{TEMPORARY_PREFIX}{os.getpid()}-")
+    assert first.suffix == ".tif"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["x" * 250 + ".jpg", "ü" * 125 + ".jpg", "夜" * 83 + ".tif"])
+def test_long_names_stay_within_what_file_systems_take(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    temporary = temporary_beside(tmp_path / name)
+    temporary.with_name(temporary.name + "_exiftool_tmp").touch()
+    temporary.touch()
+    assert temporary.suffix == Path(name).suffix
+
+
+def test_leftovers_go_when_their_process_is_killed_and_not_before(tmp_path: Path) -> None:
+    (tmp_path / "night.jpg").write_bytes(b"whole")
+    (tmp_path / ".lumen-manifest.jsonl").write_bytes(b"{}")
+    (tmp_path / ".lumen-notes-a.jpg").write_bytes(b"somebody's own")
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE, str(tmp_path / "night.jpg")], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        assert sweep_temporaries([tmp_path]) == 0
+        process.kill()
+        process.wait()
+        assert sweep_temporaries([tmp_path]) == 2
+    finally:
+        process.kill()
+        process.wait()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".lumen-manifest.jsonl",
+        ".lumen-notes-a.jpg",
+        "night.jpg",
+    ]
+
+
+def test_my_own_temporaries_are_never_swept(tmp_path: Path) -> None:
+    mine = temporary_beside(tmp_path / "a.jpg")
+    mine.touch()
+    os.utime(mine, (1, 1))  # the original's time, set before the rename
+    assert sweep_temporaries([tmp_path]) == 0
+    assert mine.exists()
+
+
+def test_another_machines_temporaries_are_left_for_a_day(tmp_path: Path) -> None:
+    foreign = tmp_path / f"{TEMPORARY_PREFIX}4194300-{'0' * 6}{'1' * 14}-a.jpg"
+    foreign.touch()
+    assert sweep_temporaries([tmp_path]) == 0
+    assert foreign.exists()
+
+
+def test_a_number_that_another_process_inherited_protects_nothing(tmp_path: Path) -> None:
+    """In a container the resumed run often has the very number of the one that was killed."""
+    left = temporary_beside(tmp_path / "a.jpg")
+    time.sleep(0.05)
+    younger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        left.with_name(left.name.replace(f"-{os.getpid()}-", f"-{younger.pid}-")).touch()
+        left.touch()
+        assert sweep_temporaries([tmp_path]) == 1
+        assert left.exists()
+    finally:
+        younger.kill()
+        younger.wait()
+
+
+def test_missing_folders_are_no_trouble(tmp_path: Path) -> None:
+    assert sweep_temporaries([tmp_path / "nowhere"]) == 0

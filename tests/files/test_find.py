@@ -1,0 +1,182 @@
+"""What files, folders and patterns stand for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from lumen_cli.errors import UsageError
+from lumen_cli.files.find import find_pictures, search
+
+
+def tree(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode("utf-8", "surrogateescape"))
+    return root
+
+
+def found(*inputs: object) -> list[str]:
+    return [source.relative.as_posix() for source in find_pictures([str(i) for i in inputs])]
+
+
+def test_a_folder_is_searched_to_the_bottom_in_natural_order(tmp_path: Path) -> None:
+    tree(
+        tmp_path, "img10.JPG", "img2.jpg", "sub/deeper/a.TIF", "sub/b.webp", "notes.txt", "movie.mp4", "c.jpeg", "d.bmp"
+    )
+    assert found(tmp_path) == ["c.jpeg", "d.bmp", "img2.jpg", "img10.JPG", "sub/b.webp", "sub/deeper/a.TIF"]
+
+
+def test_hidden_files_and_leftovers_are_no_pictures(tmp_path: Path) -> None:
+    tree(tmp_path, "a.jpg", ".hidden.jpg", ".thumbnails/b.jpg", ".lumen-1-abc-a.jpg", "._a.jpg")
+    assert found(tmp_path) == ["a.jpg"]
+
+
+def test_a_named_file_counts_whatever_it_is_called(tmp_path: Path) -> None:
+    tree(tmp_path, "picture", "b.dat")
+    sources = find_pictures([str(tmp_path / "picture"), str(tmp_path / "b.dat")])
+    assert [(s.relative.name, s.root) for s in sources] == [("b.dat", None), ("picture", None)]
+    assert all(s.path.is_absolute() for s in sources)
+
+
+@pytest.mark.parametrize("name", ["a b.jpg", "-a.jpg", "new\nline.jpg", "ünï.jpg", "[1].jpg", "100%d.jpg", "*.jpg"])
+def test_odd_names_are_found_and_can_be_named(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, name)
+    assert found(tmp_path) == [name]
+    monkeypatch.chdir(tmp_path)
+    assert found(name) == [name]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only here are names any bytes")
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff\xfe.jpg")
+    tree(tmp_path, name)
+    assert found(tmp_path) == found(tmp_path / name) == [name]
+
+
+def test_patterns_the_shell_left_alone(tmp_path: Path) -> None:
+    tree(tmp_path, "p/a1.jpg", "p/a2.png", "p/b1.jpg", "p/s/a3.jpg", "p/a.txt", "p/.a9.jpg")
+    assert found(tmp_path / "p" / "a*") == ["a1.jpg", "a2.png"]
+    assert found(tmp_path / "*") == ["a1.jpg", "a2.png", "b1.jpg", "s/a3.jpg"]
+    assert found(tmp_path / "p" / "**" / "a*.jpg") == ["a1.jpg", "s/a3.jpg"]
+    assert found(tmp_path / "p" / "**") == ["a1.jpg", "a2.png", "b1.jpg", "s/a3.jpg"]
+    recursive = find_pictures([str(tmp_path / "p" / "**" / "*.png")])
+    assert recursive[0].root == tmp_path / "p"
+
+
+def test_each_real_file_once(tmp_path: Path) -> None:
+    tree(tmp_path, "p/a.jpg", "p/sub/b.jpg")
+    (tmp_path / "p" / "aa-link.jpg").symlink_to("sub/b.jpg")
+    named_twice = find_pictures([str(tmp_path / "p" / "a.jpg"), str(tmp_path / "p" / "sub"), str(tmp_path / "p")])
+    assert [(s.relative.as_posix(), s.root) for s in named_twice] == [
+        ("a.jpg", tmp_path / "p"),
+        ("sub/b.jpg", tmp_path / "p"),
+    ]
+
+
+def test_the_order_of_the_inputs_does_not_matter(tmp_path: Path) -> None:
+    tree(tmp_path, "p/x/a.jpg", "p/b.jpg", "q/a.jpg", "c.jpg")
+    inputs = [str(tmp_path / "p"), str(tmp_path / "q"), str(tmp_path / "c.jpg"), str(tmp_path / "p" / "x")]
+    assert find_pictures(inputs) == find_pictures(inputs[::-1])
+
+
+def test_links_that_loop_come_to_an_end(tmp_path: Path) -> None:
+    tree(tmp_path, "p/a.jpg", "p/sub/b.jpg")
+    (tmp_path / "p" / "sub" / "up").symlink_to(tmp_path / "p")
+    (tmp_path / "p" / "self").symlink_to(".")
+    assert found(tmp_path / "p") == ["a.jpg", "sub/b.jpg"]
+    assert found(tmp_path / "p" / "**" / "*.jpg") == ["a.jpg", "sub/b.jpg"]
+
+
+def test_a_linked_folder_is_followed_and_a_dangling_link_is_kept_to_be_reported(tmp_path: Path) -> None:
+    tree(tmp_path, "elsewhere/a.jpg", "p/b.jpg")
+    (tmp_path / "p" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "p" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    assert found(tmp_path / "p") == ["b.jpg", "gone.jpg", "link/a.jpg"]
+
+
+def test_a_missing_input_is_named_with_the_nearest_name(tmp_path: Path) -> None:
+    tree(tmp_path, "photos/night.jpg")
+    with pytest.raises(UsageError, match=r"nihgt\.jpg: no such file.*night\.jpg\?"):
+        find_pictures([str(tmp_path / "photos" / "nihgt.jpg")])
+    with pytest.raises(UsageError, match=r"does not exist.*photos\?"):
+        find_pictures([str(tmp_path / "photo" / "night.jpg")])
+    with pytest.raises(UsageError, match="empty name"):
+        find_pictures([""])
+    with pytest.raises(UsageError, match=r"cannot be opened|no such file"):
+        find_pictures(["x" * 5000])
+
+
+def test_nothing_found_says_what_was_looked_for_and_where(tmp_path: Path) -> None:
+    tree(tmp_path, "p/a.txt", "p/b.MOV", "p/c.mov")
+    with pytest.raises(UsageError) as caught:
+        find_pictures([str(tmp_path / "p")])
+    text = str(caught.value)
+    assert caught.value.exit_code == 2
+    assert str(tmp_path / "p") in text
+    assert ".jpg" in text
+    assert "2 × .mov" in text
+    with pytest.raises(UsageError, match="no input"):
+        find_pictures([])
+    with pytest.raises(UsageError, match="no pictures found"):
+        find_pictures([str(tmp_path / "p" / "*.jpg")])
+
+
+def test_a_folder_named_by_dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, "photos/sub/a.jpg")
+    monkeypatch.chdir(tmp_path / "photos" / "sub")
+    assert find_pictures(["."])[0].root == tmp_path / "photos" / "sub"
+    assert find_pictures([".."])[0].root == tmp_path / "photos"
+
+
+def test_hard_links_are_pictures_of_their_own(tmp_path: Path) -> None:
+    tree(tmp_path, "p/a.jpg")
+    os.link(tmp_path / "p" / "a.jpg", tmp_path / "p" / "b.jpg")
+    assert found(tmp_path / "p") == ["a.jpg", "b.jpg"]
+
+
+def test_links_that_stay_inside_count_once_and_those_that_lead_out_are_told(tmp_path: Path) -> None:
+    tree(tmp_path, "elsewhere/a.jpg", "p/b.jpg", "p/sub/c.jpg")
+    for name, leads in (
+        ("folder", "../elsewhere"),
+        ("file.jpg", "../elsewhere/a.jpg"),
+        ("again.jpg", "sub/c.jpg"),
+        ("up", ".."),
+        ("loop", "sub"),
+        ("gone.jpg", "../nowhere.jpg"),
+    ):
+        (tmp_path / "p" / name).symlink_to(leads)
+    looked = search([tmp_path / "p"])
+    assert [source.relative.as_posix() for source in looked.sources] == ["b.jpg", "gone.jpg", "sub/c.jpg"]
+    assert [path.name for path in looked.outside] == ["file.jpg", "folder", "up"]
+    assert looked.troubles == ()
+
+
+def test_a_root_that_is_a_link_is_what_was_asked_for(tmp_path: Path) -> None:
+    tree(tmp_path, "elsewhere/a.jpg")
+    (tmp_path / "p").symlink_to("elsewhere")
+    looked = search([tmp_path / "p"])
+    assert [source.path for source in looked.sources] == [tmp_path / "p" / "a.jpg"]
+    assert looked.outside == ()
+
+
+def test_what_a_list_names_is_taken_as_it_stands(tmp_path: Path) -> None:
+    tree(tmp_path, "[1].jpg", "1.jpg")
+    looked = search([], [str(tmp_path / "[1].jpg"), str(tmp_path / "*.jpg"), str(tmp_path / "2.jpg")])
+    assert [source.relative.name for source in looked.sources] == ["[1].jpg"]
+    assert [trouble.path.name for trouble in looked.troubles] == ["*.jpg", "2.jpg"]
+    assert all("no such file" in trouble.reason for trouble in looked.troubles)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+def test_pipes_and_devices_are_no_pictures(tmp_path: Path) -> None:
+    tree(tmp_path, "p/a.jpg")
+    os.mkfifo(tmp_path / "p" / "b.jpg")
+    looked = search([tmp_path / "p"])
+    assert [source.relative.name for source in looked.sources] == ["a.jpg"]
+    assert [trouble.path.name for trouble in looked.troubles] == ["b.jpg"]
+    with pytest.raises(UsageError, match="neither a file nor a folder"):
+        search([tmp_path / "p" / "b.jpg"])

@@ -1,0 +1,203 @@
+"""Where results go: mirrored, never two on one file, never over an input."""
+
+from __future__ import annotations
+
+import os
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lumen_cli.errors import UsageError
+from lumen_cli.files.find import Source, find_pictures
+from lumen_cli.files.outputs import check_writable, name_template, output_folders, plan_outputs
+from tests.files.test_find import tree
+
+
+def targets(base: Path, inputs: list[str], output: str | None = None, suffix: str | None = None) -> dict[str, str]:
+    """Source → target, both relative to `base`."""
+    sources = find_pictures([str(base / name) for name in inputs])
+    out = None if output is None else os.path.join(base, output)  # noqa: PTH118  (keeps a final separator)
+    return {
+        job.source.path.relative_to(base).as_posix(): job.target.relative_to(base).as_posix()
+        for job in plan_outputs(sources, out, suffix)
+    }
+
+
+def test_a_folder_goes_to_its_enhanced_sibling_same_tree_same_names(tmp_path: Path) -> None:
+    tree(tmp_path, "photos/a.JPG", "photos/s/b.png")
+    assert targets(tmp_path, ["photos"]) == {
+        "photos/a.JPG": "photos-enhanced/a.JPG",
+        "photos/s/b.png": "photos-enhanced/s/b.png",
+    }
+
+
+def test_one_file_goes_beside_itself_or_where_asked(tmp_path: Path) -> None:
+    tree(tmp_path, "a.jpg")
+    (tmp_path / "there").mkdir()
+    assert targets(tmp_path, ["a.jpg"]) == {"a.jpg": "a-enhanced.jpg"}
+    assert targets(tmp_path, ["a.jpg"], suffix=".png") == {"a.jpg": "a-enhanced.png"}
+    assert targets(tmp_path, ["a.jpg"], "bright.png") == {"a.jpg": "bright.png"}
+    assert targets(tmp_path, ["a.jpg"], "there") == {"a.jpg": "there/a.jpg"}
+    assert targets(tmp_path, ["a.jpg"], "new") == {"a.jpg": "new/a.jpg"}
+    assert targets(tmp_path, ["a.jpg"], "new.jpg/") == {"a.jpg": "new.jpg/a.jpg"}
+
+
+def test_the_chosen_format_changes_the_ending_only_where_it_must(tmp_path: Path) -> None:
+    tree(tmp_path, "p/a.jpeg", "p/b.PNG", "p/c.JPG")
+    assert targets(tmp_path, ["p"], "out", ".jpg") == {
+        "p/a.jpeg": "out/a.jpeg",
+        "p/b.PNG": "out/b.jpg",
+        "p/c.JPG": "out/c.JPG",
+    }
+
+
+def test_several_folders_each_below_their_own_name(tmp_path: Path) -> None:
+    tree(tmp_path, "x/p/a.jpg", "y/p/a.jpg", "q/a.jpg", "lone.jpg")
+    assert targets(tmp_path, ["x/p", "y/p", "q", "lone.jpg"], "out") == {
+        "x/p/a.jpg": "out/x/p/a.jpg",
+        "y/p/a.jpg": "out/y/p/a.jpg",
+        "q/a.jpg": "out/q/a.jpg",
+        "lone.jpg": "out/lone.jpg",
+    }
+
+
+def test_same_stem_other_ending_does_not_collide(tmp_path: Path) -> None:
+    tree(tmp_path, "p/a.jpg", "p/a.png", "p/a.webp", "p/b.jpg")
+    assert targets(tmp_path, ["p"], "out", ".png") == {
+        "p/a.jpg": "out/a_jpg.png",
+        "p/a.png": "out/a.png",
+        "p/a.webp": "out/a_webp.png",
+        "p/b.jpg": "out/b.png",
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="such names exist only where case and spelling count")
+def test_names_that_differ_in_case_or_spelling_alone_stay_apart_on_any_file_system(tmp_path: Path) -> None:
+    spelled = [unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD")]
+    tree(tmp_path, "p/A.jpg", "p/a.jpg", *(f"p/{name}" for name in spelled))
+    planned = targets(tmp_path, ["p"], "out")
+    assert planned["p/A.jpg"] == "out/A.jpg"
+    assert planned["p/a.jpg"] == "out/a_2.jpg"
+    folded = {unicodedata.normalize("NFC", target).casefold() for target in planned.values()}
+    assert len(folded) == 4
+
+
+def test_two_named_files_for_one_name_are_refused_by_name(tmp_path: Path) -> None:
+    tree(tmp_path, "x/a.jpg", "y/a.jpg")
+    with pytest.raises(UsageError, match=r"x/a\.jpg and .*y/a\.jpg.*--name-template"):
+        targets(tmp_path, ["x/a.jpg", "y/a.jpg"], "out")
+
+
+def test_a_name_belongs_to_the_picture_that_bears_it(tmp_path: Path) -> None:
+    tree(tmp_path, "p/a.jpg", "p/a.png", "p/a_jpg.png", "p/a_jpg_2.png")
+    assert targets(tmp_path, ["p"], "out", ".png") == {
+        "p/a.jpg": "out/a_jpg_3.png",
+        "p/a.png": "out/a.png",
+        "p/a_jpg.png": "out/a_jpg.png",
+        "p/a_jpg_2.png": "out/a_jpg_2.png",
+    }
+
+
+@pytest.mark.parametrize("output", ["p", "p/out", "p/sub/out", "link", "link/out", "x/../p"])
+def test_an_output_in_an_input_folder_is_refused(tmp_path: Path, output: str) -> None:
+    tree(tmp_path, "p/a.jpg", "x/y")
+    (tmp_path / "link").symlink_to(tmp_path / "p")
+    with pytest.raises(UsageError, match="input folder"):
+        targets(tmp_path, ["p"], output)
+
+
+def test_no_input_is_overwritten_not_through_links_either(tmp_path: Path) -> None:
+    tree(tmp_path, "a.jpg", "b.jpg", "out/x")
+    with pytest.raises(UsageError, match="overwrite the input"):
+        targets(tmp_path, ["a.jpg"], "a.jpg")
+    with pytest.raises(UsageError, match="overwrite the input"):
+        targets(tmp_path, ["a.jpg", "b.jpg"], ".")
+    (tmp_path / "soft.jpg").symlink_to("a.jpg")
+    with pytest.raises(UsageError, match="overwrite the input"):
+        targets(tmp_path, ["a.jpg"], "soft.jpg")
+    os.link(tmp_path / "a.jpg", tmp_path / "hard.jpg")
+    with pytest.raises(UsageError, match="overwrite the input"):
+        targets(tmp_path, ["a.jpg"], "hard.jpg")
+    tree(tmp_path, "a-enhanced.jpg")
+    with pytest.raises(UsageError, match="overwrite the input"):
+        targets(tmp_path, ["a.jpg", "a-enhanced.jpg"])
+
+
+def test_outputs_that_cannot_be_what_they_would_have_to_be(tmp_path: Path) -> None:
+    tree(tmp_path, "p/a.jpg", "p/b.jpg", "c.jpg")
+    with pytest.raises(UsageError, match="one file cannot take"):
+        targets(tmp_path, ["p"], "out.jpg")
+    with pytest.raises(UsageError, match="do not agree"):
+        targets(tmp_path, ["c.jpg"], "out.png", ".jpg")
+    with pytest.raises(UsageError, match="empty"):
+        plan_outputs(find_pictures([str(tmp_path / "c.jpg")]), "", None)
+
+
+def test_the_folders_written_into(tmp_path: Path) -> None:
+    tree(tmp_path, "p/a.jpg", "p/b.jpg", "p/s/c.jpg")
+    jobs = plan_outputs(find_pictures([str(tmp_path / "p")]), None, None)
+    assert output_folders(jobs) == {tmp_path / "p-enhanced", tmp_path / "p-enhanced" / "s"}
+
+
+def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "deep")
+    assert list((tmp_path / "new" / "deep").iterdir()) == []
+
+
+def test_what_stands_in_the_way_of_an_output_folder_is_named(tmp_path: Path) -> None:
+    tree(tmp_path, "file")
+    with pytest.raises(UsageError, match="file of this name is in the way"):
+        check_writable(tmp_path / "file")
+    with pytest.raises(UsageError, match="file is a file"):
+        check_writable(tmp_path / "file" / "out")
+    if sys.platform == "linux":
+        with pytest.raises(UsageError, match="cannot be"):
+            check_writable(Path("/proc/lumen-out"))
+
+
+part = st.sampled_from(["a", "A", "b", "a_jpg", "a_png", "a_2", "\u00e9", "e\u0301"])
+ending = st.sampled_from([".jpg", ".JPG", ".png", ".webp", ".tif", ""])
+file_name = st.builds(str.__add__, part, ending)
+relative = st.lists(part, max_size=2).flatmap(lambda folders: file_name.map(lambda name: "/".join([*folders, name])))
+roots = st.sampled_from(["/lumen-test/in", "/lumen-test/In", "/lumen-test/x/in", ""])
+
+
+@given(
+    st.lists(st.tuples(roots, relative), min_size=1, max_size=8, unique=True),
+    st.sampled_from([None, "/lumen-test/out", "/lumen-test"]),
+    st.sampled_from([None, ".png", ".jpg"]),
+    st.sampled_from([None, "{stem}{suffix}", "{parent}{stem}{suffix}", "{stem}_{model}{suffix}"]),
+    st.randoms(),
+)
+@settings(max_examples=400, deadline=None)
+def test_never_two_on_one_never_onto_a_source_and_order_does_not_matter(
+    named: list[tuple[str, str]], output: str | None, suffix: str | None, text: str | None, random: object
+) -> None:
+    template = None if text is None else name_template(text, model="png")
+    sources = []
+    for root, below in named:
+        path = Path(root or "/lumen-test/named") / below
+        sources.append(Source(path, Path(root) if root else None, Path(below) if root else Path(path.name)))
+
+    def planned(order: list[Source]) -> dict[Path, Path] | None:
+        try:
+            return {job.source.path: job.target for job in plan_outputs(order, output, suffix, template)}
+        except UsageError:
+            return None
+
+    plan = planned(sources)
+    shuffled = list(sources)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert planned(shuffled) == plan
+    if plan is None:
+        return
+    folded = [unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(t)).casefold()) for t in plan.values()]
+    assert len(set(folded)) == len(sources)
+    assert not set(plan.values()) & set(plan)
+    assert not any(parent in set(plan.values()) for target in plan.values() for parent in target.parents)
+    if suffix is None:
+        assert all(target.suffix == source.suffix for source, target in plan.items())

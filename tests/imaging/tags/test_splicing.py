@@ -1,0 +1,436 @@
+"""Tags that lumen copies by its own code: JPEG to JPEG, PNG to PNG, WebP to WebP."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
+
+from lumen_cli.imaging.formats import jpeg as jpeg_segments
+from lumen_cli.imaging.formats import png
+from lumen_cli.imaging.formats.jpeg import as_segment
+from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.tags.rules import TagRules
+from lumen_cli.imaging.tags.writer import TagWriter
+from lumen_cli.imaging.tags.xmp import made_true
+from lumen_cli.imaging.write import write_picture
+from tests.imaging import make
+from tests.imaging.tags.test_metadata import camera_file
+
+STAMP = "lumen 0.1.0, model tiny"
+PACKET = (
+    b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+    b'xmlns:my="http://example.com/my/" my:Shelf="42"/></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+)
+
+
+@pytest.fixture(params=["auto", "pillow"])
+def writer(request: pytest.FixtureRequest) -> Iterator[TagWriter]:
+    """With exiftool and without: it has no part in this."""
+    with TagWriter(request.param, rules=TagRules("keep", STAMP)) as tags:
+        yield tags
+
+
+def jpeg(path: Path, *segments: bytes, behind: bytes = b"", exif: bytes | None = None) -> Path:
+    """A JPEG with these segments after JFIF's, and these bytes behind its end."""
+    buffer = io.BytesIO()
+    Image.fromarray(make.photo()).save(buffer, "JPEG", quality=95, **({"exif": exif} if exif else {}))
+    data = buffer.getvalue()
+    at = 4 + int.from_bytes(data[4:6], "big")
+    path.write_bytes(data[:at] + b"".join(segments) + data[at:] + behind)
+    return path
+
+
+def small_jpeg(width: int = 64, height: int = 48, quality: int = 90) -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise((width, height), 90).convert("RGB").save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def copied(writer: TagWriter, source: Path) -> tuple[Path, list[str]]:
+    picture = read_picture(source)
+    target = source.with_name(f"out{source.suffix}")
+    write_picture(picture, target, format=picture.format)
+    return target, [*picture.notices, *writer.copy(source, target, picture)]
+
+
+def xmp(path: Path) -> bytes:
+    with Image.open(path) as image:
+        image.load()
+        found = image.info["xmp"]
+        return found if isinstance(found, bytes) else found.encode()
+
+
+# JPEG
+
+
+def test_segments_of_a_jpeg_are_copied_raw(tmp_path: Path, writer: TagWriter) -> None:
+    segments = [
+        as_segment(0xE1, b"FLIR\0\1\0\0" + bytes(range(256))),
+        as_segment(0xE2, b"FPXR\0\0\1" + b"streams"),
+        as_segment(0xE0, b"II\x1a\0\0\0HEAPJPGM" + b"CIFF"),
+        as_segment(0xE3, b"Meta\0\0" + b"Kodak"),
+        as_segment(0xE4, b"thermal parameters"),
+        as_segment(0xEC, b"[picture info]\nExposure=1/30\0"),
+        as_segment(0xEC, b"Ducky\0\1\0\4\0\0\0\x50"),
+        as_segment(0xED, b"Photoshop 3.0\0" + b"8BIM\x03\xed\0\0\0\0\0\x02\0\x01"),
+        as_segment(0xFE, b"first comment"),
+        as_segment(0xFE, b"second comment\0\xff"),
+    ]
+    target, lines = copied(writer, jpeg(tmp_path / "in.jpg", *segments))
+    assert lines == []
+    data = target.read_bytes()
+    assert all(data.count(segment) == 1 for segment in segments)
+    assert Image.open(target).getexif()[0x000B] == STAMP
+
+
+@pytest.mark.parametrize(
+    ("segment", "words"),
+    [
+        (as_segment(0xEB, b"JP\0\1\0\0\0\1" + b"\0\0\0\x40jumb\0\0\0\x20jumdc2pa\0\x11\0\x10\x80\0\0\xaa"), "C2PA"),
+        (as_segment(0xE0, b"JFXX\0\x10" + small_jpeg()), "an old preview"),
+        (as_segment(0xE3, small_jpeg()), "an old preview"),
+        (as_segment(0xE4, b"SCALADO\0index"), "Scalado"),
+        (as_segment(0xE8, b"SPIFF\0header"), "SPIFF"),
+    ],
+)
+def test_segments_that_are_untrue_of_the_result_are_named(
+    tmp_path: Path, writer: TagWriter, segment: bytes, words: str
+) -> None:
+    target, lines = copied(writer, jpeg(tmp_path / "in.jpg", segment))
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert segment[-20:-4] not in target.read_bytes()
+
+
+def test_a_preview_over_two_segments_is_one_line(tmp_path: Path, writer: TagWriter) -> None:
+    preview = small_jpeg(400, 300, 98)
+    parts = [as_segment(0xE4, preview[at : at + 60000]) for at in range(0, len(preview), 60000)]
+    assert len(parts) > 1
+    target, lines = copied(writer, jpeg(tmp_path / "in.jpg", *parts))
+    assert lines == ["left out: an old preview"]
+    assert len(target.read_bytes()) < len(preview)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        PACKET,
+        PACKET[:-2],
+        PACKET.replace(b'<?xpacket end="w"?>', b""),
+        PACKET + bytes(40),
+        PACKET.replace(b'<x:xmpmeta xmlns:x="adobe:ns:meta/">', b"").replace(b"</x:xmpmeta>", b""),
+        b"<broken",
+    ],
+    ids=["sound", "cut short", "no end", "padded", "no wrapper", "broken"],
+)
+def test_an_xmp_packet_is_copied_byte_for_byte(tmp_path: Path, writer: TagWriter, packet: bytes) -> None:
+    source = jpeg(tmp_path / "in.jpg", as_segment(0xE1, jpeg_segments.XMP + packet))
+    target, lines = copied(writer, source)
+    assert lines == []
+    assert as_segment(0xE1, jpeg_segments.XMP + packet) in target.read_bytes()
+
+
+def test_extended_xmp_over_several_segments_stays_and_is_found(tmp_path: Path, writer: TagWriter) -> None:
+    shelf = '<my:Long xmlns:my="http://example.com/my/">' + "x" * 150_000 + "</my:Long>"
+    thumbnails = '<xmp:Thumbnails xmlns:xmp="http://ns.adobe.com/xap/1.0/">dark</xmp:Thumbnails>'
+    for inner, kept in ((shelf, shelf), (thumbnails + shelf, shelf)):
+        form = (
+            '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+            "<rdf:Description>{}</rdf:Description></rdf:RDF></x:xmpmeta>"
+        )
+        extended = form.format(inner).encode()
+        name = hashlib.md5(extended).hexdigest().upper().encode()
+        main = PACKET.replace(
+            b"my:Shelf", b'xmlns:n="http://ns.adobe.com/xmp/note/" n:HasExtendedXMP="%s" my:Shelf' % name
+        )
+        heads = jpeg_segments.EXTENDED_XMP + name + struct.pack(">I", len(extended))
+        parts = [
+            as_segment(0xE1, heads + struct.pack(">I", at) + extended[at : at + 65000])
+            for at in range(0, len(extended), 65000)
+        ]
+        source = jpeg(tmp_path / "in.jpg", as_segment(0xE1, jpeg_segments.XMP + main), *parts)
+        target, lines = copied(writer, source)
+        assert lines == []
+        result = form.format(kept).encode()
+        renamed = hashlib.md5(result).hexdigest().upper().encode()
+        assert b'HasExtendedXMP="%s"' % renamed in xmp(target)
+        found = {}
+        with target.open("rb") as file:
+            file.seek(2)
+            for segment in jpeg_segments.segments(file):
+                if segment.body.startswith(jpeg_segments.EXTENDED_XMP + renamed):
+                    found[int.from_bytes(segment.body[71:75], "big")] = segment.body[75:]
+        assert b"".join(found[at] for at in sorted(found)) == result
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_exif_over_several_segments_in_either_byte_order(tmp_path: Path, writer: TagWriter, order: str) -> None:
+    exif = Image.Exif()
+    exif.endian = order
+    exif[ExifTags.Base.Model], exif[0xC000] = "Nocturne 1", "x" * 70_000
+    exif[ExifTags.Base.Orientation] = 1
+    block = exif.tobytes().removeprefix(b"Exif\0\0")
+    parts = [as_segment(0xE1, b"Exif\0\0" + block[at : at + 65000]) for at in range(0, len(block), 65000)]
+    target, lines = copied(writer, jpeg(tmp_path / "in.jpg", *parts))
+    assert lines == []
+    after = Image.open(target).getexif()
+    assert (after[ExifTags.Base.Model], after[0xC000], after[0x000B]) == ("Nocturne 1", "x" * 70_000, STAMP)
+
+
+def test_small_pictures_in_exif_and_photoshop_show_the_result_and_nothing_else_moves(
+    tmp_path: Path, writer: TagWriter
+) -> None:
+    """The thumbnail, the preview in maker notes and Photoshop's: of the dark picture before."""
+    note = b"MAKER" + small_jpeg(96, 64, 95) + b"behind the preview"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = "Nocturne 1"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] = note
+    exif.get_ifd(ExifTags.IFD.IFD1).update({0x0112: 6, 0x011A: 72.0})
+    resource = struct.pack(">6I2H", 1, 64, 48, 192, 9216, 0, 24, 1) + small_jpeg()
+    resources = b"8BIM\x04\x0c\0\0" + struct.pack(">I", len(resource)) + resource + b"\0" * (len(resource) % 2)
+    resources += b"8BIM\x04\x04\0\0\0\0\0\x08\x1c\x02\x19\0\x03abc"
+    source = jpeg(tmp_path / "in.jpg", as_segment(0xED, b"Photoshop 3.0\0" + resources), exif=exif.tobytes())
+    target, lines = copied(writer, source)
+    assert lines == []
+    expected = read_picture(source).pixels.mean(axis=(0, 1))
+    after = Image.open(target)
+    new = after.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote]
+    assert len(new) == len(note)
+    assert new.startswith(b"MAKER\xff\xd8\xff")
+    assert new.endswith(b"\0behind the preview")
+    photoshop = after.info["photoshop"]
+    for data in (new[5:], photoshop[0x040C][28:]):
+        shown = Image.open(io.BytesIO(data)).convert("RGB")
+        mean = [sum(band.getdata()) / 255 / (shown.width * shown.height) for band in shown.split()]
+        assert max(abs(mean - expected)) < 0.03
+    assert photoshop[0x0404] == b"\x1c\x02\x19\0\x03abc"
+
+
+def test_a_new_thumbnail_takes_the_old_ones_place(tmp_path: Path, writer: TagWriter) -> None:
+    source = camera_file(tmp_path / "camera.jpg")
+    from lumen_cli.imaging.tags.thumbnail import has_thumbnail, with_thumbnail
+
+    block = read_picture(source).exif
+    assert block is not None
+    old = small_jpeg(160, 120, 95)
+    source = jpeg(tmp_path / "in.jpg", as_segment(0xE1, b"Exif\0\0" + with_thumbnail(block, old)))
+    target, _ = copied(writer, source)
+    after = read_picture(target).exif
+    assert after is not None
+    assert has_thumbnail(after)
+    assert len(after) < len(with_thumbnail(block, old)) + 1000
+    assert old[-300:-200] not in after
+
+
+# What XMP says
+
+
+def test_xmp_becomes_true_and_every_other_byte_stays() -> None:
+    packet = (
+        b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>"
+        b"<rdf:Description xmlns:t='http://ns.adobe.com/tiff/1.0/' t:Orientation='6' t:Make='a&amp;b'\n"
+        b" xmlns:e='http://ns.adobe.com/exif/1.0/' e:PixelXDimension = \"6000\"/>"
+        b"<rdf:Description xmlns:c='http://ns.google.com/photos/1.0/camera/' c:MotionPhoto='1' rdf:about=''>"
+        b"<e:PixelYDimension xmlns:e='http://ns.adobe.com/exif/1.0/'>4000</e:PixelYDimension>"
+        b"<d:Directory xmlns:d='http://ns.google.com/photos/1.0/container/'><rdf:Seq><rdf:li/></rdf:Seq></d:Directory>"
+        b"<h:Version xmlns:h='http://ns.adobe.com/hdr-gain-map/1.0/'/>"
+        b"<m:Of xmlns:m='http://example.com/' rdf:parseType='Resource'><t:Orientation xmlns:t="
+        b"'http://ns.adobe.com/tiff/1.0/'>8</t:Orientation></m:Of></rdf:Description></rdf:RDF></x:xmpmeta>"
+    )
+    expected = (
+        packet.replace(b"t:Orientation='6'", b"t:Orientation='1'")
+        .replace(b'"6000"', b'"40"')
+        .replace(b">4000<", b">24<")
+        .replace(b" c:MotionPhoto='1'", b"")
+        .replace(b"<h:Version xmlns:h='http://ns.adobe.com/hdr-gain-map/1.0/'/>", b"")
+    )
+    start, end = expected.index(b"<d:Directory"), expected.index(b"</d:Directory>") + len(b"</d:Directory>")
+    expected = expected[:start] + expected[end:]
+    assert made_true(packet, 40, 24) == expected
+    assert b"MotionPhoto" in made_true(packet, 40, 24, whole=True)
+    bomb = b"<!DOCTYPE a [<!ENTITY b 'bbbb'>]>" + packet
+    assert b"t:Orientation='6'" in made_true(bomb, 40, 24)
+
+
+# PNG
+
+TEXTS = {"parameters": "a castle, steps: 20", "workflow": '{"nodes": []}', "date:create": "2020", "Comment": "grüß"}
+
+
+def test_every_text_of_a_png_stays_where_it_was(tmp_path: Path, writer: TagWriter) -> None:
+    info = PngInfo()
+    for index, (keyword, text) in enumerate(TEXTS.items()):
+        if index % 2:
+            info.add_text(keyword, text, zip=index == 1)
+        else:
+            info.add_itxt(keyword, text, "en", keyword, zip=index == 2)
+    info.add(b"tIME", bytes((7, 228, 1, 2, 3, 4, 5)))
+    info.add(b"prVt", b"safe to copy")
+    info.add_text("behind", "the pixels")
+    Image.fromarray(make.photo()).save(tmp_path / "in.png", pnginfo=info)
+    data = (tmp_path / "in.png").read_bytes()
+    chunk = png.chunk(b"tEXt", b"behind\0the pixels")
+    (tmp_path / "in.png").write_bytes(data.replace(chunk, b"")[:-12] + chunk + data[-12:])
+    target, lines = copied(writer, tmp_path / "in.png")
+    assert lines == []
+
+    def others(path: Path) -> list[tuple[bytes, bytes]]:
+        found = [(name, bytes(body)) for name, body in png._chunks(path.read_bytes())]
+        return [(name, body) for name, body in found if name not in (b"IHDR", b"IDAT", b"eXIf")]
+
+    assert others(target) == others(tmp_path / "in.png")
+    assert others(target)[-2][0] == b"tEXt"
+
+
+def test_chunks_that_depend_on_the_pixels_are_named(tmp_path: Path, writer: TagWriter) -> None:
+    info = PngInfo()
+    info.add(b"caBX", b"jumb c2pa")
+    info.add(b"prVT", b"unsafe to copy")
+    Image.fromarray(make.photo()).save(tmp_path / "in.png", pnginfo=info)
+    target, lines = copied(writer, tmp_path / "in.png")
+    assert len(lines) == 2
+    assert "C2PA" in lines[0]
+    assert "prVT" in lines[1]
+    assert b"prVT" not in target.read_bytes()
+
+
+def test_exif_in_a_pngs_text_becomes_true_in_its_place(tmp_path: Path, writer: TagWriter) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model], exif[ExifTags.Base.Orientation] = "Nocturne 1", 6
+    digits = exif.tobytes().hex()
+    lines = "\n".join(digits[at : at + 72] for at in range(0, len(digits), 72))
+    info = PngInfo()
+    info.add_text("Raw profile type exif", f"\nexif\n{len(digits) // 2:8d}\n{lines}\n", zip=True)
+    Image.fromarray(make.photo()).save(tmp_path / "in.png", pnginfo=info)
+    target, said = copied(writer, tmp_path / "in.png")
+    assert said == []
+    assert read_picture(target).width == 24
+    with Image.open(target) as after:
+        assert "Raw profile type exif" in after.info
+        assert after.getexif()[ExifTags.Base.Model] == "Nocturne 1"
+        assert after.getexif()[ExifTags.Base.Orientation] == 1
+        assert after.getexif()[0x000B] == STAMP
+
+
+def test_xmp_in_a_png_packed_and_plain(tmp_path: Path, writer: TagWriter) -> None:
+    for packed in (False, True):
+        info = PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", PACKET.decode(), zip=packed)
+        Image.fromarray(make.photo()).save(tmp_path / "in.png", pnginfo=info)
+        target, lines = copied(writer, tmp_path / "in.png")
+        assert lines == []
+        assert xmp(target) == PACKET
+
+
+# WebP
+
+
+@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
+@pytest.mark.parametrize("lossless", [True, False])
+def test_exif_in_webp_is_kept_whatever_it_begins_with(
+    tmp_path: Path, writer: TagWriter, prefix: bytes, lossless: bool
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "TestMake"
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    plain = Image.fromarray(make.photo())
+    plain.save(tmp_path / "plain.webp", lossless=lossless, xmp=PACKET)
+    data = (tmp_path / "plain.webp").read_bytes()
+    block = prefix + exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = b"EXIF" + struct.pack("<I", len(block)) + block + b"\0" * (len(block) % 2)
+    data = data[:20] + bytes((data[20] | 8,)) + data[21:] + chunk
+    (tmp_path / "in.webp").write_bytes(b"RIFF" + struct.pack("<I", len(data) - 8) + data[8:])
+    target, lines = copied(writer, tmp_path / "in.webp")
+    assert lines == []
+    with Image.open(target) as after:
+        after.load()
+        assert after.getexif()[ExifTags.Base.Make] == "TestMake"
+        assert after.getexif().get_ifd(ExifTags.IFD.GPSInfo)[1] == "N"
+        assert after.info["xmp"] == PACKET
+    assert b"EXIF" + struct.pack("<I", len(block)) + b"Exif" not in target.read_bytes()
+
+
+# Behind the end
+
+VIDEO = b"\0\0\0\x18ftypmp42\0\0\0\0isommp42" + bytes(4000)
+
+
+def _gain_map() -> bytes:
+    data = small_jpeg()
+    packet = b'<rdf:Description xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"/>'
+    return data[:2] + as_segment(0xE1, jpeg_segments.XMP + packet) + data[2:]
+
+
+@pytest.mark.parametrize(
+    ("behind", "words"),
+    [
+        (_gain_map(), ["gain map"]),
+        (VIDEO, ["video (motion photo)"]),
+        (_gain_map() + VIDEO, ["gain map", "video (motion photo)"]),
+        (b"\0\0\x30\x0a\x10\0\0\0MotionPhoto_Data" + VIDEO + b"SEFH\0\0\0\0SEFT", ["video", "Samsung's trailer"]),
+        (small_jpeg(), ["1 further picture behind it"]),
+        (b"a letter", ["8 bytes behind its end"]),
+        (bytes(100_000), []),
+        (b"\xff\xd9\r\n", []),
+    ],
+)
+def test_what_lies_behind_a_jpeg_is_named(tmp_path: Path, behind: bytes, words: list[str]) -> None:
+    notices = read_picture(jpeg(tmp_path / "in.jpg", behind=behind)).notices
+    assert len(notices) == len(words)
+    assert all(word in notice for word, notice in zip(words, notices, strict=True))
+
+
+def test_what_lies_behind_a_hole_is_found(tmp_path: Path) -> None:
+    path = jpeg(tmp_path / "in.jpg")
+    with path.open("r+b") as file:
+        file.truncate(200 << 20)
+    assert read_picture(path).notices == ()
+    with path.open("r+b") as file:
+        file.seek(0, 2)
+        file.write(b"cbipcbbl")
+    assert read_picture(path).notices == ("left out: Photo Mechanic's trailer",)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_what_lies_behind_other_pictures_is_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"in{suffix}"
+    Image.fromarray(make.photo()).save(path)
+    path.write_bytes(path.read_bytes() + b"a letter")
+    assert read_picture(path).notices == ("left out: 8 bytes behind its end",)
+
+
+# Profiles
+
+
+def test_an_incomplete_profile_is_named(tmp_path: Path) -> None:
+    profile = make.srgb_profile()
+    line = ("its colour profile is incomplete and was left out",)
+    half = as_segment(0xE2, b"ICC_PROFILE\0\1\2" + profile[: len(profile) // 2])
+    assert read_picture(jpeg(tmp_path / "a.jpg", half)).notices == line
+    chunk = png.chunk(b"iCCP", b"name\0\0" + zlib.compress(profile)[:-20])
+    Image.fromarray(make.photo()).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(data[:33] + chunk + data[33:])
+    assert read_picture(tmp_path / "a.png").notices == line
+    make.png16(tmp_path / "b.png", make.deep(), (b"iCCP", b"name\0\0" + zlib.compress(profile)[:-20]))
+    assert read_picture(tmp_path / "b.png").notices == line
+
+
+def test_a_bmps_profile_is_named(tmp_path: Path) -> None:
+    Image.fromarray(make.photo()).save(tmp_path / "a.bmp")
+    data = (tmp_path / "a.bmp").read_bytes()
+    head = bytearray(data[14:54].ljust(124, b"\0"))
+    head[:4], head[56:60] = struct.pack("<I", 124), b"DEBM"
+    moved = data[:10] + struct.pack("<I", 138) + bytes(head) + data[54:]
+    (tmp_path / "b.bmp").write_bytes(moved + make.srgb_profile())
+    assert read_picture(tmp_path / "a.bmp").notices == ()
+    assert read_picture(tmp_path / "b.bmp").notices == ("its colour profile was left out",)

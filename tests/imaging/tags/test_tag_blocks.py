@@ -1,0 +1,273 @@
+"""Properties of what is done to raw EXIF blocks, names and records, whatever is in them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import string
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image
+
+from lumen_cli.compare.tags import essentials
+from lumen_cli.errors import ModelError
+from lumen_cli.files.atomic import TEMPORARY_PREFIX, temporary_beside
+from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.tags.exif import corrected, processing_software, stamped, with_stamp
+from lumen_cli.imaging.tags.search import may_hold_tags, unheld, whole_blocks
+from lumen_cli.imaging.tags.thumbnail import has_thumbnail, thumbnail, with_thumbnail
+from lumen_cli.imaging.tags.writer import TagWriter
+from lumen_cli.imaging.tags.xmp import made_true
+from lumen_cli.imaging.write import write_picture
+from lumen_cli.pipeline.manifest import MANIFEST_NAME, Manifest
+from lumen_cli.registry.card import read_card
+from tests.imaging import make
+from tests.imaging.tags.test_metadata import camera_file, needs_exiftool
+
+quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+texts = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=80).filter(str.strip)
+
+
+def block(order: str, small: bool = True) -> bytes:
+    """A camera's raw EXIF with a folder of its own and a thumbnail."""
+    exif = Image.Exif()
+    exif.endian = order
+    exif[0x010F], exif[0x0112], exif[0x000B] = "Lumen", 6, "digiKam"
+    exif.get_ifd(0x8769).update({0xA002: 6000, 0xA003: 4000, 0x927C: b"maker note" * 5, 0x8827: 6400})
+    exif.get_ifd(0x8825).update({1: "N", 2: (47.0, 22.0, 5.5)})
+    raw = exif.tobytes().removeprefix(b"Exif\0\0")
+    return with_thumbnail(raw, b"\xff\xd8dark\xff\xd9") if small else raw
+
+
+@st.composite
+def damaged_blocks(draw: st.DrawFn) -> bytes:
+    data = bytearray(block(draw(st.sampled_from("<>"))))
+    for _ in range(draw(st.integers(0, 6))):
+        at = draw(st.integers(0, len(data) - 1))
+        data[at : at + draw(st.integers(1, 4))] = draw(st.binary(max_size=4))
+        assume(data)
+    return bytes(data[: draw(st.integers(1, len(data)))]) if draw(st.booleans()) else bytes(data)
+
+
+@quick
+@given(damaged_blocks() | st.binary(max_size=200), texts)
+def test_a_damaged_block_is_corrected_stamped_or_refused(data: bytes, stamp: str) -> None:
+    true = corrected(data, 40, 24)
+    assert true is None or len(true) == len(data)
+    for change in (lambda: stamped(data, stamp), lambda: with_thumbnail(data, b"\xff\xd8\xff\xd9")):
+        try:
+            assert len(change()) > len(data)
+        except ValueError as error:
+            assert "damaged" in str(error)  # noqa: PT017
+    processing_software(data)
+    has_thumbnail(data)
+    assert all(isinstance(value, str) for _, value in essentials(data))
+
+
+@quick
+@given(st.sampled_from("<>"), texts, texts, st.integers(1, 70000), st.integers(1, 70000))
+def test_what_is_put_into_a_block_is_read_from_it(order: str, one: str, two: str, width: int, height: int) -> None:
+    raw = block(order)
+    true = corrected(raw, width, height)
+    assert true is not None
+    assert b"dark" not in true
+    assert not has_thumbnail(true)
+    result = with_thumbnail(stamped(stamped(true, one), two), b"\xff\xd8new\xff\xd9")
+    assert processing_software(result) == two
+    exif = Image.Exif()
+    exif.load(result)
+    assert (exif[0x010F], exif[0x0112]) == ("Lumen", 1)
+    inner = exif.get_ifd(0x8769)
+    assert (inner[0xA002], inner[0xA003], inner[0x927C]) == (width, height, b"maker note" * 5)
+    assert exif.get_ifd(0x8825)[2] == (47.0, 22.0, 5.5)
+    assert has_thumbnail(result)
+    start, length = (exif.get_ifd(ExifTags.IFD.IFD1)[tag] for tag in (0x0201, 0x0202))
+    assert result[start : start + length] == b"\xff\xd8new\xff\xd9"
+
+
+@quick
+@given(texts | st.none(), texts)
+def test_a_stamp_is_said_once_behind_what_was_there(earlier: str | None, stamp: str) -> None:
+    once = with_stamp(earlier, stamp)
+    assert with_stamp(once, stamp) == once
+    assert once.endswith(" ".join(stamp.split()))
+    assert once.startswith(" ".join((earlier or "").split()))
+
+
+@quick
+@given(st.binary(min_size=1, max_size=255).filter(lambda name: not {0, 47} & {*name} and name not in (b".", b"..")))
+@pytest.mark.skipif(sys.platform != "linux", reason="only here are names any bytes")
+def test_a_temporary_name_is_short_and_hidden_whatever_the_target_is_called(name: bytes) -> None:
+    target = Path("/folder") / os.fsdecode(name)
+    temporary = temporary_beside(target)
+    assert temporary.parent == target.parent
+    assert temporary.name.startswith(TEMPORARY_PREFIX)
+    assert len(os.fsencode(temporary.name + "_exiftool_tmp")) <= 255
+
+
+@needs_exiftool
+@pytest.mark.skipif(sys.platform != "linux", reason="only here are names any bytes")
+def test_exiftool_takes_every_name(tmp_path: Path) -> None:
+    source, expected = camera_file(tmp_path / "plain.jpg"), "Nocturne 1"
+    picture = read_picture(source)
+    pieces = st.sampled_from(
+        [b"a", b" ", b"-", b"%d", b"%f", b"\n", b"\r", b"\\", b"|", b"$", b"#[CSTR]", b"\xff", b"\x01"]
+    )
+    names = st.lists(pieces | st.binary(min_size=1, max_size=3), min_size=1, max_size=8).map(b"".join)
+
+    with TagWriter("exiftool") as writer:
+
+        @settings(max_examples=30, deadline=None)
+        @given(names.filter(lambda name: not {0, 47} & {*name} and name not in (b".", b"..", b"plain.jpg")))
+        def carries(name: bytes) -> None:
+            given_name = tmp_path / os.fsdecode(name)
+            folder = tmp_path / "out"
+            folder.mkdir(exist_ok=True)
+            target = folder / given_name.name
+            source.rename(given_name)
+            try:
+                write_picture(picture, target, format="jpeg")
+                assert writer.copy(given_name, target, picture) == []
+                assert Image.open(io.BytesIO(target.read_bytes())).getexif()[0x0110] == expected
+                assert [path.name for path in folder.iterdir()] == [target.name]
+            finally:
+                given_name.rename(source)
+                target.unlink()
+
+        carries()
+
+
+@quick
+@given(damaged_blocks(), st.binary(max_size=60), st.sampled_from(["jpeg", "webp", "tiff"]))
+def test_damaged_tags_are_looked_for_without_an_error(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, rest: bytes, format: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "looked"
+    picture = read_picture(_plain(tmp_path_factory))
+    exif = b"\xff\xe1" + struct.pack(">H", len(data) + 8) + b"Exif\0\0" + data
+    for content in (
+        b"\xff\xd8" + exif + rest,
+        b"\x89PNG\r\n\x1a\n" + rest + data,
+        b"RIFF\0\0\0\0WEBP" + rest + data,
+        data + rest,
+        rest,
+    ):
+        path.write_bytes(content)
+        assert may_hold_tags(path) in (True, False)
+        whole_blocks(path, picture, format)
+        unheld(path, format)
+    made_true(rest + b'tiff:Orientation="6"' + data, picture.width, picture.height)
+
+
+@pytest.mark.parametrize("engine", [pytest.param("exiftool", marks=needs_exiftool), "pillow"])
+def test_damaged_tags_never_fail_a_picture(tmp_path: Path, engine: str) -> None:
+    """A good picture whose EXIF and XMP were hit in 40 ways: pixels through, warnings of one line."""
+    import numpy as np
+
+    camera_file(tmp_path / "camera.jpg")
+    Image.open(tmp_path / "camera.jpg").save(
+        tmp_path / "in.jpg", exif=b"Exif\0\0" + block("<"), xmp=b"<x:xmpmeta xmlns:x='adobe:ns:meta/'></x:xmpmeta>"
+    )
+    data, end = (tmp_path / "in.jpg").read_bytes(), 700
+    with TagWriter(engine) as writer:  # type: ignore[arg-type]
+        for case in range(40):
+            random = np.random.default_rng(case)
+            hit = bytearray(data)
+            for _ in range(int(random.integers(1, 20))):
+                hit[int(random.integers(24, end))] = int(random.integers(256))
+            source, target = tmp_path / f"{case}.jpg", tmp_path / "out.jpg"
+            source.write_bytes(hit)
+            try:
+                picture = read_picture(source)
+            except Exception:  # some hits are between the blocks; the fuzz test looks at those
+                continue
+            write_picture(picture, target, format="jpeg")
+            assert all("\n" not in line for line in writer.copy(source, target, picture))
+            assert read_picture(target).width in (24, 40)
+
+
+def _plain(factory: pytest.TempPathFactory) -> Path:
+    path = factory.getbasetemp() / "plain.png"
+    if not path.exists():
+        Image.fromarray(make.photo()).save(path)
+    return path
+
+
+def test_a_thumbnail_is_small_upright_and_the_same_each_time(tmp_path: Path) -> None:
+    for height, width in ((3000, 40), (40, 3000), (1500, 1000), (24, 40)):
+        Image.fromarray(make.photo(height, width)).save(tmp_path / "a.png")
+        picture = read_picture(tmp_path / "a.png")
+        small = Image.open(io.BytesIO(thumbnail(picture)))
+        assert max(small.size) <= 160
+        assert min(small.size) <= 120
+        assert (small.width > small.height) == (width > height)
+        assert thumbnail(picture) == thumbnail(picture)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=8,
+)
+FIELDS = ["name", "architecture", "network", "defaults", "steps_range", "precisions", "size_multiple", "tiling"]
+FIELDS += ["abilities", "weights", "trained_on", "licence", "paper", "official_checkpoint", "imported_from", "summary"]
+
+
+@quick
+@given(st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=3), st.sampled_from(FIELDS))
+def test_a_config_is_a_card_or_one_line(tmp_path: Path, changes: dict[str, object], missing: str) -> None:
+    config: dict[str, object] = {
+        "name": "tiny",
+        "architecture": "tiny",
+        "network": {},
+        "steps_range": [1, 10],
+        "defaults": {"steps": 2},
+        "weights": {"file": "model.safetensors", "sha256": "0" * 64},
+    }
+    config |= changes
+    if missing in changes:
+        config.pop(missing)
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    try:
+        card = read_card(tmp_path)
+    except ModelError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+    else:
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", card.name)
+        assert card.weights_path.parent == tmp_path
+
+
+lines = st.one_of(
+    st.binary(max_size=40),
+    json_values.map(lambda value: json.dumps(value).encode()),
+    st.dictionaries(st.sampled_from(["output", "source", "output_size", "settings"]), json_values, max_size=4).map(
+        lambda value: json.dumps(value).encode()
+    ),
+    st.text(string.printable, max_size=30).map(
+        lambda name: json.dumps({"output": name, "source": name, "output_size": 1}).encode()
+    ),
+)
+
+
+@quick
+@given(st.lists(lines, max_size=8))
+def test_a_manifest_of_anything_is_read_and_tidied(tmp_path: Path, content: list[bytes]) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir(exist_ok=True)
+    (folder / "there.png").touch()
+    known = json.dumps({"output": "there.png", "source": "a.png", "output_size": 0}).encode()
+    (folder / MANIFEST_NAME).write_bytes(b"\n".join([*content, known, b""]))
+    manifest = Manifest(folder)
+    assert manifest.get("there.png") is not None
+    manifest.begin()
+    manifest.finish()
+    again = [json.loads(line) for line in (folder / MANIFEST_NAME).read_bytes().splitlines()]
+    assert "there.png" in [record["output"] for record in again]
+    assert sorted(path.name for path in folder.iterdir()) == [MANIFEST_NAME, "there.png"]
