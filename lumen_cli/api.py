@@ -16,7 +16,8 @@ from lumen_cli.limits import Detail
 from lumen_cli.pipeline.batches import NetworkError, enhance_batch
 from lumen_cli.pipeline.decomposition import Maps, decompose_batch
 from lumen_cli.pipeline.device import choose_device
-from lumen_cli.registry.catalog import DEFAULT_MODEL, check_light, find_model, load, require_ability
+from lumen_cli.registry.catalog import DEFAULT_MODEL, check_light, find_model, require_ability
+from lumen_cli.registry.load import load
 
 if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel

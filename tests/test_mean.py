@@ -16,7 +16,8 @@ from lumen_cli.networks.kind.network import KinD
 from lumen_cli.networks.lightendiffusion.network import LightenDiffusion
 from lumen_cli.networks.lldiffusion.network import LLDiffusion
 from lumen_cli.networks.mean import Mean
-from lumen_cli.registry.catalog import find_model, load
+from lumen_cli.registry.catalog import find_model
+from lumen_cli.registry.load import load
 from tests.conftest import MakeModel
 
 

@@ -15,8 +15,8 @@ from lumen_cli.networks.grading.auto_exposure import bend
 from lumen_cli.networks.grading.grading import Rendition
 from lumen_cli.networks.kind.network import KinD
 from lumen_cli.pipeline.tiling import enhance_tiled
-from lumen_cli.registry.catalog import find_model, load
-from lumen_cli.registry.load import load_weights, save_weights
+from lumen_cli.registry.catalog import find_model
+from lumen_cli.registry.load import load, load_weights, save_weights
 from tests.conftest import MakeModel
 
 SETTINGS = {"channels": 8, "heads": 2}

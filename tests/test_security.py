@@ -22,7 +22,8 @@ import pytest
 from lumen_cli.errors import LumenError, ModelError
 from lumen_cli.pipeline.manifest import MANIFEST_NAME, Manifest
 from lumen_cli.registry.card import ModelCard, read_card
-from lumen_cli.registry.catalog import find_model, load
+from lumen_cli.registry.catalog import find_model
+from lumen_cli.registry.load import load
 from lumen_cli.reports import benchmark_files
 from tests.conftest import Finished, MakeModel, folder_bytes, write_dark
 

@@ -9,7 +9,8 @@ import pytest
 
 import lumen_cli
 from lumen_cli.registry.card import read_card
-from lumen_cli.registry.catalog import DEFAULT_MODEL, find_model, load
+from lumen_cli.registry.catalog import DEFAULT_MODEL, find_model
+from lumen_cli.registry.load import load
 from tests.conftest import read_pixels
 
 ROOT = Path(__file__).parent.parent

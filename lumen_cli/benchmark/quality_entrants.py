@@ -16,7 +16,7 @@ from lumen_cli.limits import Detail
 from lumen_cli.pipeline.batches import NetworkError, Shape, enhance_batch, shape_of
 from lumen_cli.pipeline.device import choose_device
 from lumen_cli.pipeline.scene import scene_of
-from lumen_cli.registry.catalog import load
+from lumen_cli.registry.load import load
 
 if TYPE_CHECKING:
     from lumen_cli.registry.card import ModelCard

@@ -33,7 +33,8 @@ from lumen_cli.pipeline.batches import NetworkError, enhance_batch
 from lumen_cli.pipeline.device import DevicePolicy, choose_device
 from lumen_cli.pipeline.scene import scene_size
 from lumen_cli.registry.card import PRECISIONS
-from lumen_cli.registry.catalog import load, network_class, read_card
+from lumen_cli.registry.catalog import network_class, read_card
+from lumen_cli.registry.load import load
 
 if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel

@@ -75,7 +75,7 @@ def run_models(
     from lumen_cli.imaging.tags.writer import TagWriter
     from lumen_cli.pipeline.existing import Existing
     from lumen_cli.pipeline.stream import run_stream
-    from lumen_cli.registry.catalog import load
+    from lumen_cli.registry.load import load
     from lumen_cli.reports.progress import progress_line
 
     existing = Existing.OVERWRITE if kept.overwrite else Existing.REFUSE

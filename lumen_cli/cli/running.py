@@ -235,7 +235,7 @@ class Session:
                 typer.echo(f"lumen: {line.name}: {printable(line.reason)}", err=True)
 
     def _loaded(self) -> LowLightModel:
-        from lumen_cli.registry.catalog import load
+        from lumen_cli.registry.load import load
 
         if self._network is None:
             started = time.perf_counter()

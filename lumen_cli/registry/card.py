@@ -33,6 +33,8 @@ from lumen_cli.registry.card_fields import (
     shown,
 )
 
+HUGGING_FACE = "hf://"
+"""What the address of a model on Hugging Face starts with."""
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 """What lumen calls the weights of the folders it makes; a config.json may name another file."""

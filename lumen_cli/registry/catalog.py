@@ -1,4 +1,4 @@
-"""Model folders → ModelCard → a loaded model. The one explicit table of architectures."""
+"""The models that are here, by name. The one explicit table of architectures."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumen_cli.errors import LumenError, ModelError, UsageError
-from lumen_cli.registry.card import CONFIG_FILE, ModelCard, read_card
+from lumen_cli.registry.card import CONFIG_FILE, HUGGING_FACE, ModelCard, read_card
 
 if TYPE_CHECKING:
-    import torch
-
     from lumen_cli.networks.base import LowLightModel
 
 ARCHITECTURES: dict[str, str] = {
@@ -33,7 +31,6 @@ ENTRY_POINTS = "lumen.architectures"
 
 MEAN = "mean"
 """The architecture of models that average others and have no weights of their own."""
-HUGGING_FACE = "hf://"
 AUTO = "auto"
 """In place of a model's name: the first of `PREFERRED` for the task that is here, with its members."""
 PREFERRED = {"enhance": ("lumen", "lightendiffusion"), "decompose": ("kind", "lightendiffusion")}
@@ -151,25 +148,6 @@ def is_model(name_or_folder: str) -> bool:
     cards, broken = scan_models()
     names = {card.name for card in cards} | {folder.name for folder, _ in broken}
     return name_or_folder in names or (Path(name_or_folder).expanduser() / CONFIG_FILE).is_file()
-
-
-def load(card: ModelCard, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> LowLightModel:
-    """The card's network with its weights, in eval mode and without gradients.
-
-    Args:
-        card: from `find_model`, `list_models` or `read_card`.
-        device: where the weights go.
-        dtype: dtype of the weights, float32 where None.
-
-    Raises:
-        ModelError: weights that are not here yet, unknown architecture, hyper-parameters it does not take, damaged
-            weights (with both checksums), or weights of other names or shapes.
-    """
-    import torch
-
-    from lumen_cli.registry.load import load_network
-
-    return load_network(card).to(device=device, dtype=dtype or torch.float32)
 
 
 def require_usable_name(name: str) -> None:

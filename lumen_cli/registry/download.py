@@ -12,9 +12,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from lumen_cli.errors import ModelError, UsageError
 from lumen_cli.registry.atomic_folder import holds_model, placing
-from lumen_cli.registry.card import CARD_FILE, CONFIG_FILE, LARGEST_TEXT, ModelCard, read_card
+from lumen_cli.registry.card import CARD_FILE, CONFIG_FILE, HUGGING_FACE, LARGEST_TEXT, ModelCard, read_card
 from lumen_cli.registry.catalog import (
-    HUGGING_FACE,
     bundled_models,
     find_model,
     list_models,
@@ -26,7 +25,7 @@ from lumen_cli.registry.catalog import (
 )
 from lumen_cli.registry.fetch import NotGivenError, Progress, fetch, require_web_address
 from lumen_cli.registry.hub import LARGEST_WEIGHTS
-from lumen_cli.registry.load import checksum
+from lumen_cli.registry.load import checksum, find_members, require_loadable
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def pull_model(
                 if (card.folder / name).is_file():
                     shutil.copyfile(card.folder / name, temporary / name)
             weights_from = _bring_weights(card, there, source, temporary / card.weights_file, progress)
-            _require_loadable(read_card(temporary))
+            require_loadable(read_card(temporary))
             if guarded:
                 _require_free_name(card, target)
             _model_at(target, card, overwrite)  # whoever put one there meanwhile
@@ -185,7 +184,7 @@ def _same(folder: Path, card: ModelCard) -> bool:
 
 def _kept(card: ModelCard, source: str, *notes: str) -> Pulled:
     if card.members:
-        _find_members(card)
+        find_members(card)
     return Pulled(card, source, kept=True, notes=(*notes, *_notes(card)))
 
 
@@ -194,24 +193,12 @@ def _notes(card: ModelCard) -> tuple[str, ...]:
     if not (card.folder / CARD_FILE).is_file():
         notes.append(f"it has no {CARD_FILE}: a model card is expected that says where it comes from and what it does")
     if card.members:
-        lacking = [member for member in _find_members(card) if member.to_pull]
+        lacking = [member for member in find_members(card) if member.to_pull]
         notes += [f"its member {each.name} has no weights here yet: run `{pull_command(each)}`" for each in lacking]
     first = next((each for each in list_models() if each.name == card.name), card)
     if first.folder != card.folder and card.folder.parent == user_models().absolute():
         notes.append(f"{first.folder} has the same name and goes before it")
     return tuple(notes)
-
-
-def _require_loadable(card: ModelCard) -> None:
-    from lumen_cli.registry.load import require_loadable
-
-    require_loadable(card)
-
-
-def _find_members(card: ModelCard) -> list[ModelCard]:
-    from lumen_cli.registry.load import find_members
-
-    return find_members(card)
 
 
 def _is_whole(card: ModelCard) -> bool:

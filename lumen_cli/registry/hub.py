@@ -11,8 +11,7 @@ from pathlib import Path
 
 from lumen_cli.errors import ModelError
 from lumen_cli.registry.atomic_folder import placing
-from lumen_cli.registry.card import CARD_FILE, CONFIG_FILE, LARGEST_TEXT, read_card
-from lumen_cli.registry.catalog import HUGGING_FACE
+from lumen_cli.registry.card import CARD_FILE, CONFIG_FILE, HUGGING_FACE, LARGEST_TEXT, read_card
 from lumen_cli.registry.fetch import NotGivenError, fetch
 
 LARGEST_WEIGHTS = 16 << 30

@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lumen_cli.errors import ModelError
 from lumen_cli.files.atomic import temporary_beside
@@ -27,10 +27,6 @@ from lumen_cli.registry.catalog import (
     network_class,
     pull_command,
 )
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
 
 _NAMED_IN_ERRORS = 3
 
@@ -156,8 +152,13 @@ def _first(names: list[str]) -> str:
     return ", ".join(names[:_NAMED_IN_ERRORS]) + (", …" if len(names) > _NAMED_IN_ERRORS else "")
 
 
-def load_network(card: ModelCard) -> LowLightModel:
-    """The card's network with its weights, on the CPU in float32; errors as of `registry.load`."""
+def load(card: ModelCard) -> LowLightModel:
+    """The card's network with its weights: on the CPU, in float32, in eval mode, without gradients.
+
+    Raises:
+        ModelError: the weights are missing, damaged (the message has both checksums), or have other names or shapes;
+            the architecture is unknown; or it does not take these hyper-parameters.
+    """
     if card.to_pull:
         where = card.weights_path
         raise ModelError(f"model {card.name}: its weights are not here yet ({where}): run `{pull_command(card)}`")
@@ -169,16 +170,16 @@ def load_network(card: ModelCard) -> LowLightModel:
         require_fit(_build(card, meta=True), tensors, card.weights_path, model=card.name)
     network = _build(card)
     apply_weights(network, tensors, card.weights_path, model=card.name)
-    return network.requires_grad_(False).eval()
+    return network.requires_grad_(False).eval().float()
 
 
 def require_loadable(card: ModelCard) -> None:
-    """Do nothing if `load_network` will take the card and its weights; values and checksum are not looked at.
+    """Do nothing if `load` will take the card and its weights; values and checksum are not looked at.
 
     Only the header of the weights file is read, and an architecture of ours is built without memory.
 
     Raises:
-        ModelError: as of `registry.load`.
+        ModelError: as `load` does.
     """
     network: nn.Module
     if _is_mean(card):
@@ -226,7 +227,7 @@ def _load_mean(card: ModelCard) -> LowLightModel:
     """
     cards = find_members(card)
     network = Mean(
-        [load_network(found) for found in cards],
+        [load(found) for found in cards],
         [each.share for each in card.members],
         [found.default_steps for found in cards],
     )
@@ -236,7 +237,7 @@ def _load_mean(card: ModelCard) -> LowLightModel:
         own = _own_rendition(card)
         apply_weights(own, tensors, card.weights_path, model=card.name)
         network.rendition = cast(Rendition, own["rendition"])
-    return network.requires_grad_(False).eval()
+    return network.requires_grad_(False).eval().float()
 
 
 def _own_rendition(card: ModelCard) -> nn.ModuleDict:

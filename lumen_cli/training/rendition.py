@@ -14,8 +14,7 @@ import torch
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
 from lumen_cli.networks.grading.grading import Rendition
 from lumen_cli.registry.card import CONFIG_FILE, WEIGHTS_FILE, ModelCard
-from lumen_cli.registry.catalog import load
-from lumen_cli.registry.load import save_weights
+from lumen_cli.registry.load import load, save_weights
 from lumen_cli.training.loop import Report
 from lumen_cli.training.rendition_examples import (
     UNSEEN,

@@ -16,7 +16,7 @@ from lumen_cli.datasets.pairs import Pair, TrainingFiles
 from lumen_cli.errors import UsageError
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.registry.card import ModelCard
-from lumen_cli.registry.catalog import load
+from lumen_cli.registry.load import load
 from lumen_cli.training import checkpoint
 from lumen_cli.training.compilation import compile_parts
 from lumen_cli.training.data import Batches, Mix

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lumen_cli.errors import ModelError, UsageError
-from lumen_cli.registry.catalog import find_model, list_models, load, read_card, scan_models
+from lumen_cli.registry.catalog import find_model, list_models, read_card, scan_models
+from lumen_cli.registry.load import load
 from tests.conftest import MakeModel
 
 

@@ -16,8 +16,9 @@ import pytest
 from lumen_cli.errors import LumenError, ModelError
 from lumen_cli.files.atomic import temporary_beside
 from lumen_cli.registry import fetch as fetching
-from lumen_cli.registry.catalog import find_model, list_models, load, user_models
+from lumen_cli.registry.catalog import find_model, list_models, user_models
 from lumen_cli.registry.download import pull_model
+from lumen_cli.registry.load import load
 from tests.conftest import MakeModel, folder_bytes
 from tests.web import Site, endless, redirect, serving
 

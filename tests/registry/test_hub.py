@@ -10,8 +10,9 @@ import pytest
 
 from lumen_cli.errors import ModelError
 from lumen_cli.registry import fetch as fetching
-from lumen_cli.registry.catalog import find_model, load
+from lumen_cli.registry.catalog import find_model
 from lumen_cli.registry.hub import download_model, parse_address
+from lumen_cli.registry.load import load
 from tests.conftest import MakeModel
 from tests.web import Site, endless, serving
 

@@ -11,7 +11,8 @@ import torch
 
 from lumen_cli.errors import UsageError
 from lumen_cli.networks.grading.grading import Rendition
-from lumen_cli.registry.catalog import load, network_class, read_card
+from lumen_cli.registry.catalog import network_class, read_card
+from lumen_cli.registry.load import load
 from lumen_cli.training.compilation import compile_parts, uncompiled
 from lumen_cli.training.export import export_model
 from lumen_cli.training.loop import Options, run_stage

@@ -17,7 +17,8 @@ from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.grading.auto_exposure import GRID, Development, bend, measured
 from lumen_cli.networks.grading.grading import GUIDES, Rendition
-from lumen_cli.registry.catalog import find_model, load, read_card
+from lumen_cli.registry.catalog import find_model, read_card
+from lumen_cli.registry.load import load
 from lumen_cli.srgb import to_linear, to_srgb
 from lumen_cli.training import rendition_examples, rendition_fit
 from lumen_cli.training.loop import Report

@@ -16,8 +16,8 @@ from lumen_cli.networks.kind.network import KinD
 from lumen_cli.networks.kind.plus import KinDPlus
 from lumen_cli.networks.lightendiffusion.network import LightenDiffusion
 from lumen_cli.registry.card import read_card
-from lumen_cli.registry.catalog import load
 from lumen_cli.registry.checkpoints.tensorflow import tensorflow_name
+from lumen_cli.registry.load import load
 from tests.conftest import Finished, dark_pixels, read_pixels, write_dark
 from tests.registry.checkpoints.checkpoints import filled, tensorflow_layout, training_state, wrapped, write_bundle
 
