@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lumen_cli.engine.batch import NetworkError, enhance_batch
+from lumen_cli.engine.device import choose_device
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.imaging.colour.convert import converted, to_unit
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.limits import Detail
-from lumen_cli.pipeline.batches import NetworkError, enhance_batch
-from lumen_cli.pipeline.decomposition import Maps, decompose_batch
-from lumen_cli.pipeline.device import choose_device
 from lumen_cli.registry.catalog import DEFAULT_MODEL, check_light, find_model, require_ability
 from lumen_cli.registry.load import load
+from lumen_cli.run.decompose import Maps, decompose_batch
 
 if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel

@@ -135,7 +135,7 @@ def test_auto_leaves_a_mean_whose_members_are_others_here(make_model: MakeModel)
 
 
 def test_tiles_of_a_mean_are_the_mean_of_its_members_tiles(make_mean):
-    from lumen_cli.pipeline.tiling import enhance_tiled
+    from lumen_cli.engine.tile import enhance_tiled
 
     make_mean()
     network = load(find_model("both"))

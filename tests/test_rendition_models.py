@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import lumen_cli
+from lumen_cli.engine.tile import enhance_tiled
 from lumen_cli.errors import ModelError
 from lumen_cli.networks.grading.auto_exposure import bend
 from lumen_cli.networks.grading.grading import Rendition
 from lumen_cli.networks.kind.network import KinD
-from lumen_cli.pipeline.tiling import enhance_tiled
 from lumen_cli.registry.catalog import find_model
 from lumen_cli.registry.load import load, load_weights, save_weights
 from tests.conftest import MakeModel

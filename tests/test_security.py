@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 
 from lumen_cli.errors import LumenError, ModelError
-from lumen_cli.pipeline.manifest import MANIFEST_NAME, Manifest
 from lumen_cli.registry.card import ModelCard, read_card
 from lumen_cli.registry.catalog import find_model
 from lumen_cli.registry.load import load
 from lumen_cli.reports import benchmark_files
+from lumen_cli.run.manifest import MANIFEST_NAME, Manifest
 from tests.conftest import Finished, MakeModel, folder_bytes, write_dark
 
 PACKAGE = Path(__file__).parents[1] / "lumen_cli"

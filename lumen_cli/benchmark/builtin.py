@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumen_cli.benchmark.quality_samples import Sample, Samples, Scene
+from lumen_cli.engine.scene import reduce_by_area
 from lumen_cli.files.find import find_pictures
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.read import read_picture
-from lumen_cli.pipeline.scene import reduce_by_area
 
 FOLDER = Path(__file__).parent / "originals"
 NAME = "built-in"

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from lumen_cli.benchmark.quality_entrants import Entrant, Runner
 from lumen_cli.benchmark.quality_samples import Sample, Samples, Scene
 from lumen_cli.benchmark.statistics import Mean, bootstrap_mean
+from lumen_cli.engine.batch import NetworkError, Shape
 from lumen_cli.errors import LumenError, PictureError
 from lumen_cli.imaging.colour.convert import converted, to_unit
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.metrics.registry import Metric, measure
-from lumen_cli.pipeline.batches import NetworkError, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor

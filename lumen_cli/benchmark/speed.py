@@ -125,7 +125,7 @@ def _check_device(device: str) -> None:
     """UsageError where there is none of that name."""
     if device in ("auto", "cpu"):
         return
-    from lumen_cli.pipeline.device import choose_device
+    from lumen_cli.engine.device import choose_device
 
     choose_device(device, "fp32")
 

@@ -26,12 +26,12 @@ from lumen_cli.benchmark.flops import counted
 from lumen_cli.benchmark.plain import plain_network
 from lumen_cli.benchmark.speed_request import Plain, SpeedCase, SpeedResult, Spread
 from lumen_cli.benchmark.worker_folder import time_folder
+from lumen_cli.engine.batch import NetworkError, enhance_batch
+from lumen_cli.engine.device import DevicePolicy, choose_device
+from lumen_cli.engine.scene import scene_size
 from lumen_cli.errors import LumenError
 from lumen_cli.imaging.colour.convert import to_integers
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.pipeline.batches import NetworkError, enhance_batch
-from lumen_cli.pipeline.device import DevicePolicy, choose_device
-from lumen_cli.pipeline.scene import scene_size
 from lumen_cli.registry.card import PRECISIONS
 from lumen_cli.registry.catalog import network_class, read_card
 from lumen_cli.registry.load import load

@@ -15,12 +15,12 @@ from lumen_cli.errors import LumenError
 from lumen_cli.files.find import find_pictures
 from lumen_cli.files.outputs import plan_outputs
 from lumen_cli.imaging.tags.writer import TagWriter
-from lumen_cli.pipeline.plan import Existing, Settings, make_plan
-from lumen_cli.pipeline.stream import enhance_stream
+from lumen_cli.run.plan import Existing, Settings, make_plan
+from lumen_cli.run.stream import enhance_stream
 
 if TYPE_CHECKING:
+    from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.networks.base import LowLightModel
-    from lumen_cli.pipeline.device import DevicePolicy
 
 _MOST_JOBS = 8
 _GRAIN = 8.0

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from lumen_cli.benchmark.quality_entrants import Entrant
     from lumen_cli.benchmark.quality_samples import Samples
     from lumen_cli.metrics.registry import Metric
-    from lumen_cli.pipeline.interrupt import Interruption
+    from lumen_cli.run.interrupt import Interruption
 
 
 def measure_quality(options: QualityOptions, as_json: bool, quiet: bool) -> None:
     """Check everything that was asked for, then look for leaks and run; typer.Exit where the exit code is not 0."""
     from rich.console import Console
 
-    from lumen_cli.pipeline.interrupt import interruptible
     from lumen_cli.reports.benchmark_files import writer_for
     from lumen_cli.reports.text import printable
+    from lumen_cli.run.interrupt import interruptible
 
     for path in options.outputs:
         writer_for(path)

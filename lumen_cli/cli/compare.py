@@ -123,7 +123,7 @@ def compare(
     from lumen_cli.files.atomic import sweep_temporaries
     from lumen_cli.files.find import find_pictures
     from lumen_cli.files.outputs import check_writable
-    from lumen_cli.pipeline.interrupt import interruptible
+    from lumen_cli.run.interrupt import interruptible
 
     console = Console(stderr=True, highlight=False, quiet=quiet)
     figures, missing = chosen_metrics(None if metrics is None else metrics.split(","), reference is not None)

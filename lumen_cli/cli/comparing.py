@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lumen_cli.compare.rows import Looks
     from lumen_cli.files.find import Source
     from lumen_cli.metrics.registry import Metric
-    from lumen_cli.pipeline.interrupt import Interruption
+    from lumen_cli.run.interrupt import Interruption
 
 _LARGE = 64 << 20
 
@@ -73,10 +73,10 @@ def run_models(
     from lumen_cli.files.atomic import sweep_temporaries
     from lumen_cli.files.outputs import check_writable
     from lumen_cli.imaging.tags.writer import TagWriter
-    from lumen_cli.pipeline.existing import Existing
-    from lumen_cli.pipeline.stream import run_stream
     from lumen_cli.registry.load import load
     from lumen_cli.reports.progress import progress_line
+    from lumen_cli.run.existing import Existing
+    from lumen_cli.run.stream import run_stream
 
     existing = Existing.OVERWRITE if kept.overwrite else Existing.REFUSE
     runs = plan_models(

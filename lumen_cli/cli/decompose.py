@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lumen_cli.files.find import Source
-    from lumen_cli.pipeline.plan import Plan
+    from lumen_cli.run.plan import Plan
 
 
 def decompose(
@@ -186,11 +186,11 @@ def decompose(
     require_ability(card, "decompose")
     template = None if name_template is None else template_of(name_template, model=card.name, part="")
     with gathered(request) as pictures:
-        from lumen_cli.pipeline.decomposition import Decomposition, MapSettings
-        from lumen_cli.pipeline.device import choose_device
-        from lumen_cli.pipeline.parts import plan_parts
-        from lumen_cli.pipeline.plan import make_plan
-        from lumen_cli.pipeline.stamp import decomposed_stamp, rules_for
+        from lumen_cli.engine.device import choose_device
+        from lumen_cli.run.decompose import Decomposition, MapSettings
+        from lumen_cli.run.parts import plan_parts
+        from lumen_cli.run.plan import make_plan
+        from lumen_cli.run.stamp import decomposed_stamp, rules_for
 
         asked = precision.value if precision is not Precision.auto else "fp32" if "fp32" in card.precisions else "auto"
         policy = choose_device(device, asked, precisions=card.precisions, batch_size=batch_size, model=card.name)

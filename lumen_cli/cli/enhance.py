@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
     from lumen_cli.files.find import Source
     from lumen_cli.limits import Detail
-    from lumen_cli.pipeline.plan import Plan
+    from lumen_cli.run.plan import Plan
 
 
 def enhance(
@@ -145,8 +145,8 @@ def enhance(
     from lumen_cli.files.outputs import name_template as template_of
     from lumen_cli.files.outputs import plan_outputs
     from lumen_cli.imaging.formats import format_for, require_writable, suffix_for
-    from lumen_cli.pipeline.plan import Settings, make_plan
     from lumen_cli.registry.catalog import check_light, find_model
+    from lumen_cli.run.plan import Settings, make_plan
 
     card = find_model(model)
     chosen_steps = card.steps_for(steps)
@@ -158,11 +158,11 @@ def enhance(
     with gathered(request) as pictures:
         plan_outputs(pictures.found.sources, pictures.output, suffix, template)  # names that cannot be are said at once
 
-        from lumen_cli.pipeline.device import choose_device
-        from lumen_cli.pipeline.sidecars import with_sidecars
-        from lumen_cli.pipeline.stamp import enhanced_stamp, rules_for
-        from lumen_cli.pipeline.tile_plan import TilePlan, tiling_of
-        from lumen_cli.pipeline.work import Enhancement
+        from lumen_cli.engine.device import choose_device
+        from lumen_cli.engine.tile_plan import TilePlan, tiling_of
+        from lumen_cli.run.operation import Enhancement
+        from lumen_cli.run.sidecars import with_sidecars
+        from lumen_cli.run.stamp import enhanced_stamp, rules_for
 
         wanted = card.precision_for(precision.value)
         policy = choose_device(device, wanted, precisions=card.precisions, batch_size=batch_size, model=card.name)

@@ -46,7 +46,7 @@ def gathered(request: Request) -> Iterator[Gathered]:
     import tempfile
 
     from lumen_cli.files.find import Found, read_list, search
-    from lumen_cli.pipeline.own_outputs import OwnOutputs, describe
+    from lumen_cli.run.own_outputs import OwnOutputs, describe
 
     if (request.to_stdout and sys.stdout is None) or (request.from_stdin and sys.stdin is None):
         raise UsageError("- stands for a standard stream, and it is closed")
@@ -135,8 +135,8 @@ def _standard_output() -> Iterator[int]:
 
 def _tell_left_out(own: tuple[Path, ...]) -> None:
     """Say that outputs of lumen were not taken for inputs; one line."""
-    from lumen_cli.pipeline.own_outputs import describe
     from lumen_cli.reports.text import count
+    from lumen_cli.run.own_outputs import describe
 
     if own:
         said = f"{count(len(own), 'picture')} that lumen wrote left out: {describe(own)}"

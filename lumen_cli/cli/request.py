@@ -10,7 +10,7 @@ from lumen_cli.imaging.formats import MAXIMUM_PIXELS
 from lumen_cli.limits import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
-    from lumen_cli.pipeline.existing import Existing
+    from lumen_cli.run.existing import Existing
 
 STANDARD = "-"
 """Standard input as INPUT, standard output as --output."""
@@ -51,7 +51,7 @@ class Request:
     @property
     def existing(self) -> Existing:
         """What happens to outputs that are there."""
-        from lumen_cli.pipeline.existing import Existing
+        from lumen_cli.run.existing import Existing
 
         return Existing.OVERWRITE if self.overwrite else Existing.SKIP if self.skip_existing else Existing.RESUME
 

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.files.find import Source, Trouble
     from lumen_cli.imaging.tags.writer import TagWriter
     from lumen_cli.networks.base import LowLightModel
-    from lumen_cli.pipeline.device import DevicePolicy
-    from lumen_cli.pipeline.interrupt import Interruption
-    from lumen_cli.pipeline.plan import Plan
-    from lumen_cli.pipeline.stages import Result
-    from lumen_cli.pipeline.work import Work
     from lumen_cli.registry.card import ModelCard
+    from lumen_cli.run.interrupt import Interruption
+    from lumen_cli.run.operation import Work
+    from lumen_cli.run.plan import Plan
+    from lumen_cli.run.stages import Result
 
 _MOST_JOBS = 8
 
@@ -140,7 +140,7 @@ class Session:
         Where another run writes into the same folders this one waits, and then looks once more at what is there.
         """
         from lumen_cli.files.outputs import check_writable
-        from lumen_cli.pipeline.lock import locked
+        from lumen_cli.run.manifest import locked
 
         def look() -> Plan:
             plan = planned(self.console, planner, sources)
@@ -174,9 +174,8 @@ class Session:
 
     def _run(self, plan: Plan, troubles: Sequence[Trouble]) -> int:
         from lumen_cli.files.atomic import sweep_temporaries
-        from lumen_cli.pipeline.interrupt import interruptible
-        from lumen_cli.pipeline.lock import lock_of
-        from lumen_cli.pipeline.manifest import put_in_order
+        from lumen_cli.run.interrupt import interruptible
+        from lumen_cli.run.manifest import lock_of, put_in_order
 
         sweep_temporaries(plan.folders)
         self._confirm(plan)
@@ -258,9 +257,9 @@ class Session:
 
     def _take_in(self, plan: Plan, troubles: Sequence[Trouble]) -> None:
         """What is settled before the work."""
-        from lumen_cli.pipeline.existing import EDITED
-        from lumen_cli.pipeline.stages import Result
         from lumen_cli.reports.jsonlines import trouble_line
+        from lumen_cli.run.existing import EDITED
+        from lumen_cli.run.stages import Result
 
         self.summary.total += len(plan.tasks) + len(troubles)
         self.summary.kept += len(plan.kept)
@@ -278,8 +277,8 @@ class Session:
             self._say(Result(task, "kept"))
 
     def _stream(self, plan: Plan, interruption: Interruption) -> None:
-        from lumen_cli.pipeline.stream import RunEndedError, run_stream
         from lumen_cli.reports.progress import progress_line
+        from lumen_cli.run.stream import RunEndedError, run_stream
 
         with progress_line(self.console, len(plan.todo), interruption.stop) as line:
             self._now = line.now

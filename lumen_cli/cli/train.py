@@ -151,8 +151,8 @@ def train(
     from rich.console import Console
 
     from lumen_cli.datasets.pairs import find_pairs, find_training_files
+    from lumen_cli.engine.device import DTYPES, choose_device
     from lumen_cli.files.outputs import check_writable
-    from lumen_cli.pipeline.device import DTYPES, choose_device
     from lumen_cli.registry.catalog import find_model
     from lumen_cli.reports.training import TrainingWatch
     from lumen_cli.training.loop import Options
@@ -232,8 +232,8 @@ def _train_rendition(
     from rich.console import Console
 
     from lumen_cli.datasets.pairs import find_pairs, find_training_files
+    from lumen_cli.engine.device import DTYPES, choose_device
     from lumen_cli.files.outputs import check_writable
-    from lumen_cli.pipeline.device import DTYPES, choose_device
     from lumen_cli.registry.catalog import find_model
     from lumen_cli.reports.training import TrainingWatch
     from lumen_cli.training.rendition import RenditionRun, train_rendition
@@ -277,8 +277,8 @@ def _train_refiner(
     from rich.console import Console
 
     from lumen_cli.datasets.pairs import find_training_files
+    from lumen_cli.engine.device import DTYPES, choose_device
     from lumen_cli.files.outputs import check_writable
-    from lumen_cli.pipeline.device import DTYPES, choose_device
     from lumen_cli.reports.training import TrainingWatch
     from lumen_cli.training.refiner import Fitting, RefinerRun, train_refiner
     from lumen_cli.training.workers import join_workers

@@ -70,7 +70,7 @@ def watch(session: Session, planner: Planner) -> int:
     Raises:
         UsageError: already the first pass cannot be planned; later ones only say so.
     """
-    from lumen_cli.pipeline.interrupt import interruptible
+    from lumen_cli.run.interrupt import interruptible
 
     settling = Settling()
     told: set[Trouble] = set()

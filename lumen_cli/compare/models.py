@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumen_cli.compare.matching import Matched, Problem, Version, by_name, distinct_labels, match
+from lumen_cli.engine.device import DevicePolicy, choose_device
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import Source, find_pictures
 from lumen_cli.files.outputs import Job, plan_outputs
-from lumen_cli.pipeline.device import DevicePolicy, choose_device
-from lumen_cli.pipeline.plan import Existing, Plan, Settings, make_plan
-from lumen_cli.pipeline.work import Enhancement
 from lumen_cli.registry.catalog import find_model
+from lumen_cli.run.operation import Enhancement
+from lumen_cli.run.plan import Existing, Plan, Settings, make_plan
 
 if TYPE_CHECKING:
     from lumen_cli.registry.card import ModelCard

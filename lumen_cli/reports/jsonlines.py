@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lumen_cli.files.find import Trouble
-    from lumen_cli.pipeline.plan import Task
-    from lumen_cli.pipeline.stages import Result
     from lumen_cli.registry.card import ModelCard
+    from lumen_cli.run.plan import Task
+    from lumen_cli.run.stages import Result
 
 
 def picture_line(result: Result) -> str:

@@ -27,7 +27,7 @@ from rich.text import Text
 from lumen_cli.reports.text import printable
 
 if TYPE_CHECKING:
-    from lumen_cli.pipeline.stages import Result
+    from lumen_cli.run.stages import Result
 
 
 _MOST_NAME = 28

@@ -18,7 +18,7 @@ from lumen_cli.reports.text import count, duration, memory, printable, short_pat
 
 if TYPE_CHECKING:
     from lumen_cli.files.find import Trouble
-    from lumen_cli.pipeline.stages import Result
+    from lumen_cli.run.stages import Result
 
 _MOST_ROWS = 40
 _MOST_LEFT = 10

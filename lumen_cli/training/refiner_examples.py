@@ -1,4 +1,4 @@
-"""What the refiner is trained on: dark pictures carried to their light as `pipeline/full_resolution.py` does it.
+"""What the refiner is trained on: dark pictures carried to their light as `engine/full_resolution.py` does it.
 
 No enhancing network runs. In its place stands the bright picture, reduced by area, a little blurred and blotched, and
 bent in tone and tint; the full-size bright picture, bent in the same way, is the aim, after it has taken over the
@@ -23,9 +23,9 @@ from torch import Tensor
 
 from lumen_cli.datasets.darken import Camera, darken, draw_camera, draw_shade
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
+from lumen_cli.engine import full_resolution
 from lumen_cli.imaging.colour.convert import to_unit
 from lumen_cli.networks.refiner import SQUARE
-from lumen_cli.pipeline import full_resolution
 from lumen_cli.training.data import load_bytes, named_generator
 
 Floats = NDArray[np.float32]

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from lumen_cli.benchmark.flops import counted
 from lumen_cli.benchmark.plain import plain_network
+from lumen_cli.engine.device import choose_device
 from lumen_cli.networks.anlightendiff.network import AnlightenDiff
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.diffll.network import DiffLL
@@ -13,7 +14,6 @@ from lumen_cli.networks.kind.network import KinD
 from lumen_cli.networks.kind.plus import KinDPlus
 from lumen_cli.networks.lightendiffusion.network import LightenDiffusion
 from lumen_cli.networks.lldiffusion.network import LLDiffusion
-from lumen_cli.pipeline.device import choose_device
 
 CPU = choose_device("cpu", "fp32")
 STEPS = 2

@@ -18,7 +18,7 @@ from lumen_cli.imaging.tags.allowed import is_allowed, unwanted
 from lumen_cli.imaging.tags.rules import TagRules
 from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.imaging.write import write_picture
-from lumen_cli.pipeline.stamp import rules_for
+from lumen_cli.run.stamp import rules_for
 from tests.imaging import make
 from tests.imaging.tags.test_metadata import needs_exiftool
 from tests.imaging.tags.test_tag_changes import CONTAINERS, can_write

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from lumen_cli.cli.app import app
 from lumen_cli.datasets.pairs import TrainingFiles, find_training_files
+from lumen_cli.engine.colour_maps import Floats
 from lumen_cli.errors import UsageError
 from lumen_cli.networks.refiner import LEVELS, Refiner
-from lumen_cli.pipeline.colour_maps import Floats
 from lumen_cli.training.loop import Report
 from lumen_cli.training.refiner import Batches, Fitting, RefinerRun, fit, train_refiner, validate
 from lumen_cli.training.refiner_examples import Draw, Example, Sources, collect, make_example

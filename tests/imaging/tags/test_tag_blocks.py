@@ -26,8 +26,8 @@ from lumen_cli.imaging.tags.thumbnail import has_thumbnail, thumbnail, with_thum
 from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.imaging.tags.xmp import made_true
 from lumen_cli.imaging.write import write_picture
-from lumen_cli.pipeline.manifest import MANIFEST_NAME, Manifest
 from lumen_cli.registry.card import read_card
+from lumen_cli.run.manifest import MANIFEST_NAME, Manifest
 from tests.imaging import make
 from tests.imaging.tags.test_metadata import camera_file, needs_exiftool
 

@@ -1,0 +1,212 @@
+"""What the network sees of a picture, and the way from its result back to the picture's own size and kind of values."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lumen_cli.engine.colour_maps import DEFAULTS, Floats, Settings
+from lumen_cli.engine.full_resolution import FullResolution, plan
+from lumen_cli.imaging.colour.convert import to_unit
+from lumen_cli.imaging.picture import Picture
+from lumen_cli.limits import Detail
+from lumen_cli.srgb import to_linear
+
+if TYPE_CHECKING:
+    from lumen_cli.engine.refine import Refining
+
+_SHORTEST = 64
+"""Networks pad shorter sides to about so many pixels, so that a narrow picture costs as much as one of this width."""
+_MEASURED_PIXELS = 2_000_000
+"""Pixels that stand for a picture where its light is measured."""
+_GAINS = (0.5, 2.0)
+_FAINTEST = 1e-9
+_STRIP, _REFINED_STRIP = 128, 256
+"""Rows that are rendered at once; any number gives the same values. The refiner's margin asks for many."""
+_TORCH_THREADS = Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A picture, and what the network sees of it: the picture itself, or the picture reduced."""
+
+    picture: Picture
+    seen: Picture
+
+    @property
+    def whole(self) -> bool:
+        """Whether the network sees the picture itself."""
+        return self.seen is self.picture
+
+
+def scene_of(picture: Picture, detail: Detail = "auto", settings: Settings = DEFAULTS) -> Scene:
+    """Reduce a picture for the network where its size and `detail` ask for it."""
+    size = (picture.height, picture.width) if detail == "whole" else scene_size(picture.height, picture.width, settings)
+    if size == (picture.height, picture.width):
+        return Scene(picture, picture)
+    small = reduce_by_area(picture, *size)
+    return Scene(picture, dataclasses.replace(picture, values=small, alpha=None, own=None))
+
+
+def scene_size(height: int, width: int, settings: Settings = DEFAULTS) -> tuple[int, int]:
+    """Height and width at which the network sees a picture of this size: its own, or about `scene_pixels`."""
+    if _extent(height, width) <= settings.whole_pixels:
+        return height, width
+    low, high = 1.0, float(max(height, width))
+    for _ in range(50):
+        middle = math.sqrt(low * high)
+        fits = _extent(height / middle, width / middle) <= settings.scene_pixels
+        low, high = (low, middle) if fits else (middle, high)
+    return max(1, min(height, round(height / high))), max(1, min(width, round(width / high)))
+
+
+def _extent(height: float, width: float) -> float:
+    return max(height, _SHORTEST) * max(width, _SHORTEST)
+
+
+def reduce_by_area(picture: Picture, height: int, width: int) -> Floats:
+    """The means of the picture over areas, height×width×3 float32 in [0, 1]."""
+    narrow = np.empty((picture.height, width, 3), np.float32)
+    for top in range(0, picture.height, _STRIP):
+        rows = slice(top, min(top + _STRIP, picture.height))
+        strip = picture.rows(rows)
+        narrow[rows] = cv2.resize(strip, (width, len(strip)), interpolation=cv2.INTER_AREA)
+    reduced = cv2.resize(narrow, (width, height), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(np.clip(reduced, 0, 1), np.float32)
+
+
+def finish(
+    scene: Scene,
+    result: Floats,
+    *,
+    strength: float = 1.0,
+    keep_ratio: bool = False,
+    refining: Refining | None = None,
+    settings: Settings = DEFAULTS,
+) -> NDArray[Any]:
+    """The picture that a network's result of `scene.seen` leads to.
+
+    Args:
+        scene: from `scene_of`.
+        result: h×w×3 float32, of the size of `scene.seen`.
+        strength: 0 returns the picture, 1 the full effect, between them a straight mix.
+        keep_ratio: whether the mean linear light of the result is to be exactly as many times the picture's as in the
+            small pictures, as a brightness that was asked for needs it.
+        refining: what removes noise after shrinkage where it is strong (see `FullResolution.noisy`).
+        settings: the method's numbers.
+
+    Returns:
+        H×W×3 of the picture's size: float32 in [0, 1]; of a large picture in sRGB the kind of its values.
+    """
+    picture = scene.picture
+    if scene.whole:
+        return result if strength == 1.0 else _mix(picture.pixels, result, strength)
+    if strength == 0.0 or np.array_equal(result, scene.seen.pixels):  # nothing was to be brightened
+        return picture.pixels if picture.values is None else picture.values
+    size = picture.height, picture.width
+    full = plan(lambda rows, columns: _part(picture, rows, columns), scene.seen.pixels, result, size, settings)
+    height, begin = _STRIP, None
+    if refining is not None and full.noisy:
+        full, height, begin = dataclasses.replace(full, refining=refining), _REFINED_STRIP, _compute_alone
+    kind = np.float32 if picture.own is not None else picture.held.dtype
+    values = np.empty((picture.height, picture.width, 3), kind)
+
+    gain = _gain_for(scene, result, full) if keep_ratio else 1.0
+
+    def render(top: int) -> None:
+        bottom = min(top + height, picture.height)
+        strip = full.render(top, bottom)
+        if gain != 1.0:
+            strip = multiply_light(strip, gain)
+        if strength < 1.0:
+            strip = _mix(picture.rows(slice(top, bottom)), strip, strength)
+        store(strip, values[top:bottom])
+
+    with ThreadPoolExecutor(_threads(), "lumen-render", begin) as threads:
+        for _ in threads.map(render, range(0, picture.height, height)):
+            pass
+    return values
+
+
+def _gain_for(scene: Scene, result: Floats, full: FullResolution) -> float:
+    """The factor on the light of a full-size result that gives it the small result's ratio to its picture.
+
+    Noise adds to the mean light of a dark picture, and neither the small picture nor a result without noise has it.
+    Some strips stand for the whole picture.
+    """
+    picture = scene.picture
+    every = max(1, round(picture.height * picture.width / _MEASURED_PIXELS))
+    given = made = 0.0
+    for top in range((every // 2) * _STRIP % max(1, picture.height), picture.height, every * _STRIP):
+        bottom = min(top + _STRIP, picture.height)
+        given += _light(picture.rows(slice(top, bottom)))
+        made += _light(full.render(top, bottom))
+    ratio = _light(result) / max(_light(scene.seen.pixels), _FAINTEST)
+    least, greatest = _GAINS
+    return min(max(ratio * given / max(made, _FAINTEST), least), greatest)
+
+
+def _light(pixels: Floats) -> float:
+    """The sum of linear light of sRGB values."""
+    # numpy's sum is the same from any number of threads.
+    return float(to_linear(torch.from_numpy(pixels).clamp(0, 1)).numpy().sum(dtype=np.float64))
+
+
+def multiply_light(values: Floats, gain: float) -> Floats:
+    """SRGB values with `gain` times their linear light, exact on each of the curve's two pieces."""
+    power = gain ** (1 / 2.4)
+    result: Floats = np.where(values > 0.04045, values * power + 0.055 * (power - 1), values * gain).astype(np.float32)
+    return result
+
+
+def store(strip: Floats, values: NDArray[Any]) -> None:
+    """Round floats with 1 for white, which are overwritten, into integers, or clamp them into floats."""
+    if values.dtype == np.float32:
+        np.clip(strip, 0, 1, out=values)
+    else:
+        kind, maximum = (cv2.CV_8U, 255.0) if values.dtype == np.uint8 else (cv2.CV_16U, 65535.0)
+        np.multiply(strip, np.float32(maximum), out=strip)
+        # Rounds and saturates; other ways to do so multiply and add at once, by which last bits depend on the strip.
+        cv2.addWeighted(strip, 1.0, strip, 0.0, 0.0, values, kind)
+
+
+def _part(picture: Picture, rows: slice, columns: slice) -> NDArray[Any]:
+    """Some of the picture's pixels: uint8 where it has 8 bits of sRGB, else float32 in [0, 1]."""
+    if picture.values is None:
+        assert picture.own is not None
+        return picture.own.in_srgb(picture.own.values[rows, columns])
+    part = picture.values[rows, columns]
+    return part if part.dtype == np.uint8 else to_unit(part)
+
+
+def _mix(low: Floats, result: Floats, strength: float) -> Floats:
+    """Low + strength · (result - low), with both ends exact."""
+    share = np.float32(strength)
+    difference = result - low
+    mixed: Floats = low + share * difference if share < np.float32(0.5) else result - difference * (1 - share)
+    return mixed
+
+
+def _compute_alone() -> None:
+    """Have PyTorch compute in this thread alone: its siblings render other strips."""
+    with _TORCH_THREADS:
+        count = torch.get_num_threads()
+        torch.set_num_threads(1)
+        # The number is this thread's own, but new threads begin with it too: another thread resets theirs.
+        resetting = Thread(target=torch.set_num_threads, args=(count,))
+        resetting.start()
+        resetting.join()
+
+
+def _threads() -> int:
+    return os.cpu_count() or 1

@@ -1,0 +1,253 @@
+"""One picture through a network in overlapping tiles, each told what the network sees of the whole.
+
+Three things make tiles differ from the picture in one piece. What a network derives from the whole picture first, such
+as an exposure, comes from `LowLightModel.context`. What its layers take from a whole map is collected over all tiles
+(`whole_statistics`). And what a convolution sees beyond a tile's border is there, as tiles overlap by `MARGIN`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lumen_cli.engine.global_statistics import Core, EnoughError, Seen, WholeStatistics, merge
+from lumen_cli.engine.memory import return_freed_memory
+from lumen_cli.networks.base import pad_to_multiple
+from lumen_cli.networks.grading.auto_exposure import bend
+from lumen_cli.networks.mean import Mean
+
+if TYPE_CHECKING:
+    from lumen_cli.networks.base import LowLightModel
+
+MARGIN = 128
+"""Pixels that a tile sees beyond its own part on every side; half of them are blended with the neighbour's."""
+PASSES = 1
+"""Times the tiles are gone through for what the layers see of the whole picture, before the result is made."""
+_UNIT = 32
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one axis, pixels: `start` to `stop` is shown to the network, `first` to `last` its own part."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+    @property
+    def core(self) -> tuple[int, int]:
+        """The own part, counted from `start`."""
+        return self.first - self.start, self.last - self.start
+
+    def weights(self, margin: int) -> np.ndarray:
+        """How much this tile has to say at each of its pixels; over all spans of an axis they add up to 1."""
+        at = np.arange(self.start, self.stop, dtype=np.float32) + 0.5
+        weights = np.ones(len(at), np.float32)
+        if self.start < self.first:
+            weights *= np.clip((at - self.first) / margin + 0.5, 0.0, 1.0)
+        if self.stop > self.last:
+            weights *= np.clip((self.last - at) / margin + 0.5, 0.0, 1.0)
+        return weights
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows and columns."""
+
+    rows: Span
+    columns: Span
+
+    @property
+    def core(self) -> Core:
+        """The part that is this tile's alone."""
+        size = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+        return Core(size, self.rows.core, self.columns.core)
+
+    def cut(self, pixels: np.ndarray) -> np.ndarray:
+        """The part of H×W×C that the tile shows, as a view."""
+        return pixels[self.rows.start : self.rows.stop, self.columns.start : self.columns.stop]
+
+
+def spans(length: int, side: int, margin: int = MARGIN, unit: int = _UNIT) -> list[Span]:
+    """Cut `length` pixels into tiles of about `side`, own parts beginning at multiples of `unit`."""
+    if length <= side:
+        return [Span(0, length, 0, length)]
+    own = max(side - 2 * margin, margin, unit)
+    count = math.ceil(length / own)
+    bounds = [round(index * length / count / unit) * unit for index in range(count)] + [length]
+    margin = -(-margin // unit) * unit
+    return [Span(max(0, first - margin), min(length, last + margin), first, last) for first, last in pairwise(bounds)]
+
+
+def tiles_of(network: LowLightModel, height: int, width: int, side: int) -> list[Tile]:
+    """The tiles of a picture; bands of its whole width for a network that looks along whole rows."""
+    unit = math.lcm(_UNIT, network.size_multiple)
+    if network.whole_rows:
+        columns = [Span(0, width, 0, width)]
+        rows = spans(height, max(side * side // width, 2 * MARGIN + unit), unit=unit)
+    else:
+        rows, columns = spans(height, side, unit=unit), spans(width, side, unit=unit)
+    return [Tile(row, column) for row in rows for column in columns]
+
+
+def enhance_tiled(
+    network: LowLightModel,
+    low: np.ndarray,
+    noise: Tensor | None,
+    side: int,
+    *,
+    device: str = "cpu",
+    steps: int | None = None,
+    passes: int = PASSES,
+    survey: bool = True,
+    **knobs: Any,
+) -> np.ndarray:
+    """Brighten a picture in tiles; runs under the caller's precision.
+
+    Args:
+        network: on `device`.
+        low: H×W×3 float32 in [0, 1].
+        noise: C×h×w of the whole picture, on the CPU, or None.
+        side: of a tile, pixels.
+        device: where the network is.
+        steps: sampling steps, None for the network's own.
+        passes: see `PASSES`; of no account for a network none of whose layers look at a whole map.
+        survey: whether a network that samples on a small map may do so for the whole picture at once.
+        knobs: further arguments of `enhance`.
+
+    Returns:
+        H×W×3 float32 in [0, 1]; stops at the first tile whose values are not finite and returns them.
+    """
+    settings = {"device": device, "passes": passes, "survey": survey, **knobs}
+    if isinstance(network, Mean):
+        whole = np.zeros_like(low)
+        for member, share, own_steps in network.parts():
+            own = None if noise is None else network.noise_for(member, noise[None], *low.shape[:2])
+            own = None if own is None else own[0]
+            whole += share * enhance_tiled(member, low, own, side, steps=own_steps, **settings)
+    else:
+        whole = _assembled(network, low, noise, side, steps=steps, **settings)
+    rendition = network.rendition_for(**knobs)
+    if rendition is not None and whole.shape == low.shape:
+        curves = rendition.curves(_tensor(low).to(device), _tensor(whole).to(device)).cpu()
+        for top in range(0, len(whole), side):
+            band = _tensor(whole[top : top + side])
+            band.copy_(bend(band, curves))
+    return whole
+
+
+def _assembled(
+    network: LowLightModel,
+    low: np.ndarray,
+    noise: Tensor | None,
+    side: int,
+    *,
+    device: str,
+    steps: int | None,
+    passes: int,
+    survey: bool,
+    **knobs: Any,
+) -> np.ndarray:
+    """What `network.enhance` makes of the tiles, put together; see `enhance_tiled`."""
+    height, width = low.shape[:2]
+    tiles = tiles_of(network, height, width, side)
+    options = knobs | network.context(_tensor(low), **knobs)
+    sample = None if noise is None or not survey else network.survey(_tensor(low), noise[None], steps, **options)
+    if sample is not None:
+        noise, options = sample[0].cpu(), options | {"sampled": True}
+    options["steps"] = steps
+
+    def run(tile: Tile) -> Tensor:
+        part = pad_to_multiple(_tensor(tile.cut(low)), network.size_multiple).to(device)
+        part = part.contiguous(memory_format=torch.channels_last)
+        own = None if noise is None else _cut_noise(noise, tile, network, (height, width)).to(device)
+        return_freed_memory()
+        result: Tensor = network.enhance(part, noise=own, **options)
+        return result[0, :, : tile.rows.stop - tile.rows.start, : tile.columns.stop - tile.columns.start]
+
+    known: list[Seen] = []
+    if sample is None:
+        usual = _first_look(network, low, noise, side, device, options, tiles)
+        known = merge(usual)
+        for _ in range(passes if known else 0):
+            usual = [_seen(run, tile, known, then) for tile, then in zip(tiles, usual, strict=True)]
+            known = merge(usual)
+    whole = np.zeros_like(low)
+    for tile in tiles:
+        with WholeStatistics(known):
+            result = run(tile).permute(1, 2, 0).float().cpu().numpy()
+        if not np.isfinite(result).all():
+            return result
+        weights = tile.rows.weights(MARGIN)[:, None, None] * tile.columns.weights(MARGIN)[None, :, None]
+        tile.cut(whole)[...] += result * weights
+    return whole
+
+
+def _seen(run: Any, tile: Tile, known: list[Seen], then: list[Seen]) -> list[Seen]:
+    watching = WholeStatistics(known, then, [tile.core], enough=True)
+    try:
+        with watching:
+            run(tile)
+    except EnoughError:
+        pass
+    return watching.seen[0]
+
+
+def _first_look(
+    network: LowLightModel,
+    low: np.ndarray,
+    noise: Tensor | None,
+    side: int,
+    device: str,
+    options: dict[str, Any],
+    tiles: Sequence[Tile],
+) -> list[list[Seen]]:
+    """What the layers see of each tile's part of the picture made smaller; empty where none looks at a whole map."""
+    height, width = low.shape[:2]
+    factor = max(1.0, math.sqrt(height * width / side**2))
+    size = [max(1, round(length / factor)) for length in (height, width)]
+    small = F.interpolate(_tensor(low), size=size, mode="area")
+    small = pad_to_multiple(small, network.size_multiple).to(device).contiguous(memory_format=torch.channels_last)
+    own = None
+    if noise is not None:
+        wanted = network.noise_shape(*small.shape[-2:])
+        assert wanted is not None
+        own = noise.flatten()[: math.prod(wanted)].view(1, *wanted).to(device)
+    cores = [_smaller(tile, (height, width), (size[0], size[1])) for tile in tiles]
+    with WholeStatistics(cores=cores) as looking:
+        network.enhance(small, noise=own, **options)
+    return looking.seen
+
+
+def _smaller(tile: Tile, size: tuple[int, int], small: tuple[int, int]) -> Core:
+    rows, columns = (
+        (round(span.first * to / length), round(span.last * to / length))
+        for span, to, length in zip((tile.rows, tile.columns), small, size, strict=True)
+    )
+    return Core(small, rows, columns)
+
+
+def _tensor(pixels: np.ndarray) -> Tensor:
+    """H×W×3 → 1×3×H×W, a view."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+
+def _cut_noise(noise: Tensor, tile: Tile, network: LowLightModel, size: tuple[int, int]) -> Tensor:
+    """The part of a picture's noise that lies under a tile, 1×C×h×w; what its padding needs beyond is repeated."""
+    wanted = network.noise_shape(tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start)
+    assert wanted is not None
+    cut = noise[None]
+    for axis, span, length, count in zip((-2, -1), (tile.rows, tile.columns), size, wanted[1:], strict=True):
+        start = span.start // max(1, round(length / noise.shape[axis]))
+        places = torch.arange(start, start + count) % noise.shape[axis]
+        cut = cut.index_select(axis, places)
+    return cut

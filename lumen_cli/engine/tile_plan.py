@@ -1,0 +1,117 @@
+"""Which pictures run in tiles, and how large these are: as asked for, or as the memory asks for."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from lumen_cli.engine.memory import bytes_per_pixel, free_memory
+from lumen_cli.limits import SMALLEST_TILE
+
+if TYPE_CHECKING:
+    from lumen_cli.engine.device import DevicePolicy
+    from lumen_cli.networks.base import LowLightModel
+
+Tiling = Literal["auto", "off"] | int
+LARGEST_TILE = 4096
+_STEP = 32
+_WORST_BYTES_PER_PIXEL = 4096
+"""More than any network takes: a picture that would fit even so needs no closer look."""
+_SHARE = 0.6
+"""Of the free memory, for the network and a whole picture; others are read and written meanwhile."""
+_TILE_SHARE = 0.5
+"""Of that, for a tile: where memory is short, the next large picture is on its way already."""
+_PICTURE_BYTES_PER_PIXEL = 36
+"""The whole picture, its noise and its result, three float32 channels each."""
+
+
+def tiling_of(text: str) -> Tiling:
+    """What the command line says: "auto", "off" or a number."""
+    if text == "auto":
+        return "auto"
+    return "off" if text == "off" else int(text)
+
+
+class Sized(Protocol):
+    """Height and width in pixels."""
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+
+
+class TilePlan:
+    """Decides for each shape; one object a run, as it learns what did not fit.
+
+    Args:
+        tile: "auto" (tiles where memory asks for them), "off", or the side of a tile in pixels, for every picture that
+            is larger.
+        memory: bytes that the network may take, None for what is free.
+    """
+
+    def __init__(self, tile: Tiling = "auto", memory: int | None = None) -> None:
+        self.tile = tile
+        self._memory = memory
+        self._too_many: int | None = None
+        self._costs: dict[tuple[int, str, bool], float] = {}
+
+    @property
+    def why(self) -> str:
+        """The reason for tiles, to end a sentence."""
+        return "there is too little memory for the whole picture" if self.tile == "auto" else "as asked for"
+
+    def side_for(self, network: LowLightModel, policy: DevicePolicy, shape: Sized, precision: str) -> int | None:
+        """The side of the tiles that a picture of this shape runs in, None where it runs whole."""
+        pixels = shape.height * shape.width
+        if not network.tiles or self.tile == "off":
+            return None
+        if isinstance(self.tile, int):
+            return self.tile if max(shape.height, shape.width) > self.tile else None
+        if self._too_many is not None and pixels >= self._too_many:
+            return self._side(network, pixels)
+        room = self._room(policy.device)
+        if pixels * _WORST_BYTES_PER_PIXEL <= room:
+            return None
+        cost = self._cost(network, policy, precision)
+        if pixels * cost <= room:
+            return None
+        fitting = max(0.0, _TILE_SHARE * room - pixels * _PICTURE_BYTES_PER_PIXEL) / cost
+        side = int(math.sqrt(fitting)) // _STEP * _STEP
+        return min(max(side, SMALLEST_TILE), LARGEST_TILE)
+
+    def survey_fits(self, network: LowLightModel, policy: DevicePolicy, shape: Sized, precision: str) -> bool:
+        """Whether the network's `survey` of a whole picture of this shape finds room."""
+        pixels, room = shape.height * shape.width, self._room(policy.device)
+        if pixels * _WORST_BYTES_PER_PIXEL <= room:
+            return True
+        return pixels * self._cost(network, policy, precision, survey=True) <= room
+
+    def after_failure(self, network: LowLightModel, shape: Sized) -> int | None:
+        """The side to try after a picture of this shape did not fit; pictures as large run in tiles from now on."""
+        pixels = shape.height * shape.width
+        if not network.tiles or self.tile == "off":
+            return None
+        self._too_many = min(pixels, self._too_many or pixels)
+        return self._side(network, pixels)
+
+    def _side(self, network: LowLightModel, pixels: int) -> int:
+        half = int(math.sqrt(pixels / 4)) // _STEP * _STEP
+        return min(max(half, SMALLEST_TILE), LARGEST_TILE)
+
+    def _room(self, device: str) -> float:
+        return _SHARE * free_memory(device) if self._memory is None else self._memory
+
+    def _cost(self, network: LowLightModel, policy: DevicePolicy, precision: str, *, survey: bool = False) -> float:
+        key = id(network), precision, survey
+        if key not in self._costs:
+            self._costs[key] = bytes_per_pixel(network, policy, precision, survey=survey)
+        return self._costs[key]
+
+
+def smaller(side: int) -> int:
+    """The next side to try, 0 where tiles cannot become smaller."""
+    return 0 if side <= SMALLEST_TILE else max(SMALLEST_TILE, side // 2 // _STEP * _STEP)

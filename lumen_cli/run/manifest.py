@@ -1,0 +1,350 @@
+"""The record of a run in its output folder: what lumen wrote, from which source, under which settings.
+
+One JSON line per output, appended and on the disk before the output gets its final name. So whatever carries a name
+and the hash of one of its lines is lumen's work, and nothing else is: a run killed at any moment leaves no output of
+doubtful origin, and a file that somebody changed or put there is told from lumen's own. The last line of an output
+counts; a line cut short by a kill counts for nothing. A run that ends normally rewrites the file sorted, and no line
+holds anything that differs from run to run: an interrupted and resumed run leaves the same bytes as an unbroken one.
+
+A folder may be prepared by a stranger: only a regular file of bounded size with this one name is read or written.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lumen_cli.errors import LumenError
+from lumen_cli.files.contents import hash_of
+
+MANIFEST_NAME = ".lumen-manifest.jsonl"
+LARGEST_MANIFEST = 256 << 20
+"""Bytes that a manifest may have, about half a million outputs."""
+_NOT_OWN = "the manifest is {}, and lumen neither reads nor writes such a one; remove it"
+
+
+_LONGEST_NAME = 40
+
+
+@dataclass(frozen=True)
+class Record:
+    """One output. What an older lumen did not record is None; of sidecars there are only names, size and hash.
+
+    output: its name below the manifest's folder, with "/"; source: the source's path relative to the folder it was
+    found under; source_mtime_ns, source_ctime_ns: nanoseconds; content: hash of the decoded source; settings:
+    fingerprint of everything that decides about pixels and container; output_size: bytes; source_hash, output_hash:
+    `content_hash` of the files.
+    """
+
+    output: str
+    source: str
+    source_size: int | None = None
+    source_mtime_ns: int | None = None
+    content: str | None = None
+    settings: str | None = None
+    output_size: int | None = None
+    source_ctime_ns: int | None = None
+    source_hash: str | None = None
+    output_hash: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it tells of a whole output; older manifests announced outputs before."""
+        return self.output_size is not None
+
+
+class Manifest:
+    """The manifest of one output folder. Thread-safe."""
+
+    def __init__(self, root: Path, place: Path | None = None) -> None:
+        """Read the manifest of a folder, if it has one, and what the user's state folder knows of its files.
+
+        Args:
+            root: the folder of outputs.
+            place: the file that is written; None: the one in the folder.
+
+        Raises:
+            LumenError: it is a link, has a second name, is no regular file, or is larger than a manifest can be.
+        """
+        self.root, self.path = root, place or root / MANIFEST_NAME
+        self.seen = signature(self.path)
+        self._records: Records = {}
+        for known in (state_manifest(root), root / MANIFEST_NAME):
+            for records in _parsed(_content(known)).values():
+                for record in records:
+                    _note(self._records, record)
+        self._lock = threading.Lock()
+
+    def get(self, output: str) -> Record | None:
+        """What was recorded of an output last."""
+        return next(reversed(self._records.get(output, {})), None)
+
+    def history(self, output: str) -> tuple[Record, ...]:
+        """All that stands there of an output, the last record last; several where a run was ended."""
+        return tuple(self._records.get(output, ()))
+
+    def begin(self) -> None:
+        """Have the file there.
+
+        Raises:
+            LumenError: it cannot be written, or is a link, which could make lumen write anywhere.
+        """
+        if self.path.parent != self.root:
+            try:
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise LumenError(f"{self.path}: the manifest cannot be written ({error.strerror or error})") from error
+        self.add()
+
+    def add(self, *records: Record) -> None:
+        """Append what is known of outputs; it stands on the disk when this returns.
+
+        Raises:
+            LumenError: it cannot be written.
+        """
+        lines = b"".join(_line(record) for record in records)
+        with self._lock:
+            try:
+                with os.fdopen(_open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+b") as file:
+                    if lines:
+                        file.write(_mend(file) + lines)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise LumenError(f"{self.path}: the manifest cannot be written ({error.strerror or error})") from error
+            for record in records:
+                _note(self._records, record)
+
+    @contextmanager
+    def writing(self, *records: Record) -> Iterator[None]:
+        """Inside, these outputs get their final names; where that fails, what was known of them before counts again.
+
+        Raises:
+            LumenError: the manifest cannot be written; then nothing inside was done.
+        """
+        before = [known for record in records if (known := self.get(record.output)) is not None]
+        self.add(*records)
+        try:
+            yield
+        except BaseException:
+            with suppress(LumenError):
+                self.add(*before)
+            raise
+
+    def finish(self) -> None:
+        """Rewrite the file sorted, a line for each output that exists; what another run added meanwhile stays.
+
+        A file that is so already is left alone.
+
+        Raises:
+            LumenError: as `begin`.
+        """
+        with self._lock:
+            held, last, wanted = self._in_order()
+            self._records = {name: {record: None} for name, record in last.items()}
+            if wanted != held:
+                self._rewrite(wanted)
+
+    @property
+    def unordered(self) -> bool:
+        """Whether `finish` has something to do, as after a run that was ended."""
+        held, _, wanted = self._in_order()
+        return wanted != held
+
+    def _in_order(self) -> tuple[bytes, dict[str, Record], bytes]:
+        """What the file holds, the last record of each output that exists, and what the file is to hold."""
+        held = _content(self.path)
+        last = {name: next(reversed(known)) for name, known in _parsed(held).items() if _exists(self.root / name)}
+        return held, last, b"".join(_line(last[name]) for name in sorted(last))
+
+    def _rewrite(self, content: bytes) -> None:
+        from lumen_cli.files.atomic import replacing
+
+        try:
+            with replacing(self.path) as temporary, temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise LumenError(f"{self.path}: the manifest cannot be written ({error.strerror or error})") from error
+
+
+def put_in_order(places: Mapping[Path, Path]) -> None:
+    """Finish the manifests of folders, also one that a run left which was killed after its last picture.
+
+    places: each folder's manifest.
+    """
+    for root, place in places.items():
+        with suppress(LumenError):  # only its order is missing then: every line was written with its picture
+            Manifest(root, place).finish()
+
+
+def state_manifest(root: Path) -> Path:
+    """The manifest of outputs in `root` that lie among photographs, where lumen leaves no file of its own.
+
+    It is in the user's state folder, under the folder's name and a hash of its whole path.
+    """
+    import platformdirs
+
+    real = os.path.realpath(root)
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", Path(real).name)[:_LONGEST_NAME]
+    return platformdirs.user_state_path("lumen") / "outputs" / f"{name}-{hash_of(os.fsencode(real))[:16]}.jsonl"
+
+
+def signature(place: Path) -> tuple[int, int, int] | None:
+    """What changes with every line of a manifest; None where there is none."""
+    try:
+        status = place.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _open(path: Path, flags: int) -> int:
+    """A descriptor of the manifest itself; never of what a link, a second name, a pipe or a device leads to.
+
+    Raises:
+        LumenError: it is none of its own, or too large.
+        OSError: it cannot be opened.
+    """
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
+        flags |= getattr(os, name, 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if path.is_symlink():
+            raise LumenError(f"{path}: {_NOT_OWN.format('a link')}") from error
+        if error.errno == errno.ENXIO:  # a pipe that nobody reads
+            raise LumenError(f"{path}: {_NOT_OWN.format('no regular file')}") from error
+        raise
+    status = os.fstat(descriptor)
+    what = ""
+    if not stat.S_ISREG(status.st_mode):
+        what = "no regular file"
+    elif status.st_nlink > 1:
+        what = "a file with a second name (a hard link)"
+    elif status.st_size > LARGEST_MANIFEST:
+        what = f"larger than {LARGEST_MANIFEST >> 20} MiB"
+    if what:
+        os.close(descriptor)
+        raise LumenError(f"{path}: {_NOT_OWN.format(what)}")
+    return descriptor
+
+
+def _mend(file: BinaryIO) -> bytes:
+    """What has to come before the next line: an end for one that was cut short."""
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        return b""
+    file.seek(size - 1)
+    return b"" if file.read(1) == b"\n" else b"\n"
+
+
+def _exists(path: Path) -> bool:
+    """Whatever the name: a manifest may hold any, too long ones as well."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def _line(record: Record) -> bytes:
+    fields = {name: value for name, value in asdict(record).items() if value is not None}
+    return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def _content(path: Path) -> bytes:
+    """Nothing where nothing can be read; LumenError as of `_open`."""
+    try:
+        with os.fdopen(_open(path, os.O_RDONLY), "rb") as file:
+            return file.read(LARGEST_MANIFEST)
+    except OSError:
+        return b""
+
+
+Records = dict[str, dict[Record, None]]
+"""The records of each output, the last one last; a dict, as it keeps an order and finds a record at once."""
+
+
+def _note(records: Records, record: Record) -> None:
+    known = records.setdefault(record.output, {})
+    known.pop(record, None)
+    known[record] = None
+
+
+def _parsed(content: bytes) -> Records:
+    """The records of each output in the order they were written; lines that are none are passed over."""
+    records: Records = {}
+    for line in content.split(b"\n"):
+        try:
+            record = _record(json.loads(line))
+        except (ValueError, RecursionError):
+            continue
+        _note(records, record)
+    return records
+
+
+def _record(fields: Any) -> Record:
+    if not isinstance(fields, Mapping):
+        raise ValueError("not an object")
+    texts = ("output", "source", "content", "settings", "source_hash", "output_hash")
+    numbers = ("source_size", "source_mtime_ns", "source_ctime_ns", "output_size")
+    known: dict[str, Any] = {name: fields[name] for name in texts if isinstance(fields.get(name), str)}
+    known |= {name: fields[name] for name in numbers if isinstance(fields.get(name), int)}
+    if "output" not in known or "source" not in known:
+        raise ValueError("not a record")
+    return Record(**known)
+
+
+_SUFFIX = ".lock"
+_POLL_SECONDS = 0.1
+
+
+@contextmanager
+def locked(places: Iterable[Path], waiting: Callable[[Path], None]) -> Iterator[None]:
+    """Hold the locks of manifests; all runs take them in one order, so none waits for another that waits for it.
+
+    Args:
+        places: the manifests' files, in folders that exist.
+        waiting: called once for each that another run holds, before waiting for it.
+
+    Raises:
+        LumenError: a lock file cannot be made.
+    """
+    with ExitStack() as stack:
+        for place in sorted(set(places)):
+            stack.enter_context(_held(place, waiting))
+        yield
+
+
+def lock_of(place: Path) -> Path:
+    """The lock file of a manifest."""
+    return place.with_name(place.name + _SUFFIX)
+
+
+@contextmanager
+def _held(place: Path, waiting: Callable[[Path], None]) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    path = lock_of(place)
+    lock = FileLock(path)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting(place)
+            lock.acquire(poll_interval=_POLL_SECONDS)
+    except OSError as error:
+        raise LumenError(f"{path}: the folder cannot be locked ({error.strerror or error})") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # while it is held; filelock sees that a file it waited for is gone, and takes the next
+        lock.release()

@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from lumen_cli.engine.device import DevicePolicy, choose_device, native_bf16_on_cpu
+from lumen_cli.errors import UsageError
+
+needs_no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+
+
+def test_what_was_asked_for_is_what_runs() -> None:
+    policy = choose_device("cpu", "fp32", precisions=("fp32", "bf16"))
+    assert (policy.device, policy.precision, policy.deep_precision, policy.why) == ("cpu", "fp32", "fp32", "as asked")
+    assert choose_device("cpu", "bf16", precisions=("fp32", "bf16")).deep_precision == "bf16"
+
+
+def test_auto_takes_bf16_on_a_cpu_only_where_the_chip_has_it() -> None:
+    policy = choose_device("cpu", "auto", precisions=("fp32", "bf16"))
+    assert policy.precision == ("bf16" if native_bf16_on_cpu() else "fp32")
+    assert policy.why
+    assert choose_device("cpu", "auto", precisions=("fp32",)).precision == "fp32"
+
+
+def test_auto_computes_pictures_of_16_bits_in_fp32_as_bf16_has_no_more_than_8() -> None:
+    policy = choose_device("cpu", "auto", precisions=("fp32", "bf16"))
+    assert policy.precision_for(16) == "fp32"
+    assert policy.precision_for(8) == policy.precision
+
+
+def test_a_precision_the_model_does_not_support_is_refused_with_those_it_does() -> None:
+    with pytest.raises(UsageError, match="night does not run in fp16; it supports fp32, bf16"):
+        choose_device("cpu", "fp16", precisions=("fp32", "bf16"), model="night")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cpu:0", ""])
+def test_an_unknown_device_is_refused(device: str) -> None:
+    with pytest.raises(UsageError, match="expected auto, cpu, cuda, cuda:N or mps"):
+        choose_device(device)
+
+
+@needs_no_cuda
+def test_a_missing_gpu_is_said_with_what_to_do() -> None:
+    with pytest.raises(UsageError, match=r"no CUDA device here .*; use --device cpu or auto"):
+        choose_device("cuda")
+
+
+def test_batches_are_single_on_a_cpu_go_by_memory_on_a_gpu_and_follow_what_is_asked() -> None:
+    assert choose_device("cpu").batch_for(400, 600) == choose_device("cpu", batch_size=3).batch_for(400, 600) == 1
+    gpu = DevicePolicy("cuda:0", "a GPU", "bf16", "fp32", "as asked", memory=16 << 30)
+    assert gpu.batch_for(400, 600) > gpu.batch_for(1600, 2400) >= 1
+    assert gpu.batch_for(20_000, 20_000) == 1
+    assert gpu.batch_for(8, 8) <= 64
+    assert DevicePolicy("cuda:0", "a GPU", "bf16", "fp32", "as asked", 16 << 30, 3).batch_for(400, 600) == 3
+
+
+def test_running_sets_precision_and_no_gradients_and_leaves_no_trace() -> None:
+    policy = choose_device("cpu", "bf16", precisions=("fp32", "bf16"))
+    layer = torch.nn.Conv2d(3, 3, 1)
+    before = torch.backends.cudnn.allow_tf32
+    with policy.running("bf16"):
+        result = layer(torch.ones(1, 3, 4, 4))
+        assert torch.backends.cudnn.allow_tf32 is False
+    assert result.dtype == torch.bfloat16
+    assert not result.requires_grad
+    with policy.running("fp32"):
+        assert layer(torch.ones(1, 3, 4, 4)).dtype == torch.float32
+    assert torch.backends.cudnn.allow_tf32 is before
+    assert layer(torch.ones(1, 3, 4, 4)).requires_grad
