@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         from lumen_cli.cli.app import app
-        from lumen_cli.cli.complaints import complaint
+        from lumen_cli.cli.streams import complaint
 
         try:
             code = app(args=None if arguments is None else list(arguments), prog_name="lumen", standalone_mode=False)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lumen_cli.benchmark.quality_samples import Samples
+from lumen_cli.benchmark.samples import Samples
 from lumen_cli.datasets.layouts import find_dataset
 from lumen_cli.errors import LumenError, PictureError
 from lumen_cli.imaging.colour.convert import luma

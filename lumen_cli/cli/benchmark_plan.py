@@ -10,8 +10,8 @@ from lumen_cli.errors import UsageError
 from lumen_cli.limits import Detail
 
 if TYPE_CHECKING:
-    from lumen_cli.benchmark.quality_entrants import Entrant
-    from lumen_cli.benchmark.quality_samples import Samples
+    from lumen_cli.benchmark.entrants import Entrant
+    from lumen_cli.benchmark.samples import Samples
     from lumen_cli.metrics.registry import Metric
 
 
@@ -43,8 +43,7 @@ class QualityOptions:
 
 def samples_for(options: QualityOptions) -> Samples:
     """The pictures; UsageError where they are not there, with where to get them."""
-    from lumen_cli.benchmark.builtin import NAME, builtin_samples, photograph_samples
-    from lumen_cli.benchmark.quality_samples import samples_of
+    from lumen_cli.benchmark.samples import NAME, builtin_samples, photograph_samples, samples_of
     from lumen_cli.datasets.layouts import FOLDER, find_dataset, find_folders, find_layout
 
     name = options.dataset
@@ -104,7 +103,7 @@ def metrics_for(options: QualityOptions, samples: Samples) -> list[Metric]:
 
 def entrants_for(options: QualityOptions) -> list[Entrant]:
     """The rows: the input, the baselines, the models. Errors as of `model_entrant` and `find_model`."""
-    from lumen_cli.benchmark.quality_entrants import baseline_entrant, input_entrant, model_entrant
+    from lumen_cli.benchmark.entrants import baseline_entrant, input_entrant, model_entrant
     from lumen_cli.registry.catalog import find_model, list_models
 
     if not options.models or "all" in options.models:

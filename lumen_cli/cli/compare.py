@@ -116,9 +116,8 @@ def compare(
 
     from rich.console import Console
 
-    from lumen_cli.cli.comparing import Keeping, Wanted, compare_and_report, models_folder, run_models
-    from lumen_cli.compare.matching import absolute_name, match_paths
-    from lumen_cli.compare.outputs import page_target, sheet_target
+    from lumen_cli.compare.comparison import Keeping, Wanted, compare_and_report, models_folder, run_models
+    from lumen_cli.compare.matching import absolute_name, match_paths, page_target, sheet_target
     from lumen_cli.compare.rows import Looks, chosen_metrics
     from lumen_cli.files.atomic import sweep_temporaries
     from lumen_cli.files.find import find_pictures

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lumen_cli.cli.inputs import Request, checked
 from lumen_cli.cli.options import (
     FILES,
     LOOK,
@@ -14,6 +15,10 @@ from lumen_cli.cli.options import (
     Depth,
     DeviceOption,
     DryRunOption,
+    FollowLinksOption,
+    FromFileOption,
+    IncludeOutputsOption,
+    InputsArgument,
     JobsOption,
     JsonOption,
     KeepCreditsOption,
@@ -22,26 +27,19 @@ from lumen_cli.cli.options import (
     Metadata,
     MetadataOption,
     ModelOption,
+    NameTemplateOption,
     NoStampOption,
+    NullOption,
     OverwriteOption,
     Precision,
     PreserveTimesOption,
     QuietOption,
-    StatsOption,
-    TimeoutOption,
-)
-from lumen_cli.cli.options_runs import (
-    FollowLinksOption,
-    FromFileOption,
-    IncludeOutputsOption,
-    InputsArgument,
-    NameTemplateOption,
-    NullOption,
     ResumeOption,
     SkipExistingOption,
+    StatsOption,
+    TimeoutOption,
     WatchOption,
 )
-from lumen_cli.cli.request import Request, checked
 from lumen_cli.cli.running import carry_out
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.formats import MAXIMUM_PIXELS
@@ -178,7 +176,7 @@ def decompose(
 
     from dataclasses import replace
 
-    from lumen_cli.cli.gathering import gathered
+    from lumen_cli.cli.inputs import gathered
     from lumen_cli.files.outputs import name_template as template_of
     from lumen_cli.registry.catalog import find_model, require_ability
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lumen_cli.cli.inputs import STANDARD, Request, checked
 from lumen_cli.cli.options import (
     BatchSizeOption,
     BrightnessOption,
@@ -11,8 +12,12 @@ from lumen_cli.cli.options import (
     DetailOption,
     DeviceOption,
     DryRunOption,
+    FollowLinksOption,
     FormatOption,
+    FromFileOption,
     IlluminationRatioOption,
+    IncludeOutputsOption,
+    InputsArgument,
     JobsOption,
     JsonOption,
     KeepCreditsOption,
@@ -20,7 +25,9 @@ from lumen_cli.cli.options import (
     Metadata,
     MetadataOption,
     ModelOption,
+    NameTemplateOption,
     NoStampOption,
+    NullOption,
     OutputFormat,
     OutputOption,
     OverwriteOption,
@@ -29,25 +36,16 @@ from lumen_cli.cli.options import (
     PreserveTimesOption,
     QualityOption,
     QuietOption,
+    ResumeOption,
     SeedOption,
+    SkipExistingOption,
     StatsOption,
     StepsOption,
     StrengthOption,
     TileOption,
     TimeoutOption,
-)
-from lumen_cli.cli.options_runs import (
-    FollowLinksOption,
-    FromFileOption,
-    IncludeOutputsOption,
-    InputsArgument,
-    NameTemplateOption,
-    NullOption,
-    ResumeOption,
-    SkipExistingOption,
     WatchOption,
 )
-from lumen_cli.cli.request import STANDARD, Request, checked
 from lumen_cli.cli.running import carry_out
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.formats import MAXIMUM_PIXELS
@@ -141,7 +139,7 @@ def enhance(
 
     from dataclasses import replace
 
-    from lumen_cli.cli.gathering import gathered
+    from lumen_cli.cli.inputs import gathered
     from lumen_cli.files.outputs import name_template as template_of
     from lumen_cli.files.outputs import plan_outputs
     from lumen_cli.imaging.formats import format_for, require_writable, suffix_for

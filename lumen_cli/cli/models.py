@@ -64,9 +64,8 @@ def info(
 
     from lumen_cli.registry.catalog import find_model, is_model
     from lumen_cli.registry.checkpoints.sources import PUBLISHED
-    from lumen_cli.reports.imports import official_details, official_line
     from lumen_cli.reports.jsonlines import model_line
-    from lumen_cli.reports.models import model_details
+    from lumen_cli.reports.models import model_details, official_details, official_line
 
     console = Console(highlight=False)
     if name in PUBLISHED and not is_model(name):
@@ -152,7 +151,7 @@ def import_(
     from rich.console import Console
 
     from lumen_cli.registry.checkpoints.importing import import_checkpoint
-    from lumen_cli.reports.imports import import_line, import_tables
+    from lumen_cli.reports.models import import_line, import_tables
 
     imported = import_checkpoint(
         architecture, checkpoints, output, name=name, averaged=averaged, ignore=ignore or (), overwrite=overwrite
@@ -206,8 +205,8 @@ def pull(
     from rich.console import Console
 
     from lumen_cli.registry.download import pull_model
+    from lumen_cli.reports.models import pull_line, pull_tables
     from lumen_cli.reports.progress import download_line
-    from lumen_cli.reports.pulls import pull_line, pull_tables
     from lumen_cli.run.interrupt import ending_cleanly
 
     console = Console(stderr=True, highlight=False)

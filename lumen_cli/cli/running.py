@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from lumen_cli.cli.gathering import Gathered
-from lumen_cli.cli.request import Request
+from lumen_cli.cli.inputs import Gathered, Request
 
 if TYPE_CHECKING:
     from pathlib import Path

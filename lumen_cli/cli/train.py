@@ -236,8 +236,8 @@ def _train_rendition(
     from lumen_cli.files.outputs import check_writable
     from lumen_cli.registry.catalog import find_model
     from lumen_cli.reports.training import TrainingWatch
-    from lumen_cli.training.rendition import RenditionRun, train_rendition
-    from lumen_cli.training.rendition_fit import Fitting
+    from lumen_cli.training.grading import RenditionRun, train_rendition
+    from lumen_cli.training.grading_fit import Fitting
     from lumen_cli.training.workers import join_workers
 
     if join_workers(device).count > 1:

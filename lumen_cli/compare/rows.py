@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lumen_cli.compare import drawing
 from lumen_cli.compare.matching import Matched, Problem, Row
-from lumen_cli.compare.tags import essentials
 from lumen_cli.errors import PictureError, UsageError
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.read import read_picture
@@ -21,6 +21,72 @@ from lumen_cli.metrics.registry import DEFAULT_METRICS, Metric, find_metrics, me
 
 if TYPE_CHECKING:
     from PIL import Image
+
+_MAKE, _MODEL, _DATE, _EXIF = 0x010F, 0x0110, 0x0132, 0x8769
+_EXPOSURE, _F_NUMBER, _ISO, _TAKEN, _BIAS, _FOCAL, _LENS = 0x829A, 0x829D, 0x8827, 0x9003, 0x9204, 0x920A, 0xA434
+_LONGEST = 120
+
+
+def essentials(block: bytes | None) -> list[tuple[str, str]]:
+    """Camera, lens, exposure, ISO and date of a raw EXIF block, name and value; those that are there.
+
+    A damaged block gives what can be read of it, or nothing.
+    """
+    if not block:
+        return []
+    from PIL import Image
+
+    exif = Image.Exif()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exif.load(block)
+            inner = exif.get_ifd(_EXIF)
+    except Exception:  # Pillow raises many kinds on damaged blocks, and tags are no reason to fail
+        return []
+    return [(name, value[:_LONGEST]) for name, value in _rows(exif, inner) if value]
+
+
+def _rows(exif: Any, inner: Any) -> Iterator[tuple[str, str]]:
+    make, model = _text(exif.get(_MAKE)), _text(exif.get(_MODEL))
+    yield "Camera", model if model.lower().startswith(make.lower()) else f"{make} {model}".strip()
+    yield "Lens", _text(inner.get(_LENS))
+    exposure, aperture, focal = (_number(inner.get(tag)) for tag in (_EXPOSURE, _F_NUMBER, _FOCAL))
+    yield "Exposure", "" if exposure is None else shutter(exposure)
+    yield "Aperture", "" if not aperture else f"f/{aperture:.2g}" if aperture < 10 else f"f/{aperture:.0f}"
+    iso = inner.get(_ISO)
+    iso = _number(iso[0] if isinstance(iso, tuple) and iso else iso)
+    yield "ISO", "" if not iso else f"{iso:.0f}"
+    bias = _number(inner.get(_BIAS), negative=True)
+    yield "Compensation", f"{bias:+.2g} EV" if bias else ""
+    yield "Focal length", f"{focal:.3g} mm" if focal else ""
+    date = _text(inner.get(_TAKEN)) or _text(exif.get(_DATE))
+    yield "Taken", date.replace(":", "-", 2)
+
+
+def shutter(seconds: float) -> str:
+    """0.004 → "1/250 s", 2 → "2 s"."""
+    if seconds <= 0:
+        return ""
+    return f"1/{1 / seconds:.0f} s" if seconds < 0.3 else f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if not isinstance(value, str):
+        return ""
+    return " ".join("".join(c if c.isprintable() else " " for c in value).split())
+
+
+def _number(value: object, negative: bool = False) -> float | None:
+    try:
+        number = float(value)  # type: ignore[arg-type]  # Pillow's rationals are numbers, whatever else is refused below
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    usable = abs(number) < 1e9 and (number >= 0 or negative)  # no NaN passes this
+    return number if usable else None
+
 
 Values = Mapping[str, float]
 """A version's figures by metric; NaN where there is none to be had."""
@@ -153,3 +219,53 @@ def _draw(picture: Picture, truth: Picture | None, looks: Looks) -> Drawn:
     kind = f"{picture.format.upper()}, {picture.stored.bits or picture.bit_depth} bit{', grey' if picture.grey else ''}"
     error = None if truth is None else drawing.difference(picture, truth, image.size)
     return Drawn(image, picture.icc, kind, drawing.histogram(picture), error, essentials(picture.exif))
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A metric's mean over the pictures where it is defined, and how many these are."""
+
+    value: float
+    count: int
+
+
+def means(measured: Sequence[Measured], metrics: Sequence[Metric], versions: int) -> list[dict[str, Mean]]:
+    """A version's means by metric, in the versions' order."""
+    return [
+        {metric.name: _mean([one.values[version][metric.name] for one in measured]) for metric in metrics}
+        for version in range(versions)
+    ]
+
+
+def best(values: Sequence[float], metric: Metric, matched: Matched) -> set[int]:
+    """The versions with the best value, those that read the same included.
+
+    The reference takes no part: it is what the others are to come near to. None is best where only one can be compared,
+    and none by its nearness to a reference that nobody called the ground truth: it is as a rule the dark input.
+    """
+    if not metric.better or ("reference" in metric.needs and not matched.truth):
+        return set()
+    left_out = matched.reference if matched.truth else matched.input
+    usable = {index: value for index, value in enumerate(values) if index != left_out and not math.isnan(value)}
+    if len(usable) < 2:
+        return set()
+    top = (max if metric.better == "higher" else min)(usable.values())
+    return {index for index, value in usable.items() if written(value, metric) == written(top, metric)}
+
+
+def written(value: float, metric: Metric) -> str:
+    """A value with the metric's digits; "–" where there is none, "∞" for equal pictures."""
+    if math.isnan(value):
+        return "–"
+    return ("∞" if value > 0 else "−∞") if math.isinf(value) else f"{value:.{metric.digits}f}".replace("-", "−")
+
+
+def heading(metric: Metric) -> str:
+    """The metric's title with its unit and an arrow that says which way is better."""
+    arrow = {"higher": " ↑", "lower": " ↓"}.get(metric.better, "")
+    return f"{metric.title}{arrow}{f' ({metric.unit})' if metric.unit else ''}"
+
+
+def _mean(values: Sequence[float]) -> Mean:
+    defined = [value for value in values if not math.isnan(value)]
+    return Mean(sum(defined) / len(defined) if defined else math.nan, len(defined))

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lumen_cli.datasets.layouts_known import LAYOUTS, OTHER_NAMES, Layout, Place
-from lumen_cli.datasets.layouts_match import (
+from lumen_cli.datasets.pairs import (
     HIGH_SIDE,
     LOW_SIDE,
     Matched,
+    Pair,
     Problem,
     match_folders,
     match_sequences,
     side_word,
 )
-from lumen_cli.datasets.pairs import Pair
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import find_pictures, is_picture_name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lumen_cli.datasets.layouts_match import Rule, same_stem, side_word
+from lumen_cli.datasets.pairs import Rule, same_stem, side_word
 
 Place = str | tuple[str, str]
 """A folder that holds one for the dark and one for the bright side, or those two folders themselves."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lumen_cli.errors import UsageError
-from lumen_cli.files.find import find_pictures
+from lumen_cli.files.find import find_pictures, natural_key
 
 LOW_NAMES = ("low", "Low", "input")
 HIGH_NAMES = ("high", "High", "Normal", "normal", "gt")
@@ -72,3 +75,129 @@ def find_training_files(folders: list[Path]) -> TrainingFiles:
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     return {source.path.stem: source.path for source in find_pictures([str(folder)])}
+
+
+LOW_SIDE = ("low", "input", "lowlight", "dark")
+HIGH_SIDE = ("high", "normal", "gt", "target", "reference", "label")
+_SIDE_WORD = "|".join((*LOW_SIDE, *HIGH_SIDE))
+_PREFIX = re.compile(rf"(?:{_SIDE_WORD})(?=[\W_\d])[\W_]*", re.IGNORECASE)
+_SUFFIX = re.compile(rf"(?:[\W_]+|(?<=\d))(?:{_SIDE_WORD})$", re.IGNORECASE)
+
+Rule = Callable[[str], str]
+"""From a file's stem to what it has in common with its partner's."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A picture that was refused: the file, and why in one line."""
+
+    path: Path
+    reason: str
+
+
+@dataclass
+class Matched:
+    """Pairs by name (`room/0001`), in natural order of the names, and what was refused."""
+
+    pairs: dict[str, Pair] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, other: Matched, prefix: str = "") -> None:
+        """Take over another part's pairs, their names under `prefix`."""
+        self.pairs |= {f"{prefix}{name}": pair for name, pair in other.pairs.items()}
+        self.problems += other.problems
+
+
+def same_stem(stem: str) -> str:
+    """The names are equal up to the ending: `146.png` and `146.jpg`."""
+    return stem.casefold()
+
+
+def side_word(stem: str) -> str:
+    """The names differ by a word for the side: `low00690` and `normal00690`, `7_low` and `7_gt`, or not at all."""
+    stripped = _SUFFIX.sub("", stem[prefix.end() :] if (prefix := _PREFIX.match(stem)) else stem)
+    return (stripped or stem).casefold()
+
+
+def match_folders(low: Path, high: Path, rule: Rule) -> Matched:
+    """Pair the pictures of two folders, sub-folders with sub-folders of the same name.
+
+    Refused: a picture without partner, two pictures of one side for one name, a pair that differs in size.
+
+    Raises:
+        UsageError: one of the folders is missing or holds no pictures.
+    """
+    matched = Matched()
+    lows, highs = _by_key(low, rule, matched.problems), _by_key(high, rule, matched.problems)
+    for key in sorted(lows.keys() | highs.keys(), key=lambda key: natural_key(Path(key))):
+        if key not in highs:
+            matched.problems.append(Problem(lows[key], f"has no partner in {high}"))
+        elif key not in lows:
+            matched.problems.append(Problem(highs[key], f"has no partner in {low}"))
+        else:
+            add_pair(matched, key, Pair(lows[key], highs[key]))
+    return matched
+
+
+def match_sequences(folder: Path, labels: Path) -> Matched:
+    """SICE: a folder a scene with its exposures, darkest first, and a reference of the scene's name among the labels.
+
+    The dark pictures are the first half of the exposures, rounded down: three of seven, four of nine, as Guo et al.
+    ("Zero-Reference Deep Curve Estimation", CVPR 2020) take them.
+    """
+    matched = Matched()
+    references = _by_key(labels, same_stem, matched.problems)
+    scenes = (entry for entry in folder.iterdir() if entry.is_dir() and entry != labels and entry.name[0] != ".")
+    for scene in sorted(scenes, key=lambda path: natural_key(Path(path.name))):
+        reference = references.pop(same_stem(scene.name), None)
+        if reference is None:
+            matched.problems.append(Problem(scene, f"has no reference in {labels}"))
+            continue
+        exposures = [source.path for source in find_pictures([scene])]
+        for exposure in exposures[: len(exposures) // 2]:
+            add_pair(matched, f"{scene.name}/{exposure.stem}", Pair(exposure, reference))
+    for reference in references.values():
+        matched.problems.append(Problem(reference, f"has no exposures in {folder}"))
+    return matched
+
+
+def add_pair(matched: Matched, name: str, pair: Pair) -> None:
+    """Accept a pair, or refuse it where the two sizes differ. What a header does not tell is found when it is read."""
+    low, high = upright_size(pair.low), upright_size(pair.high)
+    if low is not None and high is not None and low != high:
+        sizes = f"is {low[0]}×{low[1]} pixels, its partner {pair.high.name} {high[0]}×{high[1]}"
+        matched.problems.append(Problem(pair.low, sizes))
+    else:
+        matched.pairs[name] = pair
+
+
+def upright_size(path: Path) -> tuple[int, int] | None:
+    """Width and height after the orientation tag, from the header alone; None where it cannot be read."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as picture:
+                width, height = picture.size
+                turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    except Exception:  # any fault of the file is the decoder's to report, in its own words
+        return None
+    return (height, width) if turned else (width, height)
+
+
+def _by_key(folder: Path, rule: Rule, problems: list[Problem]) -> dict[str, Path]:
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for source in find_pictures([folder]):
+        key = (source.relative.parent / rule(source.path.stem)).as_posix()
+        groups[key].append(source.path)
+    problems += (
+        Problem(path, f"has the name of {paths[0].name} up to the ending or a word for the side: which one counts?")
+        for paths in groups.values()
+        for path in _others(paths)
+    )
+    return {key: paths[0] for key, paths in groups.items() if len(paths) == 1}
+
+
+def _others(paths: list[Path]) -> Iterable[Path]:
+    return paths[1:]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lumen_cli.errors import UsageError
-from lumen_cli.metrics.natural import shape_of_ratio
+from lumen_cli.metrics.niqe import shape_of_ratio
 from lumen_cli.metrics.weights import weight_files
 
 _SIGMA = 7.0 / 6.0

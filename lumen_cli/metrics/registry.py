@@ -97,7 +97,7 @@ _BUILT_IN = (
     Metric(
         "dists", "DISTS", "", "lower", 4, _REFERENCE, f"{_HOUSE}.perceptual:dists", _TORCHMETRICS, (0.0, _INF), _WEIGHTS
     ),
-    Metric("delta_e", "ΔE2000", "", "lower", 2, _REFERENCE, f"{_HOUSE}.color:delta_e", _OWN, (0.0, _INF)),
+    Metric("delta_e", "ΔE2000", "", "lower", 2, _REFERENCE, f"{_HOUSE}.fidelity:delta_e", _OWN, (0.0, _INF)),
     Metric("niqe", "NIQE (own fit)", "", "lower", 3, _ALONE, f"{_HOUSE}.niqe:niqe", _OWN, (0.0, _INF)),
     Metric(
         "niqe_original", "NIQE", "", "lower", 3, _ALONE, f"{_HOUSE}.niqe:niqe_original", _OWN, (0.0, _INF),

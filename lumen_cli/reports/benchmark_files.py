@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumen_cli.errors import UsageError
-from lumen_cli.reports.benchmark_table import Cell, Column, make_grid, title
+from lumen_cli.reports.benchmark import Cell, Column, make_grid, title
 from lumen_cli.reports.text import printable
 
 if TYPE_CHECKING:
     from lumen_cli.benchmark.leak import LeakReport
     from lumen_cli.benchmark.quality import Row
-    from lumen_cli.benchmark.quality_report import QualityReport
+    from lumen_cli.benchmark.report import QualityReport
 
 _STEERING = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, what turns the direction of text round, and halves of characters, which no file can hold."""

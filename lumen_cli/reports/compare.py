@@ -21,9 +21,8 @@ from lumen_cli.reports.text import count, printable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lumen_cli.compare.figures import Mean
     from lumen_cli.compare.matching import Matched, Problem
-    from lumen_cli.compare.rows import Measured
+    from lumen_cli.compare.rows import Mean, Measured
     from lumen_cli.metrics.registry import Metric
 
 
@@ -37,7 +36,7 @@ def means_table(
     matched: Matched, measured: Sequence[Measured], metrics: Sequence[Metric], columns: Sequence[dict[str, Mean]]
 ) -> Table:
     """A row a version, a column a metric; the best is marked where a best can be told."""
-    from lumen_cli.compare.figures import best, heading, written
+    from lumen_cli.compare.rows import best, heading, written
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("version", overflow="fold")

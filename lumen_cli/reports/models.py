@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from lumen_cli.registry.catalog import pull_command, user_models
 from lumen_cli.registry.checkpoints.sources import PUBLISHED, Official
-from lumen_cli.reports.text import memory, parameters, printable, short_folder
+from lumen_cli.reports.text import count, memory, parameters, printable, short_folder
 
 if TYPE_CHECKING:
     from lumen_cli.registry.card import ModelCard
-
+    from lumen_cli.registry.checkpoints.importing import Imported
+    from lumen_cli.registry.download import Pulled
 
 _MARK, _SECONDS, _SIZE, _GAPS = 1, 7, 7, 12
 """Widths of the table's columns beside the name and the text, and of the space between all."""
@@ -127,3 +131,132 @@ def _steps(card: ModelCard) -> str:
 
 def _plain(value: object) -> str:
     return "(" + ", ".join(map(str, value)) + ")" if isinstance(value, list) else str(value)
+
+
+def official_details(official: Official) -> Table:
+    """A release of which no model is here: a row each for where it is, its terms and the command."""
+    paper = f"{official.paper_title}\n{official.paper_url}"
+    about = {"architecture": official.architecture, "weights": "none here yet", "paper": paper}
+    return details(about | official_rows(official))
+
+
+def official_line(official: Official) -> str:
+    """The same as one JSON object; `installed` is false."""
+    return json.dumps({"installed": False, **asdict(official), "command": official.command})
+
+
+def import_tables(imported: Imported) -> Iterator[RenderableType]:
+    """The parts of the network with what was matched, what was ignored, and where the model is."""
+    card = imported.card
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("part", style="bold cyan", no_wrap=True)
+    table.add_column("tensors", justify="right")
+    table.add_column("param.", justify="right")
+    for part, (tensors, numbers) in _parts(imported).items():
+        table.add_row(Text(printable(part)), str(tensors), parameters(numbers))
+    yield table
+    ignored = (f"{count(len(names), 'tensor')}: {reason}" for reason, names in imported.match.ignored.items())
+    widths = (f"{name} {value}" for name, value in card.network.items())
+    yield details(
+        {
+            "matched": f"all {len(imported.match.taken)} tensors"
+            + (f", {len(imported.match.rebuilt)} of them rebuilt" if imported.match.rebuilt else ""),
+            "ignored": "\n".join(ignored),
+            "parameters": "averaged" if imported.averaged else "the last of the training",
+            "network": ", ".join(widths),
+            "shapes": _shapes(imported),
+            "terms": card.licence,
+            "from": "\n".join(f"{file.file} (SHA-256 {file.sha256})" for file in card.imported_from),
+        }
+    )
+    where = Text(f"{card.name} ({memory(imported.size)}) → {short_folder(card.folder)}", style="bold")
+    yield Text.assemble("\n", where, f"\nlumen enhance PICTURE --model {model_argument(card)}")
+
+
+def import_line(imported: Imported) -> str:
+    """The same as one JSON object: names by what became of them, counts by part, the card's network and folder."""
+    card, match = imported.card, imported.match
+    parts = {part: {"tensors": tensors, "parameters": numbers} for part, (tensors, numbers) in _parts(imported).items()}
+    return json.dumps(
+        {
+            "status": "imported",
+            "name": card.name,
+            "architecture": card.architecture,
+            "folder": str(card.folder),
+            "same_shapes_as": imported.variant.release or None,
+            "network": dict(card.network),
+            "averaged": imported.averaged,
+            "parts": parts,
+            "matched": len(match.taken),
+            "rebuilt": match.rebuilt,
+            "ignored": match.ignored,
+            "parameters": card.parameters,
+            "bytes": imported.size,
+            "weights_sha256": card.weights_sha256,
+            "imported_from": [asdict(file) for file in card.imported_from],
+            "licence": card.licence,
+        }
+    )
+
+
+def _shapes(imported: Imported) -> str:
+    """Shapes are all that a checkpoint shows: weights of the same shapes may be anybody's."""
+    release = imported.variant.release
+    return f"same shapes as {release}" if release else "no known release has these shapes"
+
+
+def _parts(imported: Imported) -> dict[str, tuple[int, int]]:
+    """First word of the names → tensors and numbers."""
+    parts: dict[str, tuple[int, int]] = {}
+    for name, tensor in imported.match.taken.items():
+        part = name.partition(".")[0]
+        tensors, numbers = parts.get(part, (0, 0))
+        parts[part] = tensors + 1, numbers + tensor.numel()
+    return parts
+
+
+def pull_tables(pulled: Pulled) -> Iterator[RenderableType]:
+    """What came from where and under what terms, what is to be known of it, and where the model is."""
+    card = pulled.card
+    size = _pulled_size(pulled)
+    if not pulled.kept:
+        yield details(
+            {
+                "what": card.summary,
+                "from": pulled.weights_from or pulled.source,
+                "SHA-256": f"{card.file_sha256} (checked)" if card.file_sha256 else "",
+                "parameters": "" if card.parameters is None else parameters(card.parameters),
+                "trained on": "\n".join(card.trained_on),
+                "licence": card.licence,
+            }
+        )
+    for note in pulled.notes:
+        yield Text(f"note: {printable(note)}", style="yellow")
+    what = f"{card.name} is here already" if pulled.kept else card.name
+    where = Text(f"{what}{f' ({memory(size)})' if size else ''} → {short_folder(card.folder)}", style="bold")
+    yield Text.assemble("" if pulled.kept else "\n", where, f"\nlumen enhance PICTURE --model {model_argument(card)}")
+
+
+def pull_line(pulled: Pulled) -> str:
+    """The same as one JSON object: status "pulled", or "kept" where the model was here before."""
+    card = pulled.card
+    return json.dumps(
+        {
+            "status": "kept" if pulled.kept else "pulled",
+            "name": card.name,
+            "architecture": card.architecture,
+            "folder": str(card.folder),
+            "source": pulled.source,
+            "weights_from": pulled.weights_from or None,
+            "parameters": card.parameters,
+            "bytes": _pulled_size(pulled),
+            "weights_sha256": card.weights_sha256,
+            "licence": card.licence,
+            "notes": pulled.notes,
+        }
+    )
+
+
+def _pulled_size(pulled: Pulled) -> int | None:
+    card = pulled.card
+    return card.weights_path.stat().st_size if card.weights_file else None

@@ -29,7 +29,6 @@ from lumen_cli.reports.text import printable
 if TYPE_CHECKING:
     from lumen_cli.run.stages import Result
 
-
 _MOST_NAME = 28
 """Characters of what is going on, a picture's name among them."""
 
@@ -132,3 +131,21 @@ def download_line(console: Console) -> Iterator[Callable[[str, int, int | None],
 
     with line:
         yield advance
+
+
+@contextmanager
+def steps_line(
+    console: Console, total: int, stop: threading.Event, doing: str = ""
+) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
+    """Show progress inside: the first value counts a step and says what is going on, the second sets the total anew.
+
+    Shows nothing where the console is no terminal.
+    """
+    line = transient_line(console, TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True)))
+    task = line.add_task(doing, total=total)
+
+    def advance(now: str) -> None:
+        line.update(task, advance=1, description="stopping (Ctrl-C: at once)" if stop.is_set() else now)
+
+    with line:
+        yield advance, lambda number: line.update(task, total=number)

@@ -24,7 +24,7 @@ from lumen_cli.training.checkpoint import Average, Progress
 from lumen_cli.training.curves import draw_curves
 from lumen_cli.training.data import named_generator
 from lumen_cli.training.loop import Report, learning_rate
-from lumen_cli.training.losses import structure
+from lumen_cli.training.recipes.base import structure
 from lumen_cli.training.refiner_examples import Sources, collect
 from lumen_cli.training.run import record
 

@@ -18,11 +18,10 @@ from lumen_cli.networks.base import LowLightModel
 from lumen_cli.registry.card import ModelCard
 from lumen_cli.registry.load import load
 from lumen_cli.training import checkpoint
-from lumen_cli.training.compilation import compile_parts
+from lumen_cli.training.checkpoint import export_model
 from lumen_cli.training.data import Batches, Mix
-from lumen_cli.training.export import export_model
-from lumen_cli.training.loop import Options, Report, run_stage
-from lumen_cli.training.recipe import Recipe
+from lumen_cli.training.loop import Options, Report, compile_parts, run_stage
+from lumen_cli.training.recipes.base import Recipe
 
 RECORD = "train.json"
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from lumen_cli.api import enhance
-from lumen_cli.benchmark.quality import Row, run_quality
-from lumen_cli.benchmark.quality_entrants import (
+from lumen_cli.benchmark.entrants import (
     WELL_EXPOSED,
     Entrant,
     baseline_entrant,
@@ -21,7 +20,8 @@ from lumen_cli.benchmark.quality_entrants import (
     input_entrant,
     model_entrant,
 )
-from lumen_cli.benchmark.quality_samples import Sample, Samples, Scene, samples_of
+from lumen_cli.benchmark.quality import Row, run_quality
+from lumen_cli.benchmark.samples import Sample, Samples, Scene, samples_of
 from lumen_cli.datasets.layouts import find_dataset
 from lumen_cli.errors import LumenError, PictureError, UsageError
 from lumen_cli.imaging.colour.convert import luma

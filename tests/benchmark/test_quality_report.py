@@ -9,13 +9,10 @@ import math
 import numpy as np
 import pytest
 
-from lumen_cli.benchmark.builtin import PICTURES, builtin_samples
-from lumen_cli.benchmark.published import FIGURES, published
-from lumen_cli.benchmark.quality import Row, Score
-from lumen_cli.benchmark.quality_entrants import Entrant, Runner
-from lumen_cli.benchmark.quality_report import QualityReport, standard_notes
-from lumen_cli.benchmark.quality_samples import Samples
-from lumen_cli.benchmark.statistics import bootstrap_mean
+from lumen_cli.benchmark.entrants import Entrant, Runner
+from lumen_cli.benchmark.quality import Row, Score, bootstrap_mean
+from lumen_cli.benchmark.report import FIGURES, QualityReport, published, standard_notes
+from lumen_cli.benchmark.samples import PICTURES, Samples, builtin_samples
 from lumen_cli.metrics.registry import find_metrics
 from lumen_cli.registry.catalog import ARCHITECTURES
 from lumen_cli.reports.benchmark_files import as_json, as_latex, as_markdown
@@ -165,7 +162,7 @@ def test_the_built_in_set_is_dark_synthetic_and_the_same_each_time() -> None:
 
 
 def test_the_built_in_pictures_are_all_there_with_their_licences() -> None:
-    from lumen_cli.benchmark.builtin import FOLDER
+    from lumen_cli.benchmark.samples import FOLDER
 
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert {path.name for path in FOLDER.glob("*.webp")} == {f"{picture.name}.webp" for picture in PICTURES}

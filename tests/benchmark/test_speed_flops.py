@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lumen_cli.benchmark.flops import counted
+from lumen_cli.benchmark.worker import counted
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.enable_grad])
@@ -39,7 +39,7 @@ def test_the_published_kind_counts_what_its_authors_graph_does() -> None:
 @pytest.mark.slow
 def test_the_published_lldiffusion_counts_what_its_authors_code_does() -> None:
     """41.5 · 10⁹ operations a step of a patch of 128×128, its encoder's 6.0 in every step."""
-    from lumen_cli.benchmark.plain import plain_network
+    from lumen_cli.benchmark.paper_baseline import plain_network
     from lumen_cli.networks.lldiffusion.network import LLDiffusion
 
     network = LLDiffusion(degradation_network=False).requires_grad_(False).eval()

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lumen_cli.benchmark.flops import counted
-from lumen_cli.benchmark.plain import plain_network
+from lumen_cli.benchmark.paper_baseline import plain_network
+from lumen_cli.benchmark.worker import counted
 from lumen_cli.engine.device import choose_device
 from lumen_cli.networks.anlightendiff.network import AnlightenDiff
 from lumen_cli.networks.base import LowLightModel

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumen_cli.compare.figures import best, means, written
 from lumen_cli.compare.matching import Matched, Problem, Row, match_paths
-from lumen_cli.compare.rows import Looks, Measured, chosen_metrics, compare_row, compare_rows
+from lumen_cli.compare.rows import Looks, Measured, best, chosen_metrics, compare_row, compare_rows, means, written
 from lumen_cli.errors import UsageError
 from lumen_cli.metrics.registry import METRICS
 from tests.compare.conftest import save, scene

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from lumen_cli.compare.tags import essentials, shutter
+from lumen_cli.compare.rows import essentials, shutter
 
 
 def block(**fields: object) -> bytes:

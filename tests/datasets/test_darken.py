@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lumen_cli.datasets.darken import Camera, apply_tone, darken, draw_camera, draw_shade, undo_tone
-from lumen_cli.datasets.jpeg import jpeg
+from lumen_cli.datasets.darken import Camera, apply_tone, darken, draw_camera, draw_shade, jpeg, undo_tone
 from lumen_cli.srgb import to_linear, to_srgb
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lumen_cli.datasets.layouts import Dataset, find_dataset, find_folders, find_layout
 from lumen_cli.datasets.layouts_known import LAYOUTS
-from lumen_cli.datasets.layouts_match import same_stem, side_word
+from lumen_cli.datasets.pairs import same_stem, side_word
 from lumen_cli.errors import UsageError
 
 Files = Callable[..., Path]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lumen_cli.benchmark.builtin import FOLDER, darken_as_taken
+from lumen_cli.benchmark.samples import FOLDER, darken_as_taken
 from lumen_cli.engine import refine as module
 from lumen_cli.engine.colour_maps import Floats, Settings
 from lumen_cli.engine.full_resolution import FullResolution, plan

@@ -15,8 +15,7 @@ from torch import Tensor
 
 import lumen_cli.metrics
 from lumen_cli.errors import UsageError
-from lumen_cli.metrics.natural import halved
-from lumen_cli.metrics.niqe import fit_model, patch_features
+from lumen_cli.metrics.niqe import fit_model, halved, patch_features
 from lumen_cli.metrics.registry import METRICS, measure
 from tests.metrics.pictures import noisy, scene
 

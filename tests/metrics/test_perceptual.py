@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lumen_cli.errors import UsageError
-from lumen_cli.metrics import backbone, perceptual
+from lumen_cli.metrics import perceptual
+from lumen_cli.metrics import perceptual as backbone
 from lumen_cli.metrics.registry import METRICS, measure
 from lumen_cli.metrics.weights import NEEDED, torchmetrics_file
 from tests.metrics.pictures import noisy, scene

@@ -13,11 +13,10 @@ from lumen_cli.errors import UsageError
 from lumen_cli.networks.grading.grading import Rendition
 from lumen_cli.registry.catalog import network_class, read_card
 from lumen_cli.registry.load import load
-from lumen_cli.training.compilation import compile_parts, uncompiled
-from lumen_cli.training.export import export_model
-from lumen_cli.training.loop import Options, run_stage
+from lumen_cli.training.checkpoint import export_model
+from lumen_cli.training.grading import export_rendition
+from lumen_cli.training.loop import Options, compile_parts, run_stage, uncompiled
 from lumen_cli.training.recipes import RECIPES, make_recipe
-from lumen_cli.training.rendition import export_rendition
 from lumen_cli.training.run import start_from
 from tests.training.tiny import TINY
 

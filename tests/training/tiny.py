@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lumen_cli.training import anlightendiff, diffll, kind, lightendiffusion, lldiffusion
-from lumen_cli.training.recipe import Recipe, Stage
+from lumen_cli.training.recipes import anlightendiff, diffll, kind, lightendiffusion, lldiffusion
+from lumen_cli.training.recipes.base import Recipe, Stage
 
 
 def stages(*names: str, crop: int = 32) -> tuple[Stage, ...]:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from lumen_cli.compare.tags import essentials
+from lumen_cli.compare.rows import essentials
 from lumen_cli.errors import ModelError
 from lumen_cli.files.atomic import TEMPORARY_PREFIX, temporary_beside
 from lumen_cli.imaging.read import read_picture

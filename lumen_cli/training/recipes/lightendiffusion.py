@@ -22,8 +22,7 @@ from lumen_cli.diffusion.schedule import antithetic_timesteps
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.lightendiffusion.network import LATENT_SCALE, LightenDiffusion, to_latent
 from lumen_cli.networks.unet import ResBlock
-from lumen_cli.training.losses import fidelity, smoothness
-from lumen_cli.training.recipe import Stage
+from lumen_cli.training.recipes.base import Stage, fidelity, smoothness
 
 
 @dataclass(frozen=True)

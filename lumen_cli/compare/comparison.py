@@ -110,11 +110,9 @@ def run_models(
 
 def compare_and_report(console: Console, interruption: Interruption, matched: Matched, wanted: Wanted) -> list[Problem]:
     """Measure, write, report; the pictures that were left out."""
-    from lumen_cli.compare.figures import means
-    from lumen_cli.compare.matching import Problem
-    from lumen_cli.compare.outputs import protect_inputs
+    from lumen_cli.compare.matching import Problem, protect_inputs
     from lumen_cli.compare.page import Page
-    from lumen_cli.compare.rows import Measured, compare_rows
+    from lumen_cli.compare.rows import Measured, compare_rows, means
     from lumen_cli.compare.sheet import ContactSheet, write_sheet
     from lumen_cli.reports.compare import (
         compared_line,

@@ -20,10 +20,10 @@ from lumen_cli.networks.grading.grading import GUIDES, Rendition
 from lumen_cli.registry.catalog import find_model, read_card
 from lumen_cli.registry.load import load
 from lumen_cli.srgb import to_linear, to_srgb
-from lumen_cli.training import rendition_examples, rendition_fit
-from lumen_cli.training.loop import Report
-from lumen_cli.training.rendition import RenditionRun, export_rendition, train_rendition
-from lumen_cli.training.rendition_examples import (
+from lumen_cli.training import grading_examples as rendition_examples
+from lumen_cli.training import grading_fit as rendition_fit
+from lumen_cli.training.grading import RenditionRun, export_rendition, train_rendition
+from lumen_cli.training.grading_examples import (
     POOL,
     SIDE,
     UNSEEN,
@@ -36,7 +36,8 @@ from lumen_cli.training.rendition_examples import (
     unseen_examples,
     values,
 )
-from lumen_cli.training.rendition_fit import Fitting, fit, learning_rate, score
+from lumen_cli.training.grading_fit import Fitting, fit, learning_rate, score
+from lumen_cli.training.loop import Report
 
 CPU = torch.device("cpu")
 QUICK = Fitting(heads=2, channels=8, steps=6, batch=4, save_every=0.0)

@@ -11,14 +11,14 @@ from typing import Any
 
 from lumen_cli.errors import UsageError
 from lumen_cli.registry.catalog import network_class
-from lumen_cli.training.recipe import Recipe
+from lumen_cli.training.recipes.base import Recipe
 
 RECIPES: dict[str, str] = {
-    "anlightendiff": "lumen_cli.training.anlightendiff:AnlightenDiffRecipe",
-    "diffll": "lumen_cli.training.diffll:DiffLLRecipe",
-    "kind": "lumen_cli.training.kind:KinDRecipe",
-    "lightendiffusion": "lumen_cli.training.lightendiffusion:LightenDiffusionRecipe",
-    "lldiffusion": "lumen_cli.training.lldiffusion:LLDiffusionRecipe",
+    "anlightendiff": "lumen_cli.training.recipes.anlightendiff:AnlightenDiffRecipe",
+    "diffll": "lumen_cli.training.recipes.diffll:DiffLLRecipe",
+    "kind": "lumen_cli.training.recipes.kind:KinDRecipe",
+    "lightendiffusion": "lumen_cli.training.recipes.lightendiffusion:LightenDiffusionRecipe",
+    "lldiffusion": "lumen_cli.training.recipes.lldiffusion:LLDiffusionRecipe",
 }
 """Architecture → "module:Class" of its recipe, a frozen dataclass with a `network` dataclass in it."""
 
@@ -40,7 +40,7 @@ def make_recipe(name: str, network: Sequence[str] = (), preset: str = "compact",
     module, _, class_name = RECIPES[name].partition(":")
     recipe: Any
     if preset == "paper":
-        recipe = importlib.import_module("lumen_cli.training.paper").PaperRecipe(name)
+        recipe = importlib.import_module("lumen_cli.training.recipes.paper").PaperRecipe(name)
         fields = _published_network(name)
     else:
         recipe = getattr(importlib.import_module(module), class_name)()

@@ -25,8 +25,8 @@ from lumen_cli.networks.grading.grading import GUIDES, Rendition, stops
 from lumen_cli.training import checkpoint
 from lumen_cli.training.checkpoint import Average, Progress
 from lumen_cli.training.curves import draw_curves
+from lumen_cli.training.grading_examples import Example, keyed_generator, on_grid, values
 from lumen_cli.training.loop import Report
-from lumen_cli.training.rendition_examples import Example, keyed_generator, on_grid, values
 
 SHARES = {
     "head": {"pair": 0.4, "relit": 0.1, "dark": 0.25, "shaded": 0.1, "exposed": 0.15},

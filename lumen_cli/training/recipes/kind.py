@@ -20,8 +20,7 @@ from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.kind.blocks import SLOPE, extremes
 from lumen_cli.networks.kind.losses import adjustment_losses, adjustment_pairs, decomposition_losses, restoration_losses
 from lumen_cli.networks.kind.network import KinD
-from lumen_cli.training.losses import fidelity
-from lumen_cli.training.recipe import Stage
+from lumen_cli.training.recipes.base import Stage, fidelity
 
 LIGHT_OF_BLACK = -2.0
 

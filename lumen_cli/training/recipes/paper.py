@@ -16,8 +16,8 @@ from lumen_cli.errors import UsageError
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.lightendiffusion.network import LightenDiffusion
 from lumen_cli.registry.catalog import network_class
-from lumen_cli.training.lightendiffusion import LightenDiffusionRecipe
-from lumen_cli.training.recipe import Stage
+from lumen_cli.training.recipes.base import Stage
+from lumen_cli.training.recipes.lightendiffusion import LightenDiffusionRecipe
 
 PAPER: dict[str, tuple[Stage, ...]] = {
     # Adam at 1e-3, the release's second choice, in place of Lion at 4e-4; 1000 epochs of 485 pairs.

@@ -19,8 +19,7 @@ from lumen_cli.datasets.pairs import Pair, TrainingFiles
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.grading.auto_exposure import GRID, measured
 from lumen_cli.training.data import load_bytes, named_generator
-from lumen_cli.training.loop import Report
-from lumen_cli.training.validate import enhance_bytes
+from lumen_cli.training.loop import Report, enhance_bytes
 
 SIDE = 320
 """Of the square crops, at most."""

@@ -15,8 +15,7 @@ from lumen_cli.datasets.pairs import Pair, TrainingFiles
 from lumen_cli.networks.grading.grading import Rendition
 from lumen_cli.registry.card import CONFIG_FILE, WEIGHTS_FILE, ModelCard
 from lumen_cli.registry.load import load, save_weights
-from lumen_cli.training.loop import Report
-from lumen_cli.training.rendition_examples import (
+from lumen_cli.training.grading_examples import (
     UNSEEN,
     VARIANTS,
     Example,
@@ -27,7 +26,8 @@ from lumen_cli.training.rendition_examples import (
     unseen_examples,
     values,
 )
-from lumen_cli.training.rendition_fit import Fitting, fit
+from lumen_cli.training.grading_fit import Fitting, fit
+from lumen_cli.training.loop import Report
 from lumen_cli.training.run import record
 
 PREFIX = "rendition."

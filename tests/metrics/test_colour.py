@@ -4,8 +4,8 @@ import torch
 from skimage.color import deltaE_ciede2000, rgb2lab
 from torch import Tensor
 
-from lumen_cli.metrics import color
-from lumen_cli.metrics.color import ciede2000
+from lumen_cli.metrics import fidelity as color
+from lumen_cli.metrics.fidelity import ciede2000
 from lumen_cli.metrics.registry import METRICS, measure
 from tests.metrics.pictures import as_array, noisy, scene
 

@@ -22,8 +22,7 @@ from lumen_cli.diffusion.schedule import antithetic_timesteps
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.lldiffusion.network import LLDiffusion
 from lumen_cli.networks.unet import ResBlock
-from lumen_cli.training.losses import fidelity, misexposed_gain
-from lumen_cli.training.recipe import Stage
+from lumen_cli.training.recipes.base import Stage, fidelity, misexposed_gain
 
 
 @dataclass(frozen=True)

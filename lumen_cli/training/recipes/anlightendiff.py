@@ -22,8 +22,7 @@ from lumen_cli.diffusion.schedule import antithetic_timesteps
 from lumen_cli.networks.anlightendiff.losses import diffuse, to_residual
 from lumen_cli.networks.anlightendiff.network import AnlightenDiff
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.training.losses import fidelity
-from lumen_cli.training.recipe import Stage
+from lumen_cli.training.recipes.base import Stage, fidelity
 
 
 @dataclass(frozen=True)
