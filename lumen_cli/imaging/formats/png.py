@@ -108,59 +108,6 @@ def place_of(data: bytes, name: bytes) -> int:
     return at
 
 
-@dataclass(frozen=True)
-class Text:
-    """keyword, content: of a tEXt, zTXt or iTXt chunk, unpacked; head: all that stands before the content."""
-
-    keyword: bytes
-    content: bytes
-    head: bytes
-    is_packed: bool
-
-    def packed(self, content: bytes) -> bytes:
-        """The chunk's body with another content."""
-        return self.head + (zlib.compress(content, 9) if self.is_packed else content)
-
-
-def unpacked_text(name: bytes, body: bytes, most: int) -> Text | None:
-    """The text in a chunk's body; None where it is damaged or unpacks to more than `most` bytes."""
-    keyword, _, rest = body.partition(b"\0")
-    head = len(keyword) + 1
-    is_packed = name == b"zTXt" or (name == b"iTXt" and rest[:1] == b"\1")
-    if name == b"zTXt":
-        head += 1
-    elif name == b"iTXt":
-        language, _, translated = rest[2:].partition(b"\0")
-        head += 2 + len(language) + 1 + translated.find(b"\0") + 1
-    content = body[head:]
-    if is_packed:
-        unpacker = zlib.decompressobj()
-        try:
-            content = unpacker.decompress(content, most)
-        except zlib.error:
-            return None
-        if not unpacker.eof:
-            return None
-    return Text(keyword, content, body[:head], is_packed)
-
-
-def raw_profile(text: bytes) -> bytes | None:
-    """What ImageMagick keeps in a PNG's text: a line with its kind, one with its length, then hexadecimal digits."""
-    try:
-        _, kind, length, *lines = text.split(b"\n", 3)
-        content = bytes.fromhex(b"".join(lines).decode("ascii"))
-    except ValueError:
-        return None
-    return content if kind and length.strip().isdigit() and len(content) == int(length) else None
-
-
-def as_raw_profile(old: bytes, content: bytes) -> bytes:
-    """The text that `raw_profile` reads as `content`, of the same kind as the old text."""
-    digits = content.hex().encode()
-    lines = b"\n".join(digits[at : at + 72] for at in range(0, len(digits), 72))
-    return b"\n%s\n%8d\n%s\n" % (old.split(b"\n", 2)[1], len(content), lines)
-
-
 def chunks_before_pixels(data: bytes) -> dict[bytes, bytes]:
     """First content of each chunk before the picture data of a file that was found whole."""
     chunks: dict[bytes, bytes] = {}

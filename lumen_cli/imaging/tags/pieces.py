@@ -7,8 +7,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from lumen_cli.imaging.formats import jpeg, png
+from lumen_cli.imaging.formats import png
 from lumen_cli.imaging.tags.exif import EMPTY
+from lumen_cli.imaging.tags.segments import (
+    APP1,
+    APP13,
+    EXIF,
+    EXTENDED_XMP,
+    MOST_IN_SEGMENT,
+    PHOTOSHOP,
+    XMP,
+    Segment,
+    Text,
+    as_raw_profile,
+    as_segment,
+    is_of_the_encoder,
+    is_preview,
+    raw_profile,
+    read_segments,
+    unpacked_text,
+    why_left_out,
+)
 
 SPLICED = ("jpeg", "png", "webp")
 """Formats whose tags lumen copies by itself, from one file to another of the same format."""
@@ -90,15 +109,15 @@ def _of_jpeg(file: _Bounded) -> Pieces:
     file.seek(2)
     pieces, groups = Pieces(), _JpegGroups()
     preview: int | None = None
-    for segment in jpeg.segments(file):  # type: ignore[arg-type]
-        if jpeg.is_of_the_encoder(segment) or groups.takes(segment):
+    for segment in read_segments(file):  # type: ignore[arg-type]
+        if is_of_the_encoder(segment) or groups.takes(segment):
             continue
-        why = jpeg.why_left_out(segment, in_preview=segment.marker == preview)
-        preview = segment.marker if jpeg.is_preview(why) else None
+        why = why_left_out(segment, in_preview=segment.marker == preview)
+        preview = segment.marker if is_preview(why) else None
         if why is not None:
             pieces.leave_out(why)
         else:
-            groups.pieces.append(Piece("raw", jpeg.as_segment(segment.marker, segment.body)))
+            groups.pieces.append(Piece("raw", as_segment(segment.marker, segment.body)))
     pieces.found = groups.complete()
     return pieces
 
@@ -113,24 +132,24 @@ class _JpegGroups:
         self._extended: dict[bytes, dict[int, bytes]] = {}
         self._lengths: dict[bytes, int] = {}
 
-    def takes(self, segment: jpeg.Segment) -> bool:
+    def takes(self, segment: Segment) -> bool:
         marker, body = segment.marker, segment.body
-        if marker == jpeg.APP1 and body.startswith(jpeg.EXIF):
-            content = body[len(jpeg.EXIF) :]
+        if marker == APP1 and body.startswith(EXIF):
+            content = body[len(EXIF) :]
             # A block that does not fit into one segment goes on in the next, without a header of its own.
             if self._exif and content[:4] not in (b"II*\0", b"MM\0*"):
                 self._exif[-1] += content
             else:
                 self._exif.append(content)
-        elif marker == jpeg.APP1 and body.startswith(jpeg.XMP):
-            self.pieces.append(Piece("xmp", body[len(jpeg.XMP) :], lambda new: jpeg.as_segment(0xE1, jpeg.XMP + new)))
-        elif marker == jpeg.APP1 and body.startswith(jpeg.EXTENDED_XMP) and len(body) > len(jpeg.EXTENDED_XMP) + 40:
-            content = body[len(jpeg.EXTENDED_XMP) :]
+        elif marker == APP1 and body.startswith(XMP):
+            self.pieces.append(Piece("xmp", body[len(XMP) :], lambda new: as_segment(0xE1, XMP + new)))
+        elif marker == APP1 and body.startswith(EXTENDED_XMP) and len(body) > len(EXTENDED_XMP) + 40:
+            content = body[len(EXTENDED_XMP) :]
             guid, offset = content[:32], int.from_bytes(content[36:40], "big")
             self._lengths[guid] = int.from_bytes(content[32:36], "big")
             self._extended.setdefault(guid, {})[offset] = content[40:]
-        elif marker == jpeg.APP13 and body.startswith(jpeg.PHOTOSHOP):
-            self._photoshop.append(body[len(jpeg.PHOTOSHOP) :])
+        elif marker == APP13 and body.startswith(PHOTOSHOP):
+            self._photoshop.append(body[len(PHOTOSHOP) :])
         else:
             return False
         return True
@@ -155,21 +174,21 @@ def _cut(content: bytes, most: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _split_exif(block: bytes) -> bytes:
-    most = jpeg.MOST_IN_SEGMENT - len(jpeg.EXIF)
-    return b"".join(jpeg.as_segment(jpeg.APP1, jpeg.EXIF + part) for _, part in _cut(block, most))
+    most = MOST_IN_SEGMENT - len(EXIF)
+    return b"".join(as_segment(APP1, EXIF + part) for _, part in _cut(block, most))
 
 
 def _split_photoshop(resources: bytes) -> bytes:
-    most = jpeg.MOST_IN_SEGMENT - len(jpeg.PHOTOSHOP)
-    return b"".join(jpeg.as_segment(jpeg.APP13, jpeg.PHOTOSHOP + part) for _, part in _cut(resources, most))
+    most = MOST_IN_SEGMENT - len(PHOTOSHOP)
+    return b"".join(as_segment(APP13, PHOTOSHOP + part) for _, part in _cut(resources, most))
 
 
 def _extended(guid: bytes, whole: bytes) -> Piece:
     def split(packet: bytes) -> bytes:
         name = guid if packet == whole else extended_guid(packet)
-        head, length = jpeg.EXTENDED_XMP + name, len(packet).to_bytes(4, "big")
+        head, length = EXTENDED_XMP + name, len(packet).to_bytes(4, "big")
         parts = _cut(packet, _MOST_EXTENDED)
-        return b"".join(jpeg.as_segment(jpeg.APP1, head + length + at.to_bytes(4, "big") + part) for at, part in parts)
+        return b"".join(as_segment(APP1, head + length + at.to_bytes(4, "big") + part) for at, part in parts)
 
     return Piece("extended xmp", whole, split, name=guid)
 
@@ -226,23 +245,23 @@ def _of_png(file: _Bounded) -> Pieces:
 
 def _png_piece(name: bytes, body: bytes, behind: bool) -> Piece:
     if name == b"eXIf":
-        return Piece("exif", body.removeprefix(jpeg.EXIF), lambda new: png.chunk(name, new), behind)
-    text = png.unpacked_text(name, body, _MOST_BYTES) if name in (b"tEXt", b"zTXt", b"iTXt") else None
+        return Piece("exif", body.removeprefix(EXIF), lambda new: png.chunk(name, new), behind)
+    text = unpacked_text(name, body, _MOST_BYTES) if name in (b"tEXt", b"zTXt", b"iTXt") else None
     if text is None:
         return Piece("raw", png.chunk(name, body), behind=behind)
     if text.keyword == b"XML:com.adobe.xmp":
         return Piece("xmp", text.content, lambda new: png.chunk(name, text.packed(new)), behind)
     if text.keyword.lower() in (b"raw profile type exif", b"raw profile type app1"):
-        profile = png.raw_profile(text.content) or b""
-        if profile.startswith(jpeg.EXIF):
-            return Piece("exif", profile[len(jpeg.EXIF) :], _profile_wrap(name, text, jpeg.EXIF), behind)
-        if profile.startswith(jpeg.XMP):
-            return Piece("xmp", profile[len(jpeg.XMP) :], _profile_wrap(name, text, jpeg.XMP), behind)
+        profile = raw_profile(text.content) or b""
+        if profile.startswith(EXIF):
+            return Piece("exif", profile[len(EXIF) :], _profile_wrap(name, text, EXIF), behind)
+        if profile.startswith(XMP):
+            return Piece("xmp", profile[len(XMP) :], _profile_wrap(name, text, XMP), behind)
     return Piece("raw", png.chunk(name, body), behind=behind)
 
 
-def _profile_wrap(name: bytes, text: png.Text, start: bytes) -> Callable[[bytes], bytes]:
-    return lambda new: png.chunk(name, text.packed(png.as_raw_profile(text.content, start + new)))
+def _profile_wrap(name: bytes, text: Text, start: bytes) -> Callable[[bytes], bytes]:
+    return lambda new: png.chunk(name, text.packed(as_raw_profile(text.content, start + new)))
 
 
 _WEBP_OF_THE_ENCODER = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP")
@@ -262,7 +281,7 @@ def _of_webp(file: _Bounded) -> Pieces:
         file.seek(length % 2, 1)
         if name == b"EXIF":
             # Several writers put JPEG's mark before it, and some readers then see nothing.
-            pieces.found.append(Piece("exif", body.removeprefix(jpeg.EXIF), lambda new: _webp_chunk(b"EXIF", new)))
+            pieces.found.append(Piece("exif", body.removeprefix(EXIF), lambda new: _webp_chunk(b"EXIF", new)))
         elif name == b"XMP ":
             pieces.found.append(Piece("xmp", body, lambda new: _webp_chunk(b"XMP ", new)))
         elif name == b"C2PA":

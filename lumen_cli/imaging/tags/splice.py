@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from lumen_cli.errors import PictureError
-from lumen_cli.imaging.formats.jpeg import EXIF, MOST_IN_SEGMENT, size_of
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.tags.exif import corrected, processing_software, stamped, with_stamp
 from lumen_cli.imaging.tags.pieces import (
@@ -22,6 +21,7 @@ from lumen_cli.imaging.tags.pieces import (
     read_pieces,
     with_pieces,
 )
+from lumen_cli.imaging.tags.segments import EXIF, MOST_IN_SEGMENT, size_of
 from lumen_cli.imaging.tags.thumbnail import place_of_thumbnail, thumbnail, with_new_previews, with_thumbnail
 from lumen_cli.imaging.tags.xmp import made_true, repaired
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from lumen_cli.imaging.colour.convert import to_integers
 from lumen_cli.imaging.extent import jpeg_end
-from lumen_cli.imaging.formats.jpeg import size_of
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.tags.exif import entries, header
+from lumen_cli.imaging.tags.segments import size_of
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,11 +13,11 @@ import pytest
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from lumen_cli.imaging.formats import jpeg as jpeg_segments
 from lumen_cli.imaging.formats import png
-from lumen_cli.imaging.formats.jpeg import as_segment
 from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.tags import segments as jpeg_segments
 from lumen_cli.imaging.tags.rules import TagRules
+from lumen_cli.imaging.tags.segments import as_segment
 from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.imaging.tags.xmp import made_true
 from lumen_cli.imaging.write import write_picture
@@ -166,7 +166,7 @@ def test_extended_xmp_over_several_segments_stays_and_is_found(tmp_path: Path, w
         found = {}
         with target.open("rb") as file:
             file.seek(2)
-            for segment in jpeg_segments.segments(file):
+            for segment in jpeg_segments.read_segments(file):
                 if segment.body.startswith(jpeg_segments.EXTENDED_XMP + renamed):
                     found[int.from_bytes(segment.body[71:75], "big")] = segment.body[75:]
         assert b"".join(found[at] for at in sorted(found)) == result

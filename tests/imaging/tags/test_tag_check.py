@@ -14,10 +14,10 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from lumen_cli.imaging.formats import suffix_for
-from lumen_cli.imaging.formats.jpeg import XMP, as_segment
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.imaging.tags.check import differences, is_named, line_about, listed
 from lumen_cli.imaging.tags.rules import TagRules
+from lumen_cli.imaging.tags.segments import XMP, as_segment
 from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.imaging.tags.xmp import repaired
 from lumen_cli.imaging.write import write_picture
