@@ -16,6 +16,7 @@ test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest $(PYTEST)
 
 # make census DIR=folder: every tag of every picture before and after; prints what neither a rule nor a line explains.

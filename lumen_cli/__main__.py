@@ -48,7 +48,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _say(line: str) -> None:
-    from lumen_cli.reports.text import printable
+    from lumen_cli.text import printable
 
     print(f"lumen: {printable(line)}", file=sys.stderr)
 

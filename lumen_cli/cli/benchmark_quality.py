@@ -38,7 +38,7 @@ def _image_target(folder: Path, row: str, name: str) -> Path:
 
 def saver(folder: Path) -> Save:
     """What writes a row's result: a PNG, complete or not at all."""
-    from lumen_cli.files.atomic import replacing
+    from lumen_cli.atomic import replacing
     from lumen_cli.imaging.picture import Picture
     from lumen_cli.imaging.write import write_picture
 
@@ -74,7 +74,7 @@ def check_targets(targets: Sequence[Path], samples: Samples, overwrite: bool) ->
 
 def write_text(path: Path, text: str) -> None:
     """A report, complete or not at all; UsageError where it cannot be written."""
-    from lumen_cli.files.atomic import replacing
+    from lumen_cli.atomic import replacing
 
     try:
         with replacing(path) as temporary:
@@ -88,8 +88,8 @@ def measure_quality(options: QualityOptions, as_json: bool, quiet: bool) -> None
     from rich.console import Console
 
     from lumen_cli.reports.benchmark_files import writer_for
-    from lumen_cli.reports.text import printable
     from lumen_cli.run.interrupt import interruptible
+    from lumen_cli.text import printable
 
     for path in options.outputs:
         writer_for(path)
@@ -138,7 +138,7 @@ def _judge(
     from lumen_cli.reports.benchmark import print_quality
     from lumen_cli.reports.benchmark_files import quality_lines, writer_for
     from lumen_cli.reports.progress import steps_line
-    from lumen_cli.reports.text import printable
+    from lumen_cli.text import printable
 
     reasons = {metric.name: reason for metric in metrics if (reason := metric.unavailable()) is not None}
     computed = [metric for metric in metrics if metric.name not in reasons]
@@ -177,7 +177,7 @@ def _look_for_leaks(
     from lumen_cli.reports.benchmark import leak_headline, leak_table
     from lumen_cli.reports.benchmark_files import leak_lines
     from lumen_cli.reports.progress import steps_line
-    from lumen_cli.reports.text import printable
+    from lumen_cli.text import printable
 
     with steps_line(console, len(samples.items), interruption.stop, "comparing") as (count, total):
         report = check_leak(samples, train, stop=interruption.stop, advance=lambda: count("comparing"), total=total)
@@ -202,7 +202,7 @@ def _machine() -> dict[str, str]:
 
 
 def _say_problems(samples: Samples, console: Console) -> None:
-    from lumen_cli.reports.text import printable, short_path
+    from lumen_cli.text import printable, short_path
 
     for problem in samples.problems:
         console.print(

@@ -39,7 +39,7 @@ def measure_speed(options: SpeedOptions, as_json: bool, quiet: bool) -> None:
     from lumen_cli.benchmark.speed import run_speed, speed_cases
     from lumen_cli.benchmark.speed_request import DEFAULT_SIZES, SpeedRequest, parse_sizes
     from lumen_cli.reports.speed import speed_line, speed_progress, speed_tables
-    from lumen_cli.reports.text import printable
+    from lumen_cli.text import printable
 
     request = SpeedRequest(
         models=options.models or ("all",),

@@ -116,10 +116,10 @@ def compare(
 
     from rich.console import Console
 
+    from lumen_cli.atomic import sweep_temporaries
     from lumen_cli.compare.comparison import Keeping, Wanted, compare_and_report, models_folder, run_models
     from lumen_cli.compare.matching import absolute_name, match_paths, page_target, sheet_target
     from lumen_cli.compare.rows import Looks, chosen_metrics
-    from lumen_cli.files.atomic import sweep_temporaries
     from lumen_cli.files.find import find_pictures
     from lumen_cli.files.outputs import check_writable
     from lumen_cli.run.interrupt import interruptible
@@ -143,7 +143,7 @@ def compare(
         wanted = Wanted(figures, page, contact, Looks(max_side, quality), linked, as_json)
         failed = compare_and_report(console, interruption, matched, wanted)
         if quiet:
-            from lumen_cli.reports.text import printable
+            from lumen_cli.text import printable
 
             for problem in failed:
                 typer.echo(f"lumen: {printable(problem.name)}: {printable(problem.reason)}", err=True)

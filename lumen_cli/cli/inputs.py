@@ -212,8 +212,8 @@ def _standard_output() -> Iterator[int]:
 
 def _tell_left_out(own: tuple[Path, ...]) -> None:
     """Say that outputs of lumen were not taken for inputs; one line."""
-    from lumen_cli.reports.text import count
     from lumen_cli.run.own_outputs import describe
+    from lumen_cli.text import count
 
     if own:
         said = f"{count(len(own), 'picture')} that lumen wrote left out: {describe(own)}"
@@ -222,7 +222,7 @@ def _tell_left_out(own: tuple[Path, ...]) -> None:
 
 def _tell_outside(found: Found) -> None:
     """Say that links were not followed; one line."""
-    from lumen_cli.reports.text import count, short_path
+    from lumen_cli.text import count, short_path
 
     if found.outside:
         names = ", ".join(short_path(path) for path in found.outside[:_MOST_NAMED])

@@ -82,7 +82,8 @@ def planned(console: Console, planner: Planner, sources: Sequence[Source]) -> Pl
 def show_plan(plan: Plan, troubles: Sequence[Trouble], as_json: bool) -> None:
     """Say what would be done, a line a picture."""
     from lumen_cli.reports.jsonlines import planned_line, trouble_line
-    from lumen_cli.reports.text import count, printable, short_path, source_name
+    from lumen_cli.reports.summary import source_name
+    from lumen_cli.text import count, printable, short_path
 
     for status, tasks in (("planned", plan.todo), ("kept", plan.kept), ("left", plan.left)):
         for task in tasks:
@@ -172,7 +173,7 @@ class Session:
         self.console.print(f"waiting for another run of lumen that writes {place}", style="yellow", markup=False)
 
     def _run(self, plan: Plan, troubles: Sequence[Trouble]) -> int:
-        from lumen_cli.files.atomic import sweep_temporaries
+        from lumen_cli.atomic import sweep_temporaries
         from lumen_cli.run.interrupt import interruptible
         from lumen_cli.run.manifest import lock_of, put_in_order
 
@@ -196,7 +197,7 @@ class Session:
     def report(self) -> None:
         """Tables for batches and with --stats, failures, the headline; with --quiet what failed, a line each."""
         from lumen_cli.reports.summary import peak_memory
-        from lumen_cli.reports.text import count, duration, printable
+        from lumen_cli.text import count, duration, printable
 
         summary, policy = self.summary, self._policy
         tables = self.request.stats or summary.total > 1
@@ -317,7 +318,7 @@ class Session:
 
     def _where(self) -> str:
         """The one picture's outputs, or the folder or folders they are in."""
-        from lumen_cli.reports.text import printable, short_folder, short_path
+        from lumen_cli.text import printable, short_folder, short_path
 
         if self.request.to_stdout:
             return "standard output"

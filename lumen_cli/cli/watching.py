@@ -105,7 +105,7 @@ def watch(session: Session, planner: Planner) -> int:
 
 def _pass(session: Session, planner: Planner, found: Found, ready: set[Path], troubles: Sequence[Trouble]) -> int:
     """Make what is ready; says in a line what became of it, and what failed. 0, or the code of an interruption."""
-    from lumen_cli.reports.text import count, printable
+    from lumen_cli.text import count, printable
 
     summary = session.summary
     done, failed, left = summary.done, len(summary.failures), len(summary.left)

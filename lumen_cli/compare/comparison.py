@@ -68,9 +68,9 @@ def run_models(
     """Every model on every input, one model after the other; then the versions, matched."""
     from contextlib import closing
 
+    from lumen_cli.atomic import sweep_temporaries
     from lumen_cli.cli.running import default_jobs
     from lumen_cli.compare.models import match_models, plan_models
-    from lumen_cli.files.atomic import sweep_temporaries
     from lumen_cli.files.outputs import check_writable
     from lumen_cli.imaging.tags.writer import TagWriter
     from lumen_cli.registry.load import load
@@ -123,7 +123,7 @@ def compare_and_report(console: Console, interruption: Interruption, matched: Ma
         problem_lines,
         row_progress,
     )
-    from lumen_cli.reports.text import count, memory, printable, short_path
+    from lumen_cli.text import count, memory, printable, short_path
 
     problems = list(matched.problems)
     measured: list[Measured] = []

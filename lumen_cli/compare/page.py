@@ -13,12 +13,12 @@ from types import TracebackType
 from typing import IO, Any
 
 from lumen_cli import __version__
+from lumen_cli.atomic import replacing
 from lumen_cli.compare import drawing
 from lumen_cli.compare.drawing import colours
 from lumen_cli.compare.matching import Matched, Problem, link
 from lumen_cli.compare.rows import Compared, Drawn, Looks, Measured, best, heading, means, written
 from lumen_cli.errors import LumenError
-from lumen_cli.files.atomic import replacing
 from lumen_cli.metrics.registry import Metric
 
 _PACKAGE, _FOLDER, _TEMPLATE = "lumen_cli.compare", "assets", "page.html"
@@ -114,7 +114,7 @@ class Page:
         """One picture. Its heat maps share a scale, its histograms each have their own."""
         from jinja2.utils import htmlsafe_json_dumps
 
-        from lumen_cli.reports.text import printable
+        from lumen_cli.text import printable
 
         measured, drawn = compared.measured, compared.drawn
         # Beside a ground truth the dark input differs most by far; were the scale its own, all other maps were black.
@@ -187,7 +187,7 @@ class Page:
     def _content(self, problems: Sequence[Problem]) -> dict[str, Any]:
         from jinja2.utils import htmlsafe_json_dumps
 
-        from lumen_cli.reports.text import count, printable
+        from lumen_cli.text import count, printable
 
         labels = [printable(label) for label in self.matched.labels]
         headings = [heading(metric) for metric in self.metrics]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lumen_cli.atomic import replacing
 from lumen_cli.errors import PictureError
-from lumen_cli.files.atomic import replacing
 from lumen_cli.imaging.colour.convert import to_unit
 from lumen_cli.imaging.formats import format_for
 from lumen_cli.imaging.picture import Picture

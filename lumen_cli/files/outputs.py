@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
+from lumen_cli.atomic import TEMPORARY_PREFIX, temporary_beside
 from lumen_cli.errors import UsageError
-from lumen_cli.files.atomic import TEMPORARY_PREFIX, temporary_beside
 from lumen_cli.files.find import Source, absolute, is_picture_name
 from lumen_cli.imaging.formats import SUFFIX_FORMATS, format_for, kept_suffix, require_writable
 

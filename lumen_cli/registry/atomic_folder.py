@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lumen_cli.atomic import sweep_temporaries, temporary_beside
 from lumen_cli.errors import ModelError, UsageError
-from lumen_cli.files.atomic import sweep_temporaries, temporary_beside
 from lumen_cli.registry.card import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, read_card
 
 

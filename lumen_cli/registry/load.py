@@ -12,8 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from lumen_cli.atomic import temporary_beside
 from lumen_cli.errors import ModelError
-from lumen_cli.files.atomic import temporary_beside
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.grading.grading import Rendition
 from lumen_cli.networks.mean import Mean

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lumen_cli.reports.text import count, printable, short_path
+from lumen_cli.text import count, printable, short_path
 
 if TYPE_CHECKING:
     from lumen_cli.benchmark.leak import LeakReport

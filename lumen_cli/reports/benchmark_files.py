@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lumen_cli.errors import UsageError
 from lumen_cli.reports.benchmark import Cell, Column, make_grid, title
-from lumen_cli.reports.text import printable
+from lumen_cli.text import printable
 
 if TYPE_CHECKING:
     from lumen_cli.benchmark.leak import LeakReport

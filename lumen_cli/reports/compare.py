@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lumen_cli.reports.progress import transient_line
-from lumen_cli.reports.text import count, printable
+from lumen_cli.text import count, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from lumen_cli.registry.catalog import pull_command, user_models
 from lumen_cli.registry.checkpoints.sources import PUBLISHED, Official
-from lumen_cli.reports.text import count, memory, parameters, printable, short_folder
+from lumen_cli.text import count, memory, parameters, printable, short_folder
 
 if TYPE_CHECKING:
     from lumen_cli.registry.card import ModelCard

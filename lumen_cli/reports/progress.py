@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from lumen_cli.reports.text import printable
+from lumen_cli.text import printable
 
 if TYPE_CHECKING:
     from lumen_cli.run.stages import Result

@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from lumen_cli.reports.progress import transient_line
-from lumen_cli.reports.text import count, duration, memory, parameters, printable
+from lumen_cli.text import count, duration, memory, parameters, printable
 
 if TYPE_CHECKING:
     from lumen_cli.benchmark.speed_request import Pipeline, Plain, SpeedCase, SpeedResult, Spread

@@ -14,15 +14,20 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lumen_cli.reports.text import count, duration, memory, printable, short_path, source_name
+from lumen_cli.text import count, duration, memory, printable, short_path
 
 if TYPE_CHECKING:
-    from lumen_cli.files.find import Trouble
+    from lumen_cli.files.find import Source, Trouble
     from lumen_cli.run.stages import Result
 
 _MOST_ROWS = 40
 _MOST_LEFT = 10
 STAGES = {"read": "read and decode", "run": "run the network", "write": "encode and write", "tags": "copy tags"}
+
+
+def source_name(source: Source) -> str:
+    """What people know a picture by: its path, or where it came from."""
+    return "standard input" if source.label == "-" else short_path(source.path)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from lumen_cli.files.atomic import TEMPORARY_PREFIX
+from lumen_cli.atomic import TEMPORARY_PREFIX
 
 _SHOW_CURSOR = b"\x1b[?25h\n"
 _HANGUP = getattr(signal, "SIGHUP", None)

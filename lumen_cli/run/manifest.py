@@ -167,7 +167,7 @@ class Manifest:
         return held, last, b"".join(_line(last[name]) for name in sorted(last))
 
     def _rewrite(self, content: bytes) -> None:
-        from lumen_cli.files.atomic import replacing
+        from lumen_cli.atomic import replacing
 
         try:
             with replacing(self.path) as temporary, temporary.open("wb") as file:

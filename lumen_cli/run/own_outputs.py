@@ -67,6 +67,6 @@ class OwnOutputs:
 
 def describe(own: Sequence[Path]) -> str:
     """The names of the first few, for a message."""
-    from lumen_cli.reports.text import short_path
+    from lumen_cli.text import short_path
 
     return ", ".join(map(short_path, own[:3])) + (", …" if len(own) > 3 else "")

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lumen_cli.atomic import temporary_beside
 from lumen_cli.errors import PictureError, UsageError
-from lumen_cli.files.atomic import temporary_beside
 from lumen_cli.files.contents import content_hash
 from lumen_cli.files.outputs import Job
 from lumen_cli.imaging.formats import RAW_SUFFIXES, SUFFIX_FORMATS, format_for, kept_format

@@ -152,7 +152,7 @@ def test_only_what_is_missing_or_stale_is_made_and_why_is_said(tiny: Path, photo
 
 
 def test_temporary_files_of_dead_runs_are_swept(tiny: Path, photos: Path, lumen: Lumen) -> None:
-    from lumen_cli.files.atomic import temporary_beside
+    from lumen_cli.atomic import temporary_beside
 
     twin = photos.with_name("photos-enhanced")
     twin.mkdir()

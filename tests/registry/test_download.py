@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from lumen_cli.atomic import temporary_beside
 from lumen_cli.errors import LumenError, ModelError
-from lumen_cli.files.atomic import temporary_beside
 from lumen_cli.registry import fetch as fetching
 from lumen_cli.registry.catalog import find_model, list_models, user_models
 from lumen_cli.registry.download import pull_model

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from lumen_cli.atomic import sweep_temporaries
 from lumen_cli.errors import LumenError
-from lumen_cli.files.atomic import sweep_temporaries
 from lumen_cli.files.find import find_pictures
 from lumen_cli.run.manifest import MANIFEST_NAME, Manifest, Record
 from tests.conftest import write_dark

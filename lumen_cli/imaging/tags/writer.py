@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
+from lumen_cli.atomic import require_room, temporary_beside
 from lumen_cli.errors import PictureError, UsageError
-from lumen_cli.files.atomic import require_room, temporary_beside
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.read import sniff
 from lumen_cli.imaging.render import losses

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
+from lumen_cli.atomic import TEMPORARY_PREFIX, temporary_beside
 from lumen_cli.compare.rows import essentials
 from lumen_cli.errors import ModelError
-from lumen_cli.files.atomic import TEMPORARY_PREFIX, temporary_beside
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.imaging.tags.exif import corrected, processing_software, stamped, with_stamp
 from lumen_cli.imaging.tags.search import may_hold_tags, unheld, whole_blocks

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from lumen_cli.files.find import Source
 
 
 def printable(text: str | Path) -> str:
@@ -24,11 +20,6 @@ def short_path(path: Path) -> str:
         return printable(path.relative_to(Path.cwd()))
     except (ValueError, OSError):
         return printable(path)
-
-
-def source_name(source: Source) -> str:
-    """What people know a picture by: its path, or where it came from."""
-    return "standard input" if source.label == "-" else short_path(source.path)
 
 
 def short_folder(path: Path) -> str:

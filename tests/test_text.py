@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lumen_cli.reports.text import count, duration, memory, parameters, printable, short_path
+from lumen_cli.text import count, duration, memory, parameters, printable, short_path
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from lumen_cli.files.atomic import TEMPORARY_PREFIX, sweep_temporaries, temporary_beside
+from lumen_cli.atomic import TEMPORARY_PREFIX, sweep_temporaries, temporary_beside
 
 CODE = """
 import sys, time
 from pathlib import Path
-from lumen_cli.files.atomic import temporary_beside
+from lumen_cli.atomic import temporary_beside
 path = temporary_beside(Path(sys.argv[1]))
 path.write_bytes(b"half")
 path.with_name(path.name + "_exiftool_tmp").write_bytes(b"half")
