@@ -115,7 +115,7 @@ class PlainNetwork:
         if low.shape[0] != 1:
             raise ValueError("the papers' code takes one picture at a time")
         with torch.enable_grad():
-            return self.network.finish(low, self.way.enhance(self.network, low.contiguous(), noise, steps))
+            return self.network.grade(low, self.way.enhance(self.network, low.contiguous(), noise, steps))
 
 
 def plain_network(network: LowLightModel) -> PlainNetwork:

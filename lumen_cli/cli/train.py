@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from lumen_cli.training.data import Mix
 
 LENGTH, DATA = "Length", "Data"
-RENDITION = "rendition"
-"""In place of an architecture: what finishes the pictures of any model."""
+GRADING, FORMERLY = "grading", "rendition"
+"""In place of an architecture: the grading of any model's pictures; its former name."""
 REFINER = "refiner"
 """In place of an architecture: what removes noise from large pictures."""
 
@@ -43,9 +43,9 @@ def train(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="The architecture: anlightendiff, diffll, kind, lightendiffusion or lldiffusion. Or rendition: the "
-            "brightness, contrast and tint that the pictures of the --init model end with. Or refiner: what "
-            "removes noise from large pictures.",
+            help="The architecture: anlightendiff, diffll, kind, lightendiffusion or lldiffusion. Or grading: the "
+            "final brightness, contrast and tint of the --init model's pictures. Or refiner: what removes noise from "
+            "large pictures.",
         ),
     ],
     data: Annotated[
@@ -72,8 +72,8 @@ def train(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Start from this model's weights (a name or folder; the same network), not its rendition. For a "
-            "rendition, the model it is for, whichever it is.",
+            help="Start from this model's weights (a name or folder; the same network), not its grading. For a "
+            "grading: any model, whose pictures it then grades.",
         ),
     ] = None,
     stage: Annotated[
@@ -131,15 +131,15 @@ def train(
       lumen train diffll --init diffll --stage refine --data mine/ --out runs/b     go on from lumen's weights
       accelerate launch -m lumen_cli train diffll --data LOL/our485 --out runs/d     on several devices
       lumen train diffll --preset paper --data LOL/our485 --out runs/c --device cuda
-      lumen train rendition --init lumen --data LOL/our485 --data photos/ --out runs/e     for any model's pictures
+      lumen train grading --init lumen --data LOL/our485 --data photos/ --out runs/e       for any model's pictures
       lumen train refiner --data LOL/our485 --data photos/ --out runs/f --minutes 120
     """  # noqa: D301
     if minutes is not None and steps is not None:
         raise UsageError("--minutes and --steps both name the length; give one of them")
-    if name == RENDITION:
+    if name in (GRADING, FORMERLY):
         if foreign := _given(context, ("preset", "stage", "reference", "pairs_share", "network", "compiled")):
-            raise UsageError(f"{foreign[0]} does not apply to a rendition")
-        _train_rendition(init, data, out, val, minutes, steps, seed, device, precision)
+            raise UsageError(f"{foreign[0]} does not apply to a grading")
+        _train_grading(init, data, out, val, minutes, steps, seed, device, precision)
         return
     if name == REFINER:
         if foreign := _given(context, ("preset", "init", "stage", "reference", "pairs_share", "network", "compiled")):
@@ -214,7 +214,7 @@ def _given(context: typer.Context, names: Sequence[str]) -> list[str]:
     return [options[name] for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
 
 
-def _train_rendition(
+def _train_grading(
     init: str | None,
     data: list[Path],
     out: Path,
@@ -226,7 +226,7 @@ def _train_rendition(
     precision: Precision,
 ) -> None:
     if init is None:
-        raise UsageError("a rendition finishes the pictures of a model: name it with --init (a name or folder)")
+        raise UsageError("a grading belongs to a model: name it with --init (a name or folder)")
 
     import torch
     from rich.console import Console
@@ -241,7 +241,7 @@ def _train_rendition(
     from lumen_cli.training.workers import join_workers
 
     if join_workers(device).count > 1:
-        raise UsageError("a rendition is trained by one process; start it without a launcher")
+        raise UsageError("a grading is trained by one process; start it without a launcher")
     card = find_model(init)
     check_writable(out)
     policy = choose_device(device, card.precision_for(precision.value), precisions=card.precisions, model=card.name)

@@ -111,7 +111,7 @@ def enhance_scenes(
         steps: sampling steps, None for the network's own.
         brightness: mean linear light wanted, as a multiple of the picture's own; None leaves it to the model.
         illumination_ratio: KinD's α, the ratio of target to source illumination, for networks that take one. The
-            result is then the network's alone: no rendition, no rule of `light`. None asks for nothing.
+            result is then the network's alone: no grading, no rule of `light`. None asks for nothing.
         plan: what runs in tiles; None for as much as the memory asks for.
         notes: takes what has to be said, by the picture's number.
 

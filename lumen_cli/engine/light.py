@@ -1,6 +1,6 @@
 """How much light a picture ends with: whether there is anything to brighten, and `--brightness`.
 
-Both rules hold for every model. They look at the picture as it was given and at what the network, with its rendition,
+Both rules hold for every model. They look at the picture as it was given and at what the network, with its grading,
 made of it, at whatever size the network ran. They are pure functions of these two.
 """
 
@@ -45,7 +45,7 @@ def relight(low: Tensor, finished: Tensor, brightness: float | None = None) -> T
 
     Args:
         low: the pictures as they were given, B×3×H×W sRGB values in [0, 1], without padding.
-        finished: what the network and its rendition made of them, the same shape and range, finite.
+        finished: what the network and its grading made of them, the same shape and range, finite.
         brightness: mean linear light wanted, as a multiple of the picture's own; None leaves it to the model.
 
     Returns:

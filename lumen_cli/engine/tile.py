@@ -21,7 +21,7 @@ from torch import Tensor
 from lumen_cli.engine.global_statistics import Core, EnoughError, Seen, WholeStatistics, merge
 from lumen_cli.engine.memory import return_freed_memory
 from lumen_cli.networks.base import pad_to_multiple
-from lumen_cli.networks.grading.auto_exposure import bend
+from lumen_cli.networks.grading import bend
 from lumen_cli.networks.mean import Mean
 
 if TYPE_CHECKING:
@@ -136,9 +136,9 @@ def enhance_tiled(
             whole += share * enhance_tiled(member, low, own, side, steps=own_steps, **settings)
     else:
         whole = _assembled(network, low, noise, side, steps=steps, **settings)
-    rendition = network.rendition_for(**knobs)
-    if rendition is not None and whole.shape == low.shape:
-        curves = rendition.curves(_tensor(low).to(device), _tensor(whole).to(device)).cpu()
+    grading = network.grading_for(**knobs)
+    if grading is not None and whole.shape == low.shape:
+        curves = grading.curves(_tensor(low).to(device), _tensor(whole).to(device)).cpu()
         for top in range(0, len(whole), side):
             band = _tensor(whole[top : top + side])
             band.copy_(bend(band, curves))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.networks.grading.grading import Rendition, Sizes
+from lumen_cli.networks.grading import Grading, Sizes
 
 
 @dataclass(frozen=True)
@@ -47,30 +47,30 @@ class LowLightModel(nn.Module):
     whole_rows: bool = False
     """Whether it looks along whole rows of the picture, so that a tile has to be as wide as the picture."""
 
-    rendition: Rendition | None
-    """Bends the finished picture; only weights of our own have one. `enhance` is without it, calling the model with."""
+    grading: Grading | None
+    """Grades results; only weights of our own have one. `enhance` does not apply it, calling the model does."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.rendition = None
+        self.grading = None
 
     def forward(self, low: Tensor, *, sizes: Sizes | None = None, **options: Any) -> Tensor:
-        """`enhance`, and the rendition where there is one, of whole pictures: B×3×H×W in [0, 1] → the same.
+        """`enhance` whole pictures, then grade them if the model can: B×3×H×W in [0, 1] → the same.
 
-        sizes: height and width of each picture where some were padded, on the right and at the bottom; what was added
-            is nothing that a rendition should look at.
+        sizes: height and width of each picture where some are padded on the right and at the bottom; the grading
+            ignores the padding.
         """
-        return self.finish(low, self.enhance(low, **options), sizes=sizes, **options)
+        return self.grade(low, self.enhance(low, **options), sizes=sizes, **options)
 
-    def finish(self, low: Tensor, made: Tensor, *, sizes: Sizes | None = None, **options: Any) -> Tensor:
-        """Whole pictures and what `enhance` made of them with these options, B×3×H×W in [0, 1] → the finished ones."""
-        rendition = self.rendition_for(**options)
-        finished: Tensor = made if rendition is None else rendition(low, made, sizes)
-        return finished
+    def grade(self, low: Tensor, result: Tensor, *, sizes: Sizes | None = None, **options: Any) -> Tensor:
+        """Whole pictures and the results of `enhance` with these options, B×3×H×W in [0, 1] → the graded results."""
+        grading = self.grading_for(**options)
+        graded: Tensor = result if grading is None else grading(low, result, sizes)
+        return graded
 
-    def rendition_for(self, **options: Any) -> Rendition | None:
-        """What finishes pictures made with these options: nothing where they give an `illumination_ratio`."""
-        return self.rendition if options.get("illumination_ratio") is None else None
+    def grading_for(self, **options: Any) -> Grading | None:
+        """The grading that applies to these options: none with an `illumination_ratio`."""
+        return self.grading if options.get("illumination_ratio") is None else None
 
     def abilities(self) -> list[str]:
         """What it can do, as config.json names it: "enhance", and "decompose", "illumination-ratio" where it can."""

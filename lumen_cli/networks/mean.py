@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.networks.base import LowLightModel, padded_size
-from lumen_cli.networks.grading.grading import Sizes
+from lumen_cli.networks.grading import Sizes
 
 
 class Mean(LowLightModel):
@@ -77,12 +77,12 @@ class Mean(LowLightModel):
         return (F.avg_pool2d(noise, block) * block)[..., : wanted[-2], : wanted[-1]]
 
     def enhance(self, low: Tensor, *, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
-        """See `LowLightModel.enhance`; `steps` has to be None. The members finish their pictures."""
+        """See `LowLightModel.enhance`; `steps` has to be None. The members grade their pictures."""
         return self._mean(low, None, noise, steps)
 
     def forward(self, low: Tensor, *, sizes: Sizes | None = None, **options: Any) -> Tensor:
         """See `LowLightModel.forward`."""
-        return self.finish(low, self._mean(low, sizes, **options), sizes=sizes)
+        return self.grade(low, self._mean(low, sizes, **options), sizes=sizes)
 
     def _mean(self, low: Tensor, sizes: Sizes | None, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
         if steps is not None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from lumen_cli.errors import ModelError, UsageError
 from lumen_cli.registry.card_fields import (
+    LARGEST_GRADING,
     LARGEST_NUMBER,
-    LARGEST_RENDITION,
     NAME,
     Fields,
     are_files,
@@ -21,10 +21,10 @@ from lumen_cli.registry.card_fields import (
     is_count,
     is_duration,
     is_filled,
+    is_grading,
     is_network,
     is_positive,
     is_range,
-    is_rendition,
     is_sha256,
     is_text,
     is_web_address,
@@ -71,9 +71,9 @@ class ModelCard:
 
     `default_steps` and `steps_range` are None for a network that does not sample; `parameters` is None where the
     folder does not count them; texts that the folder leaves out are empty. `imported_from` names the files of others
-    that the weights come from, if they do. `rendition` has the arguments of the `Rendition` that finishes its pictures,
-    if one does. `members` are other models, found by name, whose pictures it averages: such a model has weights of its
-    own for a rendition alone, else an empty `weights_file`. `weights_sha256` stands for all that a result depends on,
+    that the weights come from, if they do. `grading` has the arguments of the `Grading` of its pictures, if it
+    has one. `members` are other models, found by name, whose pictures it averages: such a model has weights of its
+    own for a grading alone, else an empty `weights_file`. `weights_sha256` stands for all that a result depends on,
     theirs too; `file_sha256` is that of `weights_file`. `weights_url` ("url" of "weights") is the https address of that
     file, where it is too large to come with the folder, and `weights_bytes` ("bytes") how large it is; empty and None
     where the folder does not say. `best_for`: when to choose it, in a few words; `seconds`: for a picture of 600×400
@@ -102,7 +102,7 @@ class ModelCard:
     official_checkpoint: str
     imported_from: tuple[ImportedFile, ...] = ()
     members: tuple[Member, ...] = ()
-    rendition: Mapping[str, int] | None = None
+    grading: Mapping[str, int] | None = None
     file_sha256: str = ""
     weights_url: str = ""
     weights_bytes: int | None = None
@@ -172,15 +172,15 @@ def read_card(folder: Path) -> ModelCard:
             "members", are_members, "a list of 2 to 8 objects with a model's name, its weights' sha256 and a share", []
         )
     )
-    rendition = fields.get(
-        "rendition",
-        is_rendition,
-        f"an object with channels and heads, whole numbers up to {LARGEST_RENDITION}",
+    grading = fields.get(
+        "rendition" if "rendition" in config else "grading",
+        is_grading,
+        f"an object with channels and heads, whole numbers up to {LARGEST_GRADING}",
         None,
     )
     weights_file = file_sha256 = weights_url = ""
     weights_bytes = None
-    if rendition is not None or not members:
+    if grading is not None or not members:
         weights_file = fields.get("weights.file", is_weights_name, "a *.safetensors file name inside the model folder")
         file_sha256 = fields.get("weights.sha256", is_sha256, "64 hexadecimal digits in lower case")
         weights_url = fields.get("weights.url", is_web_address, "an https address without user name and password", "")
@@ -227,7 +227,7 @@ def read_card(folder: Path) -> ModelCard:
             for entry in fields.get("imported_from", are_files, "a list of objects with a file and its sha256", [])
         ),
         members=members,
-        rendition=rendition,
+        grading=grading,
         file_sha256=file_sha256,
         weights_url=weights_url,
         weights_bytes=weights_bytes,

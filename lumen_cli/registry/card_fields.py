@@ -21,7 +21,7 @@ _LARGEST_COUNT = 1 << 50
 """Bytes or parameters; no other whole number of a config.json is as large."""
 _LONGEST_NAME, _LONGEST_ADDRESS = 200, 2000
 _MOST_MEMBERS = 8
-LARGEST_RENDITION = 256
+LARGEST_GRADING = 256
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -127,12 +127,12 @@ def is_modest(value: Any) -> bool:
     return not isinstance(value, int | float) or -LARGEST_NUMBER <= value <= LARGEST_NUMBER
 
 
-def is_rendition(value: Any) -> bool:
-    """The arguments of a `Rendition`."""
+def is_grading(value: Any) -> bool:
+    """The arguments of a `Grading`."""
     return (
         isinstance(value, dict)
         and value.keys() == {"channels", "heads"}
-        and all(is_positive(number) and number <= LARGEST_RENDITION for number in value.values())
+        and all(is_positive(number) and number <= LARGEST_GRADING for number in value.values())
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lumen_cli.atomic import temporary_beside
 from lumen_cli.errors import ModelError
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.grading.grading import Rendition
+from lumen_cli.networks.grading import Grading
 from lumen_cli.networks.mean import Mean
 from lumen_cli.registry.card import CONFIG_FILE, ModelCard
 from lumen_cli.registry.catalog import (
@@ -164,7 +164,7 @@ def load(card: ModelCard) -> LowLightModel:
         raise ModelError(f"model {card.name}: its weights are not here yet ({where}): run `{pull_command(card)}`")
     if _is_mean(card):
         return _load_mean(card)
-    tensors = load_weights(card.weights_path, card.weights_sha256, model=card.name)
+    tensors = _rename(load_weights(card.weights_path, card.weights_sha256, model=card.name))
     if card.architecture in ARCHITECTURES and card.folder.parent != bundled_models():
         # Without memory first: of a stranger's numbers only those that fit the weights are built for real.
         require_fit(_build(card, meta=True), tensors, card.weights_path, model=card.name)
@@ -184,12 +184,12 @@ def require_loadable(card: ModelCard) -> None:
     network: nn.Module
     if _is_mean(card):
         _require_multiple(math.lcm(*(found.size_multiple for found in find_members(card))), card)
-        if card.rendition is None:
+        if card.grading is None:
             return
-        network = _own_rendition(card)
+        network = _own_grading(card)
     else:
         network = _build(card, meta=card.architecture in ARCHITECTURES)
-    require_fit(network, read_shapes(card.weights_path, model=card.name), card.weights_path, model=card.name)
+    require_fit(network, _rename(read_shapes(card.weights_path, model=card.name)), card.weights_path, model=card.name)
 
 
 def find_members(card: ModelCard) -> list[ModelCard]:
@@ -216,6 +216,17 @@ def find_members(card: ModelCard) -> list[ModelCard]:
     return cards
 
 
+def _rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Current names for the tensors of a grading in a file that an earlier version of lumen wrote."""
+    former = {"rendition.development.": "grading.auto_exposure.", "rendition.judge.": "grading.gate."}
+    former["rendition."] = "grading."
+    renamed = {}
+    for name, tensor in tensors.items():
+        start = next((start for start in former if name.startswith(start)), "")
+        renamed[former.get(start, "") + name.removeprefix(start)] = tensor
+    return renamed
+
+
 def _is_mean(card: ModelCard) -> bool:
     return bool(card.members) or card.architecture == MEAN
 
@@ -223,7 +234,7 @@ def _is_mean(card: ModelCard) -> bool:
 def _load_mean(card: ModelCard) -> LowLightModel:
     """A model that averages others.
 
-    Its members finish their pictures with the renditions that they have; a rendition of its own bends the mean.
+    Each member grades its own pictures; a grading of the model itself then grades the mean.
     """
     cards = find_members(card)
     network = Mean(
@@ -232,20 +243,20 @@ def _load_mean(card: ModelCard) -> LowLightModel:
         [found.default_steps for found in cards],
     )
     _require_multiple(network.size_multiple, card)
-    if card.rendition is not None:
-        tensors = load_weights(card.weights_path, card.file_sha256, model=card.name)
-        own = _own_rendition(card)
+    if card.grading is not None:
+        tensors = _rename(load_weights(card.weights_path, card.file_sha256, model=card.name))
+        own = _own_grading(card)
         apply_weights(own, tensors, card.weights_path, model=card.name)
-        network.rendition = cast(Rendition, own["rendition"])
+        network.grading = cast(Grading, own["grading"])
     return network.requires_grad_(False).eval().float()
 
 
-def _own_rendition(card: ModelCard) -> nn.ModuleDict:
-    """The rendition of a model that averages others, in a module of its own: its members have files of their own."""
+def _own_grading(card: ModelCard) -> nn.ModuleDict:
+    """The grading of a model that averages others, in a module by itself: its members have their own files."""
     try:
-        return nn.ModuleDict({"rendition": Rendition(**(card.rendition or {}))})
+        return nn.ModuleDict({"grading": Grading(**(card.grading or {}))})
     except ValueError as error:
-        raise ModelError(f'{card.folder / CONFIG_FILE}: "rendition": {error}') from None
+        raise ModelError(f'{card.folder / CONFIG_FILE}: "grading": {error}') from None
 
 
 def _build(card: ModelCard, *, meta: bool = False) -> LowLightModel:
@@ -257,8 +268,8 @@ def _build(card: ModelCard, *, meta: bool = False) -> LowLightModel:
     try:
         with torch.device("meta") if meta else nullcontext():
             network = build(**card.network)
-            if card.rendition is not None:
-                network.rendition = Rendition(**card.rendition)
+            if card.grading is not None:
+                network.grading = Grading(**card.grading)
     except (TypeError, ValueError, AssertionError, ArithmeticError, LookupError, RuntimeError, MemoryError) as error:
         reason = f'"network" does not fit the architecture {card.architecture}: {error}'
         raise ModelError(f"{card.folder / CONFIG_FILE}: {reason}") from error

@@ -87,7 +87,7 @@ def model_details(card: ModelCard) -> Table:
         "imported from": "\n".join(f"{file.file} (SHA-256 {file.sha256})" for file in card.imported_from),
         "folder": short_folder(card.folder),
         "members": "\n".join(f"{each.name} ({each.share:g}; SHA-256 {each.sha256})" for each in card.members),
-        "rendition": ", ".join(f"{name} {value}" for name, value in (card.rendition or {}).items()),
+        "grading": ", ".join(f"{name} {value}" for name, value in (card.grading or {}).items()),
         "weights": f"{card.weights_file}{f' (not here yet: {pull_command(card)})' if card.to_pull else ''}",
         "weights' address": card.weights_url,
         "weights' size": "" if card.weights_bytes is None else memory(card.weights_bytes),

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
-from lumen_cli.networks.grading.grading import Rendition
+from lumen_cli.networks.grading import Grading
 from lumen_cli.registry.card import CONFIG_FILE, WEIGHTS_FILE, ModelCard
 from lumen_cli.registry.load import load, save_weights
 from lumen_cli.training.grading_examples import (
@@ -30,7 +30,7 @@ from lumen_cli.training.grading_fit import Fitting, fit
 from lumen_cli.training.loop import Report
 from lumen_cli.training.run import record
 
-PREFIX = "rendition."
+PREFIX = "grading."
 """Of a rendition's tensors among a model's."""
 
 
@@ -64,7 +64,7 @@ def train_rendition(run: RenditionRun, out: Path, watch: Callable[[Report], None
     out.mkdir(parents=True, exist_ok=True)
     record(_settings(run), run.fitting.device, out)
     model = load(run.card).to(run.fitting.device)
-    model.rendition = None
+    model.grading = None
     if run.fitting.device.type == "cuda":
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -82,7 +82,7 @@ def train_rendition(run: RenditionRun, out: Path, watch: Callable[[Report], None
     return export_rendition(run.card, rendition, out / "model")
 
 
-def export_rendition(card: ModelCard, rendition: Rendition, folder: Path) -> Path:
+def export_rendition(card: ModelCard, rendition: Grading, folder: Path) -> Path:
     """Write a copy of the model's folder with the rendition in it; returns the folder.
 
     The weights are those of the model as they are stored, or none for a model that averages others, and the
@@ -93,13 +93,14 @@ def export_rendition(card: ModelCard, rendition: Rendition, folder: Path) -> Pat
     model = load(card)
     own = {f"{PREFIX}{name}": tensor.half() for name, tensor in rendition.state_dict().items()}
     stored = {} if card.members else load_file(card.weights_path)
-    tensors = {name: tensor for name, tensor in stored.items() if not name.startswith(PREFIX)} | own
+    tensors = {name: tensor for name, tensor in stored.items() if not name.startswith((PREFIX, "rendition."))} | own
     counted = [parameter for name, parameter in model.named_parameters() if not name.startswith(PREFIX)]
     parameters = sum(parameter.numel() for parameter in [*counted, *rendition.parameters()])
     file = card.weights_file or WEIGHTS_FILE
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = json.loads((card.folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    config["rendition"] = {"channels": len(own[f"{PREFIX}heads.0.levels.0.0.weight"]), "heads": len(rendition.heads)}
+    config.pop("rendition", None)
+    config["grading"] = {"channels": len(own[f"{PREFIX}heads.0.levels.0.0.weight"]), "heads": len(rendition.heads)}
     config["weights"] = {
         "file": file,
         "sha256": save_weights(tensors, folder / file),

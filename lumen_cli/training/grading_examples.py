@@ -17,7 +17,7 @@ from torch import Tensor
 from lumen_cli.datasets.darken import darken, draw_camera, draw_shade, expose
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.grading.auto_exposure import GRID, measured
+from lumen_cli.networks.grading import GRID, measure
 from lumen_cli.training.data import load_bytes, named_generator
 from lumen_cli.training.loop import Report, enhance_bytes
 
@@ -43,7 +43,7 @@ class Example:
             picture that a camera model darkened; "shaded", one whose lit places it left as they are; "exposed", a
             bright picture that was given to the model as it is; "unseen", a darkened one that no model saw: `made`
             is the bright picture.
-        light: of the dark picture, as `measured` gives it, 3×GRID×GRID in float16.
+        light: of the dark picture, as `measure` gives it, 3×GRID×GRID in float16.
         made, bright: 3×h×w in [0, 1], reduced by `POOL` to float16; held-out ones at full size as bytes.
     """
 
@@ -190,7 +190,7 @@ def _tell(watch: Callable[[Report], None], name: str, done: int, count: int, sta
 
 
 def _light(low: Tensor) -> Tensor:
-    return measured(low[None])[0].half()
+    return measure(low[None])[0].half()
 
 
 def on_grid(picture: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fits a `Rendition` to examples: small networks, each on batches of its own.
+"""Fits a `Grading` to examples: small networks, each on batches of its own.
 
 The loss is on whole pictures at a fraction of their size, so that a step costs some hundredths of a second on one core.
 """
@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from lumen_cli.errors import LumenError
 from lumen_cli.metrics import psnr, ssim
-from lumen_cli.networks.grading.auto_exposure import GRID, THUMBNAIL, bend
-from lumen_cli.networks.grading.grading import GUIDES, Rendition, stops
+from lumen_cli.networks.grading import EXPERTS, GRID, THUMBNAIL, Grading, bend, mean_stops
 from lumen_cli.training import checkpoint
 from lumen_cli.training.checkpoint import Average, Progress
 from lumen_cli.training.curves import draw_curves
@@ -38,15 +37,15 @@ With few darkened photographs heads learn the pairs faster, but bend photographs
 sees no bright pictures: it gained half a decibel on photographs darkened by 2 EV without them, and a bright picture has
 a guide of its own, itself."""
 GUIDED = {
-    "pair": "own",
-    "relit": "own",
-    "shaded": "own",
-    "dark": "developed",
-    "unseen": "developed",
-    "exposed": "given",
+    "pair": "heads",
+    "relit": "heads",
+    "shaded": "heads",
+    "dark": "exposed",
+    "unseen": "exposed",
+    "exposed": "input",
 }
-"""Which of `GUIDES` is right for a kind: of scenes with lamps in them, or that are dark by themselves as those of pairs
-are, the white point says little."""
+"""Which of `EXPERTS` is right for a kind. The white point says little about scenes that contain lamps or are dark by
+nature, as those of pairs are."""
 DECISION, FAVOUR = 3.0, math.exp(3.0)
 """The judge's odds are raised to the former in the end, as half of one curve and half of another is nobody's; those of
 the developed picture are multiplied by the latter, as a photograph bent like a pair loses more than a pair bent like a
@@ -63,7 +62,7 @@ class Fitting:
     """How long and how a rendition is fitted.
 
     Attributes:
-        heads, channels: of the `Rendition`.
+        heads, channels: of the `Grading`.
         steps, minutes: length for each head; `minutes`, where given, wins over `steps`. See `LENGTHS` for the others.
         batch: examples in a step.
         seed: of the parameters and the batches.
@@ -92,7 +91,7 @@ def fit(
     folder: Path | None = None,
     held_out: Sequence[Example] = (),
     watch: Callable[[Report], None] = lambda report: None,
-) -> Rendition:
+) -> Grading:
     """Fit the development, the judge, then head after head, each on batches of its own.
 
     Args:
@@ -112,10 +111,10 @@ def fit(
         watch(Report("raw", 0, 0.0, 0.0, 0.0, {}, score(held_out, None)))
     with torch.random.fork_rng(devices=cuda):  # dropout and initial values come from the global generator
         torch.manual_seed(fitting.seed)
-        rendition = Rendition(fitting.channels, fitting.heads).to(fitting.device)
+        rendition = Grading(fitting.channels, fitting.heads).to(fitting.device)
         parts: list[tuple[str, str, nn.Module]] = [
-            ("development", "development", rendition.development),
-            ("judge", "judge", rendition.judge),
+            ("development", "development", rendition.auto_exposure),
+            ("judge", "judge", rendition.gate),
             *(("head", f"head{number}", head) for number, head in enumerate(rendition.heads, start=1)),
         ]
         fitted = 0
@@ -126,9 +125,9 @@ def fit(
                 progress = _fit_part(part, name, LENGTHS[role], loss, fitting, folder, watch)
             part.eval().requires_grad_(False)
             if role == "judge":
-                rendition.judge.choice.weight.mul_(DECISION)
-                rendition.judge.choice.bias.mul_(DECISION)
-                rendition.judge.choice.bias[GUIDES.index("developed")] += math.log(FAVOUR)
+                rendition.gate.choice.weight.mul_(DECISION)
+                rendition.gate.choice.bias.mul_(DECISION)
+                rendition.gate.choice.bias[EXPERTS.index("exposed")] += math.log(FAVOUR)
             fitted += role == "head"
             if held_out and role == "head":
                 so_far = copy.deepcopy(rendition).cpu().eval()
@@ -138,7 +137,7 @@ def fit(
 
 
 @torch.inference_mode()
-def score(held_out: Sequence[Example], rendition: Rendition | None) -> dict[str, float]:
+def score(held_out: Sequence[Example], rendition: Grading | None) -> dict[str, float]:
     """Plain PSNR in dB and SSIM of whole pictures, with the rendition or as the model made them; means over them."""
     scores: list[tuple[float, float]] = []
     for example in held_out:
@@ -169,7 +168,7 @@ class _Bank:
         if unknown := {example.kind for example in examples} - GUIDED.keys():
             raise ValueError(f"examples to fit to are of the kinds {', '.join(GUIDED)}, not {', '.join(unknown)}")
         self.kinds = [example.kind for example in examples]
-        self.guide = torch.tensor([GUIDES.index(GUIDED[kind]) for kind in self.kinds])
+        self.guide = torch.tensor([EXPERTS.index(GUIDED[kind]) for kind in self.kinds])
         self.light = torch.stack([example.light for example in examples]).to(device)
         self.made, self.bright = (
             torch.stack([on_grid(values(getattr(example, side))).half() for example in examples]).to(device)
@@ -208,7 +207,7 @@ Loss = Callable[[torch.Generator, int], Tensor]
 """Of the generator and the number of examples of a step."""
 
 
-def _loss(role: str, bank: _Bank, weights: Tensor, rendition: Rendition, part: nn.Module) -> Loss:
+def _loss(role: str, bank: _Bank, weights: Tensor, rendition: Grading, part: nn.Module) -> Loss:
     """Of a part's step: how far developed or finished pictures are off, or how wrong the judge is.
 
     The judge learns from the kinds alone: by the pictures' error it would settle halfway, where heads know the examples
@@ -220,13 +219,13 @@ def _loss(role: str, bank: _Bank, weights: Tensor, rendition: Rendition, part: n
         error = 0.3 * torch.randn(count, 1, generator=generator).to(drawn.light.device)
         torch.manual_seed(generator.initial_seed())
         if role == "head":
-            curves = part(stops(drawn.light) + error, F.adaptive_avg_pool2d(drawn.made, THUMBNAIL))
+            curves = part(mean_stops(drawn.light) + error, F.adaptive_avg_pool2d(drawn.made, THUMBNAIL))
             return rendition_loss(bend(drawn.made, curves), drawn.bright)
         light = (drawn.light * torch.exp2(error)[..., None, None]).clamp(0.0, 1.0)
-        developed = rendition.development(light)
+        developed = rendition.auto_exposure(light)
         if role == "judge":
             return F.cross_entropy(part(developed), drawn.guide)
-        return rendition_loss(developed.picture, F.adaptive_avg_pool2d(drawn.bright, THUMBNAIL))
+        return rendition_loss(developed.exposed, F.adaptive_avg_pool2d(drawn.bright, THUMBNAIL))
 
     return loss
 

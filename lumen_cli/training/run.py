@@ -82,11 +82,11 @@ def train(run: Run, out: Path, stages: Sequence[str], watch: Callable[[Report], 
 def start_from(model: LowLightModel, card: ModelCard) -> None:
     """Copy a model folder's weights into a network of the same architecture and widths.
 
-    What only training needs is not in a model folder and stays fresh; a rendition was fitted to what the weights made
+    What only training needs is not in a model folder and stays fresh; a grading was fitted to what the weights made
     before, and is left out. UsageError where the two do not fit.
     """
     start = load(card)
-    start.rendition = None
+    start.grading = None
     tensors, own = start.state_dict(), model.state_dict()
     wanted = {name for name in own if not name.startswith(model.training_only)}
     reshaped = {name for name in wanted & tensors.keys() if own[name].shape != tensors[name].shape}

@@ -7,10 +7,10 @@ from lumen_cli.engine.batch import NetworkError, Notes, as_batch, enhance_batch,
 from lumen_cli.engine.device import DevicePolicy, choose_device
 from lumen_cli.engine.tile_plan import TilePlan
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.networks.grading.auto_exposure import bend
+from lumen_cli.networks.grading import bend
 from lumen_cli.networks.mean import Mean
 from tests.conftest import dark_pixels
-from tests.networks.test_rendition import opinionated
+from tests.networks.test_grading import opinionated
 
 CPU = choose_device("cpu", "fp32")
 
@@ -62,18 +62,18 @@ def test_batch_mates_and_their_order_change_nothing(network: Tiny) -> None:
 
 
 @pytest.mark.parametrize("averaged", [False, True])
-def test_a_rendition_does_not_look_at_what_was_padded(averaged: bool) -> None:
+def test_a_grading_does_not_look_at_what_was_padded(averaged: bool) -> None:
     network = Tiny(multiple=64, noisy=False).eval().requires_grad_(False)
-    network.rendition = opinionated()
+    network.grading = opinionated()
     pictures = [picture(70, 100, 1), picture(100, 70, 2), picture(128, 128, 3)]
     together = run(Mean([network, network]) if averaged else network, *pictures)  # type: ignore[arg-type]
     for dark, bright in zip(pictures, together, strict=True):
         low = as_batch([dark], network, CPU)
         made = network.enhance(low)
         seen = [part[..., : dark.height, : dark.width] for part in (low, made)]
-        expected = bend(seen[1], network.rendition.curves(*seen))
+        expected = bend(seen[1], network.grading.curves(*seen))
         np.testing.assert_allclose(bright, expected[0].permute(1, 2, 0).numpy(), rtol=0, atol=1e-5)
-        padded = network.finish(low, made)[0, :, : dark.height, : dark.width].permute(1, 2, 0).numpy()
+        padded = network.grade(low, made)[0, :, : dark.height, : dark.width].permute(1, 2, 0).numpy()
         if low.shape[-2:] != (dark.height, dark.width):
             assert np.abs(bright - padded).max() > 1e-3, "the padding would have been seen"
 

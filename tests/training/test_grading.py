@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 from lumen_cli.datasets.pairs import TrainingFiles, find_pairs, find_training_files
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.grading.auto_exposure import GRID, Development, bend, measured
-from lumen_cli.networks.grading.grading import GUIDES, Rendition
+from lumen_cli.networks.grading import EXPERTS, GRID, AutoExposure, Grading, bend, measure
 from lumen_cli.registry.catalog import find_model, read_card
 from lumen_cli.registry.load import load
 from lumen_cli.srgb import to_linear, to_srgb
@@ -119,7 +118,7 @@ def test_large_pictures_are_reduced_and_the_smallest_are_taken(tmp_path):
 def test_an_example_keeps_what_the_model_made():
     low = torch.full((3, 8, 12), 32, dtype=torch.uint8)
     example = make_example(Gain(), "pair", low, torch.full((3, 8, 12), 0.75), CPU, torch.float32)
-    torch.testing.assert_close(example.light.float(), measured(low[None] / 255.0)[0], rtol=1e-3, atol=0)
+    torch.testing.assert_close(example.light.float(), measure(low[None] / 255.0)[0], rtol=1e-3, atol=0)
     assert (example.made.dtype, example.made.shape) == (torch.float16, (3, 2, 3))
     torch.testing.assert_close(example.made.float(), torch.full((3, 2, 3), 128 / 255), atol=1e-3, rtol=0)
     whole = make_example(Gain(), "held-out", low, torch.full((3, 8, 12), 0.75), CPU, torch.float32)
@@ -171,24 +170,24 @@ def dark_examples(count: int, kind: str, seed: int = 0) -> list[Example]:
     bright = scenes(count + seed)[:count]
     bright = bright / bright.amax(dim=(1, 2, 3), keepdim=True)
     made = bend(bright, torch.tensor([-0.8, 0.0]).expand(count, 3, 2))
-    lights = measured(to_srgb(to_linear(bright) * torch.exp2(-stops).view(-1, 1, 1, 1)))
+    lights = measure(to_srgb(to_linear(bright) * torch.exp2(-stops).view(-1, 1, 1, 1)))
     return [Example(kind, *parts) for parts in zip(lights, made, bright, strict=True)]
 
 
 def test_it_learns_whom_to_follow():
     examples = [*bent_examples(24), *dark_examples(24, "unseen"), *dark_examples(12, "dark", seed=1)]
     rendition = fit(examples, Fitting(heads=1, channels=8, steps=200, batch=16))
-    for held_out, guide in ((dark_examples(8, "dark", seed=2), "developed"), (bent_examples(8, seed=2), "own")):
-        logits = rendition.judge(rendition.development(torch.stack([each.light for each in held_out])))
-        assert {GUIDES[number] for number in logits.argmax(dim=1)} == {guide}
+    for held_out, guide in ((dark_examples(8, "dark", seed=2), "exposed"), (bent_examples(8, seed=2), "heads")):
+        logits = rendition.gate(rendition.auto_exposure(torch.stack([each.light for each in held_out])))
+        assert {EXPERTS[number] for number in logits.argmax(dim=1)} == {guide}
 
 
 def test_the_judge_decides_in_the_end_and_favours_the_developed_picture(monkeypatch):
     examples = [*bent_examples(4), *dark_examples(4, "dark")]
-    decided = fit(examples, QUICK).judge.choice
+    decided = fit(examples, QUICK).gate.choice
     monkeypatch.setattr(rendition_fit, "FAVOUR", 1.0)
     monkeypatch.setattr(rendition_fit, "DECISION", 1.0)
-    plain = fit(examples, QUICK).judge.choice
+    plain = fit(examples, QUICK).gate.choice
     torch.testing.assert_close(decided.bias - 3.0 * plain.bias, torch.tensor([0.0, 0.0, 3.0]))
     assert torch.equal(decided.weight, 3.0 * plain.weight)
 
@@ -202,11 +201,11 @@ def test_a_development_is_fitted_to_photographs():
     aim = torch.nn.functional.adaptive_avg_pool2d(torch.stack([each.bright for each in examples]), 64)
     light = torch.stack([each.light for each in examples])
 
-    def error(development: Development) -> float:
+    def error(development: AutoExposure) -> float:
         with torch.inference_mode():
-            return float((development(light).picture - aim).square().mean().sqrt())
+            return float((development(light).exposed - aim).square().mean().sqrt())
 
-    assert error(rendition.development) < 0.5 * error(Development())
+    assert error(rendition.auto_exposure) < 0.5 * error(AutoExposure())
 
 
 def test_unseen_pictures_need_no_model(data, monkeypatch):
@@ -322,8 +321,8 @@ def test_a_training_ends_in_a_model_folder_with_the_rendition(run, tmp_path):
 
     before = json.loads((run.card.folder / "config.json").read_text())
     after = json.loads((folder / "config.json").read_text())
-    assert after.pop("rendition") == {"channels": 8, "heads": 2}
-    own = sum(parameter.numel() for parameter in Rendition(8, 2).parameters())
+    assert after.pop("grading") == {"channels": 8, "heads": 2}
+    own = sum(parameter.numel() for parameter in Grading(8, 2).parameters())
     assert after["weights"].pop("parameters") == before["weights"].pop("parameters") + own
     assert after["weights"].pop("sha256") != before["weights"].pop("sha256")
     assert after["weights"].pop("bytes") == (folder / "model.safetensors").stat().st_size
@@ -339,7 +338,7 @@ def test_a_training_ends_in_a_model_folder_with_the_rendition(run, tmp_path):
     assert torch.equal(raw, finished_and_raw(load(run.card))[0])
     assert not torch.equal(finished, raw)
     with torch.inference_mode():
-        assert torch.equal(finished, bend(raw, model.rendition.curves(low_picture(), raw)))
+        assert torch.equal(finished, bend(raw, model.grading.curves(low_picture(), raw)))
 
 
 def test_the_same_command_does_nothing_twice_and_another_is_refused(run, tmp_path):
@@ -375,11 +374,11 @@ def test_a_mean_gets_a_rendition_of_its_own(make_model, models_root, tmp_path):
     (models_root / "both").mkdir()
     (models_root / "both/config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
-    rendition = Rendition(8, 1)
+    rendition = Grading(8, 1)
     torch.nn.init.constant_(rendition.heads[0].choice[-1].bias, 0.5)
-    rendition.judge.choice.bias.data[0] = 50.0
+    rendition.gate.choice.bias.data[0] = 50.0
     folder = export_rendition(find_model("both"), rendition, tmp_path / "both")
-    assert all(name.startswith("rendition.") for name in load_file(folder / "model.safetensors"))
+    assert all(name.startswith("grading.") for name in load_file(folder / "model.safetensors"))
     weights = json.loads((folder / "config.json").read_text())["weights"]
     assert weights["parameters"] == 2 * 84 + sum(parameter.numel() for parameter in rendition.parameters())
     finished, raw = finished_and_raw(load(read_card(folder)))
@@ -402,7 +401,7 @@ def test_a_mean_gets_a_rendition_of_its_own(make_model, models_root, tmp_path):
     ],
 )
 def test_what_does_not_apply_is_said_before_any_work(lumen, run, data, tmp_path, arguments, said):
-    finished = lumen("train", "rendition", *arguments, "--data", data / "bright", "--out", tmp_path / "out")
+    finished = lumen("train", "grading", *arguments, "--data", data / "bright", "--out", tmp_path / "out")
     assert finished.code != 0
     assert said in finished.err
     assert len(finished.err.strip().splitlines()) == 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lumen_cli.errors import UsageError
-from lumen_cli.networks.grading.grading import Rendition
+from lumen_cli.networks.grading import Grading
 from lumen_cli.registry.catalog import network_class, read_card
 from lumen_cli.registry.load import load
 from lumen_cli.training.checkpoint import export_model
@@ -159,10 +159,10 @@ def test_a_training_starts_from_another_models_weights(tmp_path):
     given = load(card).state_dict()
     assert given.keys() < model.state_dict().keys(), "the degradation network is not in a model folder"
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in given.items())
-    finished = read_card(export_rendition(card, Rendition(channels=8, heads=1), tmp_path / "finished"))
-    assert any(key.startswith("rendition.") for key in load(finished).state_dict())
+    finished = read_card(export_rendition(card, Grading(channels=8, heads=1), tmp_path / "finished"))
+    assert any(key.startswith("grading.") for key in load(finished).state_dict())
     start_from(model, finished)
-    assert all(torch.equal(value, model.state_dict()[key]) for key, value in given.items()), "without its rendition"
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in given.items()), "without its grading"
     with pytest.raises(UsageError, match=r"cannot start from lldiffusion: its network differs .*first at Unet"):
         start_from(TINY["diffll"].build(), card)
 

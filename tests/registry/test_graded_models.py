@@ -1,4 +1,4 @@
-"""Models whose pictures a rendition finishes: what is loaded, when it acts, and what is refused."""
+"""Models with a grading: how it is loaded, when it applies, and which are refused."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 import lumen_cli
 from lumen_cli.engine.tile import enhance_tiled
 from lumen_cli.errors import ModelError
-from lumen_cli.networks.grading.auto_exposure import bend
-from lumen_cli.networks.grading.grading import Rendition
+from lumen_cli.networks.grading import Grading, bend
 from lumen_cli.networks.kind.network import KinD
 from lumen_cli.registry.catalog import find_model
 from lumen_cli.registry.load import load, load_weights, save_weights
@@ -22,30 +21,30 @@ from tests.conftest import MakeModel
 SETTINGS = {"channels": 8, "heads": 2}
 
 
-def bright_rendition() -> Rendition:
-    """One that brightens whatever it sees."""
-    rendition = Rendition(**SETTINGS)
-    for head in rendition.heads:
+def bright_grading() -> Grading:
+    """A grading that brightens every picture."""
+    grading = Grading(**SETTINGS)
+    for head in grading.heads:
         torch.nn.init.constant_(head.choice[-1].bias, 0.3)
-    rendition.judge.choice.bias.data[0] = 50.0
-    return rendition
+    grading.gate.choice.bias.data[0] = 50.0
+    return grading
 
 
-def add_rendition(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Put a rendition into a model folder, beside the weights that are there."""
-    own = {f"rendition.{name}": tensor for name, tensor in bright_rendition().state_dict().items()}
+def add_grading(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Put a grading into a model folder, beside the weights that are there."""
+    own = {f"grading.{name}": tensor for name, tensor in bright_grading().state_dict().items()}
     config = json.loads((folder / "config.json").read_text())
     checksum = save_weights(tensors | own, folder / "model.safetensors")
-    config |= {"rendition": SETTINGS, "weights": {"file": "model.safetensors", "sha256": checksum}}
+    config |= {"grading": SETTINGS, "weights": {"file": "model.safetensors", "sha256": checksum}}
     (folder / "config.json").write_text(json.dumps(config))
 
 
 @pytest.fixture
 def finished(make_model: MakeModel) -> Path:
-    """The tiny model twice: "plain", and "finished" with a rendition; returns the folder of the latter."""
+    """The tiny model twice: "plain", and "finished" with a grading; returns the folder of the latter."""
     make_model("plain", network={"gain": 4.0})
     folder = make_model("finished", network={"gain": 4.0}, tiling=True)
-    add_rendition(folder, load_weights(folder / "model.safetensors"))
+    add_grading(folder, load_weights(folder / "model.safetensors"))
     return folder
 
 
@@ -57,45 +56,45 @@ def batch(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
-def test_the_pipeline_finishes_pictures_and_enhance_does_not(finished):
+def test_the_pipeline_grades_pictures_and_enhance_does_not(finished):
     plain, bent = (lumen_cli.enhance(picture(), name, precision="fp32") for name in ("plain", "finished"))
     assert (bent >= plain).all()
     assert np.abs(bent - plain).max() > 0.02
     network = load(find_model("finished"))
-    assert network.rendition is not None
+    assert network.grading is not None
     with torch.inference_mode():
         noise = torch.randn(1, *network.noise_shape(20, 30))
         raw = network.enhance(batch(picture()), noise=noise)
-        expected = bend(raw, network.rendition.curves(batch(picture()), raw))
+        expected = bend(raw, network.grading.curves(batch(picture()), raw))
         assert torch.equal(network(batch(picture()), noise=noise), expected)
         assert not torch.equal(raw, expected)
 
 
-def test_light_that_is_asked_for_stays():
+def test_a_requested_illumination_ratio_is_not_graded():
     network = KinD(decomposition_channels=16, restoration_channels=4, adjustment_channels=8).eval()
     low = batch(picture(64, 96))
     with torch.inference_mode():
         raw, asked = network(low), network(low, illumination_ratio=2.0)
-        network.rendition = bright_rendition().eval()
+        network.grading = bright_grading().eval()
         assert not torch.equal(network(low), raw)
         assert torch.equal(network(low, illumination_ratio=2.0), asked)
         tiled = enhance_tiled(network, picture(64, 96), None, 300, illumination_ratio=2.0)
     np.testing.assert_allclose(tiled, asked[0].permute(1, 2, 0).numpy(), atol=1e-5)
 
 
-def test_tiles_are_finished_as_one_picture(finished):
+def test_tiles_are_graded_as_one_picture(finished):
     network = load(find_model("finished"))
     low = picture(600, 700)
     noise = torch.randn(network.noise_shape(600, 700), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         tiled = enhance_tiled(network, low, noise, 300)
         raw = enhance_tiled(load(find_model("plain")), low, noise, 300)
-        assert network.rendition is not None
-        whole = bend(batch(raw), network.rendition.curves(batch(low), batch(raw)))
+        assert network.grading is not None
+        whole = bend(batch(raw), network.grading.curves(batch(low), batch(raw)))
     np.testing.assert_allclose(tiled, whole[0].permute(1, 2, 0).numpy(), atol=1e-6)
 
 
-def test_a_mean_takes_its_members_finished_and_may_finish_itself(finished, make_model, models_root):
+def test_a_mean_averages_graded_pictures_and_may_grade_the_mean(finished, make_model, models_root):
     make_model("other", network={"gain": 2.0})
     sums = {name: find_model(name).weights_sha256 for name in ("finished", "other", "plain")}
     for name, first in (("of-raw", "plain"), ("of-finished", "finished")):
@@ -123,7 +122,7 @@ def test_a_mean_takes_its_members_finished_and_may_finish_itself(finished, make_
     np.testing.assert_allclose(tiled, sum(parts) / 2, atol=1e-6)
     before = find_model("of-raw").weights_sha256
 
-    add_rendition(models_root / "of-raw", {})
+    add_grading(models_root / "of-raw", {})
     assert find_model("of-raw").weights_sha256 != before
     assert np.abs(lumen_cli.enhance(picture(), "of-raw", precision="fp32") - of_raw).max() > 0.02
     with (models_root / "of-raw/model.safetensors").open("ab") as file:
@@ -133,18 +132,18 @@ def test_a_mean_takes_its_members_finished_and_may_finish_itself(finished, make_
 
 
 @pytest.mark.parametrize(
-    ("rendition", "complaint"),
+    ("grading", "complaint"),
     [
-        ({"channels": 8}, '"rendition": expected an object with channels and heads'),
-        ({"channels": 8, "heads": 0}, '"rendition": expected an object'),
-        ({"channels": 1 << 20, "heads": 1}, '"rendition": expected an object'),
-        ({"channels": 5, "heads": 1}, "channels in eights"),
-        ({"channels": 16, "heads": 2}, r"of another shape: rendition\."),
-        (None, r"unknown: rendition\."),
+        ({"channels": 8}, '"grading": expected an object with channels and heads'),
+        ({"channels": 8, "heads": 0}, '"grading": expected an object'),
+        ({"channels": 1 << 20, "heads": 1}, '"grading": expected an object'),
+        ({"channels": 5, "heads": 1}, "multiple of 8"),
+        ({"channels": 16, "heads": 2}, r"of another shape: grading\."),
+        (None, r"unknown: grading\."),
     ],
 )
-def test_a_rendition_that_does_not_fit_is_refused(finished, rendition, complaint):
+def test_a_grading_that_does_not_fit_is_refused(finished, grading, complaint):
     config = json.loads((finished / "config.json").read_text())
-    (finished / "config.json").write_text(json.dumps(config | {"rendition": rendition}))
+    (finished / "config.json").write_text(json.dumps(config | {"grading": grading}))
     with pytest.raises(ModelError, match=complaint):
         load(find_model(finished))
