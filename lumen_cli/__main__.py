@@ -40,7 +40,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         sys.stdout.flush()
         return code or 0
     except LumenError as error:
-        _say(str(error))
+        from lumen_cli.text import with_options
+
+        _say(with_options(error.message, error.remedy))
         return error.exit_code
     except KeyboardInterrupt:
         _say("interrupted")

@@ -6,13 +6,27 @@ from pathlib import Path
 
 
 class LumenError(Exception):
-    """One clear line: what is wrong, where, what to do. Ends a command with `exit_code`."""
+    """One clear line: what is wrong, where, what to do. Ends a command with `exit_code`.
+
+    Args:
+        message: the line. It names no option of the command line.
+        remedy: the arguments that would help, separated by ", ": "max_pixels", or "device=cpu" with a value.
+            `str` adds them as arguments, and the command line spells them as options.
+    """
 
     exit_code = 1
 
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} (argument {self.remedy})" if self.remedy else self.message
+
 
 class UsageError(LumenError):
-    """The command line asks for something that cannot be done; nothing was started (exit code 2)."""
+    """Something is asked for that cannot be done; nothing was started (exit code 2)."""
 
     exit_code = 2
 
@@ -26,7 +40,7 @@ class ModelError(LumenError):
 class PictureError(LumenError):
     """One picture cannot be read, enhanced or written; the rest of the batch goes on."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+    def __init__(self, path: Path, reason: str, *, remedy: str = "") -> None:
+        super().__init__(f"{path}: {reason}", remedy=remedy)
         self.path = path
         self.reason = reason

@@ -46,6 +46,15 @@ def memory(size: int) -> str:
     return f"{size / (1 << 20):.0f} MiB" if size < 1 << 30 else f"{size / (1 << 30):.1f} GiB"
 
 
+def with_options(message: str, remedy: str) -> str:
+    """A message with the arguments that would help, spelled as options: "… (see --max-pixels)"."""
+    if not remedy:
+        return message
+    named = (argument.partition("=") for argument in remedy.split(", "))
+    options = ("--" + f"{name.replace('_', '-')} {value}".rstrip() for name, _, value in named)
+    return f"{message} (see {', '.join(options)})"
+
+
 def count(number: int, one: str, many: str | None = None) -> str:
     """1 picture, 2 pictures."""
     return f"{number} {one if number == 1 else many or one + 's'}"

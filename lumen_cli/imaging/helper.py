@@ -75,7 +75,7 @@ def _exactly(file: BinaryIO, size: int) -> bytearray:
 
 
 def main() -> None:
-    """Answer requests (path, max_pixels) with ("picture", Picture), ("error", reason) or ("fault", text)."""
+    """Answer requests (path, max_pixels) with ("picture", Picture), ("error", (reason, remedy)) or ("fault", text)."""
     requests = os.fdopen(os.dup(0), "rb", buffering=0)
     answers = os.fdopen(os.dup(1), "wb")
     # What a library under a decoder prints must not get between the messages.
@@ -100,9 +100,9 @@ def main() -> None:
         try:
             answer = "picture", read_picture(Path(name), max_pixels=max_pixels)
         except PictureError as error:
-            answer = "error", error.reason
+            answer = "error", (error.reason, error.remedy)
         except MemoryError:
-            answer = "error", "the picture does not fit into memory"
+            answer = "error", ("the picture does not fit into memory", "")
         except Exception as error:
             answer = "fault", f"{type(error).__name__}: {error}"
         try:

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from lumen_cli.text import with_options
+
 if TYPE_CHECKING:
     from lumen_cli.files.find import Trouble
     from lumen_cli.registry.card import ModelCard
@@ -31,7 +33,7 @@ def picture_line(result: Result) -> str:
         input=_input(result.task),
         **_outputs(result.task),
         why=result.task.why,
-        reason=result.reason,
+        reason=with_options(result.reason, result.remedy) if result.reason else None,
         width=result.width,
         height=result.height,
         seen=list(result.seen) if result.seen else None,

@@ -14,7 +14,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lumen_cli.text import count, duration, memory, printable, short_path
+from lumen_cli.text import count, duration, memory, printable, short_path, with_options
 
 if TYPE_CHECKING:
     from lumen_cli.files.find import Source, Trouble
@@ -65,7 +65,7 @@ class Summary:
         """Count one result of the stream."""
         if result.status in ("failed", "left"):
             lines = self.failures if result.status == "failed" else self.left
-            lines.append(Line(source_name(result.task.job.source), result.reason or ""))
+            lines.append(Line(source_name(result.task.job.source), with_options(result.reason or "", result.remedy)))
             return
         self.done += 1
         self.whys[result.task.why] += 1

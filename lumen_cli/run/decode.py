@@ -71,7 +71,8 @@ class HelperReader:
             helper.end(patience=1.0)
             if self._abandoned:
                 raise AbandonedError from None
-            raise PictureError(path, helper.said_at_the_end(self.timeout)) from None
+            remedy = "timeout" if helper.late else ""
+            raise PictureError(path, helper.why_it_ended(self.timeout), remedy=remedy) from None
         finally:
             with self._lock:
                 self._busy.discard(helper)
@@ -80,7 +81,8 @@ class HelperReader:
             assert isinstance(answer, Picture)
             return answer
         if kind == "error":
-            raise PictureError(path, str(answer))
+            assert isinstance(answer, tuple)
+            raise PictureError(path, str(answer[0]), remedy=str(answer[1]))
         raise RuntimeError(answer)
 
     def abandon(self) -> None:
@@ -141,10 +143,10 @@ class _Helper:
                 with contextlib.suppress(OSError):
                     pipe.close()
 
-    def said_at_the_end(self, timeout: float | None) -> str:
+    def why_it_ended(self, timeout: float | None) -> str:
         """Why there is no answer, for the picture's line."""
         if self.late:
-            return f"took more than {timeout:g} seconds to decode; --timeout allows more"
+            return f"took more than {timeout:g} seconds to decode"
         if self.killed:
             return "its decoder gave an answer that cannot be used"
         code = self._process.returncode

@@ -49,9 +49,9 @@ class Timings:
 @dataclass(frozen=True)
 class Result:
     """What became of one picture. status: "done", "failed", "kept" or "left"; reason: why it failed or was left, in one
-    line; size: bytes of its files; warnings: what could not be kept; fidelity: the error of its reconstruction, where
-    there is one; sidecars: copies made; notices: what is worth knowing about how it was read; seen:
-    width and height of what the network saw of it.
+    line; remedy: which arguments would help, as in `LumenError`; size: bytes of its files; warnings: what could not be
+    kept; fidelity: the error of its reconstruction, where there is one; sidecars: copies made; notices: what is worth
+    knowing about how it was read; seen: width and height of what the network saw of it.
     """
 
     task: Task
@@ -66,6 +66,7 @@ class Result:
     sidecars: tuple[Path, ...] = ()
     notices: tuple[str, ...] = ()
     seen: tuple[int, int] | None = None
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -284,7 +285,7 @@ def failure(task: Task, error: Exception, timings: Timings | None = None) -> Res
     if isinstance(error, PictureError):
         reason = error.reason
     elif isinstance(error, LumenError):
-        reason = str(error)
+        reason = error.message
     elif isinstance(error, FileNotFoundError):
         reason = "is no longer there"
     elif isinstance(error, OSError):
@@ -294,4 +295,5 @@ def failure(task: Task, error: Exception, timings: Timings | None = None) -> Res
     else:
         _log.debug("fault while working on %s", task.job.source.path, exc_info=error)
         reason = f"fault of lumen, please report it: {type(error).__name__}: {error}"
-    return Result(task, "failed", " ".join(reason.split()), timings=timings or Timings())
+    remedy = error.remedy if isinstance(error, LumenError) else ""
+    return Result(task, "failed", " ".join(reason.split()), timings=timings or Timings(), remedy=remedy)
