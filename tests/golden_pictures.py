@@ -76,6 +76,30 @@ def interlaced(pixels: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+def dng(path: Path) -> None:
+    """A camera's raw file of a grey ramp: a Bayer mosaic with a white balance."""
+    mosaic = np.linspace(0.005, 0.4, 96)[None, :] * np.ones((64, 1))
+    mosaic[0::2, 0::2] *= 0.5
+    mosaic[1::2, 1::2] *= 0.7
+    to_srgb = (32405, -15371, -4985, -9693, 18760, 416, 556, -2040, 10572)
+    tags = (
+        (274, 3, 1, 6),
+        (271, 2, 0, "Maker"),
+        (33421, 3, 2, (2, 2)),
+        (33422, 1, 4, bytes((0, 1, 1, 2))),
+        (50706, 1, 4, bytes((1, 4, 0, 0))),
+        (50708, 2, 0, "Maker Model"),
+        (50714, 3, 1, 0),
+        (50717, 3, 1, 65535),
+        (50721, 10, 9, [part for value in to_srgb for part in (value, 10000)]),
+        (50728, 5, 3, (5, 10, 10, 10, 7, 10)),
+        (50778, 3, 1, 21),
+    )
+    values = np.round(mosaic * 65535).astype(np.uint16)
+    extra = [(*tag, True) for tag in tags]
+    tifffile.imwrite(path, values, photometric=32803, extratags=extra, metadata=None, software=False)
+
+
 def write_formats(folder: Path) -> None:
     """About fifty pictures, each of another kind."""
     folder.mkdir()
@@ -152,7 +176,7 @@ def write_formats(folder: Path) -> None:
 
 
 def write_extras(folder: Path) -> None:
-    """Those of pillow-heif and pyjpegxl."""
+    """Those of pillow-heif, pyjpegxl and rawpy."""
     import pillow_heif
     import pyjpegxl
 
@@ -163,21 +187,44 @@ def write_extras(folder: Path) -> None:
     heif.save(folder / "rgb.heic", quality=80)
     pillow_heif.encode("RGB;16", (80, 64), deep.tobytes(), folder / "10.heic", quality=90)
     (folder / "rgb.jxl").write_bytes(pyjpegxl.encode_from_numpy(rgb))
+    dng(folder / "raw.dng")
     (folder / "16.jxl").write_bytes(pyjpegxl.encode_from_numpy(deep, lossless=True))
 
 
+def write_broken(folder: Path, formats: Path) -> None:
+    """A batch of one good picture and some that cannot be read."""
+    folder.mkdir()
+    shutil.copy(formats / "rgb.png", folder / "good.png")
+    (folder / "cut.jpg").write_bytes((formats / "tags.jpg").read_bytes()[:-400])
+    (folder / "cut.png").write_bytes((formats / "rgb-16.png").read_bytes()[:2000])
+    (folder / "cut.tif").write_bytes((formats / "16.tif").read_bytes()[:2000])
+    (folder / "empty.webp").touch()
+    (folder / "text.png").write_text("no picture")
+    (folder / "notes.txt").write_text("no picture either")
+
+
 def write_inputs(root: Path) -> None:
-    """Folders of inputs: samples, night, formats, mixed, tagged; and pictures above 0.4 megapixels."""
+    """Folders of inputs, by the names that the commands of the test use."""
     shutil.copytree(SAMPLES, root / "samples", ignore=shutil.ignore_patterns("*.py", "*.md"))
     write_formats(root / "formats")
-    (root / "night").mkdir()
+    write_broken(root / "broken", root / "formats")
+    for name, chosen in {
+        "mixed": ("rgb-16.png", "rgba.png", "p3.jpg", "grey-alpha.png"),
+        "tagged": ("tags.jpg", "tags.png", "tags.tif", "lossy.webp"),
+        "foreign": ("grey.png", "rgb.bmp"),
+        "own": ("grey.png",),
+        "tiny": ("one-pixel.png",),
+    }.items():
+        (root / name).mkdir()
+        for one in chosen:
+            shutil.copy(root / "formats" / one, root / name)
+    for name in ("night/deeper", "large", "wide"):
+        (root / name).mkdir(parents=True)
     Image.fromarray(eight(96, 128, 1)).save(root / "night/a.png")
-    Image.fromarray(eight(70, 90, 2)).save(root / "night/b.png")
-    (root / "mixed").mkdir()
-    for name in ("rgb-16.png", "rgba.png", "p3.jpg", "grey-alpha.png"):
-        shutil.copy(root / "formats" / name, root / "mixed")
-    (root / "tagged").mkdir()
-    for name in ("tags.jpg", "tags.png", "tags.tif", "lossy.webp"):
-        shutil.copy(root / "formats" / name, root / "tagged")
-    (root / "large").mkdir()
+    Image.fromarray(eight(70, 90, 2)).save(root / "night/deeper/b.png")
+    (root / "list.txt").write_text("night/deeper/b.png\nformats/grey.jpg\n")
+    # Above 0.4 megapixels.
     Image.fromarray(eight(600, 720, 3, noise=0.06)).save(root / "large/noisy.png", compress_level=1)
+    Image.fromarray(eight(600, 720, 4)).save(root / "wide/turned.jpg", quality=90, exif=exif(6))
+    deep = (scene(600, 720, 5) * 65535).astype(np.uint16)
+    tifffile.imwrite(root / "wide/16.tif", deep, photometric="rgb", metadata=None, software=False)
