@@ -7,6 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
+from lumen_cli import __version__
 from lumen_cli.benchmark.quality import CONFIDENCE, RESAMPLES, Row, Score
 from lumen_cli.benchmark.samples import Samples
 from lumen_cli.metrics.registry import Metric
@@ -148,6 +151,17 @@ def standard_notes(samples: Samples, metrics: Sequence[Metric], rows: Sequence[R
         notes.append("published figures are the authors' weights at full width; measured are the models named here")
     notes += (NOT_SEEN[row.entrant.architecture] for row in rows if row.entrant.architecture in NOT_SEEN)
     return tuple(dict.fromkeys(notes))
+
+
+def make_report(
+    samples: Samples, metrics: Sequence[Metric], rows: Sequence[Row], notes: Sequence[str] = ()
+) -> QualityReport:
+    """The report of finished rows, with the standard notes before `notes` and the versions of lumen and torch."""
+    reasons = {metric.name: reason for metric in metrics if (reason := metric.unavailable()) is not None}
+    computed = [metric for metric in metrics if metric.name not in reasons]
+    machine = {"lumen": __version__, "torch": torch.__version__, "threads": str(torch.get_num_threads())}
+    notes = (*standard_notes(samples, computed, rows), *notes)
+    return QualityReport(samples, tuple(metrics), reasons, tuple(rows), machine, notes)
 
 
 def _reason(row: Row, name: str) -> str | None:

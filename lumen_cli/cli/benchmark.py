@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,138 +21,64 @@ from lumen_cli.cli.options import (
 )
 from lumen_cli.errors import UsageError
 
-DATA = "Pictures"
-RESULT = "Results"
-SPEED = "Speed"
+_data = partial(typer.Option, rich_help_panel="Pictures", show_default=False)
+_look = partial(typer.Option, rich_help_panel=LOOK, show_default=False)
+_result = partial(typer.Option, rich_help_panel="Results", show_default=False)
+_machine = partial(typer.Option, rich_help_panel=MACHINE, show_default=False)
+_speed = partial(typer.Option, rich_help_panel="Speed", show_default=False)
 
-
-def _list(help: str, metavar: str, panel: str, *names: str) -> object:
-    return typer.Option(*names, metavar=metavar, rich_help_panel=panel, help=help, show_default=False)
+_SETS = (
+    "LOL-v1, LOL-v2-real, LOL-v2-synthetic, VE-LOL, VE-LOL-synthetic, LSRW, LSRW-Huawei, LSRW-Nikon, SICE, DICM, LIME, "
+    "MEF, NPE, VV or folder (default: folder with --data-root, else the built-in set)."
+)
+_SPLIT = "test (default), train, or a folder with a dark and a bright side, such as val20."
+_LEAK = "Search these training pictures for the test pictures; models run only with --model."
+_DARKEN = "Simulate underexposure of the photographs of --data-root by EV stops; 0: no change."
+_MODEL = "A name, a model folder or hf://org/name; repeatable (default: all)."
+_BASELINE = "gamma or gain: a global curve, fitted without the reference; repeatable."
+_METRIC = "A metric's name, or all; repeatable, or separated by commas."
+_PRECISION = "auto, fp32, bf16 or fp16; with --speed several, separated by commas (default: auto)."
+_BATCH = "Pictures per batch on a GPU; with --speed several, separated by commas."
+_SIZE = "Sizes, separated by commas: 600x400 (default), 1080p, 4k, 12mp …; with --darken one, such as 2mp."
+_PUBLISHED = "Time the papers' full-size networks, with random weights."
 
 
 def benchmark(
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            "--dataset",
-            "-d",
-            metavar="NAME",
-            rich_help_panel=DATA,
-            help="LOL-v1, LOL-v2-real, LOL-v2-synthetic, VE-LOL, VE-LOL-synthetic, LSRW, LSRW-Huawei, LSRW-Nikon, "
-            "SICE, DICM, LIME, MEF, NPE, VV or folder (default: folder with --data-root, else the built-in set).",
-        ),
-    ] = None,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", rich_help_panel=DATA, help="The data set's folder, or the one around it."),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            rich_help_panel=DATA,
-            help="test (default), train, or a folder with a dark and a bright side, such as val20.",
-        ),
-    ] = None,
-    low: Annotated[
-        Path | None, typer.Option(metavar="DIR", rich_help_panel=DATA, help="Your own dark pictures; goes with --high.")
-    ] = None,
-    high: Annotated[
-        Path | None, typer.Option(metavar="DIR", rich_help_panel=DATA, help="Their references, of the same names.")
-    ] = None,
-    check_leak: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            rich_help_panel=DATA,
-            help="Look for the test pictures among these training pictures; models run too where --model is given.",
-        ),
-    ] = None,
-    darken: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=8.0,
-            metavar="EV",
-            rich_help_panel=DATA,
-            help="Take the photographs of --data-root with EV stops less light, as a camera would; 0: as they are.",
-        ),
-    ] = None,
-    model: Annotated[
-        list[str] | None,
-        _list("A name, a model folder or hf://org/name; repeatable (default: all).", "MODEL", LOOK, "--model", "-m"),
-    ] = None,
-    baseline: Annotated[
-        list[str] | None,
-        _list("gamma or gain: a global curve fitted without the reference; repeatable.", "NAME", LOOK, "--baseline"),
-    ] = None,
+    dataset: Annotated[str | None, _data("--dataset", "-d", metavar="NAME", help=_SETS)] = None,
+    data_root: Annotated[Path | None, _data(metavar="DIR", help="The data set's folder, or its parent folder.")] = None,
+    split: Annotated[str | None, _data(metavar="NAME", help=_SPLIT)] = None,
+    low: Annotated[Path | None, _data(metavar="DIR", help="Your own dark pictures; needs --high.")] = None,
+    high: Annotated[Path | None, _data(metavar="DIR", help="Their references, with the same names.")] = None,
+    check_leak: Annotated[Path | None, _data(metavar="DIR", help=_LEAK)] = None,
+    darken: Annotated[float | None, _data(min=0.0, max=8.0, metavar="EV", help=_DARKEN)] = None,
+    model: Annotated[list[str] | None, _look("--model", "-m", metavar="MODEL", help=_MODEL)] = None,
+    baseline: Annotated[list[str] | None, _look("--baseline", metavar="NAME", help=_BASELINE)] = None,
     steps: StepsOption = None,
     detail: DetailOption = DetailChoice.auto,
     seed: SeedOption = 0,
-    metric: Annotated[
-        list[str] | None,
-        _list("A metric's name, or all; repeatable, or with commas.", "NAME", RESULT, "--metric"),
-    ] = None,
+    metric: Annotated[list[str] | None, _result("--metric", metavar="NAME", help=_METRIC)] = None,
     output: Annotated[
         list[Path] | None,
-        _list("Write the report: .md, .csv, .json or .tex; repeatable.", "FILE", RESULT, "--output", "-o"),
+        _result("--output", "-o", metavar="FILE", help="Write the report: .md, .csv, .json or .tex; repeatable."),
     ] = None,
     save_images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", rich_help_panel=RESULT, help="Keep the results as DIR/MODEL/NAME.png."),
+        Path | None, _result(metavar="DIR", help="Save the generated images as DIR/MODEL/NAME.png.")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", rich_help_panel=RESULT, help="Write reports and pictures that exist anew.")
-    ] = False,
+    overwrite: Annotated[bool, _result("--overwrite", help="Overwrite existing reports and images.")] = False,
     device: DeviceOption = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(
-            metavar="PRECISION",
-            rich_help_panel=MACHINE,
-            help="auto, fp32, bf16 or fp16; with --speed several, with commas.",
-        ),
-    ] = "auto",
-    batch: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N", rich_help_panel=MACHINE, help="Pictures at once on a GPU; with --speed several, with commas."
-        ),
-    ] = None,
-    speed: Annotated[
-        bool, typer.Option("--speed", rich_help_panel=SPEED, help="Time the models instead of judging their pictures.")
-    ] = False,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WxH|Nmp",
-            rich_help_panel=SPEED,
-            help="Sizes with commas: 600x400 (default), 1080p, 4k, 12mp …; with --darken one, such as 2mp.",
-        ),
-    ] = None,
-    repeat: Annotated[
-        int | None, typer.Option(min=1, metavar="N", rich_help_panel=SPEED, help="Timed calls (default: 5).")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", rich_help_panel=SPEED, help="Threads of a CPU (default: torch's).")
-    ] = None,
-    plain: Annotated[
-        bool,
-        typer.Option(
-            "--plain", rich_help_panel=SPEED, help="Time the way of the papers' own code too, as the yardstick."
-        ),
-    ] = False,
-    pipeline: Annotated[
-        bool, typer.Option("--pipeline", rich_help_panel=SPEED, help="Time a folder from disk to disk too.")
-    ] = False,
-    published: Annotated[
-        bool,
-        typer.Option("--published", rich_help_panel=SPEED, help="Time the papers' full widths, with random weights."),
-    ] = False,
+    precision: Annotated[str, _machine(metavar="PRECISION", help=_PRECISION)] = "auto",
+    batch: Annotated[str | None, _machine(metavar="N", help=_BATCH)] = None,
+    speed: Annotated[bool, _speed("--speed", help="Measure the models' speed instead of their quality.")] = False,
+    size: Annotated[str | None, _speed(metavar="WxH|Nmp", help=_SIZE)] = None,
+    repeat: Annotated[int | None, _speed(min=1, metavar="N", help="Timed calls (default: 5).")] = None,
+    threads: Annotated[int | None, _speed(min=1, metavar="N", help="CPU threads (default: torch's).")] = None,
+    plain: Annotated[bool, _speed("--plain", help="Also time the reference implementation.")] = False,
+    pipeline: Annotated[bool, _speed("--pipeline", help="Also time a folder of pictures from disk to disk.")] = False,
+    published: Annotated[bool, _speed("--published", help=_PUBLISHED)] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure how good the models are on a data set, or how fast, beside what their papers state.
+    """Measure the models' quality on a data set, or their speed, compared with published results.
 
     Exit codes: 0 all done, 1 some pictures refused or failed, 2 wrong usage, 130 interrupted,
     141 standard output closed by its reader.
@@ -168,69 +95,43 @@ def benchmark(
       lumen benchmark --speed --size 1mp,12mp,24mp
       lumen benchmark --json | jq '{model, psnr: .figures.psnr.mean}'
     """  # noqa: D301
-    names = _split(model)
+    pictures = {"dataset": dataset, "data_root": data_root, "split": split, "low": low, "high": high, "darken": darken}
+    results = {"check_leak": check_leak, "baseline": baseline, "metric": metric, "output": output}
+    timed = {"repeat": repeat, "threads": threads, "plain": plain, "pipeline": pipeline, "published": published}
     if speed:
-        _refuse(
-            "goes with pictures, not with --speed",
-            dataset=dataset,
-            data_root=data_root,
-            split=split,
-            low=low,
-            high=high,
-            darken=darken is not None,
-            check_leak=check_leak,
-            baseline=baseline,
-            metric=metric,
-            output=output,
-            save_images=save_images,
-        )
-        from lumen_cli.cli.benchmark_speed import SpeedOptions, measure_speed
+        _refuse("cannot be combined with --speed", **pictures, **results, save_images=save_images)
+        from lumen_cli.cli.benchmark_speed import measure_speed
 
         measure_speed(
-            SpeedOptions(
-                names, size, precision, batch, repeat, threads, steps, device, plain, pipeline, published, detail.value
-            ),
+            _split(model),
             as_json,
             quiet,
-        )
-        return
-    _refuse(
-        "goes with --speed",
-        repeat=repeat,
-        threads=threads,
-        plain=plain,
-        pipeline=pipeline,
-        published=published,
-    )
-    from lumen_cli.cli.benchmark_plan import QualityOptions
-    from lumen_cli.cli.benchmark_quality import measure_quality
-
-    measure_quality(
-        QualityOptions(
-            dataset=dataset,
-            data_root=data_root,
-            split=split,
-            low=low,
-            high=high,
-            darken=darken,
-            check_leak=check_leak,
-            models=names,
-            baselines=_split(baseline),
-            metrics=_split(metric),
-            steps=steps,
-            seed=seed,
-            device=device,
+            size=size,
             precision=precision,
             batch=batch,
-            outputs=tuple(output or ()),
-            save_images=save_images,
-            overwrite=overwrite,
+            steps=steps,
+            device=device,
             detail=detail.value,
-            size=size,
-        ),
-        as_json,
-        quiet,
+            **timed,
+        )
+        return
+    _refuse("needs --speed", **timed)
+    from lumen_cli.cli.benchmark_quality import QualityOptions, measure_quality
+
+    options = QualityOptions(
+        **pictures,  # type: ignore[arg-type]
+        check_leak=check_leak,
+        size=size,
+        models=_split(model),
+        baselines=_split(baseline),
+        metrics=_split(metric),
+        outputs=tuple(output or ()),
+        save_images=save_images,
+        overwrite=overwrite,
+        batch=batch,
     )
+    run = {"steps": steps, "seed": seed, "device": device, "precision": precision, "detail": detail.value}
+    measure_quality(options, run, as_json, quiet)
 
 
 def _split(values: list[str] | None) -> tuple[str, ...]:
@@ -241,5 +142,5 @@ def _split(values: list[str] | None) -> tuple[str, ...]:
 
 def _refuse(why: str, **options: object) -> None:
     for name, value in options.items():
-        if value:
+        if value is not None and value is not False and value != []:
             raise UsageError(f"--{name.replace('_', '-')} {why}")

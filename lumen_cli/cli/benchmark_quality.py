@@ -1,128 +1,143 @@
-"""`lumen benchmark` without --speed: look for leaks, judge pictures, print and write what was found."""
+"""`lumen benchmark` without --speed: chooses the pictures, searches for leaks, measures, prints."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lumen_cli.cli.benchmark_plan import QualityOptions, entrants_for, metrics_for, samples_for
 from lumen_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from lumen_cli.benchmark.entrants import Entrant
-    from lumen_cli.benchmark.quality import Row, Save, Score
+    from lumen_cli.benchmark.quality import Score
     from lumen_cli.benchmark.samples import Samples
     from lumen_cli.metrics.registry import Metric
     from lumen_cli.run.interrupt import Interruption
 
 
-def image_targets(folder: Path | None, samples: Samples, entrants: Sequence[Entrant]) -> dict[tuple[str, str], Path]:
-    """The file of each row's result for each picture; none where no folder is given."""
-    if folder is None:
-        return {}
-    return {
-        (entrant.name, sample.name): _image_target(folder, entrant.name, sample.name)
-        for entrant in entrants
-        for sample in samples.items
-    }
+@dataclass(frozen=True)
+class QualityOptions:
+    """The command line's options about pictures and results."""
+
+    dataset: str | None
+    data_root: Path | None
+    split: str | None
+    low: Path | None
+    high: Path | None
+    darken: float | None
+    check_leak: Path | None
+    size: str | None
+    models: tuple[str, ...]
+    baselines: tuple[str, ...]
+    metrics: tuple[str, ...]
+    outputs: tuple[Path, ...]
+    save_images: Path | None
+    overwrite: bool
+    batch: str | None
 
 
-def _image_target(folder: Path, row: str, name: str) -> Path:
-    return folder / row / f"{name}.png"
+def choose_samples(options: QualityOptions) -> Samples:
+    """The pictures that the options name; UsageError where options contradict each other or there are no pictures."""
+    from lumen_cli.benchmark.samples import NAME, builtin_samples, photograph_samples, samples_of
+    from lumen_cli.datasets.layouts import FOLDER, find_dataset, find_folders, find_layout
+
+    name, root = options.dataset, options.data_root
+    if options.darken is not None:
+        if root is None or any((name, options.split, options.low, options.high)):
+            raise UsageError("--darken needs --data-root DIR, a folder of well-exposed photographs, and no other input")
+        return photograph_samples(root.expanduser(), options.darken, _parse_pixels(options.size))
+    if options.size is not None:
+        raise UsageError("--size needs --darken or --speed")
+    if options.low is not None or options.high is not None:
+        if options.low is None or options.high is None:
+            raise UsageError("--low and --high belong together: the dark pictures and their references")
+        if root is not None or options.split is not None or (name or FOLDER) != FOLDER:
+            raise UsageError("--low and --high cannot be combined with --data-root, --split or another --dataset")
+        return samples_of(find_folders(options.low, options.high))
+    if root is not None:
+        if name == NAME:
+            raise UsageError("the built-in set takes no --data-root")
+        return samples_of(find_dataset(name or FOLDER, root.expanduser(), options.split))
+    if name is None or name == NAME:
+        if options.split is not None:
+            raise UsageError("--split needs --data-root: the built-in set has no splits")
+        return builtin_samples()
+    if name == FOLDER:
+        raise UsageError("--dataset folder needs --data-root DIR, or --low DIR and --high DIR")
+    layout = find_layout(name)
+    raise UsageError(
+        f"{layout.name} needs --data-root DIR, the folder with {layout.expected}; its authors publish it at "
+        f"{layout.page}; without --dataset the built-in set is measured"
+    )
 
 
-def saver(folder: Path) -> Save:
-    """What writes a row's result: a PNG, complete or not at all."""
-    from lumen_cli.atomic import replacing
-    from lumen_cli.imaging.picture import Picture
-    from lumen_cli.imaging.write import write_picture
+def _parse_pixels(size: str | None) -> int | None:
+    from lumen_cli.benchmark.speed_request import parse_megapixels
 
-    def save(row: str, name: str, picture: Picture) -> None:
-        target = _image_target(folder, row, name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as temporary:
-            write_picture(picture, temporary, format="png")
-
-    return save
+    pixels = None if size is None else parse_megapixels(size)
+    if size is not None and pixels is None:
+        raise UsageError(f"--size {size}: --darken expects a number of megapixels, such as 2mp")
+    return pixels
 
 
-def check_targets(targets: Sequence[Path], samples: Samples, overwrite: bool) -> None:
-    """Before any work: every file can be written, none is a picture measured on, and none exists unless `overwrite`.
+def _parse_batch(text: str | None) -> int | None:
+    if text is not None and not (text.isascii() and text.isdecimal() and int(text)):
+        raise UsageError(f"--batch: expected one whole number from 1 up, found {text}")
+    return None if text is None else int(text)
 
-    Raises:
-        UsageError: the first that cannot be.
+
+def measure_quality(options: QualityOptions, run: dict[str, Any], as_json: bool, quiet: bool) -> None:
+    """Check all options, then search for leaks and measure; typer.Exit where the exit code is not 0.
+
+    run: steps, seed, device, precision and detail, as `choose_entrants` takes them.
     """
-    from lumen_cli.files.outputs import check_writable
-
-    sources = {path.resolve() for path in samples.files}
-    for target in targets:
-        if target.resolve() in sources:
-            raise UsageError(f"{target} is one of the pictures measured on; write somewhere else")
-        if target.exists() and not overwrite:
-            raise UsageError(f"{target} exists; --overwrite replaces it")
-    for folder in dict.fromkeys(target.parent for target in targets):
-        check_writable(folder)
-    doubled = len(targets) - len({target.resolve() for target in targets})
-    if doubled:
-        raise UsageError("two results would be written to one file: two models, or two reports, of one name")
-
-
-def write_text(path: Path, text: str) -> None:
-    """A report, complete or not at all; UsageError where it cannot be written."""
-    from lumen_cli.atomic import replacing
-
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from None
-
-
-def measure_quality(options: QualityOptions, as_json: bool, quiet: bool) -> None:
-    """Check everything that was asked for, then look for leaks and run; typer.Exit where the exit code is not 0."""
     from rich.console import Console
 
+    from lumen_cli.benchmark.plan import check_targets, choose_entrants, choose_metrics, image_paths
+    from lumen_cli.reports.benchmark import failure_text
     from lumen_cli.reports.benchmark_files import writer_for
     from lumen_cli.run.interrupt import interruptible
-    from lumen_cli.text import printable
+    from lumen_cli.text import printable, short_path
 
     for path in options.outputs:
         writer_for(path)
-    samples = samples_for(options)
-    metrics = metrics_for(options, samples)
+    samples = choose_samples(options)
+    metrics = choose_metrics(options.metrics, samples)
     only_leak = options.check_leak is not None and not options.models
     if only_leak and (options.outputs or options.save_images or options.baselines or options.metrics):
-        raise UsageError("--check-leak alone only compares; name a --model to measure too")
-    entrants = [] if only_leak else entrants_for(options)
-    targets = [*options.outputs, *image_targets(options.save_images, samples, entrants).values()]
+        raise UsageError("--check-leak without --model measures nothing; name a --model")
+    batch = _parse_batch(options.batch)
+    entrants = [] if only_leak else choose_entrants(options.models, options.baselines, batch_size=batch, **run)
+    images = image_paths(options.save_images, samples, entrants) if options.save_images else []
+    targets = [*options.outputs, *images]
     check_targets(targets, samples, options.overwrite)
     console = Console(stderr=True, highlight=False, quiet=quiet)
-    failed = bool(samples.problems)
+    failed, leaked = bool(samples.problems), None
     with interruptible(dict.fromkeys(target.parent for target in targets)) as interruption:
-        leaked = None
         if options.check_leak is not None:
-            leaked, unread = _look_for_leaks(samples, options.check_leak, interruption, console, as_json and only_leak)
+            leaked, unread = _check_leak(samples, options.check_leak, interruption, console, as_json and only_leak)
             failed |= unread
         if entrants and not interruption.stop.is_set():
-            failed |= _judge(options, samples, entrants, metrics, interruption, console, as_json, leaked)
+            failed |= _measure(options, samples, entrants, metrics, interruption, console, as_json, leaked)
         elif only_leak:
-            _say_problems(samples, console)
-    if quiet:
-        for problem in samples.problems:
-            typer.echo(f"lumen: {printable(problem.path)}: refused: {printable(problem.reason)}", err=True)
+            for problem in samples.problems:
+                console.print(failure_text(short_path(problem.path), f"refused: {problem.reason}"), soft_wrap=True)
+    for problem in samples.problems if quiet else ():
+        typer.echo(f"lumen: {printable(problem.path)}: refused: {printable(problem.reason)}", err=True)
     if interruption.exit_code:
-        typer.echo("lumen: interrupted; models that were not finished are left out", err=True)
+        typer.echo("lumen: interrupted; unfinished models are left out", err=True)
         raise typer.Exit(interruption.exit_code)
     if failed:
         raise typer.Exit(1)
 
 
-def _judge(
+def _measure(
     options: QualityOptions,
     samples: Samples,
     entrants: Sequence[Entrant],
@@ -132,47 +147,42 @@ def _judge(
     as_json: bool,
     leaked: str | None,
 ) -> bool:
-    """Run, print and write the report; whether a picture failed."""
+    """Measure, print and write the report; returns whether a picture failed."""
+    from lumen_cli.benchmark.plan import save_images
     from lumen_cli.benchmark.quality import run_quality
-    from lumen_cli.benchmark.report import QualityReport, standard_notes
+    from lumen_cli.benchmark.report import make_report
     from lumen_cli.reports.benchmark import print_quality
-    from lumen_cli.reports.benchmark_files import quality_lines, writer_for
+    from lumen_cli.reports.benchmark_files import quality_lines, write_report
     from lumen_cli.reports.progress import steps_line
     from lumen_cli.text import printable
 
-    reasons = {metric.name: reason for metric in metrics if (reason := metric.unavailable()) is not None}
-    computed = [metric for metric in metrics if metric.name not in reasons]
-    rows: list[Row] = []
+    computed = [metric for metric in metrics if metric.unavailable() is None]
     with steps_line(console, len(entrants) * len(samples.items), interruption.stop, entrants[0].name) as (count, _):
 
         def advance(name: str, score: Score) -> None:
             count(f"{name}: {score.name}")
 
-        save = saver(options.save_images) if options.save_images is not None else None
-        rows += run_quality(samples, entrants, computed, stop=interruption.stop, advance=advance, save=save)
-    notes = standard_notes(samples, computed, rows) + ((leaked,) if leaked else ())
-    if len(rows) < len(entrants):
-        notes += (f"interrupted: {len(rows)} of {len(entrants)} rows",)
-    report = QualityReport(samples, tuple(metrics), reasons, tuple(rows), _machine(), notes)
+        save = save_images(options.save_images) if options.save_images else None
+        rows = list(run_quality(samples, entrants, computed, stop=interruption.stop, advance=advance, save=save))
+    missing = (f"interrupted: {len(rows)} of {len(entrants)} rows",) if len(rows) < len(entrants) else ()
+    report = make_report(samples, metrics, rows, ((leaked,) if leaked else ()) + missing)
     if rows:
         print_quality(report, console)
         for path in options.outputs:
-            write_text(path, writer_for(path)(report))
+            write_report(report, path)
             console.print(f"→ {path}", style="dim", markup=False, soft_wrap=True)
-        if as_json:
-            for line in quality_lines(report):
-                print(line, flush=True)
-    if console.quiet:
-        for name, score in report.failures:
-            where = f" ({name})" if name else ""
-            typer.echo(f"lumen: {printable(score.name)}{where}: {printable(score.reason or '')}", err=True)
+        for line in quality_lines(report) if as_json else ():
+            print(line, flush=True)
+    for name, score in report.failures if console.quiet else ():
+        where = f" ({name})" if name else ""
+        typer.echo(f"lumen: {printable(score.name)}{where}: {printable(score.reason or '')}", err=True)
     return bool(report.failures)
 
 
-def _look_for_leaks(
+def _check_leak(
     samples: Samples, train: Path, interruption: Interruption, console: Console, as_json: bool
 ) -> tuple[str, bool]:
-    """Print what was found; its one line, and whether a picture could not be read."""
+    """Print the leaks found; returns the headline and whether a picture could not be read."""
     from lumen_cli.benchmark.leak import check_leak
     from lumen_cli.reports.benchmark import leak_headline, leak_table
     from lumen_cli.reports.benchmark_files import leak_lines
@@ -187,24 +197,6 @@ def _look_for_leaks(
         console.print(leak_table(report))
     for name, reason in report.failures:
         typer.echo(f"lumen: {printable(name)}: {printable(reason)}", err=True)
-    if as_json:
-        for line in leak_lines(report):
-            print(line, flush=True)
+    for line in leak_lines(report) if as_json else ():
+        print(line, flush=True)
     return headline, bool(report.failures)
-
-
-def _machine() -> dict[str, str]:
-    import torch
-
-    from lumen_cli import __version__
-
-    return {"lumen": __version__, "torch": torch.__version__, "threads": str(torch.get_num_threads())}
-
-
-def _say_problems(samples: Samples, console: Console) -> None:
-    from lumen_cli.text import printable, short_path
-
-    for problem in samples.problems:
-        console.print(
-            f"✗ {short_path(problem.path)}: refused: {printable(problem.reason)}", markup=False, soft_wrap=True
-        )

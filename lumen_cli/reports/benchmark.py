@@ -132,10 +132,10 @@ def print_quality(report: QualityReport, console: Console) -> None:
         console.print(Text(printable(reason), "yellow"))
     console.print(_settings(report))
     for problem in report.samples.problems:
-        console.print(_failed(short_path(problem.path), f"refused: {problem.reason}"), soft_wrap=True)
+        console.print(failure_text(short_path(problem.path), f"refused: {problem.reason}"), soft_wrap=True)
     for name, score in report.failures:
         where = f" ({name})" if name else ""
-        console.print(_failed(f"{printable(score.name)}{where}", score.reason or ""), soft_wrap=True)
+        console.print(failure_text(f"{printable(score.name)}{where}", score.reason or ""), soft_wrap=True)
 
 
 def quality_tables(grid: Grid, width: int) -> Iterator[RenderableType]:
@@ -189,7 +189,8 @@ def leak_headline(report: LeakReport) -> str:
     return f"{text} among {among}" + (f"; {alike} more look alike" if alike else "")
 
 
-def _failed(what: str, reason: str) -> Text:
+def failure_text(what: str, reason: str) -> Text:
+    """One line for a picture that was refused or failed."""
     return Text.assemble(("✗ ", "bold red"), f"{what}: {printable(reason)}")
 
 

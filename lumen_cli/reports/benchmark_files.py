@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lumen_cli.atomic import replacing
 from lumen_cli.errors import UsageError
 from lumen_cli.reports.benchmark import Cell, Column, make_grid, title
 from lumen_cli.text import printable
@@ -154,6 +155,16 @@ def writer_for(path: Path) -> Callable[[QualityReport], str]:
     if path.suffix.lower() not in WRITERS:
         raise UsageError(f"{path}: a report ends in {', '.join(WRITERS)}")
     return WRITERS[path.suffix.lower()]
+
+
+def write_report(report: QualityReport, path: Path) -> None:
+    """Write the report atomically; UsageError where that fails."""
+    text = writer_for(path)(report)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def _about(report: QualityReport) -> dict[str, Any]:
