@@ -13,62 +13,7 @@ from lumen_cli import __version__
 from lumen_cli.benchmark.quality import CONFIDENCE, RESAMPLES, Row, Score
 from lumen_cli.benchmark.samples import Samples
 from lumen_cli.metrics.registry import Metric
-
-
-@dataclass(frozen=True)
-class Published:
-    """One figure of a paper.
-
-    stated: as it stands there, its digits being its precision; source: where, and under what conditions; about: known
-    roughly only.
-    """
-
-    architecture: str
-    dataset: str
-    split: str
-    metric: str
-    stated: str
-    source: str
-    about: bool = False
-
-    @property
-    def value(self) -> float:
-        """The figure as a number."""
-        return float(self.stated)
-
-
-_KIND = "KinD (Zhang et al., ACM MM 2019), quoted second-hand; its brightness ratio was taken from the ground truth"
-_DIFFLL = "DiffLL (Jiang et al., SIGGRAPH Asia 2023), quoted second-hand"
-_LIGHTEN = "LightenDiffusion (Jiang et al., ECCV 2024), quoted second-hand and roughly"
-_LLDIFFUSION = "LLDiffusion (Wang et al., Pattern Recognition 2025), table in the authors' repository"
-_CORRECTED = f"{_LLDIFFUSION}; whether its GT-mean correction was on is not said"
-_VELOL = f"{_CORRECTED}, nor which part of VE-LOL it is"
-
-FIGURES: tuple[Published, ...] = (
-    Published("kind", "LOL-v1", "test", "psnr", "20.87", _KIND),
-    Published("kind", "LOL-v1", "test", "ssim", "0.80", _KIND),
-    Published("lightendiffusion", "LOL-v1", "test", "psnr", "20.3", _LIGHTEN, about=True),
-    Published("lightendiffusion", "LOL-v1", "test", "ssim", "0.80", _LIGHTEN, about=True),
-    Published("diffll", "LOL-v1", "test", "psnr", "26.34", _DIFFLL),
-    Published("diffll", "LOL-v1", "test", "ssim", "0.845", _DIFFLL),
-    Published("lldiffusion", "LOL-v1", "test", "psnr", "24.65", _CORRECTED),
-    Published("lldiffusion", "LOL-v1", "test", "ssim", "0.843", _CORRECTED),
-    Published("lldiffusion", "LOL-v1", "test", "lpips_alex", "0.075", _CORRECTED),
-    Published("lldiffusion", "LOL-v2-synthetic", "test", "psnr", "25.99", _CORRECTED),
-    Published("lldiffusion", "LOL-v2-synthetic", "test", "ssim", "0.948", _CORRECTED),
-    Published("lldiffusion", "LOL-v2-real", "test", "psnr", "23.16", _CORRECTED),
-    Published("lldiffusion", "LOL-v2-real", "test", "ssim", "0.842", _CORRECTED),
-    Published("lldiffusion", "VE-LOL", "test", "psnr", "31.77", _VELOL),
-    Published("lldiffusion", "VE-LOL", "test", "ssim", "0.902", _VELOL),
-    Published("lldiffusion", "VE-LOL", "test", "lpips_alex", "0.040", _VELOL),
-)
-NOT_SEEN = {"anlightendiff": "AnlightenDiff's figures are published as pictures only and were not seen"}
-
-
-def published(architecture: str, dataset: str, metric: str) -> Published | None:
-    """What the paper of an architecture states for a data set's test split, None where nothing was seen."""
-    wanted = (architecture, dataset, metric)
-    return next((each for each in FIGURES if (each.architecture, each.dataset, each.metric) == wanted), None)
+from lumen_cli.registry.architectures import ARCHITECTURES, Figure
 
 
 @dataclass(frozen=True)
@@ -101,9 +46,9 @@ class QualityReport:
         leading = max(values.values()) if metric.better == "higher" else min(values.values())
         return {name for name, value in values.items() if value == leading}
 
-    def published(self, row: Row, metric: Metric) -> Published | None:
+    def published(self, row: Row, metric: Metric) -> Figure | None:
         """What the paper of a row's model states for this data set."""
-        return published(row.entrant.architecture, self.samples.dataset, metric.name)
+        return published_figure(row, self.samples, metric)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -133,6 +78,12 @@ class QualityReport:
         return tuple(found)
 
 
+def published_figure(row: Row, samples: Samples, metric: Metric) -> Figure | None:
+    """The figure that the paper of a row's model states for the test split of this data set."""
+    architecture = ARCHITECTURES.get(row.entrant.architecture)
+    return architecture.figure(samples.dataset, metric.name) if architecture else None
+
+
 def standard_notes(samples: Samples, metrics: Sequence[Metric], rows: Sequence[Row]) -> tuple[str, ...]:
     """What a reader of the table has to know."""
     notes = [f"in brackets: {CONFIDENCE:.0%} bootstrap interval of the mean ({RESAMPLES:,} resamples, seeded)"]
@@ -142,14 +93,13 @@ def standard_notes(samples: Samples, metrics: Sequence[Metric], rows: Sequence[R
         )
     if any(metric.name.endswith("_gt_mean") for metric in metrics):
         notes.append("GT-mean: the result is first given the reference's mean brightness; not comparable with the rest")
-    figures = [
-        row for row in rows if any(published(row.entrant.architecture, samples.dataset, m.name) for m in metrics)
-    ]
+    figures = [row for row in rows if any(published_figure(row, samples, metric) for metric in metrics)]
     if figures and samples.split.lower() not in ("test", "eval15"):
         notes.append(f"published figures are for the test split of {samples.dataset}, not for these pictures")
     if figures:
         notes.append("published figures are the authors' weights at full width; measured are the models named here")
-    notes += (NOT_SEEN[row.entrant.architecture] for row in rows if row.entrant.architecture in NOT_SEEN)
+    known = (ARCHITECTURES.get(row.entrant.architecture) for row in rows)
+    notes += (each.figures_note for each in known if each is not None and each.figures_note)
     return tuple(dict.fromkeys(notes))
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lumen_cli.benchmark.paper_baseline import plain_network
+from lumen_cli.benchmark.paper_baseline import paper_network
 from lumen_cli.benchmark.speed_request import Plain, SpeedCase, SpeedResult, Spread
 from lumen_cli.benchmark.worker_folder import time_folder
 from lumen_cli.engine.batch import NetworkError, enhance_batch
@@ -32,8 +32,8 @@ from lumen_cli.engine.scene import scene_size
 from lumen_cli.errors import LumenError
 from lumen_cli.imaging.colour.convert import to_integers
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.registry.card import PRECISIONS
-from lumen_cli.registry.catalog import network_class, read_card
+from lumen_cli.registry.architectures import network_class
+from lumen_cli.registry.card import PRECISIONS, read_card
 from lumen_cli.registry.load import load
 
 if TYPE_CHECKING:
@@ -218,12 +218,12 @@ def against_plain(
 
     Both run under the same fp32 (no TF32). Returns our seconds a call, and the papers' way.
     """
-    plain, policy = plain_network(subject.network), subject.policy
+    paper, policy = paper_network(subject.network, case.architecture), subject.policy
     low, noise = low.to(policy.device), None if noise is None else noise.to(policy.device)
 
     def theirs() -> Tensor:
         with policy.running("fp32"):
-            return plain.enhance(low, noise, subject.steps)
+            return paper.enhance(low, noise, subject.steps)
 
     as_published, operations = counted(theirs)
     for _ in range(case.warmup - 1):
@@ -232,7 +232,7 @@ def against_plain(
     seconds, plain_seconds = in_turn([ours, theirs], case.repeat, policy.device)
     spread = Spread.of(plain_seconds)
     return seconds, Plain(
-        spread, operations / 1e9, difference if math.isfinite(difference) else None, plain.way.redundant
+        spread, operations / 1e9, difference if math.isfinite(difference) else None, paper.baseline.redundant
     )
 
 

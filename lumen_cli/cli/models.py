@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lumen_cli.cli.options import FILES, JsonOption
+from lumen_cli.registry.architectures import ARCHITECTURES, join_ids
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
 
@@ -63,16 +64,16 @@ def info(
     from rich.console import Console
 
     from lumen_cli.registry.catalog import find_model, is_model
-    from lumen_cli.registry.checkpoints.sources import PUBLISHED
     from lumen_cli.reports.jsonlines import model_line
-    from lumen_cli.reports.models import model_details, official_details, official_line
+    from lumen_cli.reports.models import model_details, release_details, release_line
 
     console = Console(highlight=False)
-    if name in PUBLISHED and not is_model(name):
+    architecture = ARCHITECTURES.get(name)
+    if architecture is not None and architecture.release is not None and not is_model(name):
         if as_json:
-            typer.echo(official_line(PUBLISHED[name]))
+            typer.echo(release_line(architecture))
         else:
-            console.print(official_details(PUBLISHED[name]))
+            console.print(release_details(architecture))
         return
     card = find_model(name)
     if as_json:
@@ -87,7 +88,7 @@ def import_(
         str,
         typer.Argument(
             metavar="NAME",
-            help="Whose checkpoint it is: anlightendiff, diffll, kind, kind-plus, lightendiffusion or lldiffusion.",
+            help=f"Whose checkpoint it is: {join_ids(id for id, each in ARCHITECTURES.items() if each.release)}.",
         ),
     ],
     checkpoints: Annotated[

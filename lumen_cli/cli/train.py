@@ -12,6 +12,7 @@ import typer
 
 from lumen_cli.cli.options import DeviceOption, Precision, PrecisionOption
 from lumen_cli.errors import UsageError
+from lumen_cli.registry.architectures import ARCHITECTURES, join_ids
 
 if TYPE_CHECKING:
     from lumen_cli.training.data import Mix
@@ -43,9 +44,9 @@ def train(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="The architecture: anlightendiff, diffll, kind, lightendiffusion or lldiffusion. Or grading: the "
-            "final brightness, contrast and tint of the --init model's pictures. Or refiner: what removes noise from "
-            "large pictures.",
+            help=f"The architecture: {join_ids(id for id, each in ARCHITECTURES.items() if each.recipe)}. Or "
+            "grading: the final brightness, contrast and tint of the --init model's pictures. Or refiner: what removes "
+            "noise from large pictures.",
         ),
     ],
     data: Annotated[

@@ -1,33 +1,16 @@
-"""The models that are here, by name. The one explicit table of architectures."""
+"""The models that are here, by name."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
 import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lumen_cli.errors import LumenError, ModelError, UsageError
+from lumen_cli.registry.architectures import ARCHITECTURES
 from lumen_cli.registry.card import CONFIG_FILE, HUGGING_FACE, ModelCard, read_card
-
-if TYPE_CHECKING:
-    from lumen_cli.networks.base import LowLightModel
-
-ARCHITECTURES: dict[str, str] = {
-    "anlightendiff": "lumen_cli.networks.anlightendiff.network:AnlightenDiff",
-    "diffll": "lumen_cli.networks.diffll.network:DiffLL",
-    "kind": "lumen_cli.networks.kind.network:KinD",
-    "kind-plus": "lumen_cli.networks.kind.plus:KinDPlus",
-    "lightendiffusion": "lumen_cli.networks.lightendiffusion.network:LightenDiffusion",
-    "lldiffusion": "lumen_cli.networks.lldiffusion.network:LLDiffusion",
-}
-"""Architecture id → "module:Class", imported when a model of it is loaded."""
-
-ENTRY_POINTS = "lumen.architectures"
-"""Entry point group by which an installed package adds architectures: id → "module:Class"."""
 
 MEAN = "mean"
 """The architecture of models that average others and have no weights of their own."""
@@ -117,7 +100,7 @@ def find_model(name_or_folder: str | os.PathLike[str], ability: str = "enhance")
     names = [card.name for card in cards]
     nearest = difflib.get_close_matches(wanted.lower(), names, n=1, cutoff=0.5)
     hint = f" Did you mean {nearest[0]}?" if nearest else ""
-    if wanted in ARCHITECTURES:
+    if wanted in ARCHITECTURES and ARCHITECTURES[wanted].release:
         hint = f" Its authors' weights can be imported: see `lumen models info {wanted}`."
     raise ModelError(f"unknown model {wanted!r}.{hint} Known models: {', '.join(names) or 'none'}")
 
@@ -160,26 +143,6 @@ def pull_command(card: ModelCard) -> str:
     """The command that fetches a model's weights."""
     named = card.folder.parent in model_roots()
     return f"lumen models pull {card.name if named else shlex.quote(str(card.folder))}"
-
-
-def architectures() -> dict[str, str]:
-    """All architectures that can be built here, with those of installed packages: id → "module:Class"."""
-    from importlib.metadata import entry_points
-
-    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)} | ARCHITECTURES
-
-
-def network_class(architecture: str) -> type[LowLightModel]:
-    """The class of an architecture, imported; ModelError where there is none or it cannot be imported."""
-    known = architectures()
-    if architecture not in known:
-        raise ModelError(f'"architecture": expected one of {", ".join(sorted(known))}, found "{architecture}"')
-    module, _, name = known[architecture].partition(":")
-    try:
-        found: type[LowLightModel] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ModelError(f"the architecture {architecture} ({module}:{name}) cannot be imported: {error}") from error
-    return found
 
 
 def _model_folders(root: Path) -> Iterator[Path]:

@@ -17,16 +17,9 @@ from lumen_cli.errors import ModelError
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.grading import Grading
 from lumen_cli.networks.mean import Mean
+from lumen_cli.registry.architectures import ARCHITECTURES, network_class
 from lumen_cli.registry.card import CONFIG_FILE, ModelCard
-from lumen_cli.registry.catalog import (
-    ARCHITECTURES,
-    MEAN,
-    bundled_models,
-    find_model,
-    is_model,
-    network_class,
-    pull_command,
-)
+from lumen_cli.registry.catalog import MEAN, bundled_models, find_model, is_model, pull_command
 
 _NAMED_IN_ERRORS = 3
 

@@ -13,8 +13,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lumen_cli.registry.architectures import ARCHITECTURES, Architecture
 from lumen_cli.registry.catalog import pull_command, user_models
-from lumen_cli.registry.checkpoints.sources import PUBLISHED, Official
 from lumen_cli.text import count, memory, parameters, printable, short_folder
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def _size(card: ModelCard, cards: Sequence[ModelCard]) -> str:
 
 def model_details(card: ModelCard) -> Table:
     """Everything a model card says, a row each; what it leaves out is left out."""
-    official = PUBLISHED.get(card.architecture)
+    architecture = ARCHITECTURES.get(card.architecture)
+    released = release_rows(architecture) if architecture else {}
     rows = {
         "name": card.name,
         "what": card.summary,
@@ -82,8 +83,8 @@ def model_details(card: ModelCard) -> Table:
         "trained on": "\n".join(card.trained_on),
         "licence": card.licence,
         "paper": "\n".join(filter(None, (card.paper_title, card.paper_url))),
-        "official weights": "" if official else card.official_checkpoint,
-        **(official_rows(official) if official else {}),
+        "official weights": "" if released else card.official_checkpoint,
+        **released,
         "imported from": "\n".join(f"{file.file} (SHA-256 {file.sha256})" for file in card.imported_from),
         "folder": short_folder(card.folder),
         "members": "\n".join(f"{each.name} ({each.share:g}; SHA-256 {each.sha256})" for each in card.members),
@@ -96,13 +97,16 @@ def model_details(card: ModelCard) -> Table:
     return details(rows)
 
 
-def official_rows(official: Official) -> dict[str, str]:
-    """Where the authors keep their weights, under what terms, and how to make a model folder of them."""
+def release_rows(architecture: Architecture) -> dict[str, str]:
+    """Where the authors keep their weights, under what terms, and how to import them; empty without a release."""
+    release = architecture.release
+    if release is None:
+        return {}
     return {
-        "authors' weights": f"{official.repository}\n{official.where}",
-        "authors' files": "\n".join(official.files),
-        "authors' terms": official.terms,
-        "to use them": official.command,
+        "authors' weights": f"{release.repository}\n{release.where}",
+        "authors' files": "\n".join(release.files),
+        "authors' terms": release.terms,
+        "to use them": architecture.import_command,
     }
 
 
@@ -133,16 +137,19 @@ def _plain(value: object) -> str:
     return "(" + ", ".join(map(str, value)) + ")" if isinstance(value, list) else str(value)
 
 
-def official_details(official: Official) -> Table:
-    """A release of which no model is here: a row each for where it is, its terms and the command."""
-    paper = f"{official.paper_title}\n{official.paper_url}"
-    about = {"architecture": official.architecture, "weights": "none here yet", "paper": paper}
-    return details(about | official_rows(official))
+def release_details(architecture: Architecture) -> Table:
+    """An architecture's release of which no model is here: where it is, its terms and the command to import it."""
+    assert architecture.release is not None
+    paper = f"{architecture.release.paper_title}\n{architecture.release.paper_url}"
+    about = {"architecture": architecture.id, "weights": "none here yet", "paper": paper}
+    return details(about | release_rows(architecture))
 
 
-def official_line(official: Official) -> str:
+def release_line(architecture: Architecture) -> str:
     """The same as one JSON object; `installed` is false."""
-    return json.dumps({"installed": False, **asdict(official), "command": official.command})
+    assert architecture.release is not None
+    about = {"installed": False, "architecture": architecture.id, **asdict(architecture.release)}
+    return json.dumps(about | {"command": architecture.import_command})
 
 
 def import_tables(imported: Imported) -> Iterator[RenderableType]:

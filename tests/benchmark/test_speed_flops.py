@@ -39,13 +39,13 @@ def test_the_published_kind_counts_what_its_authors_graph_does() -> None:
 @pytest.mark.slow
 def test_the_published_lldiffusion_counts_what_its_authors_code_does() -> None:
     """41.5 · 10⁹ operations a step of a patch of 128×128, its encoder's 6.0 in every step."""
-    from lumen_cli.benchmark.paper_baseline import plain_network
+    from lumen_cli.benchmark.paper_baseline import paper_network
     from lumen_cli.networks.lldiffusion.network import LLDiffusion
 
     network = LLDiffusion(degradation_network=False).requires_grad_(False).eval()
     low = torch.rand(1, 3, 112, 112)  # which the network pads to 128×128
     noise = torch.rand(1, *network.noise_shape(112, 112))
-    _, plain = counted(lambda: plain_network(network).enhance(low, noise, 2))
+    _, plain = counted(lambda: paper_network(network, "lldiffusion").enhance(low, noise, 2))
     with torch.inference_mode():
         _, ours = counted(lambda: network.enhance(low, noise=noise, steps=2))
         _, encoder = counted(lambda: network.encoder(torch.rand(1, 3, 128, 128)))

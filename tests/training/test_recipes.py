@@ -11,7 +11,8 @@ import torch
 
 from lumen_cli.errors import UsageError
 from lumen_cli.networks.grading import Grading
-from lumen_cli.registry.catalog import network_class, read_card
+from lumen_cli.registry.architectures import network_class
+from lumen_cli.registry.card import read_card
 from lumen_cli.registry.load import load
 from lumen_cli.training.checkpoint import export_model
 from lumen_cli.training.grading import export_rendition

@@ -1,10 +1,11 @@
-"""What tells the architectures' checkpoints apart, and how hyper-parameters follow from the shapes in them."""
+"""The authors' checkpoints: the names of their tensors, and the hyper-parameters that follow from their shapes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,53 +19,48 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Variant:
-    """The network a checkpoint is of.
-
-    network: its hyper-parameters; release: which release has these shapes, as a phrase, empty where none has;
-    trained_on: what the authors say of that release; precisions: what its sampler stands; name: what to call the model.
-    """
+    """The network that a checkpoint belongs to."""
 
     network: dict[str, Any]
+    """Its hyper-parameters."""
     release: str
+    """The release that has these shapes, as a phrase; empty where none has."""
     name: str
+    """The name for the imported model."""
     trained_on: tuple[str, ...] = ()
+    """What the authors of this release trained on."""
     precisions: tuple[str, ...] = ("fp32", "bf16")
+    """The precisions that its sampler tolerates."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """An architecture's checkpoints.
-
-    markers: beginnings of names that occur in them; variant: shapes → the network; rename: names of older or partial
-    files → today's; averaged: beginnings of the names whose averages were kept up to date; several: whether the
-    authors publish the networks in files of their own; check: raises a ModelError for values that do not belong here.
-    """
+    """The checkpoints of one architecture."""
 
     markers: tuple[str, ...]
+    """Prefixes of tensor names that occur in them and tell the architecture."""
     variant: Callable[[Shapes], Variant]
+    """Shapes → the network. Without any tensor: the published network."""
     rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
+    """Names of older or partial files → names of today."""
     averaged: tuple[str, ...] = ("",)
+    """Prefixes of the names whose averages the authors kept up to date."""
     several: bool = False
+    """Whether the authors publish the model as several files."""
     check: Callable[[Mapping[str, Tensor]], None] = lambda tensors: None
-
-
-def likeliest(names: Mapping[str, Any]) -> str | None:
-    """The architecture that most of the names are of; None where they are of none."""
-    hits = {
-        architecture: sum(name.startswith(layout.markers) for name in names) for architecture, layout in LAYOUTS.items()
-    }
-    best = max(hits, key=lambda architecture: hits[architecture])
-    return best if hits[best] else None
+    """Raises a ModelError for values that do not belong to the architecture."""
+    tensorflow_name: Callable[[str], str] | None = None
+    """Our name of a tensor → its name in the authors' TensorFlow checkpoint."""
 
 
 def _axis(shapes: Shapes, name: str, published: int, axis: int = 0) -> int:
-    """The length of a tensor's axis; the published one where the tensor is missing, which is complained of later."""
+    """The length of a tensor's axis; the published length where the tensor is missing, which `match` reports later."""
     shape = shapes.get(name, ())
     return shape[axis] if len(shape) > axis else published
 
 
 def _multipliers(shapes: Shapes, pattern: str, channels: int, published: tuple[int, ...], first: int = 0) -> list[int]:
-    """Widths of the levels over the first one's; `pattern` has a {} for the level's number."""
+    """The widths of the levels in units of `channels`; `pattern` has a {} for the level's number."""
     found: list[int] = []
     while (name := pattern.format(first + len(found))) in shapes:
         found.append(max(1, _axis(shapes, name, channels) // max(1, channels)))
@@ -89,6 +85,9 @@ def _diffll(shapes: Shapes) -> Variant:
     return Variant(network, release, "diffll-official", ("LOL-v1 (the training pairs)",))
 
 
+DIFFLL = Layout(("high_enhance",), _diffll)
+
+
 def _lightendiffusion(shapes: Shapes) -> Variant:
     channels = _axis(shapes, "decom.ReconNet.pyramid.convs.0.weight", 64)
     network = _unet(shapes) | {"ctdn_channels": channels, "steps": 20}
@@ -98,10 +97,21 @@ def _lightendiffusion(shapes: Shapes) -> Variant:
     return Variant(network, release, "lightendiffusion-official", trained_on)
 
 
-def _whole_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _add_decom(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """LightenDiffusion's file of stage 1 names the decomposition's tensors without `decom.`."""
     parts = ("ReconNet.", "retinex.")
     return {f"decom.{name}" if name.startswith(parts) else name: tensor for name, tensor in tensors.items()}
+
+
+LIGHTENDIFFUSION = Layout(
+    ("decom.ReconNet.", "decom.retinex.", "ReconNet.", "retinex."),
+    _lightendiffusion,
+    rename=_add_decom,
+    averaged=("Unet.",),
+)
+
+# The authors' scripts for pictures without a reference mix the picture in and use 5 as the ratio for all of them.
+_KIND_RULES = {"fusion": "arbitrary", "stretch": True, "ratio_limits": [5.0, 5.0]}
 
 
 def _small_networks(shapes: Shapes) -> dict[str, Any]:
@@ -110,10 +120,6 @@ def _small_networks(shapes: Shapes) -> dict[str, Any]:
         "restoration_channels": _axis(shapes, "restoration.de_conv1_1.weight", 32),
         "adjustment_channels": _axis(shapes, "adjust.en_conv_1.weight", 32),
     }
-
-
-# The authors' scripts for pictures without a reference mix the picture in and take 5 as the ratio for all of them.
-_KIND_RULES = {"fusion": "arbitrary", "stretch": True, "ratio_limits": [5.0, 5.0]}
 
 
 def _kind(shapes: Shapes) -> Variant:
@@ -132,6 +138,58 @@ def _kind_plus(shapes: Shapes) -> Variant:
     published = set(widths.values()) == {32}
     trained_on = ("LOL (training pairs)", "260 synthetic pairs of the authors'")
     return Variant(widths | _KIND_RULES, "the LOL release" if published else "", "kind-plus-official", trained_on)
+
+
+_LEAVES = {
+    "weight": "weights",
+    "bias": "biases",
+    "norm.weight": "gamma",
+    "norm.bias": "beta",
+    "norm.running_mean": "moving_mean",
+    "norm.running_var": "moving_variance",
+}
+_MODULES = (  # In TensorFlow, KinD++'s attention modules are a flat list of layers.
+    (re.compile(r"msia(\d)\.attention"), r"de_conv\1/conv"),
+    (re.compile(r"msia(\d)\.fuse"), r"de_conv\1multi_scale_feature"),
+    (re.compile(r"msia(\d)\.scale(\d)\.conv"), r"de_conv\1pu\2/pu_conv"),
+    (re.compile(r"msia(\d)\.scale(\d)\.norm"), r"de_conv\1pu\2/batch_normalization"),
+    (re.compile(r"msia(\d)\.scale(\d)\.up1"), r"de_conv\1pu\2/conv_up_1"),
+    (re.compile(r"msia(\d)\.scale(\d)\.up2?"), r"de_conv\1pu\2/conv_up"),
+)
+
+
+def _tensorflow_name(name: str, *, decom: str, restoration: str, adjust: str, adjust_prefix: str = "en_") -> str:
+    """Our name of a KinD or KinD++ tensor → the authors', as `DecomNet/g_conv1_1/weights`; scopes by network."""
+    network, _, rest = name.partition(".")
+    module, _, leaf = rest.rpartition(".")
+    leaf = _LEAVES.get(f"norm.{leaf}" if module.endswith("norm") else leaf, leaf)
+    for pattern, theirs in _MODULES:
+        if pattern.fullmatch(module):
+            leaf = "kernel" if module.endswith("attention") else leaf
+            module = pattern.sub(theirs, module)
+            break
+    if network == "adjust":
+        module = adjust_prefix + module.removeprefix("en_")
+    scope = {"decom": decom, "restoration": restoration, "adjust": adjust}[network]
+    return f"{scope}/{module}/{leaf}"
+
+
+KIND = Layout(
+    ("decom.g_", "decom.l_", "restoration.up_", "adjust.en_"),
+    _kind,
+    several=True,
+    tensorflow_name=partial(
+        _tensorflow_name, decom="DecomNet", restoration="Restoration_net", adjust="Illumination_adjust_net"
+    ),
+)
+KIND_PLUS = Layout(
+    ("decom.g_", "decom.l_", "restoration.msia", "adjust.en_"),
+    _kind_plus,
+    several=True,
+    tensorflow_name=partial(
+        _tensorflow_name, decom="DecomNet", restoration="Denoise_Net", adjust="I_enhance_Net", adjust_prefix=""
+    ),
+)
 
 
 def _anlightendiff(shapes: Shapes) -> Variant:
@@ -157,15 +215,15 @@ def _anlightendiff(shapes: Shapes) -> Variant:
     return Variant(network, release, name, ("LOL-v1, LOL-v2 real and VE-LOL (training pairs)",), ("fp32",))
 
 
-def _one_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """AnlightenDiff's two-step file holds the encoder twice; the second one is what its loader ends up with."""
+def _keep_second_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """AnlightenDiff's two-step file holds the encoder twice; its loader ends up with the second one."""
     second = "histroEncoder.encoder."
     once = {name: tensor for name, tensor in tensors.items() if not name.startswith(second)}
     return once | {f"encoder.{name.removeprefix(second)}": tensors[name] for name in tensors.keys() - once.keys()}
 
 
-def _cosine_schedule(tensors: Mapping[str, Tensor]) -> None:
-    """The sampler makes its own schedule; that of the file has to be the same."""
+def _require_cosine_schedule(tensors: Mapping[str, Tensor]) -> None:
+    """The sampler computes its own schedule; the one in the file must be the same."""
     stored = tensors.get("model.betas")
     if stored is not None and stored.dim() == 1 and len(stored):
         betas = CosineSchedule(len(stored)).betas().float()
@@ -173,7 +231,15 @@ def _cosine_schedule(tensors: Mapping[str, Tensor]) -> None:
             raise ModelError("it was trained with another noise schedule than AnlightenDiff's cosine")
 
 
+ANLIGHTENDIFF = Layout(
+    ("model.unet.", "encoder.downs.", "encoder.ups.", "encoder.model.", "histroEncoder."),
+    _anlightendiff,
+    rename=_keep_second_encoder,
+    check=_require_cosine_schedule,
+)
+
 _FEATURES = (128, 128, 256, 256, 512, 512)
+_UP_LEVEL = re.compile(r"(?:diff|deg)_unet\.up\.(\d+)\.")
 
 
 def _lldiffusion(shapes: Shapes) -> Variant:
@@ -181,7 +247,7 @@ def _lldiffusion(shapes: Shapes) -> Variant:
     features: list[int] = []
     while (name := f"encoder.upsample.convs.{len(features)}.2.weight_orig") in shapes:
         features.append(_axis(shapes, name, 0))
-    weighed = not shapes or any(".cattns." in name for name in shapes)
+    attention = not shapes or any(".cattns." in name for name in shapes)
     network: dict[str, Any] = {
         "unet_channels": channels,
         "unet_multipliers": _multipliers(
@@ -191,7 +257,7 @@ def _lldiffusion(shapes: Shapes) -> Variant:
         "encoder_channels": _axis(shapes, "encoder.encoder.layer1.0.weight_orig", 16),
         "feature_channels": features[::-1] or list(_FEATURES),
         "features": len(features) or 3,
-        "fusion": "cattn" if weighed else "cat",
+        "fusion": "cattn" if attention else "cat",
         "degradation_network": False,
         "steps": 25,
     }
@@ -207,41 +273,19 @@ def _lldiffusion(shapes: Shapes) -> Variant:
     return Variant(network, release, f"lldiffusion{'-v2' if second else ''}-official", trained_on, ("fp32",))
 
 
-def _rising_levels(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _reverse_levels(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """LLDiffusion's older files count the levels upwards from the finest: then the first one does not enlarge."""
     last = max((int(found[1]) for name in tensors if (found := _UP_LEVEL.match(name))), default=0)
     enlarging = "diff_unet.up.{}.upsample.conv.weight"
     if enlarging.format(0) in tensors or enlarging.format(last) not in tensors:
         return dict(tensors)
 
-    def turned(found: re.Match[str]) -> str:
+    def reverse(found: re.Match[str]) -> str:
         return f"{found[0].rpartition('up.')[0]}up.{last - int(found[1])}."
 
-    return {_UP_LEVEL.sub(turned, name): tensor for name, tensor in tensors.items()}
+    return {_UP_LEVEL.sub(reverse, name): tensor for name, tensor in tensors.items()}
 
 
-_UP_LEVEL = re.compile(r"(?:diff|deg)_unet\.up\.(\d+)\.")
-
-LAYOUTS: dict[str, Layout] = {
-    "kind-plus": Layout(("restoration.msia",), _kind_plus, several=True),
-    "kind": Layout(("decom.g_", "decom.l_", "restoration.up_", "adjust.en_"), _kind, several=True),
-    "diffll": Layout(("high_enhance",), _diffll),
-    "lightendiffusion": Layout(
-        ("decom.ReconNet.", "decom.retinex.", "ReconNet.", "retinex."),
-        _lightendiffusion,
-        rename=_whole_model,
-        averaged=("Unet.",),
-    ),
-    "anlightendiff": Layout(
-        ("model.unet.", "encoder.downs.", "encoder.ups.", "encoder.model.", "histroEncoder."),
-        _anlightendiff,
-        rename=_one_encoder,
-        check=_cosine_schedule,
-    ),
-    "lldiffusion": Layout(
-        ("diff_unet.", "deg_unet.", "encoder.encoder.", "encoder.upsample."),
-        _lldiffusion,
-        rename=_rising_levels,
-    ),
-}
-"""Architecture id → its checkpoints."""
+LLDIFFUSION = Layout(
+    ("diff_unet.", "deg_unet.", "encoder.encoder.", "encoder.upsample."), _lldiffusion, rename=_reverse_levels
+)

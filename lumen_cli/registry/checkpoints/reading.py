@@ -1,4 +1,4 @@
-"""Foreign checkpoint files → tensors. Nothing is ever unpickled freely."""
+"""Find and read foreign checkpoint files. No pickle is ever loaded without PyTorch's guard."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from lumen_cli.errors import ModelError
 from lumen_cli.registry.checkpoints.tensorflow import bundle_prefix, data_file
 
 ALLOWED: tuple[type, ...] = (argparse.Namespace, collections.Counter)
-"""Types beside tensors and plain values that a checkpoint may hold: options of the authors' scripts, and the
-milestones of a learning-rate schedule. Making one runs no code of the file's choice."""
+"""Types beside tensors and plain values that a checkpoint may hold: the options of the authors' scripts and the
+milestones of a learning-rate schedule. Building them runs no code that the file chooses."""
 
 _WEIGHTS = ("state_dict", "model", "model_state_dict", "params", "net")
 _AVERAGES = ("ema_helper", "ema", "ema_state_dict", "params_ema", "model_ema", "average")
@@ -36,20 +36,20 @@ _DAMAGED = "is damaged or was not downloaded completely"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds: its weights by name, and their averages over the training where it keeps them."""
+    """The weights in a file by name, and their averages over the training, if it holds some."""
 
     tensors: Mapping[str, Tensor]
     averages: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a PyTorch (.ckpt, .pth, .pth.tar, .pt) or safetensors file, told apart by content; tensors on the CPU.
+    """Read a PyTorch (.ckpt, .pth, .pth.tar, .pt) or safetensors file, recognised by content; tensors on the CPU.
 
-    The dictionary of weights is the one under a usual name ("state_dict", "model", "params", …), or the file's own.
+    The weights are the dictionary under a usual name ("state_dict", "model", "params", …), or the whole file.
 
     Raises:
-        ModelError: the file is missing, empty, damaged, no checkpoint, without tensors, or refused because it would
-            run code or holds objects beyond tensors and plain values.
+        ModelError: the file is missing, empty, damaged, no checkpoint or without tensors; or it was refused because
+            it would run code or holds objects other than tensors and plain values.
     """
     try:
         if path.exists() and not path.is_file():
@@ -67,7 +67,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors" or head[8:10] == b'{"':
         return Checkpoint(_read_safetensors(path))
     _refuse_other_containers(path, head)
-    checkpoint = _sorted_out(path, _load(path, zipped=head.startswith(b"PK")))
+    checkpoint = _select_tensors(path, _load(path, zipped=head.startswith(b"PK")))
     _require_bounded(path, [*checkpoint.tensors.items(), *checkpoint.averages.items()])
     return checkpoint
 
@@ -99,18 +99,16 @@ def _refuse_other_containers(path: Path, head: bytes) -> None:
             raise ModelError(f"{path} is a ZIP archive of other files: unpack it and import the file inside")
         _refuse_bombs(path, entries)
     elif tarfile.is_tarfile(path):
-        # PyTorch's own tar format of before 2017 is not read either: its loader once ran code in spite of the guard.
+        # PyTorch's tar format of before 2017 is refused too: its loader once ran code in spite of the guard.
         raise ModelError(f"{path} is a tar archive: unpack it and import the file inside")
     elif not head.startswith(b"\x80"):
         raise ModelError(f"{path} is no checkpoint: neither a PyTorch file nor safetensors")
 
 
 def _refuse_bombs(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
-    """PyTorch stores what it writes; compressed or overlapping entries can become any size."""
+    """PyTorch writes entries uncompressed; compressed or overlapping entries can grow to any size."""
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise ModelError(
-            f"{path} was refused: it is compressed, as PyTorch writes no checkpoint; unpack and pack it anew"
-        )
+        raise ModelError(f"{path} was refused: it is compressed, which PyTorch never does; pack it without compression")
     if sum(entry.file_size for entry in entries) > path.stat().st_size or len(entries) > _MOST_TENSORS:
         raise ModelError(f"{path} was refused: its parts are larger or more than the file can hold")
     if any(entry.file_size > _LARGEST_PICKLE for entry in entries if entry.filename.endswith("data.pkl")):
@@ -118,7 +116,7 @@ def _refuse_bombs(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
 
 
 def _require_bounded(path: Path, named: Sequence[tuple[str, Tensor]]) -> None:
-    """ModelError where tensors take more memory than the file, as views that repeat it do, or names are no names."""
+    """ModelError where tensors take more memory than the file, as repeating views do, or names are too many or long."""
     if len(named) > _MOST_TENSORS or any(len(name) > _LONGEST_NAME for name, _ in named):
         raise ModelError(f"{path} was refused: it holds more tensors, or longer names, than any network has")
     total = 0
@@ -137,7 +135,7 @@ def _load(path: Path, zipped: bool) -> Any:
 
     try:
         with _allowing(ALLOWED), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of PyTorch's, about pickles it has doubts about and then refuses
+            warnings.simplefilter("ignore")  # PyTorch warns of suspicious pickles and then refuses them
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
     except pickle.UnpicklingError as error:
         text = str(error)
@@ -150,14 +148,14 @@ def _load(path: Path, zipped: bool) -> Any:
             raise ModelError(f"{path} {_DAMAGED}, or is no PyTorch file") from None
         raise ModelError(f"{path} was refused: {what}; lumen runs nothing out of a checkpoint") from None
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OSError) as error:
-        # Whatever a damaged file leads PyTorch's reader to; a fault of lumen's own cannot arise in this call.
+        # A damaged file can raise any of these in PyTorch's reader; this call runs no code of lumen's.
         reason = " ".join(str(error).split())[:120]
         raise ModelError(f"{path} {_DAMAGED}, or is no PyTorch file: {reason or type(error).__name__}") from None
 
 
 @contextmanager
 def _allowing(types: tuple[type, ...]) -> Iterator[None]:
-    """`torch.serialization.safe_globals`, which PyTorch 2.4 does not have yet."""
+    """`torch.serialization.safe_globals`, which PyTorch 2.4 lacks."""
     from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_globals
 
     before = list(get_safe_globals())
@@ -169,7 +167,7 @@ def _allowing(types: tuple[type, ...]) -> Iterator[None]:
         add_safe_globals(before)
 
 
-def _sorted_out(path: Path, content: Any) -> Checkpoint:
+def _select_tensors(path: Path, content: Any) -> Checkpoint:
     if not isinstance(content, Mapping):
         raise ModelError(f"{path} holds no dictionary of tensors but one {type(content).__name__}")
     weights = next((found for name in _WEIGHTS if (found := _tensors(content.get(name)))), {})
@@ -209,10 +207,10 @@ class Source:
 
 
 def find_checkpoints(paths: Sequence[Path], *, several: bool) -> list[Source]:
-    """The checkpoints that files, TensorFlow prefixes and folders stand for, in their order.
+    """The checkpoints behind files, TensorFlow prefixes and folders, in their order.
 
-    A folder is searched four levels deep. One may hold several for a model that is published in parts (`several`), of
-    those in one folder the latest by TensorFlow's own note; of any other model a folder has to hold just one.
+    A folder is searched four levels deep. For a model that is published in parts (`several`) it may hold several
+    checkpoints; of those in one subfolder, TensorFlow's note names the latest. For other models it must hold one.
 
     Raises:
         ModelError: a path does not exist, or a folder holds none or too many.
@@ -248,7 +246,7 @@ def _in_folder(folder: Path, several: bool) -> list[Source]:
 
 
 def _folders(folder: Path) -> Iterator[list[Path]]:
-    """The files of a folder and of those below it, sorted, a list each; hidden ones left out."""
+    """The sorted files of a folder and of each folder below it, without hidden ones."""
     for root, folders, files in os.walk(folder):
         here = Path(root)
         deep = len(here.relative_to(folder).parts) >= _DEEPEST

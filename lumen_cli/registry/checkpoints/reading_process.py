@@ -1,7 +1,7 @@
-"""Foreign checkpoints read in a helper process with limits on time and memory.
+"""Read foreign checkpoints in a helper process with limits on time and memory.
 
-A file may be made so that reading it takes hours or all memory. The helper writes plain tensors as safetensors and
-ends; whatever happens to it costs one line.
+A hostile file can make its reader take hours or all memory. The helper writes plain tensors as safetensors and ends. If
+it fails, the user sees one line.
 """
 
 from __future__ import annotations
@@ -14,16 +14,21 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lumen_cli.errors import ModelError
+from lumen_cli.registry.architectures import ARCHITECTURES, import_object
+from lumen_cli.registry.checkpoints.layouts import Layout
+from lumen_cli.registry.checkpoints.matching import build_empty
 from lumen_cli.registry.checkpoints.reading import Checkpoint, Source, read_checkpoint
+from lumen_cli.registry.checkpoints.tensorflow import Networks, read_bundle
 
 SECONDS = 120.0
-"""For which a helper may read, and one more for each 10 MB of the file."""
+"""Time limit of a helper; each 10 MB of the file add one second."""
 MEMORY = 2 << 30
-"""Bytes that a helper may take beyond four times the file."""
+"""Memory limit of a helper in bytes; the file's size adds four times itself."""
 _START = (
     "import sys; sys.path[:] = sys.argv[4:]; from lumen_cli.registry.checkpoints.reading_process import main; main()"
 )
@@ -33,7 +38,7 @@ _PAUSE = 0.05
 
 
 def read_apart(source: Source) -> Checkpoint:
-    """What the file or TensorFlow bundle holds; see `read_checkpoint`.
+    """Read a file or TensorFlow bundle in a helper process; see `read_checkpoint`.
 
     Raises:
         ModelError: as `read_checkpoint`; or reading takes too long or too much memory, or the reader crashes.
@@ -53,7 +58,7 @@ def read_apart(source: Source) -> Checkpoint:
                 process.stdin.close()
                 _wait(process, source, seconds, memory)
             except OSError:
-                pass  # it has ended already; its answer tells why
+                pass  # it has ended already; its answer says why
             finally:
                 if process.poll() is None:
                     process.kill()
@@ -61,7 +66,7 @@ def read_apart(source: Source) -> Checkpoint:
 
 
 def _size(source: Source) -> int:
-    """Bytes of the file; ModelError where it is none, which opening could wait for without end."""
+    """Bytes of the file; ModelError where it is no regular file: opening a pipe could wait for ever."""
     file = source.file
     try:
         if not file.is_file():
@@ -104,7 +109,7 @@ def _answer(source: Source, place: Path) -> Checkpoint:
     try:
         tensors = load_file(place / _TENSORS)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{source.path} cannot be handed on: {error}") from None
+        raise ModelError(f"{source.path} cannot be read back from its helper: {error}") from None
     parts: dict[str, dict[str, Tensor]] = {"tensors": {}, "averages": {}}
     for kind, name, key in answer["names"]:
         parts[kind][name] = tensors[key]
@@ -112,7 +117,7 @@ def _answer(source: Source, place: Path) -> Checkpoint:
 
 
 def main() -> None:
-    """Read the file that the arguments name, under the limits on standard input, and write the answer's two files."""
+    """The helper: read the file that the arguments name, under the limits on standard input, and write the answer."""
     place = Path(sys.argv[3])
     limits = json.loads(sys.stdin.buffer.read(4096))
     torch.set_num_threads(1)
@@ -120,7 +125,7 @@ def main() -> None:
     _limit(limits["seconds"], limits["memory"])
     answer: dict[str, object]
     try:
-        answer = {"names": _hand_on(read_source(source), place / _TENSORS)}
+        answer = {"names": _write_tensors(read_source(source), place / _TENSORS)}
     except ModelError as error:
         answer = {"error": str(error)}
     except (MemoryError, RecursionError):
@@ -129,7 +134,7 @@ def main() -> None:
 
 
 def _limit(seconds: float, memory: int) -> None:
-    """Let the system end this process beyond its limits, where it can."""
+    """Set the system's limits for this process, where it has any."""
     try:
         import resource
 
@@ -143,25 +148,29 @@ def _limit(seconds: float, memory: int) -> None:
 
 
 def read_source(source: Source) -> Checkpoint:
-    """The file or bundle read in this very process."""
+    """Read a file or TensorFlow bundle in this process."""
     if not source.bundle:
         return read_checkpoint(source.path)
-    import numpy as np
-
-    from lumen_cli.registry.checkpoints.building import build_empty
-    from lumen_cli.registry.checkpoints.layouts import LAYOUTS
-    from lumen_cli.registry.checkpoints.tensorflow import read_kind
-
-    shapes = {}
-    for architecture in ("kind", "kind-plus"):
-        state = build_empty(architecture, LAYOUTS[architecture].variant({}).network).state_dict()
-        shapes[architecture] = {name: tuple(value.shape) for name, value in state.items() if value.is_floating_point()}
-    arrays = read_kind(source.path, shapes)
+    arrays = read_bundle(source.path, published_networks())
     return Checkpoint({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()})
 
 
-def _hand_on(checkpoint: Checkpoint, path: Path) -> list[tuple[str, str, str]]:
-    """Write all tensors under numbers, as their names may be any; → kind, name and number of each."""
+def published_networks() -> Networks:
+    """The published networks whose authors use TensorFlow, by architecture and part."""
+    networks: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {}
+    for architecture in ARCHITECTURES.values():
+        layout: Layout | None = import_object(architecture.layout) if architecture.layout else None
+        if layout is None or layout.tensorflow_name is None:
+            continue
+        for name, value in build_empty(architecture.id, layout.variant({}).network).state_dict().items():
+            if value.is_floating_point():
+                part = networks.setdefault(f"{architecture.id} {name.partition('.')[0]}", {})
+                part[layout.tensorflow_name(name)] = name, tuple(value.shape)
+    return networks
+
+
+def _write_tensors(checkpoint: Checkpoint, path: Path) -> list[tuple[str, str, str]]:
+    """Write all tensors under numbers, as their names can be any text; → kind, name and number of each."""
     from safetensors.torch import save_file
 
     names: list[tuple[str, str, str]] = []

@@ -1,4 +1,4 @@
-"""TensorFlow's checkpoint bundles, read without TensorFlow.
+"""Read TensorFlow's checkpoint bundles without TensorFlow.
 
 A bundle `model.ckpt` is two files: `model.ckpt.data-00000-of-00001` holds the tensors' bytes one after the other,
 `model.ckpt.index` is a sorted string table (LevelDB's format, not compressed) from each tensor's name to a protocol
@@ -28,7 +28,7 @@ _TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor lies in a bundle's data file; `dtype` as numpy writes it, offset and size in bytes."""
+    """The place of a tensor in a bundle's data file: numpy's name of its dtype, shape, offset and size in bytes."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -37,7 +37,7 @@ class Entry:
 
 
 def bundle_prefix(path: Path) -> Path | None:
-    """The bundle that a path means (its prefix, its index or its data file); None where it means none."""
+    """The prefix of the bundle that a path names by prefix, index or data file; None where there is none."""
     if path.is_file():
         return path.with_name(_PART.sub("", path.name)) if _PART.search(path.name) else None
     return path if not path.exists() and _parts(path) else None
@@ -54,7 +54,7 @@ def data_file(prefix: Path) -> Path:
 
 
 def read_index(path: Path) -> dict[str, Entry]:
-    """A bundle's index as name → entry; ModelError where it is no such file or says what cannot be read."""
+    """A bundle's index as name → entry; ModelError where it is no index or describes tensors that lumen cannot read."""
     if not path.is_file() or path.stat().st_size > _LARGEST_INDEX:
         raise ModelError(f"{path} is no index of a TensorFlow checkpoint: no regular file, or too large")
     content = path.read_bytes()
@@ -102,7 +102,7 @@ def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
 
 
 def _block(content: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a block: each key repeats the beginning of the one before it."""
+    """Keys and values of a block. A key shares its first bytes with the key before it and stores only the rest."""
     if start + size >= len(content):
         raise ValueError("a block lies beyond its end")
     if content[start + size] != 0:
@@ -159,47 +159,26 @@ def _dimension(message: bytes) -> int:
     return next((value for number, value in _fields(message) if number == 1 and isinstance(value, int)), 0)
 
 
-_SCOPES = {
-    "kind": {"decom": "DecomNet", "restoration": "Restoration_net", "adjust": "Illumination_adjust_net"},
-    "kind-plus": {"decom": "DecomNet", "restoration": "Denoise_Net", "adjust": "I_enhance_Net"},
-}
-_LEAVES = {
-    "weight": "weights",
-    "bias": "biases",
-    "norm.weight": "gamma",
-    "norm.bias": "beta",
-    "norm.running_mean": "moving_mean",
-    "norm.running_var": "moving_variance",
-}
-_MODULES = (  # KinD++'s attention modules are a flat list of layers in TensorFlow.
-    (re.compile(r"msia(\d)\.attention"), r"de_conv\1/conv"),
-    (re.compile(r"msia(\d)\.fuse"), r"de_conv\1multi_scale_feature"),
-    (re.compile(r"msia(\d)\.scale(\d)\.conv"), r"de_conv\1pu\2/pu_conv"),
-    (re.compile(r"msia(\d)\.scale(\d)\.norm"), r"de_conv\1pu\2/batch_normalization"),
-    (re.compile(r"msia(\d)\.scale(\d)\.up1"), r"de_conv\1pu\2/conv_up_1"),
-    (re.compile(r"msia(\d)\.scale(\d)\.up2?"), r"de_conv\1pu\2/conv_up"),
-)
+Networks = Mapping[str, Mapping[str, tuple[str, tuple[int, ...]]]]
+"""Published networks by a name for messages: the authors' tensor names → our name and PyTorch's shape."""
 
 
-def read_kind(prefix: Path, shapes: Mapping[str, Mapping[str, tuple[int, ...]]]) -> dict[str, np.ndarray]:
-    """KinD's networks out of a bundle, by lumen's names and in PyTorch's layout.
+def read_bundle(prefix: Path, networks: Networks) -> dict[str, np.ndarray]:
+    """The tensors of a bundle by lumen's names and in PyTorch's layout.
 
-    Where the index is missing the data file's size tells which network it is, for the tensors lie in the order of
-    their names and nothing else is in the file.
+    Without an index, the size of the data file tells the network: the tensors lie in the order of their names, and the
+    file holds nothing else.
 
     Args:
-        prefix: the bundle, without the endings of its files.
-        shapes: for kind and kind-plus, name → shape in the published network, PyTorch's layout.
+        prefix: the bundle, without the suffixes of its files.
+        networks: the networks that a bundle can hold. Tensors of other names keep their names.
     """
     data, index = data_file(prefix), prefix.with_name(f"{prefix.name}.index")
     if not data.is_file():
         raise ModelError(f"{data} is no regular file")
     content = np.fromfile(data, dtype=np.uint8)
-    if index.is_file():
-        entries = read_index(index)
-        ours = {tensorflow_name(name, kind): name for kind in shapes for name in shapes[kind]}
-    else:
-        ours, entries = _by_size(data, content.size, shapes)
+    entries = read_index(index) if index.is_file() else _entries_by_size(data, content.size, networks)
+    ours = {theirs: name for network in networks.values() for theirs, (name, _) in network.items()}
     total = 0
     tensors = {}
     for name, entry in entries.items():
@@ -216,38 +195,19 @@ def read_kind(prefix: Path, shapes: Mapping[str, Mapping[str, tuple[int, ...]]])
     return tensors
 
 
-def tensorflow_name(name: str, architecture: str) -> str:
-    """Our name of a KinD or KinD++ parameter → the authors', as `DecomNet/g_conv1_1/weights`."""
-    network, _, rest = name.partition(".")
-    module, _, leaf = rest.rpartition(".")
-    leaf = _LEAVES.get(f"norm.{leaf}" if module.endswith("norm") else leaf, leaf)
-    for pattern, theirs in _MODULES:
-        if pattern.fullmatch(module):
-            leaf = "kernel" if module.endswith("attention") else leaf
-            module = pattern.sub(theirs, module)
-            break
-    if architecture == "kind-plus" and network == "adjust":
-        module = module.removeprefix("en_")
-    return f"{_SCOPES[architecture][network]}/{module}/{leaf}"
-
-
-def _by_size(
-    data: Path, size: int, shapes: Mapping[str, Mapping[str, tuple[int, ...]]]
-) -> tuple[dict[str, str], dict[str, Entry]]:
-    """The names and places of the published network that has just this many bytes."""
+def _entries_by_size(data: Path, size: int, networks: Networks) -> dict[str, Entry]:
+    """The places of the tensors of the first network that has exactly this many bytes."""
     sizes = []
-    for architecture, published in shapes.items():
-        for network in _SCOPES[architecture]:
-            ours = {tensorflow_name(n, architecture): n for n in published if n.startswith(f"{network}.")}
-            entries, offset = {}, 0
-            for name in sorted(ours, key=str.encode):
-                shape = published[ours[name]]
-                shape = tuple(shape[axis] for axis in (2, 3, 1, 0)) if len(shape) == 4 else shape
-                entries[name] = Entry("<f4", shape, offset, 4 * math.prod(shape))
-                offset += entries[name].size
-            if offset == size:
-                return ours, entries
-            sizes.append(f"{architecture} {network} {offset:,}")
+    for label, network in networks.items():
+        entries, offset = {}, 0
+        for name in sorted(network, key=str.encode):
+            _, shape = network[name]
+            shape = tuple(shape[axis] for axis in (2, 3, 1, 0)) if len(shape) == 4 else shape
+            entries[name] = Entry("<f4", shape, offset, 4 * math.prod(shape))
+            offset += entries[name].size
+        if offset == size:
+            return entries
+        sizes.append(f"{label} {offset:,}")
     raise ModelError(
         f"{data} has {size:,} bytes, which is none of the published networks ({'; '.join(sizes)}), and the .index "
         "beside it that would tell what it holds is missing"

@@ -10,16 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from lumen_cli.errors import UsageError
-from lumen_cli.registry.catalog import network_class
+from lumen_cli.registry.architectures import ARCHITECTURES, import_object, network_class
 from lumen_cli.training.recipes.base import Recipe
 
-RECIPES: dict[str, str] = {
-    "anlightendiff": "lumen_cli.training.recipes.anlightendiff:AnlightenDiffRecipe",
-    "diffll": "lumen_cli.training.recipes.diffll:DiffLLRecipe",
-    "kind": "lumen_cli.training.recipes.kind:KinDRecipe",
-    "lightendiffusion": "lumen_cli.training.recipes.lightendiffusion:LightenDiffusionRecipe",
-    "lldiffusion": "lumen_cli.training.recipes.lldiffusion:LLDiffusionRecipe",
-}
+RECIPES = {each.id: each.recipe for each in ARCHITECTURES.values() if each.recipe}
 """Architecture → "module:Class" of its recipe, a frozen dataclass with a `network` dataclass in it."""
 
 
@@ -37,13 +31,12 @@ def make_recipe(name: str, network: Sequence[str] = (), preset: str = "compact",
     """
     if name not in RECIPES:
         raise UsageError(f"there is no training recipe for {name}; known: {', '.join(sorted(RECIPES))}")
-    module, _, class_name = RECIPES[name].partition(":")
     recipe: Any
     if preset == "paper":
         recipe = importlib.import_module("lumen_cli.training.recipes.paper").PaperRecipe(name)
         fields = _published_network(name)
     else:
-        recipe = getattr(importlib.import_module(module), class_name)()
+        recipe = import_object(RECIPES[name])()
         fields = {each.name for each in dataclasses.fields(recipe.network)}
     known = {each.name for each in dataclasses.fields(recipe)}
     changes = {key: value for key, value in settings.items() if value is not None}

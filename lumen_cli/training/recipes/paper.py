@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lumen_cli.errors import UsageError
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.lightendiffusion.network import LightenDiffusion
-from lumen_cli.registry.catalog import network_class
+from lumen_cli.registry.architectures import network_class
 from lumen_cli.training.recipes.base import Stage
 from lumen_cli.training.recipes.lightendiffusion import LightenDiffusionRecipe
 

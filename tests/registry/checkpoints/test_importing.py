@@ -16,7 +16,7 @@ from lumen_cli.networks.kind.network import KinD
 from lumen_cli.networks.kind.plus import KinDPlus
 from lumen_cli.networks.lightendiffusion.network import LightenDiffusion
 from lumen_cli.registry.card import read_card
-from lumen_cli.registry.checkpoints.tensorflow import tensorflow_name
+from lumen_cli.registry.checkpoints.layouts import KIND, KIND_PLUS
 from lumen_cli.registry.load import load
 from tests.conftest import Finished, dark_pixels, read_pixels, write_dark
 from tests.registry.checkpoints.checkpoints import filled, tensorflow_layout, training_state, wrapped, write_bundle
@@ -109,9 +109,11 @@ def kind_bundles(folder: Path, network: KinD, architecture: str, index: bool = T
         "adjust": "illumination_adjust_net_train",
         "restoration": "Restoration_net_train",
     }
+    tensorflow_name = {"kind": KIND, "kind-plus": KIND_PLUS}[architecture].tensorflow_name
+    assert tensorflow_name is not None
     for part, name in names.items():
         tensors = {
-            tensorflow_name(key, architecture): tensorflow_layout(value)
+            tensorflow_name(key): tensorflow_layout(value)
             for key, value in network.state_dict().items()
             if key.startswith(f"{part}.") and value.is_floating_point()
         }

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumen_cli.registry.checkpoints.building import build_empty
-from lumen_cli.registry.checkpoints.tensorflow import read_index, read_kind, tensorflow_name
+from lumen_cli.registry.checkpoints.layouts import KIND, KIND_PLUS
+from lumen_cli.registry.checkpoints.reading_process import published_networks
+from lumen_cli.registry.checkpoints.tensorflow import read_bundle, read_index
 from tests.registry.checkpoints.checkpoints import write_bundle
 
 NAMES = [
@@ -48,20 +49,11 @@ SIZES = [
 ]
 
 
-def shapes() -> dict[str, dict[str, tuple[int, ...]]]:
-    return {
-        architecture: {
-            name: tuple(value.shape)
-            for name, value in build_empty(architecture, {}).state_dict().items()
-            if value.is_floating_point()
-        }
-        for architecture in ("kind", "kind-plus")
-    }
-
-
 @pytest.mark.parametrize(("architecture", "ours", "theirs"), NAMES)
 def test_names_are_the_authors(architecture: str, ours: str, theirs: str) -> None:
-    assert tensorflow_name(ours, architecture) == theirs
+    layout = {"kind": KIND, "kind-plus": KIND_PLUS}[architecture]
+    assert layout.tensorflow_name is not None
+    assert layout.tensorflow_name(ours) == theirs
 
 
 @pytest.mark.parametrize(("architecture", "network", "size"), SIZES)
@@ -70,17 +62,16 @@ def test_without_an_index_the_size_tells_which_network_it_is(
 ) -> None:
     with (tmp_path / "model.ckpt.data-00000-of-00001").open("wb") as file:
         file.truncate(size)
-    tensors = read_kind(tmp_path / "model.ckpt", shapes())
-    published = shapes()[architecture]
-    assert set(tensors) == {name for name in published if name.startswith(f"{network}.")}
-    assert all(tensor.shape == published[name] for name, tensor in tensors.items())
+    tensors = read_bundle(tmp_path / "model.ckpt", published_networks())
+    published = dict(published_networks()[f"{architecture} {network}"].values())
+    assert {name: tensor.shape for name, tensor in tensors.items()} == published
 
 
 def test_without_an_index_tensors_lie_in_the_order_of_their_names(tmp_path: Path) -> None:
     """Byte by byte: '/' before digits before '_', so that conv10 comes before conv1_1."""
     content = np.arange(943_504 // 4, dtype="<f4")
     content.tofile(tmp_path / "model.ckpt.data-00000-of-00001")
-    tensors = read_kind(tmp_path / "model.ckpt", shapes())
+    tensors = read_bundle(tmp_path / "model.ckpt", published_networks())
     assert tensors["decom.g_conv10.bias"].tolist() == [0, 1, 2]
     # A kernel lies as height, width, in, out: one by one 32 → 3.
     assert tensors["decom.g_conv10.weight"][:, 1, 0, 0].tolist() == [6, 7, 8]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lumen_cli.benchmark.paper_baseline import plain_network
+from lumen_cli.benchmark.paper_baseline import Baseline, paper_network
 from lumen_cli.benchmark.worker import counted
 from lumen_cli.engine.device import choose_device
 from lumen_cli.networks.anlightendiff.network import AnlightenDiff
@@ -58,7 +58,7 @@ def calls_of(module: nn.Module) -> list[None]:
 def test_the_papers_way_gives_the_same_picture(name: str) -> None:
     network = built(name)
     low, noise = example(network)
-    plain = plain_network(network)
+    plain = paper_network(network, name.removesuffix("-two-step"))
     with CPU.running("fp32"):
         ours = network.enhance(low.contiguous(memory_format=torch.channels_last), noise=noise, steps=STEPS)
         theirs = plain.enhance(low, noise, STEPS)
@@ -72,18 +72,18 @@ def test_the_papers_way_gives_the_same_picture(name: str) -> None:
 
 def test_lightendiffusion_encodes_three_times_and_takes_apart_twice() -> None:
     network = built("lightendiffusion")
-    plain = plain_network(network)
+    plain = paper_network(network, "lightendiffusion")
     assert isinstance(plain.network, LightenDiffusion)
     encoder, retinex = calls_of(plain.network.decom.ReconNet.pyramid), calls_of(plain.network.decom.retinex)
     estimator = calls_of(plain.network.Unet)
     plain.enhance(*example(network), STEPS)
     assert (len(encoder), len(retinex), len(estimator)) == (3, 2, STEPS)
-    assert plain.way.redundant
+    assert plain.baseline.redundant
 
 
 def test_lldiffusion_encodes_in_every_step() -> None:
     network = built("lldiffusion")
-    plain = plain_network(network)
+    plain = paper_network(network, "lldiffusion")
     assert isinstance(plain.network, LLDiffusion)
     encoder = calls_of(plain.network.encoder)
     plain.enhance(*example(network), 4)
@@ -92,7 +92,7 @@ def test_lldiffusion_encodes_in_every_step() -> None:
 
 def test_anlightendiff_convolves_the_encoders_maps_in_every_step() -> None:
     network = built("anlightendiff")
-    plain = plain_network(network)
+    plain = paper_network(network, "anlightendiff")
     low, noise = example(network)
 
     def operations(steps: int) -> tuple[int, int]:
@@ -108,7 +108,7 @@ def test_anlightendiff_convolves_the_encoders_maps_in_every_step() -> None:
 @pytest.mark.parametrize("name", ["diffll", "lightendiffusion"])
 def test_attention_is_the_whole_matrix(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network = built(name)
-    plain = plain_network(network)
+    plain = paper_network(network, name)
     fused: list[None] = []
     real = torch.nn.functional.scaled_dot_product_attention
 
@@ -127,7 +127,7 @@ def test_attention_is_the_whole_matrix(name: str, monkeypatch: pytest.MonkeyPatc
 def test_the_papers_code_takes_one_picture() -> None:
     network = built("kind")
     with pytest.raises(ValueError, match="one picture"):
-        plain_network(network).enhance(torch.rand(2, 3, 16, 16), None, None)
+        paper_network(network, "kind").enhance(torch.rand(2, 3, 16, 16), None, None)
 
 
 def test_an_architecture_from_elsewhere_is_run_as_it_is() -> None:
@@ -135,6 +135,6 @@ def test_an_architecture_from_elsewhere_is_run_as_it_is() -> None:
 
     network = Tiny().requires_grad_(False).eval()
     low, noise = example(network)
-    plain = plain_network(network)
+    plain = paper_network(network, "tiny")
     assert torch.equal(plain.enhance(low, noise, 2), network.enhance(low, noise=noise, steps=2))
-    assert plain.way.redundant == ()
+    assert plain.baseline == Baseline()
