@@ -237,7 +237,7 @@ def _train_grading(
     from lumen_cli.files.outputs import check_writable
     from lumen_cli.registry.catalog import find_model
     from lumen_cli.reports.training import TrainingWatch
-    from lumen_cli.training.grading import RenditionRun, train_rendition
+    from lumen_cli.training.grading import GradingRun, train_grading
     from lumen_cli.training.grading_fit import Fitting
     from lumen_cli.training.workers import join_workers
 
@@ -253,14 +253,14 @@ def _train_grading(
     elif steps is not None:
         fitting = replace(fitting, steps=max(1, round(steps / fitting.parts)))
     validation = find_pairs(val) if val else ()
-    run = RenditionRun(card, tuple(map(str, data)), files, validation, fitting, DTYPES[policy.precision])
+    run = GradingRun(card, tuple(map(str, data)), files, validation, fitting, DTYPES[policy.precision])
     console = Console(stderr=True, highlight=False)
     console.print(
         f"{len(files.pairs)} pairs and {len(files.bright)} bright pictures, enhanced by {card.name}; "
         f"{policy.device} in {policy.precision}: {policy.why}"
     )
     with TrainingWatch(console) as watch:
-        folder = train_rendition(run, out, watch)
+        folder = train_grading(run, out, watch)
     console.print(f"model folder: {folder}", markup=False)
 
 

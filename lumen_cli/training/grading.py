@@ -1,4 +1,4 @@
-"""Trains the rendition of a model: what it makes of training pictures is collected, fitted to and put in a folder."""
+"""Train the grading of a model: collect the model's results on training pictures, fit a grading, write a folder."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from lumen_cli.training.loop import Report
 from lumen_cli.training.run import record
 
 PREFIX = "grading."
-"""Of a rendition's tensors among a model's."""
+"""Of a grading's tensors among a model's."""
 
 
 @dataclass(frozen=True)
-class RenditionRun:
-    """Which model's rendition is trained on what.
+class GradingRun:
+    """Which model's grading is trained on which pictures.
 
     Attributes:
-        card: the model; a rendition that it has is replaced.
-        data: the folders, as the user named them.
-        files: what was found in them.
+        card: the model; the training replaces a grading that it has.
+        data: the folders, as the user typed them.
+        files: the files in these folders.
         validation: held-out pairs, possibly none.
-        fitting: see there; its device and seed are those of the examples too.
+        fitting: length, widths, device and seed; device and seed apply to the examples too.
         dtype: the precision in which the model makes the examples.
     """
 
@@ -55,10 +55,10 @@ class RenditionRun:
     dtype: torch.dtype
 
 
-def train_rendition(run: RenditionRun, out: Path, watch: Callable[[Report], None]) -> Path:
-    """Collect the examples, fit the rendition and write the model folder `out/model`.
+def train_grading(run: GradingRun, out: Path, watch: Callable[[Report], None]) -> Path:
+    """Collect the examples, fit the grading and write the model folder `out/model`.
 
-    Goes on where a training in `out` was ended; UsageError where that one had other settings.
+    Resumes an interrupted training in `out`; UsageError if that training has other settings.
     """
     sources = Sources(run.files, run.fitting.seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -78,29 +78,29 @@ def train_rendition(run: RenditionRun, out: Path, watch: Callable[[Report], None
     examples = collect(out / "examples.pt", len(sources), example, watch)
     validation = collect(out / "held-out.pt", len(run.validation), held_out, watch)
     examples += unseen_examples(run.files, run.fitting.seed, watch)
-    rendition = fit(examples, run.fitting, out, validation, watch)
-    return export_rendition(run.card, rendition, out / "model")
+    grading = fit(examples, run.fitting, out, validation, watch)
+    return export_grading(run.card, grading, out / "model")
 
 
-def export_rendition(card: ModelCard, rendition: Grading, folder: Path) -> Path:
-    """Write a copy of the model's folder with the rendition in it; returns the folder.
+def export_grading(card: ModelCard, grading: Grading, folder: Path) -> Path:
+    """Write a copy of the model's folder with this grading; returns the folder.
 
-    The weights are those of the model as they are stored, or none for a model that averages others, and the
-    rendition's in float16.
+    The network's weights are copied as they are stored; a model that averages others has none. The grading's are
+    stored in float16.
     """
     from safetensors.torch import load_file
 
     model = load(card)
-    own = {f"{PREFIX}{name}": tensor.half() for name, tensor in rendition.state_dict().items()}
+    own = {f"{PREFIX}{name}": tensor.half() for name, tensor in grading.state_dict().items()}
     stored = {} if card.members else load_file(card.weights_path)
     tensors = {name: tensor for name, tensor in stored.items() if not name.startswith((PREFIX, "rendition."))} | own
     counted = [parameter for name, parameter in model.named_parameters() if not name.startswith(PREFIX)]
-    parameters = sum(parameter.numel() for parameter in [*counted, *rendition.parameters()])
+    parameters = sum(parameter.numel() for parameter in [*counted, *grading.parameters()])
     file = card.weights_file or WEIGHTS_FILE
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = json.loads((card.folder / CONFIG_FILE).read_text(encoding="utf-8"))
     config.pop("rendition", None)
-    config["grading"] = {"channels": len(own[f"{PREFIX}heads.0.levels.0.0.weight"]), "heads": len(rendition.heads)}
+    config["grading"] = {"channels": len(own[f"{PREFIX}heads.0.levels.0.0.weight"]), "heads": len(grading.heads)}
     config["weights"] = {
         "file": file,
         "sha256": save_weights(tensors, folder / file),
@@ -113,9 +113,9 @@ def export_rendition(card: ModelCard, rendition: Grading, folder: Path) -> Path:
     return folder
 
 
-def _settings(run: RenditionRun) -> dict[str, Any]:
+def _settings(run: GradingRun) -> dict[str, Any]:
     return {
-        "rendition": {"channels": run.fitting.channels, "heads": run.fitting.heads},
+        "grading": {"channels": run.fitting.channels, "heads": run.fitting.heads},
         "model": run.card.name,
         "sha256": run.card.weights_sha256,
         "data": list(run.data),

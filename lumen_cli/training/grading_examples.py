@@ -1,6 +1,6 @@
-"""What a rendition is fitted to: what a model makes of training pictures, beside the bright pictures it should make.
+"""The examples a grading is fitted to: a model's results on training pictures, and the bright pictures they aim at.
 
-The network runs once for every example; all that is kept of it is small enough to fit many renditions to.
+The network runs once per example; the stored results are small, so that many gradings can be fitted to them.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ REPORT_EVERY = 20
 
 @dataclass(frozen=True)
 class Example:
-    """A picture that a model made and the one it should have made.
+    """A model's result and the picture it aims at.
 
     Attributes:
-        kind: "pair", a real pair as it is; "relit", a crop of one whose dark side is exposed anew; "dark", a bright
-            picture that a camera model darkened; "shaded", one whose lit places it left as they are; "exposed", a
-            bright picture that was given to the model as it is; "unseen", a darkened one that no model saw: `made`
-            is the bright picture.
-        light: of the dark picture, as `measure` gives it, 3×GRID×GRID in float16.
-        made, bright: 3×h×w in [0, 1], reduced by `POOL` to float16; held-out ones at full size as bytes.
+        kind: "pair", a real pair; "relit", a crop of a pair whose dark side is exposed again; "dark", a bright
+            picture that a camera model darkens; "shaded", the same with lit places left as they are; "exposed", a
+            bright picture as input; "unseen", a darkened picture without a model's result: `made` is the bright
+            picture.
+        light: what `measure` returns for the dark picture, 3×GRID×GRID in float16.
+        made, bright: 3×h×w in [0, 1], reduced by `POOL`, in float16; held-out ones at full size as bytes.
     """
 
     kind: str
@@ -59,14 +59,14 @@ def values(picture: Tensor) -> Tensor:
 
 
 def keyed_generator(seed: int, name: str, number: int) -> torch.Generator:
-    """Randomness of one example or step, on the CPU and so the same for every device."""
+    """The random generator of one example or step; it is on the CPU, so every device gets the same numbers."""
     return named_generator(f"{seed}/{name}/{number}", torch.device("cpu"))
 
 
 class Sources:
-    """The dark pictures to show to a model and the bright ones they come from, by number; the same for the same seed.
+    """Numbered dark pictures for a model and their bright counterparts; the same for the same seed.
 
-    Every pair twice, whole and as a crop that is relit; every bright picture darkened `variants` times and once as it
+    Every pair occurs twice, whole and as a relit crop; every bright picture `variants` times darkened and once as it
     is.
     """
 
@@ -100,7 +100,7 @@ class Sources:
 
 
 def load_pair(pair: Pair) -> tuple[Tensor, Tensor]:
-    """Its dark and its bright picture as bytes, 3×H×W; UsageError where they differ in size."""
+    """Dark and bright picture of a pair as bytes, 3×H×W; UsageError if their sizes differ."""
     low, high = load_bytes(pair.low), load_bytes(pair.high)
     pair.require_one_size(low.shape, high.shape)
     return low, high
@@ -150,9 +150,9 @@ def _reduced(pictures: Tensor, longest: int) -> Tensor:
 def make_example(
     model: LowLightModel, kind: str, low: Tensor, bright: Tensor, device: torch.device, dtype: torch.dtype
 ) -> Example:
-    """Show a dark picture, bytes 3×H×W, to a model without a rendition; `bright` 3×H×W in [0, 1].
+    """Run a model without its grading on a dark picture, bytes 3×H×W; `bright` is 3×H×W in [0, 1].
 
-    The picture that is kept is a reduced one, or the whole of it where `kind` is "held-out".
+    The example holds reduced pictures, or whole ones if `kind` is "held-out".
     """
     made = enhance_bytes(model, low, device, dtype).cpu()
     light = _light(values(low))
@@ -165,9 +165,9 @@ def make_example(
 def unseen_examples(
     files: TrainingFiles, seed: int, watch: Callable[[Report], None] = lambda report: None
 ) -> list[Example]:
-    """Darkened photographs in numbers that no model has to see: the same for the same seed, at most `MOST_UNSEEN`.
+    """Darkened photographs that need no model: the same for the same seed, at most `MOST_UNSEEN`.
 
-    For the parts of a rendition that go by the dark picture, which would learn the few examples of a model by heart.
+    They train the parts of a grading that read the dark picture, and would memorise the few examples of a model.
     """
     examples: list[Example] = []
     count = min(len(files.bright) * UNSEEN, MOST_UNSEEN)
@@ -183,7 +183,7 @@ def unseen_examples(
 
 
 def _tell(watch: Callable[[Report], None], name: str, done: int, count: int, started: float, found: int = 0) -> None:
-    """Report every `REPORT_EVERY` examples, and the last; `found` of them were there when it started."""
+    """Report every `REPORT_EVERY` examples and after the last; `found` of them come from an earlier run."""
     if done % REPORT_EVERY == 0 or done == count:
         speed = (done - found) / max(time.monotonic() - started, 1e-6)
         watch(Report(name, done, done / count, done / speed, speed, {}))
@@ -205,14 +205,14 @@ def collect(
     watch: Callable[[Report], None] = lambda report: None,
     save_every: float = 3.0,
 ) -> list[Example]:
-    """The examples 0 … count - 1, those that are in `path` already from there; written to it again and at the end.
+    """Return the examples 0 … count - 1: read those in `path`, make the others, save them now and then and at the end.
 
     Args:
-        path: a file of `save_examples`; the reports bear its name.
-        count: how many.
-        make: an example by its number.
-        watch: is told how far it is.
-        save_every: minutes between two writings.
+        path: a file of `save_examples`; reports carry its name.
+        count: number of examples.
+        make: makes the example of a number.
+        watch: receives the reports.
+        save_every: minutes between two saves.
     """
     examples = load_examples(path) if path.is_file() else []
     found = written = len(examples)
@@ -232,12 +232,12 @@ def collect(
 
 
 def save_examples(examples: Sequence[Example], path: Path) -> None:
-    """Write a list of the examples' fields with torch.save; an interrupted write leaves the former file as it was."""
+    """Write a list of the examples' fields with torch.save; an interrupted write leaves the earlier file intact."""
     beside = path.with_suffix(".tmp")
     torch.save([vars(example) for example in examples], beside)
     beside.replace(path)
 
 
 def load_examples(path: Path) -> list[Example]:
-    """Read what `save_examples` wrote; only tensors and texts are unpickled."""
+    """Read a file of `save_examples`; only tensors and texts are unpickled."""
     return [Example(**fields) for fields in torch.load(path, map_location="cpu", weights_only=True)]

@@ -29,14 +29,14 @@ from lumen_cli.training.loop import Report
 
 SHARES = {
     "head": {"pair": 0.4, "relit": 0.1, "dark": 0.25, "shaded": 0.1, "exposed": 0.15},
-    "judge": {"pair": 0.4, "relit": 0.1, "dark": 0.1, "shaded": 0.05, "unseen": 0.2, "exposed": 0.15},
-    "development": {"dark": 0.28, "unseen": 0.72},
+    "gate": {"pair": 0.4, "relit": 0.1, "dark": 0.1, "shaded": 0.05, "unseen": 0.2, "exposed": 0.15},
+    "auto_exposure": {"dark": 0.28, "unseen": 0.72},
 }
 """Of the kinds of examples in a part's batches; a kind that is missing leaves its share to the rest.
-With few darkened photographs heads learn the pairs faster, but bend photographs as if they were pairs. The development
-sees no bright pictures: it gained half a decibel on photographs darkened by 2 EV without them, and a bright picture has
-a guide of its own, itself."""
-GUIDED = {
+With few darkened photographs heads learn the pairs faster, but bend photographs as if they were pairs. The auto
+exposure sees no bright pictures: without them it gains half a decibel on photographs darkened by 2 EV, and a bright
+picture has its own expert, the input."""
+EXPERT_OF = {
     "pair": "heads",
     "relit": "heads",
     "shaded": "heads",
@@ -47,10 +47,11 @@ GUIDED = {
 """Which of `EXPERTS` is right for a kind. The white point says little about scenes that contain lamps or are dark by
 nature, as those of pairs are."""
 DECISION, FAVOUR = 3.0, math.exp(3.0)
-"""The judge's odds are raised to the former in the end, as half of one curve and half of another is nobody's; those of
-the developed picture are multiplied by the latter, as a photograph bent like a pair loses more than a pair bent like a
-photograph. On held-out photographs, darkened, this gained half a decibel, and held-out pairs lost nothing."""
-LENGTHS = {"development": 0.25, "judge": 0.5, "head": 1.0}
+"""After its training the gate's logits are multiplied by the former, because a mix of two curves fits neither kind of
+picture. The odds of the exposed input are multiplied by the latter: a photograph bent like a pair loses more than a
+pair bent like a photograph. Together they gain half a decibel on held-out darkened photographs and cost held-out pairs
+nothing."""
+LENGTHS = {"auto_exposure": 0.25, "gate": 0.5, "head": 1.0}
 """Of the parts, in terms of a head's."""
 RATE, FINAL_RATE, WARMUP, WEIGHT_DECAY, AVERAGE = 1e-3, 1e-5, 50, 0.05, 0.998
 REPORT_EVERY = 100
@@ -59,14 +60,14 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Fitting:
-    """How long and how a rendition is fitted.
+    """Length, widths and device of a fit.
 
     Attributes:
         heads, channels: of the `Grading`.
         steps, minutes: length for each head; `minutes`, where given, wins over `steps`. See `LENGTHS` for the others.
         batch: examples in a step.
         seed: of the parameters and the batches.
-        device: where it is fitted, always in float32.
+        device: of the fit, which is always in float32.
         save_every: minutes between checkpoints.
     """
 
@@ -81,8 +82,8 @@ class Fitting:
 
     @property
     def parts(self) -> float:
-        """How many times the length of a head the whole takes."""
-        return self.heads * LENGTHS["head"] + LENGTHS["development"] + LENGTHS["judge"]
+        """Length of the whole fit, in terms of a head's."""
+        return self.heads * LENGTHS["head"] + LENGTHS["auto_exposure"] + LENGTHS["gate"]
 
 
 def fit(
@@ -92,18 +93,18 @@ def fit(
     held_out: Sequence[Example] = (),
     watch: Callable[[Report], None] = lambda report: None,
 ) -> Grading:
-    """Fit the development, the judge, then head after head, each on batches of its own.
+    """Fit the auto exposure, the gate, then the heads one by one, each on its own batches.
 
     Args:
         examples: of the training pictures; of any sizes, from `load_examples` or made by hand.
         fitting: widths, length, device.
-        folder: where each part's state is kept, `development.pt`, `judge.pt`, `head1.pt` …, from which an ended
-            fitting goes on; None keeps nothing.
+        folder: for each part's checkpoint, `auto_exposure.pt`, `gate.pt`, `head1.pt` …, from which an interrupted
+            fit resumes; None for no checkpoints.
         held_out: examples at full size, scored before and after every head.
-        watch: takes the reports.
+        watch: receives the reports.
 
     Returns:
-        The rendition on the CPU, in eval mode and without gradients.
+        The grading on the CPU, in eval mode and without gradients.
     """
     bank = _Bank(examples, fitting.device)
     cuda = [fitting.device] if fitting.device.type == "cuda" else []
@@ -111,39 +112,39 @@ def fit(
         watch(Report("raw", 0, 0.0, 0.0, 0.0, {}, score(held_out, None)))
     with torch.random.fork_rng(devices=cuda):  # dropout and initial values come from the global generator
         torch.manual_seed(fitting.seed)
-        rendition = Grading(fitting.channels, fitting.heads).to(fitting.device)
+        grading = Grading(fitting.channels, fitting.heads).to(fitting.device)
         parts: list[tuple[str, str, nn.Module]] = [
-            ("development", "development", rendition.auto_exposure),
-            ("judge", "judge", rendition.gate),
-            *(("head", f"head{number}", head) for number, head in enumerate(rendition.heads, start=1)),
+            ("auto_exposure", "auto_exposure", grading.auto_exposure),
+            ("gate", "gate", grading.gate),
+            *(("head", f"head{number}", head) for number, head in enumerate(grading.heads, start=1)),
         ]
         fitted = 0
         for role, name, part in parts:
             weights = bank.weights(role)
             if weights is not None:
-                loss = _loss(role, bank, weights, rendition, part)
+                loss = _loss(role, bank, weights, grading, part)
                 progress = _fit_part(part, name, LENGTHS[role], loss, fitting, folder, watch)
             part.eval().requires_grad_(False)
-            if role == "judge":
-                rendition.gate.choice.weight.mul_(DECISION)
-                rendition.gate.choice.bias.mul_(DECISION)
-                rendition.gate.choice.bias[EXPERTS.index("exposed")] += math.log(FAVOUR)
+            if role == "gate":
+                grading.gate.choice.weight.mul_(DECISION)
+                grading.gate.choice.bias.mul_(DECISION)
+                grading.gate.choice.bias[EXPERTS.index("exposed")] += math.log(FAVOUR)
             fitted += role == "head"
             if held_out and role == "head":
-                so_far = copy.deepcopy(rendition).cpu().eval()
+                so_far = copy.deepcopy(grading).cpu().eval()
                 so_far.heads = so_far.heads[:fitted]
                 watch(Report(name, progress.step, 1.0, progress.seconds, 0.0, {}, score(held_out, so_far)))
-    return rendition.cpu().eval()
+    return grading.cpu().eval()
 
 
 @torch.inference_mode()
-def score(held_out: Sequence[Example], rendition: Grading | None) -> dict[str, float]:
-    """Plain PSNR in dB and SSIM of whole pictures, with the rendition or as the model made them; means over them."""
+def score(held_out: Sequence[Example], grading: Grading | None) -> dict[str, float]:
+    """Plain PSNR in dB and SSIM of whole pictures, graded or as the model made them; means over the pictures."""
     scores: list[tuple[float, float]] = []
     for example in held_out:
         made, bright = values(example.made)[None], values(example.bright)[None]
-        if rendition is not None:
-            made = bend(made, rendition.curves_of(example.light[None].float(), F.adaptive_avg_pool2d(made, THUMBNAIL)))
+        if grading is not None:
+            made = bend(made, grading.curves_of(example.light[None].float(), F.adaptive_avg_pool2d(made, THUMBNAIL)))
         made = (made * 255.0).round() / 255.0
         scores.append((psnr(made, bright), ssim(made, bright)))
     means = torch.tensor(scores, dtype=torch.float64).mean(dim=0).tolist()
@@ -151,12 +152,12 @@ def score(held_out: Sequence[Example], rendition: Grading | None) -> dict[str, f
 
 
 class Drawn(NamedTuple):
-    """A batch: the dark pictures' light, results and bright pictures B×3×h×w; which guides are right, B."""
+    """A batch: the dark pictures' light, results and bright pictures B×3×h×w; the right experts, B."""
 
     light: Tensor
     made: Tensor
     bright: Tensor
-    guide: Tensor
+    expert: Tensor
 
 
 class _Bank:
@@ -164,11 +165,11 @@ class _Bank:
 
     def __init__(self, examples: Sequence[Example], device: torch.device) -> None:
         if not examples:
-            raise ValueError("there are no examples to fit a rendition to")
-        if unknown := {example.kind for example in examples} - GUIDED.keys():
-            raise ValueError(f"examples to fit to are of the kinds {', '.join(GUIDED)}, not {', '.join(unknown)}")
+            raise ValueError("there are no examples to fit a grading to")
+        if unknown := {example.kind for example in examples} - EXPERT_OF.keys():
+            raise ValueError(f"examples to fit to are of the kinds {', '.join(EXPERT_OF)}, not {', '.join(unknown)}")
         self.kinds = [example.kind for example in examples]
-        self.guide = torch.tensor([EXPERTS.index(GUIDED[kind]) for kind in self.kinds])
+        self.expert = torch.tensor([EXPERTS.index(EXPERT_OF[kind]) for kind in self.kinds])
         self.light = torch.stack([example.light for example in examples]).to(device)
         self.made, self.bright = (
             torch.stack([on_grid(values(getattr(example, side))).half() for example in examples]).to(device)
@@ -200,18 +201,18 @@ class _Bank:
             for side in (self.light, self.made, self.bright)
         )
         gains = (1.0 + tint * tinted)[..., None, None].to(device)
-        return Drawn(light, (made * gains).clamp(0.0, 1.0), bright, self.guide[chosen].to(device))
+        return Drawn(light, (made * gains).clamp(0.0, 1.0), bright, self.expert[chosen].to(device))
 
 
 Loss = Callable[[torch.Generator, int], Tensor]
 """Of the generator and the number of examples of a step."""
 
 
-def _loss(role: str, bank: _Bank, weights: Tensor, rendition: Grading, part: nn.Module) -> Loss:
-    """Of a part's step: how far developed or finished pictures are off, or how wrong the judge is.
+def _loss(role: str, bank: _Bank, weights: Tensor, grading: Grading, part: nn.Module) -> Loss:
+    """The loss of one part: the error of exposed or graded pictures, or of the gate's choice.
 
-    The judge learns from the kinds alone: by the pictures' error it would settle halfway, where heads know the examples
-    by heart. What heads and judge are told of the light is off by 0.3 stops, so that they do not learn it by heart.
+    The gate learns from the kinds alone: trained on the pictures' error it would settle halfway, because the heads
+    memorise the examples. Heads and gate get the light with an error of 0.3 stops, so that they do not memorise it.
     """
 
     def loss(generator: torch.Generator, count: int) -> Tensor:
@@ -220,12 +221,12 @@ def _loss(role: str, bank: _Bank, weights: Tensor, rendition: Grading, part: nn.
         torch.manual_seed(generator.initial_seed())
         if role == "head":
             curves = part(mean_stops(drawn.light) + error, F.adaptive_avg_pool2d(drawn.made, THUMBNAIL))
-            return rendition_loss(bend(drawn.made, curves), drawn.bright)
+            return grading_loss(bend(drawn.made, curves), drawn.bright)
         light = (drawn.light * torch.exp2(error)[..., None, None]).clamp(0.0, 1.0)
-        developed = rendition.auto_exposure(light)
-        if role == "judge":
-            return F.cross_entropy(part(developed), drawn.guide)
-        return rendition_loss(developed.exposed, F.adaptive_avg_pool2d(drawn.bright, THUMBNAIL))
+        exposure = grading.auto_exposure(light)
+        if role == "gate":
+            return F.cross_entropy(part(exposure), drawn.expert)
+        return grading_loss(exposure.exposed, F.adaptive_avg_pool2d(drawn.bright, THUMBNAIL))
 
     return loss
 
@@ -239,7 +240,7 @@ def _fit_part(
     folder: Path | None,
     watch: Callable[[Report], None],
 ) -> Progress:
-    """Fit one part, from its checkpoint where there is one; it ends with the averaged parameters."""
+    """Fit one part, from its checkpoint if there is one; at the end it has the averaged parameters."""
     optimizer = torch.optim.AdamW(part.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
     average, progress = Average(part, AVERAGE), Progress(name)
     path = None if folder is None else folder / f"{name}.pt"
@@ -289,7 +290,7 @@ def _fit_part(
     return progress
 
 
-def rendition_loss(finished: Tensor, bright: Tensor) -> Tensor:
+def grading_loss(finished: Tensor, bright: Tensor) -> Tensor:
     """Mean over the pictures of the root of the mean square error, so that those far off do not outweigh the others."""
     return (F.mse_loss(finished, bright, reduction="none").mean(dim=(1, 2, 3)) + 1e-4).sqrt().mean()
 

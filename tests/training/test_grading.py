@@ -1,4 +1,4 @@
-"""Training a rendition: the examples, the fitting, the model folder at the end, and ended trainings that go on."""
+"""Training a grading: the examples, the fitting, the model folder at the end, and ended trainings that go on."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from lumen_cli.networks.grading import EXPERTS, GRID, AutoExposure, Grading, ben
 from lumen_cli.registry.catalog import find_model, read_card
 from lumen_cli.registry.load import load
 from lumen_cli.srgb import to_linear, to_srgb
-from lumen_cli.training import grading_examples as rendition_examples
-from lumen_cli.training import grading_fit as rendition_fit
-from lumen_cli.training.grading import RenditionRun, export_rendition, train_rendition
+from lumen_cli.training import grading_examples, grading_fit
+from lumen_cli.training.grading import GradingRun, export_grading, train_grading
 from lumen_cli.training.grading_examples import (
     POOL,
     SIDE,
@@ -149,7 +148,7 @@ def test_an_ended_collecting_goes_on_where_it_was(tmp_path):
 
 
 def test_it_learns_the_curves_that_pictures_are_off_by(monkeypatch):
-    monkeypatch.setattr(rendition_fit, "REPORT_EVERY", 10)
+    monkeypatch.setattr(grading_fit, "REPORT_EVERY", 10)
     held_out = bent_examples(12, "held-out", seed=3)
     errors: list[float] = []
 
@@ -157,11 +156,11 @@ def test_it_learns_the_curves_that_pictures_are_off_by(monkeypatch):
         errors.extend(report.losses.values())
 
     fitting = Fitting(heads=1, channels=8, steps=200, batch=8)
-    rendition = fit(bent_examples(24), fitting, held_out=held_out, watch=watch)
+    grading = fit(bent_examples(24), fitting, held_out=held_out, watch=watch)
     assert errors[-1] < 0.7 * errors[0], "with tints and a light that is off, which held-out pictures have not"
-    assert score(held_out, rendition)["psnr"] > score(held_out, None)["psnr"] + 6.1, "half the error or less"
-    assert not rendition.training
-    assert not any(parameter.requires_grad for parameter in rendition.parameters())
+    assert score(held_out, grading)["psnr"] > score(held_out, None)["psnr"] + 6.1, "half the error or less"
+    assert not grading.training
+    assert not any(parameter.requires_grad for parameter in grading.parameters())
 
 
 def dark_examples(count: int, kind: str, seed: int = 0) -> list[Example]:
@@ -176,36 +175,36 @@ def dark_examples(count: int, kind: str, seed: int = 0) -> list[Example]:
 
 def test_it_learns_whom_to_follow():
     examples = [*bent_examples(24), *dark_examples(24, "unseen"), *dark_examples(12, "dark", seed=1)]
-    rendition = fit(examples, Fitting(heads=1, channels=8, steps=200, batch=16))
-    for held_out, guide in ((dark_examples(8, "dark", seed=2), "exposed"), (bent_examples(8, seed=2), "heads")):
-        logits = rendition.gate(rendition.auto_exposure(torch.stack([each.light for each in held_out])))
-        assert {EXPERTS[number] for number in logits.argmax(dim=1)} == {guide}
+    grading = fit(examples, Fitting(heads=1, channels=8, steps=200, batch=16))
+    for held_out, expert in ((dark_examples(8, "dark", seed=2), "exposed"), (bent_examples(8, seed=2), "heads")):
+        logits = grading.gate(grading.auto_exposure(torch.stack([each.light for each in held_out])))
+        assert {EXPERTS[number] for number in logits.argmax(dim=1)} == {expert}
 
 
-def test_the_judge_decides_in_the_end_and_favours_the_developed_picture(monkeypatch):
+def test_the_gate_decides_in_the_end_and_favours_the_exposed_input(monkeypatch):
     examples = [*bent_examples(4), *dark_examples(4, "dark")]
     decided = fit(examples, QUICK).gate.choice
-    monkeypatch.setattr(rendition_fit, "FAVOUR", 1.0)
-    monkeypatch.setattr(rendition_fit, "DECISION", 1.0)
+    monkeypatch.setattr(grading_fit, "FAVOUR", 1.0)
+    monkeypatch.setattr(grading_fit, "DECISION", 1.0)
     plain = fit(examples, QUICK).gate.choice
     torch.testing.assert_close(decided.bias - 3.0 * plain.bias, torch.tensor([0.0, 0.0, 3.0]))
     assert torch.equal(decided.weight, 3.0 * plain.weight)
 
 
-def test_a_development_is_fitted_to_photographs():
+def test_auto_exposure_is_fitted_to_photographs():
     examples = [
         replace(each, bright=bend(each.bright[None], torch.full((1, 3, 2), 0.25))[0])
         for each in dark_examples(16, "dark")
     ]
-    rendition = fit(examples, Fitting(heads=1, channels=8, steps=600, batch=16))
+    grading = fit(examples, Fitting(heads=1, channels=8, steps=600, batch=16))
     aim = torch.nn.functional.adaptive_avg_pool2d(torch.stack([each.bright for each in examples]), 64)
     light = torch.stack([each.light for each in examples])
 
-    def error(development: AutoExposure) -> float:
+    def error(auto_exposure: AutoExposure) -> float:
         with torch.inference_mode():
-            return float((development(light).exposed - aim).square().mean().sqrt())
+            return float((auto_exposure(light).exposed - aim).square().mean().sqrt())
 
-    assert error(rendition.auto_exposure) < 0.5 * error(AutoExposure())
+    assert error(grading.auto_exposure) < 0.5 * error(AutoExposure())
 
 
 def test_unseen_pictures_need_no_model(data, monkeypatch):
@@ -216,22 +215,22 @@ def test_unseen_pictures_need_no_model(data, monkeypatch):
     assert all(torch.equal(one.light, two.light) for one, two in zip(examples, again, strict=True))
     assert any(not torch.equal(one.light, two.light) for one, two in zip(examples, other, strict=True))
     assert all(to_srgb(example.light.float()).mean() < example.bright.float().mean() for example in examples)
-    monkeypatch.setattr(rendition_examples, "MOST_UNSEEN", 5)
+    monkeypatch.setattr(grading_examples, "MOST_UNSEEN", 5)
     assert len(unseen_examples(files, 0)) == 5
 
 
 def test_the_score_is_reported_before_and_after_every_head():
     reports: list[Report] = []
     examples, held_out = bent_examples(6), bent_examples(3, "held-out")
-    rendition = fit(examples, QUICK, held_out=held_out, watch=reports.append)
+    grading = fit(examples, QUICK, held_out=held_out, watch=reports.append)
     validated = [report for report in reports if report.validation]
     assert [report.stage for report in validated] == ["raw", "head1", "head2"]
     assert validated[0].validation == score(held_out, None)
-    assert validated[-1].validation == score(held_out, rendition)
+    assert validated[-1].validation == score(held_out, grading)
 
 
 def test_a_fitting_repeats_itself_and_goes_on_where_it_was_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(rendition_fit, "REPORT_EVERY", 1)
+    monkeypatch.setattr(grading_fit, "REPORT_EVERY", 1)
     examples = [*bent_examples(6), *bent_examples(4, "dark", seed=1), *bent_examples(2, "exposed", seed=2)]
     state = torch.get_rng_state()
     whole = fit(examples, QUICK).state_dict()
@@ -272,18 +271,18 @@ def test_the_learning_rate_rises_and_falls():
 
 def test_kinds_have_their_shares_however_many_there_are():
     counts = {"pair": 2, "dark": 40, "exposed": 5, "relit": 2, "unseen": 9, "shaded": 3}
-    bank = rendition_fit._Bank([each for kind, count in counts.items() for each in bent_examples(count, kind)], CPU)
-    for part, shares in rendition_fit.SHARES.items():
+    bank = grading_fit._Bank([each for kind, count in counts.items() for each in bent_examples(count, kind)], CPU)
+    for part, shares in grading_fit.SHARES.items():
         weights = bank.weights(part)
         assert weights is not None
         found = [float(each.sum()) for each in weights.split(list(counts.values()))]
         assert found == pytest.approx([shares.get(kind, 0.0) for kind in counts])
         assert sum(shares.values()) == pytest.approx(1.0)
-    assert rendition_fit._Bank(bent_examples(3), CPU).weights("development") is None
+    assert grading_fit._Bank(bent_examples(3), CPU).weights("auto_exposure") is None
     with pytest.raises(ValueError, match="no examples"):
-        rendition_fit._Bank([], CPU)
+        grading_fit._Bank([], CPU)
     with pytest.raises(ValueError, match="not held-out"):
-        rendition_fit._Bank(bent_examples(2, "held-out"), CPU)
+        grading_fit._Bank(bent_examples(2, "held-out"), CPU)
 
 
 def test_pictures_that_are_not_finite_end_the_fitting_with_a_reason():
@@ -293,12 +292,12 @@ def test_pictures_that_are_not_finite_end_the_fitting_with_a_reason():
 
 
 @pytest.fixture
-def run(data: Path, make_model) -> RenditionRun:
-    """The tiny model's rendition, from four pairs and four bright pictures; the pairs are held out as well."""
+def run(data: Path, make_model) -> GradingRun:
+    """The tiny model's grading, from four pairs and four bright pictures; the pairs are held out as well."""
     folder = make_model("mine", network={"gain": 4.0})
     (folder / "README.md").write_text("# mine\n")
     files = find_training_files([data / "pairs", data / "bright"])
-    return RenditionRun(read_card(folder), ("pairs", "bright"), files, find_pairs(data / "pairs"), QUICK, torch.float32)
+    return GradingRun(read_card(folder), ("pairs", "bright"), files, find_pairs(data / "pairs"), QUICK, torch.float32)
 
 
 def low_picture() -> torch.Tensor:
@@ -311,11 +310,11 @@ def finished_and_raw(model: LowLightModel) -> tuple[torch.Tensor, torch.Tensor]:
         return model(low_picture(), noise=noise), model.enhance(low_picture(), noise=noise)
 
 
-def test_a_training_ends_in_a_model_folder_with_the_rendition(run, tmp_path):
+def test_a_training_ends_in_a_model_folder_with_the_grading(run, tmp_path):
     reports: list[Report] = []
-    folder = train_rendition(run, tmp_path / "out", reports.append)
+    folder = train_grading(run, tmp_path / "out", reports.append)
     stages = list(dict.fromkeys(report.stage for report in reports))
-    assert stages == ["examples", "held-out", "unseen", "raw", "development", "judge", "head1", "head2"]
+    assert stages == ["examples", "held-out", "unseen", "raw", "auto_exposure", "gate", "head1", "head2"]
     assert len(load_examples(tmp_path / "out/examples.pt")) == 24
     assert (folder / "README.md").read_text() == "# mine\n"
 
@@ -342,28 +341,28 @@ def test_a_training_ends_in_a_model_folder_with_the_rendition(run, tmp_path):
 
 
 def test_the_same_command_does_nothing_twice_and_another_is_refused(run, tmp_path):
-    train_rendition(run, tmp_path / "out", lambda report: None)
+    train_grading(run, tmp_path / "out", lambda report: None)
     record = json.loads((tmp_path / "out/train.json").read_text())["settings"]
     assert (record["model"], record["sha256"]) == ("mine", run.card.weights_sha256)
     assert (record["pairs"], record["bright"], record["steps"]) == (4, 4, 6)
     weights = (tmp_path / "out/model/model.safetensors").read_bytes()
     stages: list[str] = []
-    train_rendition(run, tmp_path / "out", lambda report: stages.append(report.stage))
+    train_grading(run, tmp_path / "out", lambda report: stages.append(report.stage))
     assert "examples" not in stages
     assert (tmp_path / "out/model/model.safetensors").read_bytes() == weights
     other = replace(run, fitting=replace(QUICK, seed=1), dtype=torch.bfloat16)
     with pytest.raises(UsageError, match=r"other settings \(seed, precision differ"):
-        train_rendition(other, tmp_path / "out", lambda report: None)
+        train_grading(other, tmp_path / "out", lambda report: None)
 
 
-def test_a_rendition_that_a_model_has_is_replaced(run, tmp_path):
-    first = train_rendition(run, tmp_path / "a", lambda report: None)
-    again = train_rendition(replace(run, card=read_card(first)), tmp_path / "b", lambda report: None)
+def test_a_grading_that_a_model_has_is_replaced(run, tmp_path):
+    first = train_grading(run, tmp_path / "a", lambda report: None)
+    again = train_grading(replace(run, card=read_card(first)), tmp_path / "b", lambda report: None)
     assert (again / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
     assert json.loads((again / "config.json").read_text()) == json.loads((first / "config.json").read_text())
 
 
-def test_a_mean_gets_a_rendition_of_its_own(make_model, models_root, tmp_path):
+def test_a_mean_gets_a_grading_of_its_own(make_model, models_root, tmp_path):
     cards = [read_card(make_model(name, network={"gain": gain})) for name, gain in (("one", 2.0), ("two", 4.0))]
     config = {
         "name": "both",
@@ -374,13 +373,13 @@ def test_a_mean_gets_a_rendition_of_its_own(make_model, models_root, tmp_path):
     (models_root / "both").mkdir()
     (models_root / "both/config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
-    rendition = Grading(8, 1)
-    torch.nn.init.constant_(rendition.heads[0].choice[-1].bias, 0.5)
-    rendition.gate.choice.bias.data[0] = 50.0
-    folder = export_rendition(find_model("both"), rendition, tmp_path / "both")
+    grading = Grading(8, 1)
+    torch.nn.init.constant_(grading.heads[0].choice[-1].bias, 0.5)
+    grading.gate.choice.bias.data[0] = 50.0
+    folder = export_grading(find_model("both"), grading, tmp_path / "both")
     assert all(name.startswith("grading.") for name in load_file(folder / "model.safetensors"))
     weights = json.loads((folder / "config.json").read_text())["weights"]
-    assert weights["parameters"] == 2 * 84 + sum(parameter.numel() for parameter in rendition.parameters())
+    assert weights["parameters"] == 2 * 84 + sum(parameter.numel() for parameter in grading.parameters())
     finished, raw = finished_and_raw(load(read_card(folder)))
     assert torch.equal(raw, finished_and_raw(load(find_model("both")))[0])
     assert float((finished - raw).mean()) > 0.05
@@ -416,7 +415,7 @@ def test_the_command_trains_and_the_model_enhances(lumen, run, data, tmp_path):
     assert "4 pairs and 0 bright pictures, enhanced by mine; cpu in fp32" in finished.err
     assert finished.err.count("validation") == 4
     assert json.loads((out / "train.json").read_text())["settings"]["steps"] == 4, (
-        "development and judge take three quarters of a head"
+        "auto exposure and gate take three quarters of a head"
     )
     finished = lumen("enhance", pairs / "low/0.png", "--model", out / "model", "-o", tmp_path / "x.png")
     assert finished.code == 0, finished.err

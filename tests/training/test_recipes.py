@@ -15,7 +15,7 @@ from lumen_cli.registry.architectures import network_class
 from lumen_cli.registry.card import read_card
 from lumen_cli.registry.load import load
 from lumen_cli.training.checkpoint import export_model
-from lumen_cli.training.grading import export_rendition
+from lumen_cli.training.grading import export_grading
 from lumen_cli.training.loop import Options, compile_parts, run_stage, uncompiled
 from lumen_cli.training.recipes import RECIPES, make_recipe
 from lumen_cli.training.run import start_from
@@ -160,7 +160,7 @@ def test_a_training_starts_from_another_models_weights(tmp_path):
     given = load(card).state_dict()
     assert given.keys() < model.state_dict().keys(), "the degradation network is not in a model folder"
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in given.items())
-    finished = read_card(export_rendition(card, Grading(channels=8, heads=1), tmp_path / "finished"))
+    finished = read_card(export_grading(card, Grading(channels=8, heads=1), tmp_path / "finished"))
     assert any(key.startswith("grading.") for key in load(finished).state_dict())
     start_from(model, finished)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in given.items()), "without its grading"
