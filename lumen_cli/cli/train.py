@@ -44,7 +44,7 @@ def train(
         str,
         typer.Argument(
             metavar="MODEL",
-            help=f"The architecture: {join_ids(id for id, each in ARCHITECTURES.items() if each.recipe)}. Or "
+            help=f"The architecture: {join_ids(id for id, each in ARCHITECTURES.items() if each.recipes)}. Or "
             "grading: the final brightness, contrast and tint of the --init model's pictures. Or refiner: what removes "
             "noise from large pictures.",
         ),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lumen_cli.diffusion.noise import fresh_noise
-from lumen_cli.diffusion.schedule import Schedule
+from lumen_cli.diffusion.schedule import Schedule, antithetic_timesteps
 
 Prediction = Literal["epsilon", "x0", "v"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -59,6 +59,32 @@ def target_of(clean: Tensor, noise: Tensor, signal: Tensor, spread: Tensor, pred
     if prediction == "epsilon":
         return noise
     return clean if prediction == "x0" else signal * noise - spread * clean
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Samples with noise of random timesteps, for training: x_t, the timesteps as float32 [B], and the target."""
+
+    noisy: Tensor
+    timesteps: Tensor
+    target: Tensor
+    """What the network should return."""
+
+
+def add_noise(
+    clean: Tensor,
+    noise: Tensor,
+    schedule: Schedule,
+    prediction: Prediction,
+    timesteps: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Noised:
+    """Diffuse clean samples B×C×H×W with `noise` of their shape to `timesteps` [B], antithetic ones where None."""
+    if timesteps is None:
+        timesteps = antithetic_timesteps(len(clean), schedule.timesteps, generator).to(clean.device)
+    signal, spread = schedule.coefficients(timesteps, clean)
+    target = target_of(clean, noise, signal, spread, prediction)
+    return Noised(signal * clean + spread * noise, timesteps.float(), target)
 
 
 def sample(

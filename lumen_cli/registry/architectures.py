@@ -59,8 +59,8 @@ class Architecture:
     id: str
     network: str
     """The `LowLightModel`. Its defaults are the published network."""
-    recipe: str = ""
-    """The training recipe."""
+    recipes: str = ""
+    """The module with the training recipes `COMPACT` and `PAPER`."""
     layout: str = ""
     """The `Layout` of the authors' checkpoints."""
     release: Release | None = None
@@ -107,7 +107,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture(
             id="anlightendiff",
             network="lumen_cli.networks.anlightendiff.network:AnlightenDiff",
-            recipe="lumen_cli.training.recipes.anlightendiff:AnlightenDiffRecipe",
+            recipes="lumen_cli.training.recipes.anlightendiff",
             layout="lumen_cli.registry.checkpoints.layouts:ANLIGHTENDIFF",
             release=Release(
                 paper_title="AnlightenDiff: Anchoring Diffusion Probabilistic Model on Low Light Image Enhancement "
@@ -126,7 +126,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture(
             id="diffll",
             network="lumen_cli.networks.diffll.network:DiffLL",
-            recipe="lumen_cli.training.recipes.diffll:DiffLLRecipe",
+            recipes="lumen_cli.training.recipes.diffll",
             layout="lumen_cli.registry.checkpoints.layouts:DIFFLL",
             release=Release(
                 paper_title="Low-Light Image Enhancement with Wavelet-based Diffusion Models (SIGGRAPH Asia 2023)",
@@ -145,7 +145,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture(
             id="kind",
             network="lumen_cli.networks.kind.network:KinD",
-            recipe="lumen_cli.training.recipes.kind:KinDRecipe",
+            recipes="lumen_cli.training.recipes.kind",
             layout="lumen_cli.registry.checkpoints.layouts:KIND",
             release=Release(
                 paper_title="Kindling the Darkness: A Practical Low-light Image Enhancer (ACM MM 2019)",
@@ -182,7 +182,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture(
             id="lightendiffusion",
             network="lumen_cli.networks.lightendiffusion.network:LightenDiffusion",
-            recipe="lumen_cli.training.recipes.lightendiffusion:LightenDiffusionRecipe",
+            recipes="lumen_cli.training.recipes.lightendiffusion",
             layout="lumen_cli.registry.checkpoints.layouts:LIGHTENDIFFUSION",
             release=Release(
                 paper_title="LightenDiffusion: Unsupervised Low-Light Image Enhancement with Latent-Retinex Diffusion "
@@ -204,7 +204,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture(
             id="lldiffusion",
             network="lumen_cli.networks.lldiffusion.network:LLDiffusion",
-            recipe="lumen_cli.training.recipes.lldiffusion:LLDiffusionRecipe",
+            recipes="lumen_cli.training.recipes.lldiffusion",
             layout="lumen_cli.registry.checkpoints.layouts:LLDIFFUSION",
             release=Release(
                 paper_title="LLDiffusion: Learning Degradation Representations in Diffusion Models for Low-Light Image "

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from lumen_cli.training.recipes import anlightendiff, diffll, kind, lightendiffusion, lldiffusion
-from lumen_cli.training.recipes.base import Recipe, Stage
+import dataclasses
+import json
+
+from lumen_cli.registry.architectures import ARCHITECTURES
+from lumen_cli.training.recipes import make_recipe
+from lumen_cli.training.recipes.base import Recipe
 
 
-def stages(*names: str, crop: int = 32) -> tuple[Stage, ...]:
-    return tuple(Stage(name, steps=3, batch=2, crop=crop, rate=2e-3) for name in names)
+def tiny_recipe(name: str, preset: str = "compact", *changes: str, crop: int = 32) -> Recipe:
+    """The recipe of an architecture for its tiny network, with stages of three steps on crops of `crop` pixels."""
+    sizes = [f"{field}={json.dumps(value)}" for field, value in ARCHITECTURES[name].tiny.items()]
+    recipe = make_recipe(name, [*sizes, *changes], preset)
+    stages = [dataclasses.replace(stage, steps=3, batch=2, crop=crop, rate=2e-3) for stage in recipe.stages]
+    return dataclasses.replace(recipe, stages=tuple(stages))  # type: ignore[type-var]
 
 
 TINY: dict[str, Recipe] = {
-    "anlightendiff": anlightendiff.AnlightenDiffRecipe(
-        network=anlightendiff.Network(dim=4, multipliers=(1, 1, 2)), stages=stages("joint", "refine")
-    ),
-    "diffll": diffll.DiffLLRecipe(
-        network=diffll.Network(unet_multipliers=(1, 2), detail_channels=8), stages=stages("joint", "refine")
-    ),
-    "kind": kind.KinDRecipe(
-        network=kind.Network(16, 4, (1, 1, 2, 2, 2), 8),
-        stages=stages("decomposition", "adjustment", "restoration", "joint", "refine"),
-    ),
-    "lightendiffusion": lightendiffusion.LightenDiffusionRecipe(
-        network=lightendiffusion.Network(unet_multipliers=(1, 1), ctdn_channels=8, steps=2),
-        stages=stages("decomposition", "diffusion", "joint"),
-    ),
-    "lldiffusion": lldiffusion.LLDiffusionRecipe(
-        network=lldiffusion.Network(
-            unet_multipliers=(1, 1, 1, 1, 1, 1), encoder_channels=1, feature_channels=(32, 32, 32, 32, 32, 32)
-        ),
-        stages=stages("joint", "refine", crop=64),
-    ),
+    name: tiny_recipe(name, crop=64 if name == "lldiffusion" else 32)
+    for name, architecture in ARCHITECTURES.items()
+    if architecture.recipes
 }

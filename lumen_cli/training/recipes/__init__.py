@@ -1,9 +1,8 @@
-"""The recipes by name, and how a user changes their network."""
+"""A module per model with its recipes: `COMPACT`, lumen's own for small hardware, and `PAPER`, as published."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import json
 from collections.abc import Sequence
@@ -13,54 +12,46 @@ from lumen_cli.errors import UsageError
 from lumen_cli.registry.architectures import ARCHITECTURES, import_object, network_class
 from lumen_cli.training.recipes.base import Recipe
 
-RECIPES = {each.id: each.recipe for each in ARCHITECTURES.values() if each.recipe}
-"""Architecture → "module:Class" of its recipe, a frozen dataclass with a `network` dataclass in it."""
-
 
 def make_recipe(name: str, network: Sequence[str] = (), preset: str = "compact", **settings: Any) -> Recipe:
     """The recipe of an architecture.
 
     Args:
-        name: a key of `RECIPES`.
+        name: the id of an architecture with recipes.
         network: changes to its network as "field=value", the value in JSON ("unet_channels=64").
-        preset: "compact", lumen's own recipe for small hardware, or "paper", as published.
-        settings: changes to the recipe itself; None leaves the recipe's own.
+        preset: "compact" or "paper".
+        settings: changes to the recipe itself; None keeps the recipe's own value.
 
     Raises:
         UsageError: no such recipe, field or value.
     """
-    if name not in RECIPES:
-        raise UsageError(f"there is no training recipe for {name}; known: {', '.join(sorted(RECIPES))}")
-    recipe: Any
-    if preset == "paper":
-        recipe = importlib.import_module("lumen_cli.training.recipes.paper").PaperRecipe(name)
-        fields = _published_network(name)
-    else:
-        recipe = import_object(RECIPES[name])()
+    recipes = {each.id: each.recipes for each in ARCHITECTURES.values() if each.recipes}
+    if name not in recipes:
+        raise UsageError(f"there is no training recipe for {name}; known: {', '.join(sorted(recipes))}")
+    recipe: Any = import_object(f"{recipes[name]}:{preset.upper()}")
+    if dataclasses.is_dataclass(recipe.network):
         fields = {each.name for each in dataclasses.fields(recipe.network)}
-    known = {each.name for each in dataclasses.fields(recipe)}
+    else:  # what the recipe decides itself cannot be changed
+        fields = set(inspect.signature(network_class(name)).parameters) - set(recipe.network_config())
     changes = {key: value for key, value in settings.items() if value is not None}
-    if foreign := sorted(changes.keys() - known):
+    if foreign := sorted(changes.keys() - {each.name for each in dataclasses.fields(recipe)}):
         raise UsageError(f"{name} has no {foreign[0]} to choose")
     values = {}
     for change in network:
         key, equals, text = change.partition("=")
         if key not in fields or not equals:
-            raise UsageError(f"--network {change}: expected FIELD=VALUE with one of {', '.join(sorted(fields))}")
+            expected = f"expected FIELD=VALUE with one of {', '.join(sorted(fields))}"
+            raise UsageError(f"{change!r} does not change the network: {expected}", remedy="network")
         try:
             value = json.loads(text)
         except ValueError:
             value = text
         values[key] = tuple(value) if isinstance(value, list) else value
     try:
-        changed_network = values if preset == "paper" else dataclasses.replace(recipe.network, **values)
-        changed: Recipe = dataclasses.replace(recipe, network=changed_network, **changes)
+        if dataclasses.is_dataclass(recipe.network):
+            values = dataclasses.replace(recipe.network, **values)  # type: ignore[type-var, assignment]
+        changed: Recipe = dataclasses.replace(recipe, network=values, **changes)
         changed.build()
     except (TypeError, ValueError) as error:
         raise UsageError(f"such a network cannot be built: {error}") from None
     return changed
-
-
-def _published_network(name: str) -> set[str]:
-    """The fields that a published network takes in config.json."""
-    return set(inspect.signature(network_class(name).__init__).parameters) - {"self", "degradation_network"}

@@ -1,17 +1,16 @@
-"""DiffLL: one stage that supervises what the sampler really does.
+"""DiffLL: one stage that supervises the result of the sampler.
 
-Trained on the noise loss alone, and sampled from pure noise at a timestep that never saw any, the network returns a
-grey veil. So the sampler is unrolled in every step, from pure noise, and the finished picture is held against the
-bright one; the schedule of our own weights ends in noise where the sampler starts; and the network returns the clean
-average, which leaves no rest of the starting noise to cancel. Both networks correct a picture
-that a gain has brightened, so that colours are there from the first step; the estimator sees the dark average with its
-dark tones spread, as the few levels of 255 they span drown in the rounding of bf16.
+A network that is trained on the noise loss alone, and sampled from pure noise at a timestep that never saw any, returns
+a grey veil. So every training step unrolls the sampler from pure noise and compares the finished picture with the
+bright one. The schedule of our own weights ends in noise where the sampler starts, and the network returns the clean
+average, which leaves no rest of the starting noise to cancel. Both networks correct a picture that a gain has
+brightened, so colours are present from the first step. The estimator sees the dark average with its dark tones spread:
+they span only a few of 255 levels, which bf16 would round away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -19,19 +18,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.diffusion.noise import normal
-from lumen_cli.diffusion.sampler import target_of
-from lumen_cli.diffusion.schedule import antithetic_timesteps
+from lumen_cli.diffusion.sampler import add_noise
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.diffll.network import DiffLL
-from lumen_cli.networks.unet import ResBlock
-from lumen_cli.training.recipes.base import Stage, fidelity, misexposed_gain
+from lumen_cli.training.recipes.base import (
+    CompactRecipe,
+    PaperRecipe,
+    Stage,
+    fidelity,
+    misexposed_gain,
+    zero_residuals,
+)
 
 
 @dataclass(frozen=True)
 class Network:
-    """Widths, schedule and sampler of the network to train; the fields of `DiffLL`.
+    """The hyper-parameters of the `DiffLL` to train.
 
-    The signal that is left where the sampler starts: sqrt(ᾱ) = 0.07 at two steps (t = 100), 0.003 at four (t = 150).
+    The signal left where the sampler starts is sqrt(ᾱ) = 0.07 at two steps (t = 100), 0.003 at four (t = 150).
     """
 
     unet_channels: int = 32
@@ -51,7 +55,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the loss terms; see `DiffLLRecipe.losses` for what each is."""
+    """Weights of the loss terms; see `DiffLLRecipe.losses`."""
 
     noise: float = 0.1
     coarse: float = 0.5
@@ -60,43 +64,31 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class DiffLLRecipe:
-    """Stages, losses and sizes.
-
-    Attributes:
-        unrolled: numbers of sampling steps that training steps run through in turn, so that the network answers for
-            more than one of them.
-        misexposed: the gain that the whole picture's mean asks for is off by up to this many stops in training.
-    """
+class DiffLLRecipe(CompactRecipe):
+    """One stage on small crops, one on larger crops; both train everything, as in the paper."""
 
     architecture: str = "diffll"
     network: Network = field(default_factory=Network)
     weights: Weights = Weights()
     unrolled: tuple[int, ...] = (2, 2, 2, 4)
+    """Sampling steps that the training steps unroll in turn, so that the network works with more than one number."""
     misexposed: float = 0.15
+    """In training, the gain from the whole picture's mean is wrong by up to this many stops."""
     stages: tuple[Stage, ...] = (
         Stage("joint", steps=8000, batch=8, crop=192, rate=6e-4),
         Stage("refine", steps=2000, batch=4, crop=320, rate=2e-4),
     )
 
     def build(self) -> DiffLL:
-        """A fresh network of the recipe's widths, initialised for training (torch's global generator)."""
+        """See `Recipe`."""
         model = DiffLL(**self.network_config())  # type: ignore[arg-type]
         _initialise(model)
         return model
 
-    def network_config(self) -> dict[str, object]:
-        """The `network` entry of config.json."""
-        return {**asdict(self.network), "unet_multipliers": list(self.network.unet_multipliers)}
-
-    def trainable(self, model: LowLightModel, stage: Stage) -> Iterable[nn.Parameter]:
-        """Everything, as in the paper; the second stage only shows larger crops."""
-        return model.parameters()
-
     def losses(
         self, model: LowLightModel, stage: Stage, batch: dict[str, Tensor], step: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Weighted terms; their sum is minimised.
+        """See `Recipe`.
 
         noise: what the network returns for a bright average with noise of any timestep, in L1 (the paper: MSE).
         coarse: L1 of the sampled average, details: L1 of each level's details, both in units of the picture.
@@ -110,11 +102,8 @@ class DiffLLRecipe:
             gain = misexposed_gain(batch["whole"], model.exposure, self.misexposed, generator)
         observed = model.observe(low, gain)
         noise, start = normal(target.shape, target, generator), normal(target.shape, target, generator)
-        timesteps = antithetic_timesteps(len(target), model.schedule.timesteps, generator)
-        signal, spread = model.schedule.coefficients(timesteps, target)
-        noisy = signal * target + spread * noise
-        output = model.estimate(observed, noisy, timesteps.float()).float()
-        wanted = target_of(target, noise, signal, spread, model.sampler.prediction)
+        at = add_noise(target, noise, model.schedule, model.sampler.prediction, generator=generator)
+        output = model.estimate(observed, at.noisy, at.timesteps).float()
 
         average = model.predict_average(observed, start, self.unrolled[step % len(self.unrolled)])
         details = model.restore_details(observed.details)
@@ -123,7 +112,7 @@ class DiffLLRecipe:
         pairs = enumerate(zip(details, target_details, strict=True))
         missed = torch.stack([F.l1_loss(level, wish) * 2.0 ** -(k + 1) for k, (level, wish) in pairs]).sum()
         return {
-            "noise": w.noise * F.l1_loss(output, wanted),
+            "noise": w.noise * F.l1_loss(output, at.target),
             "coarse": w.coarse * scale * F.l1_loss(average, target),
             "details": w.details * missed,
             "picture": w.picture * fidelity(picture, high),
@@ -134,7 +123,7 @@ class DiffLLRecipe:
 def _initialise(model: DiffLL) -> None:
     """Keep the variance of signals through the layers without norms (He et al., 2015) and start from the identity.
 
-    The details leave as they came, and residual blocks pass their input on.
+    At first, details and residual blocks pass their input on.
     """
     for number in range(model.levels):
         restoration = model.get_submodule(f"high_enhance{number}")
@@ -145,7 +134,11 @@ def _initialise(model: DiffLL) -> None:
                 nn.init.normal_(layer.weight, std=((2.0 if activated else 1.0) / fan_in) ** 0.5)
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         nn.init.zeros_(restoration.get_submodule("conv_tail.point_conv").weight)  # type: ignore[arg-type]
-    for module in model.Unet.modules():
-        if isinstance(module, ResBlock):
-            nn.init.zeros_(module.conv2.weight)
+    zero_residuals(model.Unet)
     nn.init.zeros_(model.Unet.conv_out.weight)
+
+
+COMPACT = DiffLLRecipe()
+PAPER = PaperRecipe(
+    "diffll", stages=(Stage("diffusion", steps=30_500, batch=8, crop=256, rate=1e-4, rates="staircase"),)
+)

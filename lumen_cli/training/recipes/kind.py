@@ -1,33 +1,32 @@
-"""KinD: decomposition, illumination adjustment and restoration as in the paper, then the two later ones together.
+"""KinD: decomposition, illumination adjustment and restoration as in the paper, then two stages of our own.
 
-The paper stops after the third stage and takes the ratio of light from the bright picture, which nobody has who
-wants one. The last two stages are our own: they ask of the finished picture, at the ratio chosen from the dark picture
-alone, to be the bright one. First the decomposition stays as stage one left it; then it moves too, held by its own
-terms, so that its maps keep their meaning.
+The paper stops after the third stage and takes the ratio of light from the bright picture, which a user does not have.
+Our last two stages choose the ratio from the dark picture alone and compare the finished picture with the bright one.
+In the first of them the decomposition is frozen. In the second it is trained too, with its own terms, so that its maps
+keep their meaning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.kind.blocks import SLOPE, extremes
 from lumen_cli.networks.kind.losses import adjustment_losses, adjustment_pairs, decomposition_losses, restoration_losses
 from lumen_cli.networks.kind.network import KinD
-from lumen_cli.training.recipes.base import Stage, fidelity
+from lumen_cli.training.recipes.base import CompactRecipe, PaperRecipe, Stage, fidelity, retinex_anchor
 
 LIGHT_OF_BLACK = -2.0
 
 
 @dataclass(frozen=True)
 class Network:
-    """Widths and rules of the network to train; the fields of `KinD`."""
+    """The hyper-parameters of the `KinD` to train."""
 
     decomposition_channels: int = 32
     restoration_channels: int = 32
@@ -41,7 +40,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of what is not as in the paper: `equal`, of equal reflectances (paper: 0.01), and our own terms."""
+    """Weights that differ from the paper: `equal`, of equal reflectances (paper: 0.01), and those of our own terms."""
 
     equal: float = 0.2
     anchor: float = 0.5
@@ -52,17 +51,14 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class KinDRecipe:
-    """Stages, losses and sizes.
-
-    Attributes:
-        contrast: power of the reflectance to restore; the release takes 1.2, which the last stage would undo.
-    """
+class KinDRecipe(CompactRecipe):
+    """A stage for each of the three networks, then two on the finished picture."""
 
     architecture: str = "kind"
     network: Network = Network()
     weights: Weights = Weights()
     contrast: float = 1.0
+    """Power of the reflectance to restore. The release uses 1.2, which the last stage would undo."""
     stages: tuple[Stage, ...] = field(
         default=(
             Stage("decomposition", steps=4000, batch=8, crop=96, rate=1e-3),
@@ -74,18 +70,13 @@ class KinDRecipe:
     )
 
     def build(self) -> KinD:
-        """A fresh network of the recipe's widths, initialised for training (torch's global generator)."""
+        """See `Recipe`."""
         model = KinD(**self.network_config())  # type: ignore[arg-type]
         _initialise(model)
         return model
 
-    def network_config(self) -> dict[str, object]:
-        """The `network` entry of config.json."""
-        sequences = ("restoration_multipliers", "ratio_limits")
-        return {**asdict(self.network), **{name: list(getattr(self.network, name)) for name in sequences}}
-
     def trainable(self, model: LowLightModel, stage: Stage) -> Iterable[nn.Parameter]:
-        """The stage's own network; "joint": the adjustment and the restoration; "refine": all three."""
+        """See `Recipe`: the stage's own network; "joint": adjustment and restoration; "refine": all three."""
         model = cast(KinD, model)
         parts: dict[str, list[nn.Module]] = {
             "decomposition": [model.decom],
@@ -100,7 +91,7 @@ class KinDRecipe:
     def losses(
         self, model: LowLightModel, stage: Stage, batch: dict[str, Tensor], step: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """The stage's weighted terms; their sum is minimised."""
+        """See `Recipe`."""
         model, high = cast(KinD, model), batch["high"]
         limits = _limits(batch["low"], generator)
         low = model.prepare(batch["low"], limits)
@@ -121,7 +112,7 @@ class KinDRecipe:
         w = self.weights
         terms = {
             "picture": w.picture * fidelity(model.fuse(low, r_low, l_low, restored * adjusted), high),
-            # What the ratio means, and what the reflectance is, must not be lost over the picture.
+            # The ratio and the reflectance keep their meaning.
             "adjustment": w.adjustment * _sum(self._adjustment(model, l_low.detach(), l_high.detach(), generator)),
             "restoration": w.restoration * _sum(cleaned),
         }
@@ -135,7 +126,7 @@ class KinDRecipe:
     ) -> dict[str, Tensor]:
         (low, high), (r_low, r_high), (l_low, l_high) = pictures, reflectances, lights
         terms = decomposition_losses((low, high), (r_low, r_high), (l_low, l_high), self.weights.equal)
-        anchor = _retinex_anchor(low, r_low, l_low) + _retinex_anchor(high, r_high, l_high)
+        anchor = retinex_anchor(low, r_low, l_low, 0.02) + retinex_anchor(high, r_high, l_high, 0.02)
         return terms | {"anchor": self.weights.anchor * anchor}
 
     def _adjustment(self, model: KinD, low: Tensor, high: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -149,28 +140,15 @@ def _sum(terms: dict[str, Tensor]) -> Tensor:
 
 
 def _limits(crops: Tensor, generator: torch.Generator) -> Tensor:
-    """Limits [B, 2] for the stretch of crops, as if each were part of a larger picture: between its own and 0 … 1.
+    """Limits [B, 2] for the stretch of crops as parts of larger pictures: between a crop's own limits and 0 … 1.
 
-    Half of the crops keep their own bright end, as a picture would that is dark all over.
+    Half of the crops keep their own upper limit, as in pictures that are dark everywhere.
     """
     count, device = len(crops), crops.device
     own = extremes(crops)
     share = torch.rand(count, 3, generator=generator, device=device)
     beyond = torch.where(share[:, 2] < 0.5, 0.0, share[:, 1])
     return torch.stack([own[:, 0] * share[:, 0], own[:, 1].lerp(torch.ones_like(beyond), beyond)], dim=1)
-
-
-def _retinex_anchor(picture: Tensor, reflectance: Tensor, illumination: Tensor) -> Tensor:
-    """How far the maps are from the usual first guess, L_0 = max over channels, R_0 = I / L_0.
-
-    A weak pull away from R = 1, L = I and from R = I, L = 1, which rebuild grey pictures and separate nothing.
-    """
-    brightest = picture.amax(dim=1, keepdim=True)
-    estimate = (picture / brightest.clamp_min(0.02)).clamp(0.02, 0.98)
-    # Compared before the sigmoid: after it, a reflectance that has once run into 1 gets no gradient any more.
-    return F.l1_loss(illumination, brightest) + 0.1 * F.smooth_l1_loss(
-        torch.logit(reflectance, 1e-6), torch.logit(estimate)
-    )
 
 
 @torch.no_grad()
@@ -180,7 +158,7 @@ def _initialise(model: KinD) -> None:
         if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
             continue
         if isinstance(layer, nn.ConvTranspose2d):
-            # Every output pixel sees one tap; no activation follows.
+            # Each output pixel depends on one tap, and no activation follows.
             nn.init.normal_(layer.weight, std=layer.in_channels**-0.5)
             continue
         fan_in = layer.in_channels * layer.weight[0, 0].numel()
@@ -190,7 +168,24 @@ def _initialise(model: KinD) -> None:
         nn.init.normal_(layer.weight, std=(gain / fan_in) ** 0.5)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
-    # Black gives no signal, so its light is what this bias says. At zero that is a half, and the dark comes to be
-    # explained by dark reflectances, which is the one thing a decomposition must not do.
+    # Black gives no signal, so this bias decides its light. At zero the light is a half, and dark reflectances then
+    # explain the dark: the one thing that a decomposition must not do.
     assert model.decom.l_conv1_4.bias is not None
     nn.init.constant_(model.decom.l_conv1_4.bias, LIGHT_OF_BLACK)
+
+
+class KinDPaperRecipe(PaperRecipe):
+    """The paper's three stages, each for a network of its own."""
+
+    parts = {"decomposition": "decom", "adjustment": "adjust", "restoration": "restoration"}  # noqa: RUF012
+
+
+COMPACT = KinDRecipe()
+PAPER = KinDPaperRecipe(
+    "kind",
+    stages=(
+        Stage("decomposition", steps=90_000, batch=10, crop=48, rate=1e-4, rates="constant"),
+        Stage("adjustment", steps=90_000, batch=10, crop=48, rate=1e-4, rates="constant"),
+        Stage("restoration", steps=116_000, batch=4, crop=384, rate=1e-4, rates="constant"),
+    ),
+)

@@ -1,15 +1,14 @@
-"""LLDiffusion: denoiser, degradation encoder and degradation network together, supervised on what the sampler does.
+"""LLDiffusion: denoiser, degradation encoder and degradation network together, supervised on the sampler's result.
 
-The paper trains on the noise alone and samples 25 times at full resolution. Our own network is to do with two steps,
-so the sampler is unrolled from pure noise in every training step and the finished picture is held against the bright
-one. The degradation network, which darkens the bright picture again and so teaches the encoder what degradation is,
-joins in every few steps and is left out of the exported model.
+The paper trains on the noise alone and samples 25 times at full resolution. Our own network needs two steps: every
+training step unrolls the sampler from pure noise and compares the finished picture with the bright one. The degradation
+network darkens the bright picture again and so teaches the encoder what degradation is. It is trained every few steps
+and left out of the exported model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -17,17 +16,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.diffusion.noise import normal
-from lumen_cli.diffusion.sampler import sample, target_of
-from lumen_cli.diffusion.schedule import antithetic_timesteps
+from lumen_cli.diffusion.sampler import add_noise, sample
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.lldiffusion.network import LLDiffusion
-from lumen_cli.networks.unet import ResBlock
-from lumen_cli.training.recipes.base import Stage, fidelity, misexposed_gain
+from lumen_cli.training.recipes.base import (
+    CompactRecipe,
+    PaperRecipe,
+    Stage,
+    fidelity,
+    misexposed_gain,
+    zero_residuals,
+)
 
 
 @dataclass(frozen=True)
 class Network:
-    """Widths, schedule and sampler of the network to train; the fields of `LLDiffusion`.
+    """The hyper-parameters of the `LLDiffusion` to train.
 
     The schedule leaves a signal of sqrt(ᾱ) = 0.08 where a sampler of two steps starts.
     """
@@ -55,7 +59,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the loss terms; see `LLDiffusionRecipe.losses` for what each is."""
+    """Weights of the loss terms; see `LLDiffusionRecipe.losses`."""
 
     noise: float = 0.1
     picture: float = 1.0
@@ -63,45 +67,37 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class LLDiffusionRecipe:
-    """Stages, losses and sizes.
-
-    Attributes:
-        unrolled: numbers of sampling steps that training steps run through in turn.
-        degrade_every: the degradation network is trained in one of that many steps.
-        misexposed: the gain that the whole picture's mean asks for is off by up to this many stops in training.
-    """
+class LLDiffusionRecipe(CompactRecipe):
+    """One stage on small crops, one on larger crops; both train everything, as in the paper."""
 
     architecture: str = "lldiffusion"
     network: Network = field(default_factory=Network)
     weights: Weights = Weights()
     unrolled: tuple[int, ...] = (2,)
+    """Sampling steps that the training steps unroll in turn."""
     degrade_every: int = 4
+    """The degradation network is trained in one step of so many."""
     misexposed: float = 0.15
+    """In training, the gain from the whole picture's mean is wrong by up to this many stops."""
     stages: tuple[Stage, ...] = (
         Stage("joint", steps=8000, batch=8, crop=128, rate=6e-4),
         Stage("refine", steps=2000, batch=4, crop=256, rate=2e-4),
     )
 
     def build(self) -> LLDiffusion:
-        """A fresh network with its degradation network, initialised for training (torch's global generator)."""
+        """See `Recipe`; with the degradation network."""
         model = LLDiffusion(**self.network_config() | {"degradation_network": True})  # type: ignore[arg-type]
         _initialise(model)
         return model
 
     def network_config(self) -> dict[str, object]:
-        """The `network` entry of config.json: without the degradation network, which only training needs."""
-        sequences = {name: list(getattr(self.network, name)) for name in ("unet_multipliers", "feature_channels")}
-        return {**asdict(self.network), **sequences, "degradation_network": False}
-
-    def trainable(self, model: LowLightModel, stage: Stage) -> Iterable[nn.Parameter]:
-        """Everything, as in the paper; the second stage only shows larger crops."""
-        return model.parameters()
+        """See `Recipe`; without the degradation network, which only training needs."""
+        return super().network_config() | {"degradation_network": False}
 
     def losses(
         self, model: LowLightModel, stage: Stage, batch: dict[str, Tensor], step: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Weighted terms; their sum is minimised.
+        """See `Recipe`.
 
         noise: what the network returns for a bright picture with noise of any timestep, in L1 (the paper: MSE).
         picture: L1 and structure of the picture that the sampler makes of pure noise.
@@ -115,10 +111,8 @@ class LLDiffusionRecipe:
         condition = model.condition(low, gain)
 
         noise, start = normal(high.shape, high, generator), normal(high.shape, high, generator)
-        timesteps = antithetic_timesteps(len(high), model.schedule.timesteps, generator)
-        signal, spread = model.schedule.coefficients(timesteps, high)
-        output = model.estimate(signal * high + spread * noise, timesteps.float(), condition).float()
-        wanted = target_of(high, noise, signal, spread, model.sampler.prediction)
+        at = add_noise(high, noise, model.schedule, model.sampler.prediction, generator=generator)
+        output = model.estimate(at.noisy, at.timesteps, condition).float()
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             return model.estimate(x, t, condition)
@@ -126,7 +120,7 @@ class LLDiffusionRecipe:
         made = sample(denoise, start, model.schedule, self.unrolled[step % len(self.unrolled)], model.sampler)
         w = self.weights
         terms = {
-            "noise": w.noise * F.l1_loss(output, wanted),
+            "noise": w.noise * F.l1_loss(output, at.target),
             "picture": w.picture * fidelity((made + 1.0) / 2.0, batch["high"]),
         }
         if step % self.degrade_every == 0:
@@ -137,9 +131,26 @@ class LLDiffusionRecipe:
 
 @torch.no_grad()
 def _initialise(model: LLDiffusion) -> None:
-    """Residual blocks pass their input on, and the denoiser at first returns the brightened picture as it is."""
-    for module in model.modules():
-        if isinstance(module, ResBlock):
-            nn.init.zeros_(module.conv2.weight)
+    """At first, the denoiser returns the brightened picture as it is."""
+    zero_residuals(model)
     nn.init.zeros_(model.diff_unet.conv_out.weight)
     nn.init.zeros_(model.diff_unet.conv_out.bias)  # type: ignore[arg-type]
+
+
+class LLDiffusionPaperRecipe(PaperRecipe):
+    """The published network; the degradation network is part of the training alone."""
+
+    def build(self) -> LowLightModel:
+        """See `Recipe`; with the degradation network."""
+        return LLDiffusion(**{**self.network, "degradation_network": True})
+
+    def network_config(self) -> dict[str, object]:
+        """See `Recipe`; without the degradation network."""
+        return super().network_config() | {"degradation_network": False}
+
+
+COMPACT = LLDiffusionRecipe()
+# 8 pictures of 4 crops. The release trains for 60,000 epochs of 61 batches; this is a tenth of it.
+PAPER = LLDiffusionPaperRecipe(
+    "lldiffusion", stages=(Stage("diffusion", steps=366_000, batch=32, crop=128, rate=1e-4, rates="constant"),)
+)
