@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lumen_cli.imaging.read import kind_of
-from lumen_cli.imaging.tags.check import LISTED, Tags, differences, listed
+from lumen_cli.imaging.tags.check import LISTING, Tags, find_differences, parse_listing
 from lumen_cli.imaging.tags.rules import TagRules
 
 _AT_ONCE = 100
@@ -64,7 +64,7 @@ def census(folder: Path, results: list[dict[str, Any]]) -> int:
         said = [*result["notices"], *result["warnings"]]
         formats = [kind_of(Path(path).read_bytes()[:512], Path(path)) or "" for path in (source, target)]
         rules = TagRules("keep", "lumen")
-        found = differences(tags.get(source, {}), tags.get(target, {}), rules, *formats, said)
+        found = find_differences(tags.get(source, {}), tags.get(target, {}), rules, *formats, said)
         different += bool(found)
         for name, (before, after) in found.items():
             values = " → ".join("—" if value is None else str(value)[:_SHOWN] for value in (before, after))
@@ -77,10 +77,10 @@ def list_all(paths: list[str]) -> dict[str, Tags]:
     found: dict[str, Tags] = {}
     for start in range(0, len(paths), _AT_ONCE):
         some = paths[start : start + _AT_ONCE]
-        done = subprocess.run(["exiftool", *map(bytes.decode, LISTED), *some], capture_output=True, text=True)
+        done = subprocess.run(["exiftool", *map(bytes.decode, LISTING), *some], capture_output=True, text=True)
         if done.stdout:
             names = [entry["SourceFile"] for entry in json.loads(done.stdout)]
-            found.update(zip(names, listed(done.stdout), strict=True))
+            found.update(zip(names, parse_listing(done.stdout), strict=True))
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from lumen_cli.files.contents import hash_of
 from lumen_cli.files.outputs import folded
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.tags.xmp import made_true
+from lumen_cli.imaging.tags.xmp import update_xmp
 from lumen_cli.run.existing import OVERWRITTEN
 from lumen_cli.run.manifest import Manifest
 from lumen_cli.run.plan import Plan, Sidecar, Task
@@ -73,7 +73,7 @@ def copies(sidecars: Iterable[Sidecar], picture: Picture, keep: bool) -> tuple[l
         try:
             if sidecar.source.stat().st_size > _MOST_BYTES:
                 raise OSError(0, "it is too large")
-            content = made_true(sidecar.source.read_bytes(), picture.width, picture.height, whole=True)
+            content = update_xmp(sidecar.source.read_bytes(), picture.width, picture.height, keep_all=True)
             present = _present(sidecar.target)
         except OSError as error:
             warnings.append(f"its sidecar could not be copied ({error.strerror or error})")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lumen_cli.imaging.extent import jpeg_end, picture_end
 from lumen_cli.imaging.read import read_picture
-from lumen_cli.imaging.tags.search import holds
+from lumen_cli.imaging.tags.containers import contains
 
 MEGABYTE = 1 << 20
 linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for a process's peak memory")
@@ -72,8 +72,8 @@ def test_boxes_without_a_picture_are_left_out_at_the_end_only() -> None:
 
 def test_bytes_are_found_across_pieces_and_not_behind_the_end() -> None:
     file = io.BytesIO(b"\0" * (MEGABYTE - 2) + b"sought" + b"\0" * 10)
-    assert holds(file, b"sought", MEGABYTE + 10)
-    assert not holds(file, b"sought", MEGABYTE + 3)
+    assert contains(file, b"sought", MEGABYTE + 10)
+    assert not contains(file, b"sought", MEGABYTE + 3)
 
 
 def padded(path: Path, data: bytes, size: int = 600 * MEGABYTE) -> Path:
@@ -109,9 +109,10 @@ def peak_of_reading(path: Path) -> int:
     """Bytes a process holds at most that reads this picture and looks for its tags."""
     program = (
         "import sys; from pathlib import Path; from lumen_cli.imaging.read import read_picture;"
-        "from lumen_cli.imaging.tags.search import may_hold_tags, unheld, whole_blocks;"
+        "from lumen_cli.imaging.tags.arguments import whole_blocks;"
+        "from lumen_cli.imaging.tags.containers import find_unsupported, may_hold_tags;"
         "path = Path(sys.argv[1]); picture = read_picture(path);"
-        "may_hold_tags(path), unheld(path, 'webp'), whole_blocks(path, picture, 'jpeg');"
+        "may_hold_tags(path), find_unsupported(path, 'webp'), whole_blocks(path, picture, 'jpeg');"
         "print(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])"
     )
     done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""What exiftool is told for one picture, and what it says back."""
+"""What exiftool is asked for one picture: its arguments, the file names that it takes, and what its answer means."""
 
 from __future__ import annotations
 
@@ -10,20 +10,56 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from lumen_cli.imaging.extent import picture_end
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.tags.allowed import copied_tags
-from lumen_cli.imaging.tags.check import LISTED
-from lumen_cli.imaging.tags.rules import BEHIND, BLOCK_SIZES, PREVIEWS, SIZES, TURNED
+from lumen_cli.imaging.tags.check import LISTING
+from lumen_cli.imaging.tags.containers import EXTENDED_XMP, contains
+from lumen_cli.imaging.tags.rules import BEHIND, BLOCK_SIZES, PREVIEWS, SIZES, TURNED, copied_tags
+from lumen_cli.imaging.tags.splice import MOST_IN_JPEG
+from lumen_cli.imaging.tags.xmp import STARTS
 
 _REMOVED = tuple(f"-{tag}=" for tag in (*BEHIND, "XMP-xmp:Thumbnails"))
-# exiftool leaves these out of "all"; they hold for the result (the first two tell Adobe RGB from sRGB).
+# exiftool does not count these among "all", but they hold for the result (the first two tell Adobe RGB from sRGB).
 _ALSO = ("-InteropIFD:InteropIndex", "-InteropIFD:InteropVersion", "-IFD0:TransferFunction")
-_COMMENTED = ("jpeg", "png")  # it is of another group in each
 _ALSO_IN_JPEG = ("-IFD0:YCbCrPositioning", "-IFD0:YCbCrCoefficients", "-ExifIFD:ComponentsConfiguration")
+_COMMENTED = ("jpeg", "png")  # the comment has another group in each
+_WHOLE_EXIF = ("jpeg", "png", "webp", "heif", "avif", "jxl")
 _EXPANDED = re.compile(rb"%[-+]?\d*[.:]?\d*[lu]?[dDfFeEtgso]|\|$")
+_UNIMPORTANT = ("[minor]", "[Minor]", "No writable tags set", "Tag '")
 
 
-def copy_arguments(
+def whole_blocks(source: Path, picture: Picture, target_format: str) -> list[str]:
+    """Which of EXIF, XMP and IPTC exiftool can copy from this file as a whole, byte for byte.
+
+    In TIFF, EXIF's tags are among the picture's own; a PNG may hold EXIF as text; JPEG may spread XMP over several
+    segments, and its EXIF has to fit into one.
+    """
+    fits = target_format != "jpeg" or len(picture.exif or b"") < MOST_IN_JPEG
+    try:
+        with source.open("rb") as file:
+            end = picture_end(file, picture.format)
+            blocks = []
+            whole = picture.format in _WHOLE_EXIF and (picture.format != "png" or contains(file, b"eXIf", end))
+            if whole and fits and target_format != "tiff":
+                blocks.append("EXIF")
+            if any(contains(file, start, end) for start in STARTS) and not contains(file, EXTENDED_XMP[:-1], end):
+                blocks.append("XMP")
+            if target_format in ("jpeg", "tiff") and contains(file, b"\x1c\x02", end):
+                blocks.append("IPTC")
+            return blocks
+    except (OSError, ValueError):
+        return []
+
+
+def copy_blocks(source: Path, target: Path, blocks: Iterable[str], *, fast: bool = True) -> list[bytes]:
+    """The arguments that copy EXIF, XMP or IPTC as they are.
+
+    Tag by tag, exiftool drops tags that it has no name for and rounds fractions.
+    """
+    return [*_options(fast=fast), *_from(source), *(f"-{block}".encode() for block in blocks), _line(target)]
+
+
+def copy_tags(
     source: Path,
     target: Path,
     picture: Picture,
@@ -32,23 +68,21 @@ def copy_arguments(
     blocks: Collection[str] = (),
     small: Path | None = None,
 ) -> list[bytes]:
-    """The arguments, one a line, that copy the tags of `source` that hold for `target`, a file of this format.
+    """The arguments, one a line, that copy the tags of `source` that hold for `target`.
 
     Args:
         source: under a name that exiftool takes.
         target: the finished result.
-        picture: what is in it.
-        format: the target's.
-        software: what ProcessingSoftware shall be, None to leave it as it is.
-        blocks: what `block_arguments` has copied before; it is only made true.
-        small: a file with the thumbnail that EXIF shall hold.
+        picture: its content.
+        format: its format.
+        software: what ProcessingSoftware becomes; None leaves it alone.
+        blocks: what `copy_blocks` copied before; it is only corrected.
+        small: a file with the thumbnail for EXIF.
     """
-    sizes = [*SIZES]
-    # Composite: worked out from other tags; written, they would round those.
+    # Composite: exiftool computes those from other tags; written, they would round them.
     options = ["--Composite:all", *(f"--{tag}" for tag in PREVIEWS)]
     if "EXIF" in blocks:
         options += ["--EXIF:all", "--MakerNotes", "--MakerNotes:all", "-IFD1:all=", "-PreviewImage="]
-        sizes += BLOCK_SIZES
     else:
         options += [*_ALSO, *(_ALSO_IN_JPEG if format == "jpeg" else ())]
     options += ["-Comment"] if format in _COMMENTED else []
@@ -61,91 +95,83 @@ def copy_arguments(
         *_from(source),
         b"-all:all",
         *(option.encode() for option in (*options, *_REMOVED)),
-        *_true(picture, sizes, software, small),
-        _line(_bytes(target)),
+        *_corrections(picture, (*SIZES, *BLOCK_SIZES) if "EXIF" in blocks else SIZES, software, small),
+        _line(target),
     ]
 
 
-def private_arguments(
+def copy_allowed_tags(
     source: Path, target: Path, picture: Picture, credits: bool, software: str | None = None, small: Path | None = None
 ) -> list[bytes]:
-    """Like `copy_arguments`, of the tags alone that `tag_allowed` lists; `credits`: with title and rights."""
+    """Like `copy_tags`, for the tags that `private` allows; `credits`: with title and rights."""
     return [
         *_options(),
         b"-ExifIFD:ColorSpace=",
         *_from(source),
         *(f"-{tag}".encode() for tag in copied_tags(credits)),
-        *_true(picture, SIZES, software, small),
-        _line(_bytes(target)),
+        *_corrections(picture, SIZES, software, small),
+        _line(target),
     ]
 
 
-def listing_arguments(target: Path) -> list[bytes]:
-    """The arguments that print every tag of a file as JSON, structures flattened, unknown tags too."""
-    return [b"-j", b"-n", b"-q", b"-m", b"-a", b"-u", b"-G1:4", _line(_bytes(target))]
-
-
-def comparison_arguments(source: Path, target: Path) -> list[bytes]:
-    """The arguments that list all tags of both files, for `tag_check.listed`."""
-    return [*LISTED, _line(_bytes(source)), _line(_bytes(target))]
-
-
-def removal_arguments(target: Path, tags: Iterable[str]) -> list[bytes]:
+def remove_tags(target: Path, tags: Iterable[str]) -> list[bytes]:
     """The arguments that remove tags, "group:name"."""
-    return [*_options(), *(f"-{tag}=".encode() for tag in tags), _line(_bytes(target))]
+    return [*_options(), *(f"-{tag}=".encode() for tag in tags), _line(target)]
 
 
-def block_arguments(source: Path, target: Path, blocks: Iterable[str], *, fast: bool = True) -> list[bytes]:
-    """The arguments that copy EXIF, XMP or IPTC as they are.
-
-    Tag by tag, exiftool drops what it has no name for and rounds fractions.
-    """
-    return [*_options(fast=fast), *_from(source), *(f"-{block}".encode() for block in blocks), _line(_bytes(target))]
+def stamp(target: Path, software: str) -> list[bytes]:
+    """The arguments that write ProcessingSoftware and nothing else."""
+    return [*_options(), b"-IFD0:ProcessingSoftware=" + software.encode(), _line(target)]
 
 
-def stamp_arguments(target: Path, software: str) -> list[bytes]:
-    """The arguments that write nothing but ProcessingSoftware."""
-    return [*_options(), b"-IFD0:ProcessingSoftware=" + software.encode(), _line(_bytes(target))]
+def list_flat(target: Path) -> list[bytes]:
+    """The arguments that print every tag of a file as JSON, structures flattened, unknown tags too."""
+    return [b"-j", b"-n", b"-q", b"-m", b"-a", b"-u", b"-G1:4", _line(target)]
 
 
-def _true(picture: Picture, sizes: Iterable[str], software: str | None, small: Path | None) -> Iterator[bytes]:
+def list_both(source: Path, target: Path) -> list[bytes]:
+    """The arguments that list all tags of both files for `check.parse_listing`."""
+    return [*LISTING, _line(source), _line(target)]
+
+
+def _corrections(picture: Picture, sizes: Iterable[str], software: str | None, small: Path | None) -> Iterator[bytes]:
     """Orientation, sizes and thumbnail of the result, and the stamp."""
-    # Written only where the original has them: a new folder of tags would bring mandatory ones that claim things.
-    yield from (_made(tag, 1) for tag in TURNED)
+    # Written only where the original has them: exiftool adds mandatory tags to a new directory.
+    yield from (_replace(tag, 1) for tag in TURNED)
     for tag in sizes:
-        yield _made(f"{tag}Width", picture.width)
-        yield _made(f"{tag}Height", picture.height)
-    if software is not None:  # A plain value: exiftool looks for no code in it, unlike in what stands behind "<".
+        yield _replace(f"{tag}Width", picture.width)
+        yield _replace(f"{tag}Height", picture.height)
+    if software is not None:  # a plain value: exiftool looks for code only behind "<"
         yield b"-IFD0:ProcessingSoftware=" + software.encode()
     if small is not None:
-        yield b"-IFD1:ThumbnailImage<=" + _bytes(small)
+        yield b"-IFD1:ThumbnailImage<=" + _encode(small)
 
 
-def _made(tag: str, value: int) -> bytes:
-    """The tag becomes this value where the original has it at all."""
+def _replace(tag: str, value: int) -> bytes:
+    """The tag gets this value where the original has it at all."""
     return f"-{tag}<${{{tag};$_={value}}}".encode()
 
 
 def _options(*, fast: bool = True) -> list[bytes]:
     # -n: values as they are stored; as printed for people, 21.3125 mm would become 21.3 mm.
-    # -fast: no check of a PNG's checksums in Perl, which takes longer than writing the file; but no XMP of a GIF.
+    # -fast: no check of a PNG's checksums in Perl, which takes longer than writing the file; but it misses a GIF's XMP.
     options = [b"-m", b"-n", b"-q", *([b"-fast"] if fast else []), b"-overwrite_original"]
     return [*options, b"-charset", b"filename=utf8"] if os.name == "nt" else options
 
 
 def _from(source: Path) -> list[bytes]:
-    return [b"-tagsFromFile", _line(_bytes(source))]
+    return [b"-tagsFromFile", _line(source)]
 
 
 @contextlib.contextmanager
-def plainly_named(source: Path) -> Iterator[Path]:
-    """A name of `source` that exiftool takes as it stands.
+def plain_name(source: Path) -> Iterator[Path]:
+    """A name of `source` that exiftool takes as it is.
 
-    It expands %d, %f and the like, with no way to escape; old ones run what ends with "|" as a command; and where a
-    line break asks for an escaped line (`_line`), a $ or @ beside it gets a backslash that was not there.
+    exiftool expands %d, %f and the like without a way to escape them; old versions run a name that ends with "|" as a
+    command; and in an escaped line (`_line`), a $ or @ beside a line break gets a backslash.
     """
-    name = _bytes(source)
-    if not _EXPANDED.search(name) and _line(name) == name:
+    name = _encode(source)
+    if not _EXPANDED.search(name) and _line(source) == name:
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="lumen-") as folder:
@@ -159,7 +185,7 @@ def plainly_named(source: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def as_file(content: bytes | None) -> Iterator[Path | None]:
-    """A file with this content, under a name that exiftool takes, for as long as it is needed; None for None."""
+    """A file with this content, while it is needed, under a name that exiftool takes; None for None."""
     if content is None:
         yield None
         return
@@ -169,28 +195,29 @@ def as_file(content: bytes | None) -> Iterator[Path | None]:
         yield file
 
 
-def spoken(stderr: str, status: int) -> tuple[str, list[str]]:
-    """What went wrong altogether ("" for nothing), and the warnings worth a line each."""
+def parse_messages(stderr: str, status: int) -> tuple[str, list[str]]:
+    """Exiftool's errors as one text ("" for none), and its warnings."""
     errors, warnings = [], []
     for line in stderr.splitlines():
         kind, _, text = line.strip().partition(": ")
         text = text.rsplit(" - ", 1)[0]
         if kind == "Error":
             errors.append(text)
-        elif kind == "Warning" and not text.startswith(("[minor]", "[Minor]", "No writable tags set", "Tag '")):
+        elif kind == "Warning" and not text.startswith(_UNIMPORTANT):
             warnings.append(text)
     if status != 0 and not errors and not stderr.strip():
         errors.append(f"status {status}")
     return "; ".join(errors), sorted(set(warnings))
 
 
-def _bytes(path: Path) -> bytes:
-    name = os.path.abspath(path)  # noqa: PTH100  (keeps links; a leading dash can be no option in an absolute path)
+def _encode(path: Path) -> bytes:
+    name = os.path.abspath(path)  # noqa: PTH100  (keeps links; an absolute path cannot look like an option)
     return name.encode("utf-8") if os.name == "nt" else os.fsencode(name)
 
 
-def _line(name: bytes) -> bytes:
-    """A file name as one line of exiftool's argument stream, whatever characters it holds."""
+def _line(path: Path) -> bytes:
+    """A file's name as one line of exiftool's arguments, whatever characters it has."""
+    name = _encode(path)
     if not any(byte in name for byte in b"\n\r") and not name[-1:].isspace():
         return name
     escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")

@@ -1,4 +1,4 @@
-"""exiftool processes: as many as are in use at once, each started when it is first needed, replaced when it fails."""
+"""exiftool processes: one for each caller at a time, started when it is first needed, replaced when it fails."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import IO
 
 from exiftool import ExifTool
+from exiftool.exceptions import ExifToolException
+
+_SAFE = (12, 38)
+"""In older versions a name that ends with "|" (CVE-2022-23935) or a picture (CVE-2021-22204) can run commands."""
 
 
-class ExifToolFailedError(Exception):
-    """The process ended or did not answer in time; it is stopped by now and can be started again."""
+class UnusableExifToolError(Exception):
+    """exiftool cannot be started or gave no answer; the text says why. Its process is stopped."""
 
 
 class PatientExifTool(ExifTool):
-    """pyexiftool's process whose answers are read by two threads, so that waiting can end.
+    """pyexiftool's process with a time limit: two threads read the answers.
 
-    The library's own `execute` waits for ever when exiftool hangs, and turns in circles when it has died.
+    The library's own `execute` waits forever when exiftool hangs, and loops forever when it has died.
     """
 
     def __init__(self, seconds: float, executable: str | None = None) -> None:
@@ -40,22 +43,22 @@ class PatientExifTool(ExifTool):
         return 0 if self._process is None else int(self._process.pid)
 
     @property
-    def alive(self) -> bool:
-        """Whether the process runs. It may have died by itself: a Ctrl-C at the terminal reaches it too."""
+    def is_alive(self) -> bool:
+        """Whether the process runs. It may have died on its own: a Ctrl-C at the terminal reaches it too."""
         return self._process is not None and self._process.poll() is None
 
     def execute(self, *params: str | bytes, raw_bytes: bool = False) -> str | bytes:
-        """Run one command; what exiftool said on stdout, on stderr in `last_stderr`, its status in `last_status`.
+        """Run one command: returns its standard output, sets `last_stderr` and `last_status`.
 
         Raises:
-            ExifToolFailedError: no answer within `seconds`, or the process is gone.
+            UnusableExifToolError: no answer within `seconds`, or the process is gone.
         """
         process = self._process
-        if process is None or not self.alive:
-            self._flag_running_false()  # said here, else the library warns on stderr
-            raise ExifToolFailedError("exiftool is not running")
+        if process is None or not self.is_alive:
+            self._flag_running_false()  # otherwise the library warns on stderr
+            raise UnusableExifToolError("exiftool is not running")
         if self._read_process is not process:
-            self._listen(process)
+            self._start_reading(process)
         mark = secrets.token_hex(4)
         ready, done = b"{ready%d}" % int(mark, 16), b"=${status}=post" + mark.encode()
         lines = [p if isinstance(p, bytes) else p.encode(self._encoding) for p in params]
@@ -65,7 +68,7 @@ class PatientExifTool(ExifTool):
             process.stdin.flush()
         except (OSError, ValueError):
             self.stop()
-            raise ExifToolFailedError("exiftool has ended") from None
+            raise UnusableExifToolError("exiftool has ended") from None
         out, errors = self._wait(ready, b"post" + mark.encode())
         text, _, status = errors.rstrip().removesuffix(b"=post" + mark.encode()).rpartition(b"=")
         self._last_status = int(status) if status.isdigit() else 1
@@ -76,8 +79,7 @@ class PatientExifTool(ExifTool):
     def stop(self) -> None:
         """End the process now, whatever it is doing.
 
-        Not by the library's `terminate`: it waits without limit for the end of the process's output, which a child
-        of the process can hold open.
+        The library's `terminate` waits without limit for the end of the output, which a child process can hold open.
         """
         process = self._process
         if process is None:
@@ -89,13 +91,11 @@ class PatientExifTool(ExifTool):
             process.stdin.close()
         self._flag_running_false()
 
-    def _listen(self, process: subprocess.Popen[bytes]) -> None:
-        self._answers = queue.SimpleQueue()
-        self._read_process = process
+    def _start_reading(self, process: subprocess.Popen[bytes]) -> None:
+        self._answers, self._read_process = queue.SimpleQueue(), process
         for name, stream in (("out", process.stdout), ("err", process.stderr)):
-            threading.Thread(
-                target=_pump, args=(name, stream, self._answers), daemon=True, name=f"exiftool-{name}"
-            ).start()
+            arguments = (name, stream, self._answers)
+            threading.Thread(target=_read_stream, args=arguments, daemon=True, name=f"exiftool-{name}").start()
 
     def _wait(self, ready: bytes, done: bytes) -> tuple[bytes, bytes]:
         text = {"out": b"", "err": b""}
@@ -105,56 +105,43 @@ class PatientExifTool(ExifTool):
                 name, piece = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 self.stop()
-                raise ExifToolFailedError(f"exiftool gave no answer for {self.seconds:g} s") from None
+                raise UnusableExifToolError(f"exiftool gave no answer for {self.seconds:g} s") from None
             if not piece:
                 self.stop()
-                raise ExifToolFailedError("exiftool has ended unexpectedly")
+                raise UnusableExifToolError("exiftool has ended unexpectedly")
             text[name] += piece
         return text["out"], text["err"]
 
 
-def _pump(name: str, stream: IO[bytes], answers: queue.SimpleQueue[tuple[str, bytes]]) -> None:
-    try:
+def _read_stream(name: str, stream: IO[bytes], answers: queue.SimpleQueue[tuple[str, bytes]]) -> None:
+    with contextlib.suppress(OSError, ValueError):
         while piece := stream.read1(65536):  # type: ignore[attr-defined]
             answers.put((name, piece))
-    except (OSError, ValueError):
-        pass
-    finally:
-        answers.put((name, b""))
-        stream.close()
-
-
-_SAFE = (12, 38)
-"""Older ones can be made to run commands: by a file name that ends with "|" (CVE-2022-23935), by what a picture holds
-(CVE-2021-22204)."""
-
-
-class UnusableExifToolError(Exception):
-    """Why there is no exiftool to ask, or why it gave no answer; whatever process there was is stopped by now."""
+    answers.put((name, b""))
+    stream.close()
 
 
 class ExifToolPool:
-    """Thread-safe: who asks for a process has it alone, so every worker that writes has one of its own."""
+    """Thread-safe: a caller has its process to itself, so every worker that writes has one."""
 
     def __init__(self, seconds: float, executable: str | None = None) -> None:
-        """Nothing is started yet.
+        """Start nothing yet.
 
         Args:
             seconds: how long one command may take before its process counts as hung.
-            executable: exiftool's path; None looks on PATH.
+            executable: exiftool's path; None searches PATH.
         """
-        self._seconds = seconds
-        self._executable = executable
+        self._seconds, self._executable = seconds, executable
         self._lock = threading.Lock()
         self._idle: list[PatientExifTool] = []
         self._used: set[PatientExifTool] = set()
-        self._closed = False
-        # On Linux a process of the library's ends with the thread that started it. This thread lives as long as the
-        # pool, so that a worker's end does not take a process away from the others.
+        self._is_closed = False
+        # On Linux, a process of the library ends with the thread that started it. This thread lives as long as the
+        # pool, so the end of a worker does not take a process away from the others.
         self._starter = ThreadPoolExecutor(1, "lumen-exiftool")
 
     def version(self) -> str:
-        """Its version, from a process that is kept for later.
+        """The version, from a process that is kept for later.
 
         Raises:
             UnusableExifToolError: exiftool is missing, too old for the library or cannot be started.
@@ -162,74 +149,66 @@ class ExifToolPool:
         with self.process() as tool:
             return str(tool.version)
 
-    @contextmanager
+    @contextlib.contextmanager
     def process(self) -> Iterator[PatientExifTool]:
-        """A process to ask; afterwards it is kept for the next, unless it failed.
+        """A process for this caller alone; unless it fails, it is kept for the next.
 
         Raises:
-            UnusableExifToolError: none can be started, or the one that was asked died or hung.
+            UnusableExifToolError: none can be started, or this one dies or hangs.
         """
-        tool = self._idle_one() or self._started()
+        tool = self._take_idle() or self._start()
         with self._lock:
             self._used.add(tool)
-
         failed = True
         try:
             yield tool
             failed = False
-        except ExifToolFailedError as error:
-            raise UnusableExifToolError(str(error)) from None
         finally:
             with self._lock:
                 self._used.discard(tool)
-                kept = not failed and not self._closed
-                if kept:
+                is_kept = not failed and not self._is_closed
+                if is_kept:
                     self._idle.append(tool)
-            if not kept:
+            if not is_kept:
                 tool.stop()
 
     def close(self) -> None:
-        """End all processes; those in use end when they are given back."""
+        """End all processes; those in use end when their callers are done."""
         with self._lock:
-            self._closed, idle, self._idle = True, self._idle, []
+            self._is_closed, idle, self._idle = True, self._idle, []
         for tool in idle:
             tool.stop()
 
     def numbers(self) -> list[int]:
-        """The process ids of those that wait and of those in use."""
+        """The ids of all processes."""
         with self._lock:
             return sorted(tool.number for tool in (*self._idle, *self._used) if tool.number)
 
-    def _idle_one(self) -> PatientExifTool | None:
-        """The one that was used last, so that no more live than are needed; those that died meanwhile are dropped."""
+    def _take_idle(self) -> PatientExifTool | None:
+        """The process used last, so that no more live than are needed; dead ones are dropped."""
         while True:
             with self._lock:
                 if not self._idle:
                     return None
                 tool = self._idle.pop()
-            if tool.alive:
+            if tool.is_alive:
                 return tool
             tool.stop()
 
-    def _started(self) -> PatientExifTool:
+    def _start(self) -> PatientExifTool:
         executable = self._executable or shutil.which("exiftool")
         if executable is None:
             raise UnusableExifToolError("exiftool is not installed")
         try:
-            from exiftool.exceptions import ExifToolException
-
-        except ImportError as error:
-            raise UnusableExifToolError(f"pyexiftool cannot be imported ({error})") from None
-        try:
             tool = PatientExifTool(self._seconds, executable)
             self._starter.submit(tool.run).result()
-        except (OSError, ValueError, RuntimeError, ExifToolException, ExifToolFailedError) as error:
+        except (OSError, ValueError, RuntimeError, ExifToolException, UnusableExifToolError) as error:
             raise UnusableExifToolError(f"exiftool cannot be started ({' '.join(str(error).split())})") from None
         return tool
 
 
 def is_unsafe(version: str) -> bool:
-    """Whether an exiftool of this version ("12.57") has faults by which a picture can run commands."""
+    """Whether this version ("12.57") has faults by which a picture can run commands."""
     try:
         return tuple(int(part) for part in version.split(".")) < _SAFE
     except ValueError:

@@ -1,112 +1,195 @@
-"""Which tags a result gets: all, those on a list of harmless ones, or none; and lumen's own stamp.
+"""The rules for tags, as tables: which tags a result gets, which change, and every other difference with its reason.
 
-`CHANGES` names every way in which a result's tags may differ from its original's, and why: what exiftool prints of
-both differs in nothing else.
+Tags are patterns "group:name" with exiftool's groups of family 1; `*` stands for any letters.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from lumen_cli.imaging.tags.allowed import is_copied
-
 Keeping = Literal["keep", "private", "strip"]
-
-TURNED = ("IFD0:Orientation", "XMP-tiff:Orientation")
-"""1 in the result, whose pixels are upright; written only where the original has them."""
-
-SIZES = ("ExifIFD:ExifImage", "XMP-exif:ExifImage", "XMP-tiff:Image")
-"""With Width and Height behind: the result's size, written only where the original has them."""
-
-BLOCK_SIZES = ("InteropIFD:RelatedImage", "IFD0:Image")
-"""The same, where the whole EXIF block was copied; tag by tag exiftool does not copy them."""
-
-PREVIEWS = (
-    "IFD1:all",
-    "ThumbnailImage",
-    "PreviewImage",
-    "JpgFromRaw",
-    "OtherImage",
-    "Photoshop:PhotoshopThumbnail",
-    "XMP-xmp:Thumbnails*",
-)
-"""Small copies of the dark original. Where its EXIF held a thumbnail, the result gets one of itself (TIFF: none)."""
-
-BEHIND = ("XMP-GCamera:all", "XMP-GContainer:all", "XMP-Container:all", "XMP-hdrgm:all", "XMP-HDRGainMap:all")
-"""Point at a video, a depth map or a gain map that lay behind the picture and is not there any more."""
-
-
-def _of(group: str, names: str) -> tuple[str, ...]:
-    return tuple(f"{group}:{name}" for name in names.split())
-
-
-_LAYOUT = _of(
-    "IFD0",
-    "ImageWidth ImageHeight BitsPerSample Compression PhotometricInterpretation StripOffsets StripByteCounts "
-    "RowsPerStrip SamplesPerPixel PlanarConfiguration Predictor ExtraSamples SampleFormat Tile* SubfileType ColorMap "
-    "OldSubfileType FillOrder YCbCrSubSampling YCbCrPositioning YCbCrCoefficients ReferenceBlackWhite JPEGTables",
-)
-_CONTAINERS = (
-    *("JFIF:all", "Adobe:all", "RIFF:all", "QuickTime:all", "Jpeg2000:all", "JXL:all", "GIF:all", "MPF:all"),
-    *_of("PNG", "ImageWidth ImageHeight BitDepth ColorType Compression Filter Interlace ProfileName Palette"),
-    *_of("PNG", "Transparency SignificantBits Gamma WhitePoint* Red* Green* Blue* SRGBRendering BackgroundColor"),
-)
-_DEMANDED = (
-    *_of("ExifIFD", "ExifVersion FlashpixVersion ComponentsConfiguration ColorSpace"),
-    *_of("IFD0", "XResolution YResolution ResolutionUnit YCbCrPositioning"),
-    *("GPS:GPSVersionID", "InteropIFD:InteropVersion"),
-)
 
 
 @dataclass(frozen=True)
 class TagRules:
-    """Which of the original's tags are carried, and what lumen adds.
-
-    metadata: all, those of `tag_allowed`, or none; stamp: what lumen says about itself, None for nothing; credits:
-    whether `private` keeps title and rights.
-    """
+    """Which of the original's tags a result gets, and what lumen adds."""
 
     metadata: Keeping = "keep"
+    """All tags, those that `PRIVATE` allows, or none."""
     stamp: str | None = None
+    """What lumen writes about itself; None for nothing."""
     credits: bool = False
+    """Whether `private` keeps title and rights."""
 
 
 KEEP_ALL = TagRules()
 """Every tag, no stamp."""
 
+# What changes with the pixels.
 
-@dataclass(frozen=True)
-class Change:
-    """Tags that may differ between original and result, and why.
-
-    happens: "+" a tag more, "-" one less, "~" another value; tags: "group:name", `*` for any letters; ways: of
-    `TagRules.metadata`; sources, targets: formats, empty for all; within: how far a number may be off, relative to
-    it, None for any value; said: words of the line that has to name it, "" for a change of which nothing is said.
-    """
-
-    why: str
-    happens: str
-    tags: tuple[str, ...]
-    ways: tuple[Keeping, ...] = ("keep", "private")
-    sources: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
-    within: float | None = None
-    said: str = ""
-
-
+TURNED = ("IFD0:Orientation", "XMP-tiff:Orientation")
+"""1 in the result, whose pixels are upright. Only written where the original has them."""
+SIZES = ("ExifIFD:ExifImage", "XMP-exif:ExifImage", "XMP-tiff:Image")
+"""With Width and Height appended: the result's size. Only written where the original has them."""
+BLOCK_SIZES = ("InteropIFD:RelatedImage", "IFD0:Image")
+"""The same for a whole EXIF block; tag by tag, exiftool does not copy them."""
+PREVIEWS = (
+    *("IFD1:all", "ThumbnailImage", "PreviewImage", "JpgFromRaw", "OtherImage", "Photoshop:PhotoshopThumbnail"),
+    "XMP-xmp:Thumbnails*",
+)
+"""Small copies of the dark original. A result gets a thumbnail of its own where the original's EXIF has one."""
+BEHIND = ("XMP-GCamera:all", "XMP-GContainer:all", "XMP-Container:all", "XMP-hdrgm:all", "XMP-HDRGainMap:all")
+"""Pointers to a video, a depth map or a gain map behind the picture, which a result does not have."""
 NO_IPTC = ("webp", "avif", "heif", "jxl")
 """Formats without a place for IPTC."""
 
+
+def _names(group: str, names: str) -> tuple[str, ...]:
+    return tuple(f"{group}:{name}" for name in names.split())
+
+
+_IN_TIFF = (
+    "ImageWidth ImageHeight BitsPerSample Compression PhotometricInterpretation StripOffsets StripByteCounts "
+    "RowsPerStrip SamplesPerPixel PlanarConfiguration Predictor ExtraSamples SampleFormat Tile* SubfileType "
+    "OldSubfileType FillOrder YCbCrSubSampling JPEGTables"
+)
+_IN_PNG = _names(
+    "PNG",
+    "ImageWidth ImageHeight BitDepth ColorType Compression Filter Interlace ProfileName Palette Transparency "
+    "SignificantBits Gamma WhitePoint* Red* Green* Blue* SRGBRendering BackgroundColor",
+)
+_IN_CONTAINERS = ("JFIF:*", "Adobe:*", "RIFF:*", "QuickTime:*", "Jpeg2000:*", "JXL:*", *_IN_PNG)
+_RESOLUTION = "XResolution YResolution ResolutionUnit"
+
+# What `private` keeps: a list of what is allowed, so that unknown tags are left out.
+
+Kind = Literal["numbers", "dates", "text", "interop", "any"]
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Tags that `private` keeps where their values are of a kind: a date that holds a sentence is not a date."""
+
+    values: Kind
+    tags: tuple[str, ...]
+
+
+def _table(text: str) -> tuple[Allowed, ...]:
+    """Rows of "kind: group group: name name", continued on indented lines."""
+    rows = text.strip().replace("\n    ", " ").splitlines()
+    parts = (row.split(": ") for row in rows)
+    return tuple(
+        Allowed(kind, tuple(tag for group in groups.split() for tag in _names(group, names)))  # type: ignore[arg-type]
+        for kind, groups, names in parts
+    )
+
+
+COPIED = _table("""
+numbers: ExifIFD XMP-exif: ExposureTime FNumber ExposureProgram ShutterSpeedValue ApertureValue BrightnessValue
+    MaxApertureValue SubjectDistance MeteringMode LightSource FocalLength FlashEnergy FocalPlaneXResolution
+    FocalPlaneYResolution FocalPlaneResolutionUnit ExposureIndex SensingMethod CustomRendered ExposureMode WhiteBalance
+    DigitalZoomRatio SceneCaptureType GainControl Contrast Saturation Sharpness SubjectDistanceRange CompositeImage
+    ExposureCompensation FileSource SceneType ISO FocalLengthIn35mmFormat Gamma ColorSpace ExifVersion FlashpixVersion
+    ComponentsConfiguration
+numbers: ExifIFD XMP-exifEX: StandardOutputSensitivity RecommendedExposureIndex ISOSpeed ISOSpeedLatitudeyyy
+    ISOSpeedLatitudezzz SensitivityType LensInfo
+numbers: ExifIFD: Flash
+numbers: XMP-exifEX: PhotographicSensitivity Gamma
+numbers: XMP-aux: LensInfo ApproximateFocusDistance
+text: IFD0 XMP-tiff: Make Model
+text: ExifIFD XMP-exifEX: LensMake LensModel
+text: XMP-aux: Lens
+dates: IFD0: ModifyDate
+dates: ExifIFD: DateTimeOriginal CreateDate SubSecTime SubSecTimeOriginal SubSecTimeDigitized OffsetTime
+    OffsetTimeOriginal OffsetTimeDigitized
+dates: XMP-exif: DateTimeOriginal DateTimeDigitized
+dates: XMP-tiff: DateTime
+dates: XMP-xmp: CreateDate ModifyDate MetadataDate
+dates: XMP-photoshop: DateCreated
+dates: IPTC: DateCreated TimeCreated DigitalCreationDate DigitalCreationTime
+dates: PNG: CreateDate ModifyDate
+numbers: IFD0 XMP-tiff: Orientation XResolution YResolution ResolutionUnit
+numbers: IFD0: YCbCrPositioning YCbCrCoefficients WhitePoint PrimaryChromaticities ReferenceBlackWhite
+numbers: InteropIFD: InteropVersion
+interop: InteropIFD: InteropIndex
+""")
+"""What `private` copies: capture settings, camera and lens, dates, colours, orientation and resolution."""
+
+CREDITS = _table("""
+any: IFD0: Artist Copyright XPTitle
+any: XMP-dc: Title Title-* Creator Rights Rights-*
+any: XMP-photoshop: Credit
+any: XMP-xmpRights: Marked UsageTerms UsageTerms-* WebStatement
+any: XMP-cc: License
+any: IPTC: ObjectName By-line CopyrightNotice Credit
+any: PNG: Title Author Copyright
+""")
+"""What `private` copies besides where the user asks for it: title and rights."""
+
+WRITTEN = (
+    Allowed("any", (*_IN_CONTAINERS, *_names("IFD0", f"{_IN_TIFF} InkSet"))),
+    *_table("""
+any: File: FileType FileTypeExtension MIMEType ExifByteOrder CurrentIPTCDigest ImageWidth ImageHeight EncodingProcess
+    BitsPerSample ColorComponents YCbCrSubSampling
+any: Meta PNG-pHYs PNG-cICP ICC*: *
+any: IFD1: Compression XResolution YResolution ResolutionUnit ThumbnailOffset ThumbnailLength ThumbnailImage
+any: IPTC: CodedCharacterSet ApplicationRecordVersion EnvelopeRecordVersion
+any: Photoshop: IPTCDigest
+numbers: ExifIFD XMP-exif: ExifImageWidth ExifImageHeight
+numbers: XMP-tiff: ImageWidth ImageHeight
+"""),
+)
+"""What lumen and exiftool write into every result: container, pixels, profile, size and thumbnail."""
+
+
+def copied_tags(credits: bool) -> Iterator[str]:
+    """The tags that `private` copies."""
+    for entry in (*COPIED, *(CREDITS if credits else ())):
+        yield from entry.tags
+
+
+# How a result's tags may differ from its original's.
+
+
+@dataclass(frozen=True)
+class Change:
+    """Tags that may differ between original and result, and why."""
+
+    why: str
+    happens: str
+    """"+" for an added tag, "-" for a missing one, "~" for another value."""
+    tags: tuple[str, ...]
+    """Any group may match, also one of family 0; "all" is any name, as in exiftool."""
+    ways: tuple[Keeping, ...] = ("keep", "private")
+    sources: tuple[str, ...] = ()
+    """Formats of the original; empty for all."""
+    targets: tuple[str, ...] = ()
+    """Formats of the result; empty for all."""
+    within: float | None = None
+    """How far a number may be off, relative to its value; None for any value."""
+    line: str = ""
+    """Words of the warning that has to report it; "" for a change without a warning."""
+
+
 _NUMBERED = ("avif", "heif", "jxl")
 _BY_NUMBER = "these formats may name their colours by number, others by a profile"
-_FURTHER_IPTC = ("IPTC2:all", "IPTC3:all")
-"""Where exiftool lists IPTC of trailers."""
+_REQUIRED = "tags are written one by one, so exiftool adds what EXIF requires"
+_ROUNDED = "tags are written one by one, so exiftool rounds fractions"
+_ALWAYS: tuple[Keeping, ...] = ("keep", "private", "strip")
 _COMMENTS = ("File:Comment", "PNG:Comment", "GIF:Comment")
-_NAMED: dict[str, tuple[str, ...]] = {
+_SIDES = ("Width", "Height")
+_MANDATORY = (
+    *_names("ExifIFD", "ExifVersion FlashpixVersion ComponentsConfiguration ColorSpace"),
+    *_names("IFD0", f"{_RESOLUTION} YCbCrPositioning"),
+    *("GPS:GPSVersionID", "InteropIFD:InteropVersion"),
+)
+_DEVELOPED = ("SubIFD*:*", "IFD2:all", "IFD3:all", "IFD0:AnalogBalance", "IFD0:AsShot*")
+_MORE_IPTC = ("IPTC2:all", "IPTC3:all")
+"""Where exiftool lists the IPTC of trailers."""
+
+_REPORTED: dict[str, tuple[str, ...]] = {
     "cannot hold IPTC": ("IPTC:all", "Photoshop:IPTCDigest"),
     "cannot hold a comment": _COMMENTS,
     "cannot hold PNG's texts": ("PNG:all",),
@@ -126,105 +209,54 @@ _NAMED: dict[str, tuple[str, ...]] = {
     "JUMBF": ("JUMBF:all",),
     "its video": ("Samsung:Embedded*", "Trailer:all"),
     "Samsung's trailer": ("Samsung:all",),
-    "AFCP": ("AFCP:all", *_FURTHER_IPTC),
+    "AFCP": ("AFCP:all", *_MORE_IPTC),
     "Photo Mechanic": ("PhotoMechanic:all",),
-    "FotoStation": ("FotoStation:all", *_FURTHER_IPTC),
+    "FotoStation": ("FotoStation:all", *_MORE_IPTC),
     "Canon's program": ("CanonVRD:all",),
     "behind its end": (
         *("MIE:all", "AFCP:all", "FotoStation:all", "CanonVRD:all", "Samsung:all", "PhotoMechanic:all"),
-        *_FURTHER_IPTC,
+        *_MORE_IPTC,
     ),
     "CMYK": ("ICC_Profile:all",),
 }
-"""What a line says is left out, by words of the line."""
-_DEVELOPED = ("SubIFD*:*", "IFD2:all", "IFD3:all", "IFD0:AnalogBalance", "IFD0:AsShot*")
-_EVERY: tuple[Keeping, ...] = ("keep", "private", "strip")
-_BY_TAG = "written tag by tag, not as a block: what EXIF demands is added"
-_ROUNDED = "written tag by tag, not as a block: exiftool rounds fractions"
+"""What a warning says is left out, by words of the warning."""
 
 CHANGES: tuple[Change, ...] = (
-    Change("pixels are upright", "~", TURNED),
-    Change("sizes are the result's", "~", tuple(f"{tag}{side}" for tag in SIZES for side in ("Width", "Height"))),
-    Change(
-        "sizes are the result's", "~-", tuple(f"{tag}{side}" for tag in BLOCK_SIZES for side in ("Width", "Height"))
-    ),
-    Change("previews show the dark original; a thumbnail is made anew", "+-~", PREVIEWS),
-    Change("what lay behind the picture is not there any more", "-", BEHIND),
+    Change("the pixels are upright", "~", TURNED),
+    Change("sizes are the result's", "~", tuple(tag + side for tag in SIZES for side in _SIDES)),
+    Change("sizes are the result's", "~-", tuple(tag + side for tag in BLOCK_SIZES for side in _SIDES)),
+    Change("previews show the dark original; the result gets a new thumbnail", "+-~", PREVIEWS),
+    Change("the result has nothing behind the picture", "-", BEHIND),
     Change("lumen's stamp", "+~", ("IFD0:ProcessingSoftware",)),
-    Change("the container's own", "+-~", _CONTAINERS, _EVERY),
-    Change("how the pixels are stored", "+-~", _LAYOUT, _EVERY),
-    Change(_BY_NUMBER, "+-", ("ICC_Profile:all",), _EVERY, sources=_NUMBERED),
-    Change(_BY_NUMBER, "+-", ("ICC_Profile:all",), _EVERY, targets=_NUMBERED),
+    Change("facts of the container", "+-~", (*_IN_CONTAINERS, "GIF:*", "MPF:*"), _ALWAYS),
+    Change(
+        "how the pixels are stored",
+        "+-~",
+        _names("IFD0", f"{_IN_TIFF} ColorMap YCbCrPositioning YCbCrCoefficients ReferenceBlackWhite"),
+        _ALWAYS,
+    ),
+    Change(_BY_NUMBER, "+-", ("ICC_Profile:all",), _ALWAYS, sources=_NUMBERED),
+    Change(_BY_NUMBER, "+-", ("ICC_Profile:all",), _ALWAYS, targets=_NUMBERED),
     Change("how the pixels were compressed", "-", ("ExifIFD:CompressedBitsPerPixel",)),
     Change("exiftool writes its own name", "+~", ("XMP-x:XMPToolkit",)),
-    Change("exiftool cannot write Photoshop's settings for print and layout", "-", ("Photoshop:all",), ("private",)),
+    Change("exiftool cannot write Photoshop's print and layout settings", "-", ("Photoshop:all",), ("private",)),
     Change("it holds the small pictures", "~", ("*Preview*", "*Thumbnail*")),
-    Change("colours are named by a profile", "+", ("ICC_Profile:all",), _EVERY),
-    Change("a raw file's own: how it is developed", "-", _DEVELOPED, _EVERY, sources=("raw",)),
-    *(Change(f"named: {words}", "-", tags, said=words) for words, tags in _NAMED.items()),
+    Change("a profile names the colours", "+", ("ICC_Profile:all",), _ALWAYS),
+    Change("how a raw file is developed", "-", _DEVELOPED, _ALWAYS, sources=("raw",)),
+    *(Change(f"reported: {words}", "-", tags, line=words) for words, tags in _REPORTED.items()),
     Change("exiftool sees data behind the end of damaged maker notes", "+", ("MakerNotes:DataDump",)),
     Change("WebP, AVIF, HEIC and JPEG XL have no place for IPTC", "-", ("IPTC:all",), ("private",), targets=NO_IPTC),
     Change("only JPEG and PNG have a place for a comment", "-", _COMMENTS, ("private",), targets=("tiff", *NO_IPTC)),
-    Change("the comment is at home in another group", "+-", _COMMENTS, sources=("jpeg", "gif"), targets=("png",)),
-    Change("the comment is at home in another group", "+-", _COMMENTS, sources=("png",), targets=("jpeg",)),
+    Change("a comment is in another group there", "+-", _COMMENTS, sources=("jpeg", "gif"), targets=("png",)),
+    Change("a comment is in another group there", "+-", _COMMENTS, sources=("png",), targets=("jpeg",)),
     Change("only PNG has a place for PNG's texts", "-", ("PNG:all",), ("private",), targets=("jpeg", "tiff", *NO_IPTC)),
-    Change(_BY_TAG, "+", _DEMANDED, ("private",)),
-    Change(_BY_TAG, "+", _DEMANDED, ("keep",), sources=("tiff",)),
-    Change(_BY_TAG, "+", _DEMANDED, ("keep",), targets=("tiff",)),
-    Change(_BY_TAG, "+", _DEMANDED, ("keep",), targets=_NUMBERED),
+    Change(_REQUIRED, "+", _MANDATORY, ("private",)),
+    Change(_REQUIRED, "+", _MANDATORY, ("keep",), sources=("tiff",)),
+    Change(_REQUIRED, "+", _MANDATORY, ("keep",), targets=("tiff", *_NUMBERED)),
     Change(_ROUNDED, "~", ("EXIF:all", "XMP:all"), ("private",), within=1e-6),
     Change(_ROUNDED, "~", ("EXIF:all",), ("keep",), sources=("tiff",), within=1e-6),
     Change(_ROUNDED, "~", ("EXIF:all",), ("keep",), targets=("tiff",), within=1e-6),
-    Change("TIFF demands a resolution", "+~", _of("IFD0", "XResolution YResolution ResolutionUnit"), ("strip",)),
+    Change("TIFF requires a resolution", "+~", _names("IFD0", _RESOLUTION), ("strip",)),
     Change("no tags at all", "-", ("*",), ("strip",)),
 )
-"""Every difference between the tags of an original and of its result. The colour profile is `write_picture`'s."""
-
-
-def explanation(
-    tag: str, before: object, after: object, rules: TagRules, source: str, target: str, said: Sequence[str] = ()
-) -> str | None:
-    """Why a tag of the result differs from the original's; None where nothing says that it may.
-
-    Args:
-        tag: groups and name as exiftool prints them with -G0:1, "EXIF:IFD0:Orientation" for example.
-        before: its value in the original, None where it is missing.
-        after: its value in the result, None where it is missing.
-        rules: what the result was made under.
-        source: the original's format.
-        target: the result's.
-        said: the lines about this picture.
-    """
-    happened = "+" if before is None else "-" if after is None else "~"
-    for change in CHANGES:
-        if (
-            happened in change.happens
-            and rules.metadata in change.ways
-            and (not change.sources or source in change.sources)
-            and (not change.targets or target in change.targets)
-            and (not change.said or any(change.said in line for line in said))
-            and (change.within is None or _near(before, after, change.within))
-            and any(_is_meant(pattern, tag) for pattern in change.tags)
-        ):
-            return change.why
-    if happened == "-" and rules.metadata == "private":
-        known = ":".join(tag.split(":")[-2:])
-        return None if is_copied(known, before, rules.credits) else "not on the list of what private keeps"
-    return None
-
-
-def _is_meant(pattern: str, tag: str) -> bool:
-    """Whether exiftool would take the tag for one that `pattern` names."""
-    group, _, name = pattern.lower().rpartition(":")
-    *groups, own = tag.lower().split(":")
-    return (not group or any(fnmatch.fnmatchcase(one, group) for one in groups)) and (
-        name == "all" or fnmatch.fnmatchcase(own, name)
-    )
-
-
-def _near(before: object, after: object, within: float) -> bool:
-    try:
-        one, other = ([float(part) for part in str(value).split()] for value in (before, after))
-    except ValueError:
-        return False
-    return len(one) == len(other) and all(math.isclose(*pair, rel_tol=within) for pair in zip(one, other, strict=True))
+"""Every difference between the tags of an original and its result. `write_picture` writes the colour profile."""

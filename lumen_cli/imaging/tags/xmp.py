@@ -1,4 +1,4 @@
-"""An XMP packet made true of a brightened picture, every other byte left as it is.
+"""An XMP packet corrected for a brightened picture; every other byte stays as it is.
 
 Sources: ISO 16684-1 (XMP), XMP specification part 3 (JPEG's extended packets).
 """
@@ -12,71 +12,62 @@ from xml.parsers import expat
 
 _TIFF, _EXIF = "http://ns.adobe.com/tiff/1.0/", "http://ns.adobe.com/exif/1.0/"
 _XMP, _RDF = "http://ns.adobe.com/xap/1.0/", "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
-_GONE = (
+_BEHIND = (
     "http://ns.google.com/photos/1.0/camera/",
     "http://ns.google.com/photos/1.0/container/",
     "http://ns.adobe.com/hdr-gain-map/1.0/",
     "http://ns.apple.com/HDRGainMap/1.0/",
 )
-"""What `tag_rules.BEHIND` names: they point at what lay behind the picture."""
-_THUMBNAILS = (_XMP, "Thumbnails")
-_SIZES = {
-    (_TIFF, "ImageWidth"): "width",
-    (_EXIF, "PixelXDimension"): "width",
-    (_TIFF, "ImageLength"): "height",
-    (_EXIF, "PixelYDimension"): "height",
-}
+"""Namespaces of `rules.BEHIND`: they point to what lay behind the picture."""
+_Property = tuple[str, str]
 _TAG = re.compile(rb"""<[^\s/>]+((?:\s+[^\s=]+\s*=\s*(?:"[^"]*"|'[^']*'))*)\s*(/?)>""")
 _ATTRIBUTE = re.compile(rb"""\s+([^\s=]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 _NUMBER = re.compile(rb"\s*\d+\s*")
-# Where a packet cannot be parsed: attribute or element, under the usual prefixes.
-_VALUE = rb"""(\s*=\s*["']|\s*>\s*)(\d+)"""
-_ORIENTATION = re.compile(rb"(tiff:Orientation)" + _VALUE)
-_WIDTH = re.compile(rb"(tiff:ImageWidth|exif:PixelXDimension)" + _VALUE)
-_HEIGHT = re.compile(rb"(tiff:ImageLength|exif:PixelYDimension)" + _VALUE)
-
+_USUAL_NAMES = (b"tiff:Orientation", b"tiff:ImageWidth|exif:PixelXDimension", b"tiff:ImageLength|exif:PixelYDimension")
+"""Names of orientation, width and height for packets that cannot be parsed."""
 _WIDE = ((b"<\0\0\0", "utf-32-le"), (b"\0\0\0<", "utf-32-be"), (b"<\0", "utf-16-le"), (b"\0<", "utf-16-be"))
 
-STARTS = (b"adobe:ns:meta/", b"<rdf:RDF", b"http://www.w3.org/1999/02/22-rdf-syntax-ns#")
-"""Any of them stands in every packet; drone and thermal cameras leave out the wrapper that the first one names."""
+STARTS = (b"adobe:ns:meta/", b"<rdf:RDF", _RDF.encode())
+"""Every packet has one of them; drone and thermal cameras leave out the wrapper that the first one names."""
 
 
 class _DoctypeError(Exception):
-    """Entities could stand for anything; no XMP has them."""
+    """XMP has no document types; entities could stand for anything."""
 
 
-def made_true(packet: bytes, width: int, height: int, *, whole: bool = False) -> bytes:
+def update_xmp(packet: bytes, width: int, height: int, *, keep_all: bool = False) -> bytes:
     """The packet with orientation 1, this size, and without thumbnails and pointers to what lay behind the picture.
 
     A packet that ends early is changed as far as it can be parsed.
 
     Args:
         packet: XMP, with or without its wrapper.
-        width: columns of the picture that it shall describe.
+        width: columns of the picture that it describes.
         height: its rows.
-        whole: keep thumbnails and pointers (a sidecar's).
+        keep_all: keep thumbnails and pointers, as in a sidecar.
     """
     bare = packet.removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff")
     for start, encoding in _WIDE:
         if bare.startswith(start):
-            mark = packet[: len(packet) - len(bare)]
             text = bare.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
-            true = made_true(text, width, height, whole=whole)
-            return packet if true == text else mark + true.decode("utf-8", "surrogatepass").encode(encoding)
-    edits = _Edits(packet, width, height, whole)
+            new = update_xmp(text, width, height, keep_all=keep_all)
+            mark = packet[: len(packet) - len(bare)]
+            return packet if new == text else mark + new.decode("utf-8", "surrogatepass").encode(encoding)
+    edits = _Edits(packet, width, height, keep_all)
     if not edits.parse():
-        for pattern, value in ((_ORIENTATION, 1), (_WIDTH, width), (_HEIGHT, height)):
-            packet = pattern.sub(rb"\g<1>\g<2>%d" % value, packet)
+        for names, value in zip(_USUAL_NAMES, (1, width, height), strict=True):
+            attribute_or_element = rb"""(%s)(\s*=\s*["']|\s*>\s*)(\d+)""" % names
+            packet = re.sub(attribute_or_element, rb"\g<1>\g<2>%d" % value, packet)
         return packet
-    for begin, end, new in reversed(edits.found):
-        packet = packet[:begin] + new + packet[end:]
+    for begin, end, content in reversed(edits.found):
+        packet = packet[:begin] + content + packet[end:]
     return packet
 
 
-def repaired(packet: bytes) -> bytes | None:
-    """The packet as programs expect it, where it has no wrapper, is cut short behind its last element, or padded.
+def repair_xmp(packet: bytes) -> bytes | None:
+    """A packet without a wrapper, cut short behind its last element, or padded, in the form that programs expect.
 
-    None where it is as they expect it, or cannot be repaired.
+    None where it has that form, or cannot be repaired.
     """
     if _is_sound(packet) and b"xmpmeta" in packet and packet.rstrip().endswith(b"?>") and b"\0" not in packet:
         return None
@@ -100,20 +91,29 @@ def _is_sound(packet: bytes) -> bool:
     return True
 
 
-class _Edits:
-    """What is changed, by the places where a parser sees it: (begin, end, new bytes), in order."""
+def _refuse(*_: object) -> None:
+    raise _DoctypeError
 
-    def __init__(self, packet: bytes, width: int, height: int, whole: bool) -> None:
+
+class _Edits:
+    """The changes to a packet, found by a parser: (begin, end, new bytes), in order."""
+
+    def __init__(self, packet: bytes, width: int, height: int, keep_all: bool) -> None:
         self.found: list[tuple[int, int, bytes]] = []
-        self._packet, self._whole = packet, whole
-        self._values = {"width": width, "height": height, "orientation": 1}
-        self._path: list[tuple[str, str]] = []
-        self._open: Callable[[int], None] | None = None
+        self._packet, self._keep_all = packet, keep_all
+        self._values: dict[_Property, bytes] = {
+            (_TIFF, "Orientation"): b"1",
+            **dict.fromkeys([(_TIFF, "ImageWidth"), (_EXIF, "PixelXDimension")], b"%d" % width),
+            **dict.fromkeys([(_TIFF, "ImageLength"), (_EXIF, "PixelYDimension")], b"%d" % height),
+        }
+        self._path: list[_Property] = []
+        self._finish: Callable[[int], None] | None = None
+        """Adds the edit of the open element, at the place of its end tag."""
         self._depth = 0
-        self._closed = False
+        self._is_closed = False
 
     def parse(self) -> bool:
-        """Whether the outermost element was seen from its begin to its end."""
+        """Whether the outermost element is complete."""
         self._parser = expat.ParserCreate(namespace_separator="\n")
         self._parser.ordered_attributes = True
         self._parser.StartElementHandler = self._start
@@ -122,68 +122,56 @@ class _Edits:
         # What follows the last element may be cut short or padded.
         with contextlib.suppress(expat.ExpatError, _DoctypeError, ValueError):
             self._parser.Parse(self._packet, True)
-        return self._closed
+        return self._is_closed
 
     def _start(self, name: str, attributes: list[str]) -> None:
-        at = self._parser.CurrentByteIndex
-        property = _split(name)
-        self._path.append(property)
-        if self._open is not None:
+        self._path.append(_split(name))
+        tag = _TAG.match(self._packet, self._parser.CurrentByteIndex)
+        if self._finish is not None or tag is None:  # no tag: UTF-16, or faulty
             return
-        tag = _TAG.match(self._packet, at)
-        if tag is None:  # UTF-16, or faulty
-            return
-        parents = self._path[-3:-1]
-        if property == (_RDF, "Description") and parents[-1:] == [(_RDF, "RDF")]:
+        *_, grandparent, parent, own = [("", "")] * 2 + self._path
+        if parent == (_RDF, "RDF") and own == (_RDF, "Description"):
             raw = (m for m in _ATTRIBUTE.finditer(tag[1]) if m[1] != b"xmlns" and not m[1].startswith(b"xmlns:"))
             for key, match in zip(attributes[::2], raw, strict=False):
-                value = 2 if match[2] is not None else 3
-                self._attribute(_split(key), tag.start(1), match.span(), match.span(value))
-        elif parents == [(_RDF, "RDF"), (_RDF, "Description")]:
-            self._element(property, tag.start(), tag.end(), empty=bool(tag[2]))
+                self._edit_attribute(_split(key), tag.start(1), match)
+        elif (grandparent, parent) == ((_RDF, "RDF"), (_RDF, "Description")):
+            self._edit_element(own, tag)
 
-    def _attribute(self, property: tuple[str, str], base: int, span: tuple[int, int], value: tuple[int, int]) -> None:
-        new = self._new(property)
-        if new is not None:
-            self.found.append((base + value[0], base + value[1], new))
-        elif self._is_gone(property):
-            self.found.append((base + span[0], base + span[1], b""))
+    def _edit_attribute(self, name: _Property, base: int, match: re.Match[bytes]) -> None:
+        begin, end = match.span()
+        if name in self._values:
+            begin, end = match.span(2 if match[2] is not None else 3)
+        elif not self._is_gone(name):
+            return
+        self.found.append((base + begin, base + end, self._values.get(name, b"")))
 
-    def _element(self, property: tuple[str, str], start: int, content: int, empty: bool) -> None:
-        new = self._new(property)
-        if new is not None and not empty:
-            self._open, self._depth = lambda end: self._replace(content, end, new), len(self._path)
-        elif self._is_gone(property):
+    def _edit_element(self, name: _Property, tag: re.Match[bytes]) -> None:
+        is_empty = bool(tag[2])
 
-            def cut(end: int) -> None:
-                stop = content if empty else self._packet.index(b">", end) + 1
-                self.found.append((start, stop, b""))
+        def replace(end: int) -> None:
+            if _NUMBER.fullmatch(self._packet, tag.end(), end):
+                self.found.append((tag.end(), end, self._values[name]))
 
-            self._open, self._depth = cut, len(self._path)
+        def cut(end: int) -> None:
+            stop = tag.end() if is_empty else self._packet.index(b">", end) + 1
+            self.found.append((tag.start(), stop, b""))
 
-    def _replace(self, start: int, end: int, new: bytes) -> None:
-        if _NUMBER.fullmatch(self._packet, start, end):
-            self.found.append((start, end, new))
+        if name in self._values and not is_empty:
+            self._finish, self._depth = replace, len(self._path)
+        elif self._is_gone(name):
+            self._finish, self._depth = cut, len(self._path)
 
     def _end(self, _: str) -> None:
-        if self._open is not None and len(self._path) == self._depth:
-            self._open(self._parser.CurrentByteIndex)
-            self._open = None
+        if self._finish is not None and len(self._path) == self._depth:
+            self._finish(self._parser.CurrentByteIndex)
+            self._finish = None
         self._path.pop()
-        self._closed = self._closed or not self._path
+        self._is_closed = self._is_closed or not self._path
 
-    def _new(self, property: tuple[str, str]) -> bytes | None:
-        key = "orientation" if property == (_TIFF, "Orientation") else _SIZES.get(property)
-        return None if key is None else b"%d" % self._values[key]
-
-    def _is_gone(self, property: tuple[str, str]) -> bool:
-        return not self._whole and (property[0] in _GONE or property == _THUMBNAILS)
+    def _is_gone(self, name: _Property) -> bool:
+        return not self._keep_all and (name[0] in _BEHIND or name == (_XMP, "Thumbnails"))
 
 
-def _split(name: str) -> tuple[str, str]:
-    place, _, own = name.rpartition("\n")
-    return place, own
-
-
-def _refuse(*_: object) -> None:
-    raise _DoctypeError
+def _split(name: str) -> _Property:
+    namespace, _, own = name.rpartition("\n")
+    return namespace, own

@@ -27,8 +27,8 @@ from lumen_cli.errors import PictureError, UsageError
 from lumen_cli.imaging.formats import suffix_for
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.tags.containers import may_hold_tags
 from lumen_cli.imaging.tags.exiftool import ExifToolPool
-from lumen_cli.imaging.tags.search import may_hold_tags
 from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.imaging.write import write_picture
 from tests.imaging import make

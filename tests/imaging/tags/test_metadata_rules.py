@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.formats import suffix_for
 from lumen_cli.imaging.read import read_picture
-from lumen_cli.imaging.tags.exif import processing_software, stamped
+from lumen_cli.imaging.tags.exif import read_software, write_software
 from lumen_cli.imaging.tags.rules import Keeping, TagRules
 from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.imaging.write import write_picture
@@ -165,10 +165,11 @@ def test_strip_of_what_a_tag_alone_says_is_adobe_rgb_has_the_profile(tmp_path: P
 
 def test_without_exiftool_private_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match="--metadata private needs exiftool") as caught:
+    with pytest.raises(UsageError, match="only exiftool can tell private tags") as caught:
         TagWriter(rules=TagRules("private"))
     assert "\n" not in str(caught.value)
-    assert "--metadata strip" in str(caught.value)
+    assert "choose strip" in str(caught.value)
+    assert caught.value.remedy == "metadata"
 
 
 def test_without_exiftool_strip_leaves_nothing(tmp_path: Path) -> None:
@@ -239,18 +240,18 @@ def test_stamping_a_block_moves_no_other_value(order: Any) -> None:
     exif[ExifTags.Base.Model], exif[ExifTags.Base.Orientation] = "Nocturne 1", 6
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] = MAKER_NOTE
     block = exif.tobytes().removeprefix(b"Exif\0\0")
-    result = stamped(block, STAMP)
+    result = write_software(block, STAMP)
     assert result[8 : len(block)] == block[8:]
-    assert processing_software(result) == STAMP
-    assert processing_software(stamped(result, "short")) == "short"
-    assert processing_software(stamped(None, "abc")) == "abc"
+    assert read_software(result) == STAMP
+    assert read_software(write_software(result, "short")) == "short"
+    assert read_software(write_software(None, "abc")) == "abc"
     again = Image.Exif()
     again.load(result)
     assert again[ExifTags.Base.Model] == "Nocturne 1"
     assert again.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] == MAKER_NOTE
-    assert processing_software(b"II*\0\x08\0\0\0\xff\xff") is None
+    assert read_software(b"II*\0\x08\0\0\0\xff\xff") is None
     with pytest.raises(ValueError, match="damaged"):
-        stamped(b"II*\0\x08\0\0\0\xff\xff", STAMP)
+        write_software(b"II*\0\x08\0\0\0\xff\xff", STAMP)
 
 
 @needs_exiftool

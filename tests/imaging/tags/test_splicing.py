@@ -15,11 +15,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from lumen_cli.imaging.formats import png
 from lumen_cli.imaging.read import read_picture
-from lumen_cli.imaging.tags import segments as jpeg_segments
+from lumen_cli.imaging.tags.containers import EXTENDED_XMP, XMP, pack_segment, read_segments
 from lumen_cli.imaging.tags.rules import TagRules
-from lumen_cli.imaging.tags.segments import as_segment
 from lumen_cli.imaging.tags.writer import TagWriter
-from lumen_cli.imaging.tags.xmp import made_true
+from lumen_cli.imaging.tags.xmp import update_xmp
 from lumen_cli.imaging.write import write_picture
 from tests.imaging import make
 from tests.imaging.tags.test_metadata import camera_file
@@ -74,16 +73,16 @@ def xmp(path: Path) -> bytes:
 
 def test_segments_of_a_jpeg_are_copied_raw(tmp_path: Path, writer: TagWriter) -> None:
     segments = [
-        as_segment(0xE1, b"FLIR\0\1\0\0" + bytes(range(256))),
-        as_segment(0xE2, b"FPXR\0\0\1" + b"streams"),
-        as_segment(0xE0, b"II\x1a\0\0\0HEAPJPGM" + b"CIFF"),
-        as_segment(0xE3, b"Meta\0\0" + b"Kodak"),
-        as_segment(0xE4, b"thermal parameters"),
-        as_segment(0xEC, b"[picture info]\nExposure=1/30\0"),
-        as_segment(0xEC, b"Ducky\0\1\0\4\0\0\0\x50"),
-        as_segment(0xED, b"Photoshop 3.0\0" + b"8BIM\x03\xed\0\0\0\0\0\x02\0\x01"),
-        as_segment(0xFE, b"first comment"),
-        as_segment(0xFE, b"second comment\0\xff"),
+        pack_segment(0xE1, b"FLIR\0\1\0\0" + bytes(range(256))),
+        pack_segment(0xE2, b"FPXR\0\0\1" + b"streams"),
+        pack_segment(0xE0, b"II\x1a\0\0\0HEAPJPGM" + b"CIFF"),
+        pack_segment(0xE3, b"Meta\0\0" + b"Kodak"),
+        pack_segment(0xE4, b"thermal parameters"),
+        pack_segment(0xEC, b"[picture info]\nExposure=1/30\0"),
+        pack_segment(0xEC, b"Ducky\0\1\0\4\0\0\0\x50"),
+        pack_segment(0xED, b"Photoshop 3.0\0" + b"8BIM\x03\xed\0\0\0\0\0\x02\0\x01"),
+        pack_segment(0xFE, b"first comment"),
+        pack_segment(0xFE, b"second comment\0\xff"),
     ]
     target, lines = copied(writer, jpeg(tmp_path / "in.jpg", *segments))
     assert lines == []
@@ -95,11 +94,11 @@ def test_segments_of_a_jpeg_are_copied_raw(tmp_path: Path, writer: TagWriter) ->
 @pytest.mark.parametrize(
     ("segment", "words"),
     [
-        (as_segment(0xEB, b"JP\0\1\0\0\0\1" + b"\0\0\0\x40jumb\0\0\0\x20jumdc2pa\0\x11\0\x10\x80\0\0\xaa"), "C2PA"),
-        (as_segment(0xE0, b"JFXX\0\x10" + small_jpeg()), "an old preview"),
-        (as_segment(0xE3, small_jpeg()), "an old preview"),
-        (as_segment(0xE4, b"SCALADO\0index"), "Scalado"),
-        (as_segment(0xE8, b"SPIFF\0header"), "SPIFF"),
+        (pack_segment(0xEB, b"JP\0\1\0\0\0\1" + b"\0\0\0\x40jumb\0\0\0\x20jumdc2pa\0\x11\0\x10\x80\0\0\xaa"), "C2PA"),
+        (pack_segment(0xE0, b"JFXX\0\x10" + small_jpeg()), "an old preview"),
+        (pack_segment(0xE3, small_jpeg()), "an old preview"),
+        (pack_segment(0xE4, b"SCALADO\0index"), "Scalado"),
+        (pack_segment(0xE8, b"SPIFF\0header"), "SPIFF"),
     ],
 )
 def test_segments_that_are_untrue_of_the_result_are_named(
@@ -113,7 +112,7 @@ def test_segments_that_are_untrue_of_the_result_are_named(
 
 def test_a_preview_over_two_segments_is_one_line(tmp_path: Path, writer: TagWriter) -> None:
     preview = small_jpeg(400, 300, 98)
-    parts = [as_segment(0xE4, preview[at : at + 60000]) for at in range(0, len(preview), 60000)]
+    parts = [pack_segment(0xE4, preview[at : at + 60000]) for at in range(0, len(preview), 60000)]
     assert len(parts) > 1
     target, lines = copied(writer, jpeg(tmp_path / "in.jpg", *parts))
     assert lines == ["left out: an old preview"]
@@ -133,10 +132,10 @@ def test_a_preview_over_two_segments_is_one_line(tmp_path: Path, writer: TagWrit
     ids=["sound", "cut short", "no end", "padded", "no wrapper", "broken"],
 )
 def test_an_xmp_packet_is_copied_byte_for_byte(tmp_path: Path, writer: TagWriter, packet: bytes) -> None:
-    source = jpeg(tmp_path / "in.jpg", as_segment(0xE1, jpeg_segments.XMP + packet))
+    source = jpeg(tmp_path / "in.jpg", pack_segment(0xE1, XMP + packet))
     target, lines = copied(writer, source)
     assert lines == []
-    assert as_segment(0xE1, jpeg_segments.XMP + packet) in target.read_bytes()
+    assert pack_segment(0xE1, XMP + packet) in target.read_bytes()
 
 
 def test_extended_xmp_over_several_segments_stays_and_is_found(tmp_path: Path, writer: TagWriter) -> None:
@@ -152,12 +151,12 @@ def test_extended_xmp_over_several_segments_stays_and_is_found(tmp_path: Path, w
         main = PACKET.replace(
             b"my:Shelf", b'xmlns:n="http://ns.adobe.com/xmp/note/" n:HasExtendedXMP="%s" my:Shelf' % name
         )
-        heads = jpeg_segments.EXTENDED_XMP + name + struct.pack(">I", len(extended))
+        heads = EXTENDED_XMP + name + struct.pack(">I", len(extended))
         parts = [
-            as_segment(0xE1, heads + struct.pack(">I", at) + extended[at : at + 65000])
+            pack_segment(0xE1, heads + struct.pack(">I", at) + extended[at : at + 65000])
             for at in range(0, len(extended), 65000)
         ]
-        source = jpeg(tmp_path / "in.jpg", as_segment(0xE1, jpeg_segments.XMP + main), *parts)
+        source = jpeg(tmp_path / "in.jpg", pack_segment(0xE1, XMP + main), *parts)
         target, lines = copied(writer, source)
         assert lines == []
         result = form.format(kept).encode()
@@ -165,10 +164,9 @@ def test_extended_xmp_over_several_segments_stays_and_is_found(tmp_path: Path, w
         assert b'HasExtendedXMP="%s"' % renamed in xmp(target)
         found = {}
         with target.open("rb") as file:
-            file.seek(2)
-            for segment in jpeg_segments.read_segments(file):
-                if segment.body.startswith(jpeg_segments.EXTENDED_XMP + renamed):
-                    found[int.from_bytes(segment.body[71:75], "big")] = segment.body[75:]
+            for _, body in read_segments(file):
+                if body.startswith(EXTENDED_XMP + renamed):
+                    found[int.from_bytes(body[71:75], "big")] = body[75:]
         assert b"".join(found[at] for at in sorted(found)) == result
 
 
@@ -179,7 +177,7 @@ def test_exif_over_several_segments_in_either_byte_order(tmp_path: Path, writer:
     exif[ExifTags.Base.Model], exif[0xC000] = "Nocturne 1", "x" * 70_000
     exif[ExifTags.Base.Orientation] = 1
     block = exif.tobytes().removeprefix(b"Exif\0\0")
-    parts = [as_segment(0xE1, b"Exif\0\0" + block[at : at + 65000]) for at in range(0, len(block), 65000)]
+    parts = [pack_segment(0xE1, b"Exif\0\0" + block[at : at + 65000]) for at in range(0, len(block), 65000)]
     target, lines = copied(writer, jpeg(tmp_path / "in.jpg", *parts))
     assert lines == []
     after = Image.open(target).getexif()
@@ -198,7 +196,7 @@ def test_small_pictures_in_exif_and_photoshop_show_the_result_and_nothing_else_m
     resource = struct.pack(">6I2H", 1, 64, 48, 192, 9216, 0, 24, 1) + small_jpeg()
     resources = b"8BIM\x04\x0c\0\0" + struct.pack(">I", len(resource)) + resource + b"\0" * (len(resource) % 2)
     resources += b"8BIM\x04\x04\0\0\0\0\0\x08\x1c\x02\x19\0\x03abc"
-    source = jpeg(tmp_path / "in.jpg", as_segment(0xED, b"Photoshop 3.0\0" + resources), exif=exif.tobytes())
+    source = jpeg(tmp_path / "in.jpg", pack_segment(0xED, b"Photoshop 3.0\0" + resources), exif=exif.tobytes())
     target, lines = copied(writer, source)
     assert lines == []
     expected = read_picture(source).pixels.mean(axis=(0, 1))
@@ -217,17 +215,17 @@ def test_small_pictures_in_exif_and_photoshop_show_the_result_and_nothing_else_m
 
 def test_a_new_thumbnail_takes_the_old_ones_place(tmp_path: Path, writer: TagWriter) -> None:
     source = camera_file(tmp_path / "camera.jpg")
-    from lumen_cli.imaging.tags.thumbnail import has_thumbnail, with_thumbnail
+    from lumen_cli.imaging.tags.exif import has_thumbnail, put_thumbnail
 
     block = read_picture(source).exif
     assert block is not None
     old = small_jpeg(160, 120, 95)
-    source = jpeg(tmp_path / "in.jpg", as_segment(0xE1, b"Exif\0\0" + with_thumbnail(block, old)))
+    source = jpeg(tmp_path / "in.jpg", pack_segment(0xE1, b"Exif\0\0" + put_thumbnail(block, old)))
     target, _ = copied(writer, source)
     after = read_picture(target).exif
     assert after is not None
     assert has_thumbnail(after)
-    assert len(after) < len(with_thumbnail(block, old)) + 1000
+    assert len(after) < len(put_thumbnail(block, old)) + 1000
     assert old[-300:-200] not in after
 
 
@@ -255,10 +253,10 @@ def test_xmp_becomes_true_and_every_other_byte_stays() -> None:
     )
     start, end = expected.index(b"<d:Directory"), expected.index(b"</d:Directory>") + len(b"</d:Directory>")
     expected = expected[:start] + expected[end:]
-    assert made_true(packet, 40, 24) == expected
-    assert b"MotionPhoto" in made_true(packet, 40, 24, whole=True)
+    assert update_xmp(packet, 40, 24) == expected
+    assert b"MotionPhoto" in update_xmp(packet, 40, 24, keep_all=True)
     bomb = b"<!DOCTYPE a [<!ENTITY b 'bbbb'>]>" + packet
-    assert b"t:Orientation='6'" in made_true(bomb, 40, 24)
+    assert b"t:Orientation='6'" in update_xmp(bomb, 40, 24)
 
 
 # PNG
@@ -367,7 +365,7 @@ VIDEO = b"\0\0\0\x18ftypmp42\0\0\0\0isommp42" + bytes(4000)
 def _gain_map() -> bytes:
     data = small_jpeg()
     packet = b'<rdf:Description xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"/>'
-    return data[:2] + as_segment(0xE1, jpeg_segments.XMP + packet) + data[2:]
+    return data[:2] + pack_segment(0xE1, XMP + packet) + data[2:]
 
 
 @pytest.mark.parametrize(
@@ -414,7 +412,7 @@ def test_what_lies_behind_other_pictures_is_named(tmp_path: Path, suffix: str) -
 def test_an_incomplete_profile_is_named(tmp_path: Path) -> None:
     profile = make.srgb_profile()
     line = ("its colour profile is incomplete and was left out",)
-    half = as_segment(0xE2, b"ICC_PROFILE\0\1\2" + profile[: len(profile) // 2])
+    half = pack_segment(0xE2, b"ICC_PROFILE\0\1\2" + profile[: len(profile) // 2])
     assert read_picture(jpeg(tmp_path / "a.jpg", half)).notices == line
     chunk = png.chunk(b"iCCP", b"name\0\0" + zlib.compress(profile)[:-20])
     Image.fromarray(make.photo()).save(tmp_path / "a.png")

@@ -20,11 +20,19 @@ from lumen_cli.atomic import TEMPORARY_PREFIX, temporary_beside
 from lumen_cli.compare.rows import essentials
 from lumen_cli.errors import ModelError
 from lumen_cli.imaging.read import read_picture
-from lumen_cli.imaging.tags.exif import corrected, processing_software, stamped, with_stamp
-from lumen_cli.imaging.tags.search import may_hold_tags, unheld, whole_blocks
-from lumen_cli.imaging.tags.thumbnail import has_thumbnail, thumbnail, with_thumbnail
+from lumen_cli.imaging.tags.arguments import whole_blocks
+from lumen_cli.imaging.tags.containers import find_unsupported, may_hold_tags
+from lumen_cli.imaging.tags.exif import (
+    correct,
+    has_thumbnail,
+    join_software,
+    put_thumbnail,
+    read_software,
+    write_software,
+)
+from lumen_cli.imaging.tags.splice import make_thumbnail
 from lumen_cli.imaging.tags.writer import TagWriter
-from lumen_cli.imaging.tags.xmp import made_true
+from lumen_cli.imaging.tags.xmp import update_xmp
 from lumen_cli.imaging.write import write_picture
 from lumen_cli.registry.card import read_card
 from lumen_cli.run.manifest import MANIFEST_NAME, Manifest
@@ -43,7 +51,7 @@ def block(order: str, small: bool = True) -> bytes:
     exif.get_ifd(0x8769).update({0xA002: 6000, 0xA003: 4000, 0x927C: b"maker note" * 5, 0x8827: 6400})
     exif.get_ifd(0x8825).update({1: "N", 2: (47.0, 22.0, 5.5)})
     raw = exif.tobytes().removeprefix(b"Exif\0\0")
-    return with_thumbnail(raw, b"\xff\xd8dark\xff\xd9") if small else raw
+    return put_thumbnail(raw, b"\xff\xd8dark\xff\xd9") if small else raw
 
 
 @st.composite
@@ -59,14 +67,14 @@ def damaged_blocks(draw: st.DrawFn) -> bytes:
 @quick
 @given(damaged_blocks() | st.binary(max_size=200), texts)
 def test_a_damaged_block_is_corrected_stamped_or_refused(data: bytes, stamp: str) -> None:
-    true = corrected(data, 40, 24)
+    true = correct(data, 40, 24)
     assert true is None or len(true) == len(data)
-    for change in (lambda: stamped(data, stamp), lambda: with_thumbnail(data, b"\xff\xd8\xff\xd9")):
+    for change in (lambda: write_software(data, stamp), lambda: put_thumbnail(data, b"\xff\xd8\xff\xd9")):
         try:
             assert len(change()) > len(data)
         except ValueError as error:
             assert "damaged" in str(error)  # noqa: PT017
-    processing_software(data)
+    read_software(data)
     has_thumbnail(data)
     assert all(isinstance(value, str) for _, value in essentials(data))
 
@@ -75,12 +83,12 @@ def test_a_damaged_block_is_corrected_stamped_or_refused(data: bytes, stamp: str
 @given(st.sampled_from("<>"), texts, texts, st.integers(1, 70000), st.integers(1, 70000))
 def test_what_is_put_into_a_block_is_read_from_it(order: str, one: str, two: str, width: int, height: int) -> None:
     raw = block(order)
-    true = corrected(raw, width, height)
+    true = correct(raw, width, height)
     assert true is not None
     assert b"dark" not in true
     assert not has_thumbnail(true)
-    result = with_thumbnail(stamped(stamped(true, one), two), b"\xff\xd8new\xff\xd9")
-    assert processing_software(result) == two
+    result = put_thumbnail(write_software(write_software(true, one), two), b"\xff\xd8new\xff\xd9")
+    assert read_software(result) == two
     exif = Image.Exif()
     exif.load(result)
     assert (exif[0x010F], exif[0x0112]) == ("Lumen", 1)
@@ -95,8 +103,8 @@ def test_what_is_put_into_a_block_is_read_from_it(order: str, one: str, two: str
 @quick
 @given(texts | st.none(), texts)
 def test_a_stamp_is_said_once_behind_what_was_there(earlier: str | None, stamp: str) -> None:
-    once = with_stamp(earlier, stamp)
-    assert with_stamp(once, stamp) == once
+    once = join_software(earlier, stamp)
+    assert join_software(once, stamp) == once
     assert once.endswith(" ".join(stamp.split()))
     assert once.startswith(" ".join((earlier or "").split()))
 
@@ -162,8 +170,8 @@ def test_damaged_tags_are_looked_for_without_an_error(
         path.write_bytes(content)
         assert may_hold_tags(path) in (True, False)
         whole_blocks(path, picture, format)
-        unheld(path, format)
-    made_true(rest + b'tiff:Orientation="6"' + data, picture.width, picture.height)
+        find_unsupported(path, format)
+    update_xmp(rest + b'tiff:Orientation="6"' + data, picture.width, picture.height)
 
 
 @pytest.mark.parametrize("engine", [pytest.param("exiftool", marks=needs_exiftool), "pillow"])
@@ -204,11 +212,11 @@ def test_a_thumbnail_is_small_upright_and_the_same_each_time(tmp_path: Path) -> 
     for height, width in ((3000, 40), (40, 3000), (1500, 1000), (24, 40)):
         Image.fromarray(make.photo(height, width)).save(tmp_path / "a.png")
         picture = read_picture(tmp_path / "a.png")
-        small = Image.open(io.BytesIO(thumbnail(picture)))
+        small = Image.open(io.BytesIO(make_thumbnail(picture)))
         assert max(small.size) <= 160
         assert min(small.size) <= 120
         assert (small.width > small.height) == (width > height)
-        assert thumbnail(picture) == thumbnail(picture)
+        assert make_thumbnail(picture) == make_thumbnail(picture)
 
 
 json_values = st.recursive(

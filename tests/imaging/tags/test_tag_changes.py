@@ -16,8 +16,8 @@ from PIL import ExifTags, Image, features
 
 from lumen_cli.imaging.formats import suffix_for
 from lumen_cli.imaging.read import read_picture
-from lumen_cli.imaging.tags.check import differences
-from lumen_cli.imaging.tags.rules import CHANGES, NO_IPTC, Keeping, TagRules, explanation
+from lumen_cli.imaging.tags.check import explain, find_differences
+from lumen_cli.imaging.tags.rules import CHANGES, NO_IPTC, Keeping, TagRules
 from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.imaging.write import write_picture
 from tests.imaging import make
@@ -133,7 +133,7 @@ def test_only_what_the_rules_name_differs(tmp_path: Path, originals: dict[str, P
     afters = dumps(results)
     for path, (container, target) in results.items():
         before, after = befores[originals[container].name], afters[path.name]
-        unexplained = differences(before, after, rules, container, target, said[path.name])
+        unexplained = find_differences(before, after, rules, container, target, said[path.name])
         assert unexplained == {}, path.name
         names = {name.split(":")[-1]: value for name, value in after.items()}
         if metadata == "strip":
@@ -161,9 +161,9 @@ def test_the_rules_name_no_more_than_they_say() -> None:
     keep, private = TagRules("keep"), TagRules("private")
 
     def why(tag: str, before: object, after: object, rules: TagRules = keep, target: str = "jpeg") -> str | None:
-        return explanation(tag, before, after, rules, "jpeg", target)
+        return explain(tag, before, after, rules, "jpeg", target)
 
-    assert why("EXIF:IFD0:Orientation", 6, 1) == "pixels are upright"
+    assert why("EXIF:IFD0:Orientation", 6, 1) == "the pixels are upright"
     assert why("EXIF:IFD0:Orientation", 6, None) is None
     assert why("EXIF:IFD0:Model", "Nocturne 1", None) is None
     assert why("EXIF:IFD0:Model", "Nocturne 1", None, private) is None
@@ -179,8 +179,8 @@ def test_the_rules_name_no_more_than_they_say() -> None:
     assert why("IPTC:City", "Zürich", None) is None
     assert why("IPTC:City", "Zürich", None, target="webp") is None
     line = "webp cannot hold IPTC"
-    assert explanation("IPTC:City", "Zürich", None, keep, "jpeg", "webp", [line]) is not None
-    assert explanation("XMP:XMP-dc:Title", "Night", None, keep, "jpeg", "webp", [line]) is None
+    assert explain("IPTC:City", "Zürich", None, keep, "jpeg", "webp", [line]) is not None
+    assert explain("XMP:XMP-dc:Title", "Night", None, keep, "jpeg", "webp", [line]) is None
     assert why("ICC_Profile:ICC-header:ProfileClass", "mntr", None) is None
     assert why("XMP:XMP-dc:Title", None, "invented") is None
     assert all(set(change.happens) <= set("+-~") and change.tags for change in CHANGES)

@@ -15,11 +15,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from lumen_cli.imaging.formats import suffix_for
 from lumen_cli.imaging.read import read_picture
-from lumen_cli.imaging.tags.check import differences, is_named, line_about, listed
+from lumen_cli.imaging.tags.check import find_differences, is_reported, parse_listing, report_missing
+from lumen_cli.imaging.tags.containers import XMP, pack_segment
 from lumen_cli.imaging.tags.rules import TagRules
-from lumen_cli.imaging.tags.segments import XMP, as_segment
 from lumen_cli.imaging.tags.writer import TagWriter
-from lumen_cli.imaging.tags.xmp import repaired
+from lumen_cli.imaging.tags.xmp import repair_xmp
 from lumen_cli.imaging.write import write_picture
 from tests import census
 from tests.imaging import make
@@ -52,7 +52,7 @@ def copied(source: Path, format: str) -> tuple[Path, list[str]]:
 )
 def test_xmp_that_exiftool_refuses_is_copied_to_other_formats(tmp_path: Path, packet: bytes, format: str) -> None:
     """A namespace that exiftool cannot write tag by tag, in packets that it refuses as a block with exit code 0."""
-    target, lines = copied(jpeg(tmp_path / "in.jpg", as_segment(0xE1, XMP + packet)), format)
+    target, lines = copied(jpeg(tmp_path / "in.jpg", pack_segment(0xE1, XMP + packet)), format)
     assert lines == []
     assert str(dump(target)["XMP-my:Shelf"]) == "42"
 
@@ -63,7 +63,7 @@ def test_xmp_that_nobody_can_repair_is_copied_tag_by_tag_or_named(tmp_path: Path
     broken = PACKET.replace(
         b"<rdf:Description", b'<rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4"', 1
     ).replace(b"</x:xmpmeta>", b"<oops></x:xmpmeta>")
-    target, lines = copied(jpeg(tmp_path / "in.jpg", as_segment(0xE1, XMP + broken)), format)
+    target, lines = copied(jpeg(tmp_path / "in.jpg", pack_segment(0xE1, XMP + broken)), format)
     after = dump(target)
     assert str(after["XMP-xmp:Rating"]) == "4"
     assert "XMP-my:Shelf" in after or lines == ["not copied: XMP-my:Shelf"]
@@ -123,40 +123,42 @@ def test_a_tiffs_own_tags_are_kept_or_named(tmp_path: Path, order: str) -> None:
     assert not [line for line in lines if "argument" in line or "Traceback" in line]
     command = ["exiftool", "-j", "-n", "-G0:1:4", "-a", "-s", "-u", "-struct"]
     done = subprocess.run([*command, tmp_path / "in.tif", target], capture_output=True, text=True, check=True)
-    before, after = listed(done.stdout)
+    before, after = parse_listing(done.stdout)
     assert "EXIF:IFD0:Exif_0xc350" in before
     assert {name for name in before if "IPTC2" in name}
-    assert differences(before, after, TagRules("keep", "lumen"), "tiff", "tiff", lines) == {}
+    assert find_differences(before, after, TagRules("keep", "lumen"), "tiff", "tiff", lines) == {}
 
 
 def test_a_line_names_tags_by_group_and_is_understood() -> None:
     names = ["EXIF:IFD0:Model", "PNG:Title", *(f"MakerNotes:Canon:Tag{n}" for n in range(5))]
-    (line,) = line_about(names)
+    (line,) = report_missing(names)
     assert line == "not copied: IFD0:Model, PNG:Title, 5 tags of Canon"
-    assert all(is_named(name, line) for name in names)
-    assert not is_named("EXIF:IFD0:Make", line)
-    assert not is_named("EXIF:IFD0:Model", "another line about IFD0:Model")
-    assert line_about([]) == []
+    assert all(is_reported(name, line) for name in names)
+    assert not is_reported("EXIF:IFD0:Make", line)
+    assert not is_reported("EXIF:IFD0:Model", "another line about IFD0:Model")
+    assert report_missing([]) == []
 
 
 def test_a_packet_is_repaired_only_where_it_must_be() -> None:
-    assert repaired(PACKET) is None
-    assert repaired(b"<broken") is None
+    assert repair_xmp(PACKET) is None
+    assert repair_xmp(b"<broken") is None
     for packet in (PACKET[:-2], PACKET + bytes(9), PACKET.replace(b"x:xmpmeta", b"rdf:none").replace(b"rdf:none", b"")):
-        mended = repaired(packet)
-        assert mended is None or repaired(mended) is None
+        mended = repair_xmp(packet)
+        assert mended is None or repair_xmp(mended) is None
 
 
 @needs_exiftool
 def test_the_census_prints_what_no_rule_and_no_line_explains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = jpeg(tmp_path / "a.jpg", as_segment(0xFE, b"by hand"), as_segment(0xEB, b"JP\0\1" + bytes(16) + b"c2pa"))
+    source = jpeg(
+        tmp_path / "a.jpg", pack_segment(0xFE, b"by hand"), pack_segment(0xEB, b"JP\0\1" + bytes(16) + b"c2pa")
+    )
     target, lines = copied(source, "jpeg")
     result = {"status": "done", "input": str(source), "output": str(target), "notices": [], "warnings": lines}
     assert census.census(tmp_path, [result]) == 0
     assert capsys.readouterr().out == ""
-    target.write_bytes(target.read_bytes().replace(as_segment(0xFE, b"by hand"), b""))
+    target.write_bytes(target.read_bytes().replace(pack_segment(0xFE, b"by hand"), b""))
     assert census.census(tmp_path, [result]) == 1
     assert capsys.readouterr().out == "a.jpg: File:Comment: by hand → —\n"
 
@@ -166,7 +168,7 @@ def test_the_census_prints_what_no_rule_and_no_line_explains(
 def test_the_census_runs_a_folder_through_the_command(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    jpeg(folder / "a.jpg", as_segment(0xFE, b"by hand"))
+    jpeg(folder / "a.jpg", pack_segment(0xFE, b"by hand"))
     done = subprocess.run([sys.executable, "-m", "tests.census", str(folder)], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     (result,) = census.run(folder, tmp_path / "out", None, "kind")

@@ -14,7 +14,7 @@ from PIL import Image
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.formats import suffix_for
 from lumen_cli.imaging.read import read_picture
-from lumen_cli.imaging.tags.allowed import is_allowed, unwanted
+from lumen_cli.imaging.tags.check import find_unwanted, is_allowed
 from lumen_cli.imaging.tags.rules import TagRules
 from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.imaging.write import write_picture
@@ -81,7 +81,7 @@ def private(source: Path, target: Path, format: str, *, credits: bool = False) -
     write_picture(picture, target, format=format)
     with TagWriter("exiftool", rules=TagRules("private", STAMP, credits)) as writer:
         said = writer.copy(source, target, picture)
-    assert not [line for line in said if "none were carried" in line]
+    assert not [line for line in said if "none were copied" in line]
     return read(target)
 
 
@@ -96,7 +96,7 @@ def test_of_all_tags_that_exiftool_writes_private_keeps_those_on_its_list(
     written = read(source)
     assert len([name for name in written if not is_allowed(name, "7", credits=False)]) > 1561, len(written)
     kept = private(source, tmp_path / f"out{suffix_for(format)}", format)
-    assert unwanted(kept, credits=False, software=STAMP) == []
+    assert find_unwanted(kept, credits=False, software=STAMP) == []
     named = {name for name, value in kept.items() if MARK in str(value)}
     assert named <= {
         *("IFD0:Make", "IFD0:Model", "ExifIFD:LensMake", "ExifIFD:LensModel", "XMP-tiff:Make", "XMP-tiff:Model"),
@@ -152,13 +152,13 @@ def test_what_cannot_be_removed_costs_the_picture_its_tags(tmp_path: Path, monke
     Image.fromarray(make.photo()).save(source)
     write(source, "-IFD0:Model=Nocturne", f"-XMP-dc:Title={MARK}")
     monkeypatch.setattr("lumen_cli.imaging.tags.arguments.copied_tags", lambda credits: ["all:all"])
-    monkeypatch.setattr("lumen_cli.imaging.tags.writer.removal_arguments", lambda file, tags: [b"-ver"])
+    monkeypatch.setattr("lumen_cli.imaging.tags.arguments.remove_tags", lambda file, tags: [b"-ver"])
     picture = read_picture(source)
     write_picture(picture, target, format="jpeg")
     with TagWriter("exiftool", rules=TagRules("private", STAMP)) as writer:
         (said,) = writer.copy(source, target, picture)
     assert "cannot be removed: XMP-dc:Title" in said
-    assert "none were carried over" in said
+    assert "none were copied" in said
     assert MARK.encode() not in target.read_bytes()
 
 
