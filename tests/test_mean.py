@@ -94,10 +94,10 @@ def test_members_share_one_noise_that_stays_standard_normal():
     assert shape == fine.noise_shape(256, 336), "the finest, for the common multiple"
     noise = torch.randn(1, *shape)
     for member in (fine, coarse):
-        own = mean.noise_for(member, noise, 250, 333)
+        own = mean.member_noise(member, noise, 250, 333)
         assert own.shape[1:] == member.noise_shape(250, 333)
         assert float(own.std()) == pytest.approx(1.0, abs=0.04)
-    assert mean.noise_for(mean.members[2], noise, 250, 333) is None
+    assert mean.member_noise(mean.members[2].network, noise, 250, 333) is None
 
 
 def test_members_share_the_noise_of_one_with_a_larger_canvas():
@@ -112,12 +112,12 @@ def test_members_share_the_noise_of_one_with_a_larger_canvas():
         assert shape is not None
         noise = torch.randn(1, *shape)
         for member in (wide, coarse):
-            own = mean.noise_for(member, noise, height, width)
+            own = mean.member_noise(member, noise, height, width)
             assert own is not None
             assert own.shape[1:] == member.noise_shape(height, width)
             assert float(own.std()) == pytest.approx(1.0, abs=0.15)
-    with pytest.raises(ValueError, match="cannot serve"):
-        mean.noise_for(wide, torch.randn(1, 3, 8, 8), 64, 64)
+    with pytest.raises(ValueError, match="does not fit"):
+        mean.member_noise(wide, torch.randn(1, 3, 8, 8), 64, 64)
 
 
 def test_auto_takes_the_preferred_model_that_can_do_it():

@@ -144,7 +144,7 @@ def enhance_scenes(
     def run_tiled(index: int, precision: str, side: int) -> np.ndarray | NetworkError:
         noise = noise_of(contents[index : index + 1])
         low = pictures[index].pixels
-        survey = plan.survey_fits(network, policy, shape, precision)
+        sample_whole = plan.whole_sample_fits(network, policy, shape, precision)
         with policy.running(precision):
             bright = enhance_tiled(
                 network,
@@ -153,7 +153,7 @@ def enhance_scenes(
                 side,
                 device=policy.device,
                 steps=steps,
-                survey=survey,
+                sample_whole=sample_whole,
                 **knobs,
             )
         return bright if np.isfinite(bright).all() else _not_finite()

@@ -13,8 +13,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lumen_cli.networks.mean import Mean
-
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.networks.base import LowLightModel
@@ -94,13 +92,15 @@ def _process_room() -> list[int]:
         return []
 
 
-def bytes_per_pixel(network: LowLightModel, policy: DevicePolicy, precision: str, *, survey: bool = False) -> float:
+def bytes_per_pixel(
+    network: LowLightModel, policy: DevicePolicy, precision: str, *, sample_whole: bool = False
+) -> float:
     """The most that a network's tensors take at once, by pixel of the picture; found by running a small one.
 
-    survey: only its `survey`; of a mean, the dearest of its members', which are run one after the other.
+    sample_whole: only its `sample_whole`; of a mean, the dearest of its members', which are run one after the other.
     """
-    if survey and isinstance(network, Mean):
-        return max(bytes_per_pixel(member, policy, precision, survey=True) for member, *_ in network.parts())
+    if sample_whole and network.members:
+        return max(bytes_per_pixel(member.network, policy, precision, sample_whole=True) for member in network.members)
     device = torch.device(policy.device)
     side = -(-PROBE_SIDE // network.size_multiple) * network.size_multiple
     low = torch.full((1, 3, side, side), 0.1, device=device).contiguous(memory_format=torch.channels_last)
@@ -110,10 +110,10 @@ def bytes_per_pixel(network: LowLightModel, policy: DevicePolicy, precision: str
         steps = network.steps_range()
         with _Watch() as watch:
             fewest = None if steps is None else steps[0]
-            if not survey:
+            if not sample_whole:
                 network(low, noise=noise, steps=fewest)
             elif noise is not None:
-                network.survey(low, noise, fewest)
+                network.sample_whole(low, noise, fewest)
     return SPARE * watch.most / side**2
 
 

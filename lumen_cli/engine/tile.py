@@ -1,8 +1,8 @@
-"""One picture through a network in overlapping tiles, each told what the network sees of the whole.
+"""Run a network on one picture in overlapping tiles that share global statistics.
 
-Three things make tiles differ from the picture in one piece. What a network derives from the whole picture first, such
-as an exposure, comes from `LowLightModel.context`. What its layers take from a whole map is collected over all tiles
-(`whole_statistics`). And what a convolution sees beyond a tile's border is there, as tiles overlap by `MARGIN`.
+Three things make a tile differ from the same part of the whole picture. `LowLightModel.global_context` gives what the
+network derives from the whole picture first, such as an exposure. `global_statistics` collects over all tiles what
+layers take from whole maps. An overlap of `MARGIN` gives the pixels that convolutions see beyond a tile's border.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from lumen_cli.engine.global_statistics import Core, EnoughError, Seen, WholeSta
 from lumen_cli.engine.memory import return_freed_memory
 from lumen_cli.networks.base import pad_to_multiple
 from lumen_cli.networks.grading import bend
-from lumen_cli.networks.mean import Mean
 
 if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel
@@ -108,7 +107,7 @@ def enhance_tiled(
     device: str = "cpu",
     steps: int | None = None,
     passes: int = PASSES,
-    survey: bool = True,
+    sample_whole: bool = True,
     **knobs: Any,
 ) -> np.ndarray:
     """Brighten a picture in tiles; runs under the caller's precision.
@@ -121,19 +120,19 @@ def enhance_tiled(
         device: where the network is.
         steps: sampling steps, None for the network's own.
         passes: see `PASSES`; of no account for a network none of whose layers look at a whole map.
-        survey: whether a network that samples on a small map may do so for the whole picture at once.
+        sample_whole: whether a network that samples on a small map may do so for the whole picture at once.
         knobs: further arguments of `enhance`.
 
     Returns:
         H×W×3 float32 in [0, 1]; stops at the first tile whose values are not finite and returns them.
     """
-    settings = {"device": device, "passes": passes, "survey": survey, **knobs}
-    if isinstance(network, Mean):
+    settings = {"device": device, "passes": passes, "sample_whole": sample_whole, **knobs}
+    if network.members:
         whole = np.zeros_like(low)
-        for member, share, own_steps in network.parts():
-            own = None if noise is None else network.noise_for(member, noise[None], *low.shape[:2])
-            own = None if own is None else own[0]
-            whole += share * enhance_tiled(member, low, own, side, steps=own_steps, **settings)
+        for member in network.members:
+            batch = None if noise is None else network.member_noise(member.network, noise[None], *low.shape[:2])
+            own = None if batch is None else batch[0]
+            whole += member.share * enhance_tiled(member.network, low, own, side, steps=member.steps, **settings)
     else:
         whole = _assembled(network, low, noise, side, steps=steps, **settings)
     grading = network.grading_for(**knobs)
@@ -154,16 +153,18 @@ def _assembled(
     device: str,
     steps: int | None,
     passes: int,
-    survey: bool,
+    sample_whole: bool,
     **knobs: Any,
 ) -> np.ndarray:
     """What `network.enhance` makes of the tiles, put together; see `enhance_tiled`."""
     height, width = low.shape[:2]
     tiles = tiles_of(network, height, width, side)
-    options = knobs | network.context(_tensor(low), **knobs)
-    sample = None if noise is None or not survey else network.survey(_tensor(low), noise[None], steps, **options)
+    options = knobs | network.global_context(_tensor(low), **knobs)
+    sample = (
+        None if noise is None or not sample_whole else network.sample_whole(_tensor(low), noise[None], steps, **options)
+    )
     if sample is not None:
-        noise, options = sample[0].cpu(), options | {"sampled": True}
+        noise, options = sample[0].cpu(), options | {"presampled": True}
     options["steps"] = steps
 
     def run(tile: Tile) -> Tensor:

@@ -83,12 +83,12 @@ class TilePlan:
         side = int(math.sqrt(fitting)) // _STEP * _STEP
         return min(max(side, SMALLEST_TILE), LARGEST_TILE)
 
-    def survey_fits(self, network: LowLightModel, policy: DevicePolicy, shape: Sized, precision: str) -> bool:
-        """Whether the network's `survey` of a whole picture of this shape finds room."""
+    def whole_sample_fits(self, network: LowLightModel, policy: DevicePolicy, shape: Sized, precision: str) -> bool:
+        """Whether the network's `sample_whole` of a whole picture of this shape finds room."""
         pixels, room = shape.height * shape.width, self._room(policy.device)
         if pixels * _WORST_BYTES_PER_PIXEL <= room:
             return True
-        return pixels * self._cost(network, policy, precision, survey=True) <= room
+        return pixels * self._cost(network, policy, precision, sample_whole=True) <= room
 
     def after_failure(self, network: LowLightModel, shape: Sized) -> int | None:
         """The side to try after a picture of this shape did not fit; pictures as large run in tiles from now on."""
@@ -105,10 +105,12 @@ class TilePlan:
     def _room(self, device: str) -> float:
         return _SHARE * free_memory(device) if self._memory is None else self._memory
 
-    def _cost(self, network: LowLightModel, policy: DevicePolicy, precision: str, *, survey: bool = False) -> float:
-        key = id(network), precision, survey
+    def _cost(
+        self, network: LowLightModel, policy: DevicePolicy, precision: str, *, sample_whole: bool = False
+    ) -> float:
+        key = id(network), precision, sample_whole
         if key not in self._costs:
-            self._costs[key] = bytes_per_pixel(network, policy, precision, survey=survey)
+            self._costs[key] = bytes_per_pixel(network, policy, precision, sample_whole=sample_whole)
         return self._costs[key]
 
 

@@ -1,10 +1,10 @@
-"""What every network of lumen offers to the rest of the house."""
+"""The interface of every network; networks of other packages subclass `LowLightModel` from here too."""
 
 from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,35 +17,47 @@ from lumen_cli.networks.grading import Grading, Sizes
 
 @dataclass(frozen=True)
 class Retinex:
-    """A batch taken apart, as pictures of its own size; float32.
-
-    reflectance: B×3×H×W in [0, 1]; illumination: B×1×H×W in [0, 1]; latents: where the model decomposes a smaller
-    latent rather than the picture, its maps by name (`reflectance` B×3×h×w, `illumination` B×1×h×w, `latent` B×3×h×w,
-    the part that shows the picture), of which the two pictures are renderings; rebuild: then, what makes the picture
-    of R ∘ L, as a product of renderings is no rendering of the product.
-    """
+    """A decomposed batch as pictures of its own size; float32."""
 
     reflectance: Tensor
+    """B×3×H×W in [0, 1]."""
     illumination: Tensor
+    """B×1×H×W in [0, 1]."""
     latents: Mapping[str, Tensor] | None = None
+    """For a model that decomposes a smaller latent, its maps: `reflectance` B×3×h×w, `illumination` B×1×h×w and
+    `latent` B×3×h×w, without padding. The two pictures are then renderings of the maps."""
     rebuild: Callable[[], Tensor] | None = None
+    """Computes the picture of R ∘ L for such a model: the product of renderings is no rendering of the product."""
 
     @property
     def reconstruction(self) -> Tensor:
-        """R ∘ L as a picture, B×3×H×W in [0, 1]; computed when asked for."""
+        """R ∘ L as a picture, B×3×H×W in [0, 1]; computed on access."""
         return self.reflectance * self.illumination if self.rebuild is None else self.rebuild()
 
 
+@dataclass(frozen=True)
+class Member:
+    """A network whose results another one averages."""
+
+    network: LowLightModel
+    share: float
+    """Weight of its results; all shares add up to 1."""
+    steps: int | None
+    """Sampling steps, or None for the network's own."""
+
+
 class LowLightModel(nn.Module):
-    """A network that brightens pictures. Sub-classes name their parameters as the official checkpoint does."""
+    """A network that brightens pictures. Subclasses name their parameters as the official checkpoint does."""
 
     size_multiple: int = 1
     training_only: tuple[str, ...] = ()
     """Prefixes of the parameters that only `losses` reads; models trained with lumen are exported without them."""
     costly: tuple[str, ...] = ()
-    """Parts that training spends its time in, modules or "part.method", for a compiler to take one by one."""
+    """Where training spends its time, as modules or "part.method"; a compiler takes them one by one."""
     whole_rows: bool = False
-    """Whether it looks along whole rows of the picture, so that a tile has to be as wide as the picture."""
+    """Whether the network uses whole rows of the picture, so that a tile must be as wide as the picture."""
+    members: Sequence[Member] = ()
+    """The networks whose results this one averages; empty for every other network."""
 
     grading: Grading | None
     """Grades results; only weights of our own have one. `enhance` does not apply it, calling the model does."""
@@ -73,7 +85,7 @@ class LowLightModel(nn.Module):
         return self.grading if options.get("illumination_ratio") is None else None
 
     def abilities(self) -> list[str]:
-        """What it can do, as config.json names it: "enhance", and "decompose", "illumination-ratio" where it can."""
+        """The abilities as config.json names them: "enhance", and "decompose", "illumination-ratio" where supported."""
         decomposes = type(self).decompose is not LowLightModel.decompose
         takes_ratio = "illumination_ratio" in inspect.signature(self.enhance).parameters
         return ["enhance", *["decompose"] * decomposes, *["illumination-ratio"] * takes_ratio]
@@ -87,23 +99,29 @@ class LowLightModel(nn.Module):
         """Shape C×h×w of the noise that a picture of `height` × `width` needs; None for a deterministic network."""
         return None
 
+    def member_noise(self, member: LowLightModel, noise: Tensor | None, height: int, width: int) -> Tensor | None:
+        """The noise of a member for a picture of `height` × `width`, from this network's noise B×C×h×w."""
+        return noise
+
     @property
     def tiles(self) -> bool:
-        """Whether parts of a picture, told of the whole by `context`, make up what the whole picture gives."""
+        """Whether tiles that get `global_context` reproduce the whole picture's result."""
         return True
 
-    def context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
-        """What `enhance` takes from the whole picture before anything else, as further arguments for its parts.
+    def global_context(self, low: Tensor, **options: Any) -> dict[str, Any]:
+        """What `enhance` needs of the whole picture to process its tiles: further arguments of `enhance`.
 
-        `low` 1×3×H×W in [0, 1], on the CPU; knobs: arguments of `enhance` that were chosen, which stay as they are.
+        Args:
+            low: 1×3×H×W in [0, 1], on the CPU.
+            options: arguments of `enhance` that the caller has chosen; they are not replaced.
         """
         return {}
 
-    def survey(self, low: Tensor, noise: Tensor, steps: int | None = None, **context: Any) -> Tensor | None:
-        """Sample for the whole picture, where that happens on a map far smaller than the picture.
+    def sample_whole(self, low: Tensor, noise: Tensor, steps: int | None = None, **context: Any) -> Tensor | None:
+        """Sample once for the whole picture, for a network that samples on a map far smaller than the picture.
 
-        `low` 1×3×H×W and `noise` 1×C×h×w on the CPU → what the sampler ends with, 1×C×h×w, whose parts `enhance` then
-        takes as `noise` of the picture's parts with `sampled`. None for a network that samples at full size, or not.
+        `low` 1×3×H×W and `noise` 1×C×h×w on the CPU → the sampled map 1×C×h×w. `enhance` takes the part under a tile as
+        `noise` with `presampled`. None for a network that samples at full size or not at all.
         """
         return None
 
@@ -113,7 +131,7 @@ class LowLightModel(nn.Module):
 
         Args:
             low: B×3×H×W in [0, 1], any H and W from 1 up.
-            noise: B×C×h×w float32 standard normal, of the shape `noise_shape(H, W)` gives; None where it gives None.
+            noise: B×C×h×w float32 standard normal, of the shape of `noise_shape(H, W)`; None where that is None.
             steps: sampling steps, or None for the network's own default.
 
         Returns:
@@ -121,18 +139,18 @@ class LowLightModel(nn.Module):
         """
 
     def prepare(self, low: Tensor) -> Tensor:
-        """The picture as the model takes it apart, which R ∘ L rebuilds: B×3×H×W in [0, 1] → the same.
+        """The picture that the model decomposes and that R ∘ L rebuilds: B×3×H×W in [0, 1] → the same.
 
         `low` itself, unless the model changes its range first.
         """
         return low
 
     def decompose(self, low: Tensor) -> Retinex:
-        """Take a batch B×3×H×W in [0, 1] apart; deterministic. NotImplementedError where the model cannot."""
+        """Decompose a batch B×3×H×W in [0, 1]; deterministic. NotImplementedError where the model cannot."""
         raise NotImplementedError(f"{type(self).__name__} does not decompose pictures")
 
     def losses(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """The paper's training terms by name, each a scalar that is already weighted, plus their sum as `total`."""
+        """The paper's training terms by name, each a scalar that is already weighted, and their sum as `total`."""
         raise NotImplementedError(f"{type(self).__name__} has no training losses")
 
 
@@ -147,10 +165,10 @@ def pad_to_multiple(picture: Tensor, multiple: int) -> Tensor:
 
 
 def pad_to_size(picture: Tensor, height: int, width: int) -> Tensor:
-    """Pad B×C×H×W at the bottom and the right to `height` × `width`, neither below H or W.
+    """Pad B×C×H×W at the bottom and the right to `height` × `width`, which are at least H and W.
 
-    Reflection (the papers' choice) as long as the side is longer than the padding; what is still
-    missing on a short side is filled by reflecting again, on a single row or column by repeating it.
+    The padding is a reflection, as in the papers. A side that is shorter than its padding is reflected several times;
+    a single row or column is repeated.
     """
     while picture.shape[-1] < width:
         picture = _grow(picture, width, horizontal=True)

@@ -155,12 +155,12 @@ def test_parts_of_a_picture_are_given_the_light_that_the_whole_would_get() -> No
     low = torch.from_numpy(uneven(300, 200)).permute(2, 0, 1)[None]
     network = small(KinD, **KIND)
     assert isinstance(network, KinD)
-    told = network.context(low)
+    told = network.global_context(low)
     expected = network.automatic_ratio(network.decom(network.prepare(low))[1])
     assert torch.allclose(told["illumination_ratio"], expected, atol=1e-4)
-    assert network.context(low, illumination_ratio=3.0).keys() == {"limits"}  # what was chosen stays
+    assert network.global_context(low, illumination_ratio=3.0).keys() == {"limits"}  # what was chosen stays
     plus = small(KinDPlus, decomposition_channels=8, restoration_channels=8, adjustment_channels=8)
-    assert plus.context(low).keys() == {"limits"}  # it adjusts no light unless asked to
+    assert plus.global_context(low).keys() == {"limits"}  # it adjusts no light unless asked to
 
 
 def test_without_room_for_a_survey_tiles_are_told_of_the_whole_by_its_statistics() -> None:
@@ -168,4 +168,4 @@ def test_without_room_for_a_survey_tiles_are_told_of_the_whole_by_its_statistics
     noise = noise_for(network, low)
     with torch.inference_mode():
         expected = whole(network, low, noise)
-        assert psnr(enhance_tiled(network, low, noise, 512, survey=False), expected) > 30.0
+        assert psnr(enhance_tiled(network, low, noise, 512, sample_whole=False), expected) > 30.0

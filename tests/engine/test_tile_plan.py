@@ -119,8 +119,12 @@ def test_the_survey_of_a_mean_costs_what_its_dearest_member_s_does() -> None:
         LightenDiffusion(unet_channels=32, unet_multipliers=(1, 1), ctdn_channels=channels).eval()
         for channels in (8, 16)
     )
-    cost = bytes_per_pixel(Mean([narrow, wide, Tiny()]), CPU, "fp32", survey=True)
-    assert cost == bytes_per_pixel(wide, CPU, "fp32", survey=True) > bytes_per_pixel(narrow, CPU, "fp32", survey=True)
+    cost = bytes_per_pixel(Mean([narrow, wide, Tiny()]), CPU, "fp32", sample_whole=True)
+    assert (
+        cost
+        == bytes_per_pixel(wide, CPU, "fp32", sample_whole=True)
+        > bytes_per_pixel(narrow, CPU, "fp32", sample_whole=True)
+    )
     plan = TilePlan("auto", memory=int(10_000_000 * cost))
-    assert plan.survey_fits(Mean([wide, Tiny()]), CPU, Size(2000, 2000), "fp32")
-    assert not plan.survey_fits(Mean([wide, Tiny()]), CPU, Size(4000, 4000), "fp32")
+    assert plan.whole_sample_fits(Mean([wide, Tiny()]), CPU, Size(2000, 2000), "fp32")
+    assert not plan.whole_sample_fits(Mean([wide, Tiny()]), CPU, Size(4000, 4000), "fp32")

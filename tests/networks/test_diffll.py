@@ -382,7 +382,7 @@ def test_impossible_settings_are_refused(settings, message):
 def test_a_gain_from_the_cpu_is_used_on_the_pictures_device():
     network = DiffLL(32, (1, 2), 8, exposure=0.3, prediction="x0").eval()
     low = torch.rand(1, 3, 64, 64)
-    gain = network.context(low)["gain"]
+    gain = network.global_context(low)["gain"]
     assert gain.device.type == "cpu"
     observed = network.observe(low.to("meta"), gain)
     assert observed.base is not None

@@ -195,8 +195,8 @@ class AnlightenDiff(LowLightModel):
         """See `LowLightModel.tiles`; the noise of later steps follows from the whole picture's first."""
         return self.sampler.eta == 0.0
 
-    def context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
-        """See `LowLightModel.context`: the equalisation."""
+    def global_context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
+        """See `LowLightModel.global_context`: the equalisation."""
         return {"table": equalisation(self.pad(low))}
 
     def enhance(

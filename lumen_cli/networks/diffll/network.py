@@ -62,7 +62,7 @@ def similarity(x: Tensor, y: Tensor) -> Tensor:
         return (contrast * (2.0 * mean_x * mean_y + 1e-4) / (mean_x**2 + mean_y**2 + 1e-4)).mean()
 
 
-SURVEY_ROWS = 512
+ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -209,16 +209,16 @@ class DiffLL(LowLightModel):
         picture, finest = self.compose_bands(coarsest, details)
         return picture, finest, coarsest, details
 
-    def context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
-        """See `LowLightModel.context`: the gain."""
+    def global_context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
+        """See `LowLightModel.global_context`: the gain."""
         return (
             {} if self.exposure is None else {"gain": gain_to(pad_to_multiple(low, self.size_multiple), self.exposure)}
         )
 
-    def survey(self, low: Tensor, noise: Tensor, steps: int | None = None, **context: Any) -> Tensor:
-        """See `LowLightModel.survey`; the wavelet's averages are taken of some rows at a time."""
+    def sample_whole(self, low: Tensor, noise: Tensor, steps: int | None = None, **context: Any) -> Tensor:
+        """See `LowLightModel.sample_whole`; the wavelet's averages are taken of some rows at a time."""
         device = next(self.parameters()).device
-        parts = pad_to_multiple(low, self.size_multiple).split(SURVEY_ROWS, dim=-2)
+        parts = pad_to_multiple(low, self.size_multiple).split(ROWS_AT_ONCE, dim=-2)
         seen = [self.observe(part.to(device), context.get("gain")) for part in parts]
         condition = torch.cat([part.condition for part in seen], dim=-2)
         bases = [part.base for part in seen if part.base is not None]
@@ -232,14 +232,14 @@ class DiffLL(LowLightModel):
         noise: Tensor | None = None,
         steps: int | None = None,
         gain: Tensor | None = None,
-        sampled: bool = False,
+        presampled: bool = False,
     ) -> Tensor:
-        """See `LowLightModel.enhance`; `gain` as in `observe`. sampled: `noise` is a part of what `survey` gave."""
+        """See `LowLightModel.enhance`; `gain` as in `observe`. `presampled`: `noise` is from `sample_whole`."""
         if noise is None:
             raise ValueError("DiffLL starts from noise: pass a tensor of shape noise_shape(H, W)")
         height, width = low.shape[-2:]
         padded = pad_to_multiple(low, self.size_multiple)
-        if sampled:
+        if presampled:
             picture, _ = self.compose_bands(noise, self.restore_details(self.observe(padded, gain).details))
         else:
             picture, *_ = self.predict(padded, noise, steps, gain)

@@ -124,8 +124,8 @@ class KinD(LowLightModel):
         with torch.autocast(lit.device.type, enabled=False):
             return blend(picture, reflectance, illumination, lit)
 
-    def context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
-        """See `LowLightModel.context`: the limits and, where none is given, the ratio."""
+    def global_context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
+        """See `LowLightModel.global_context`: the limits and, where none is given, the ratio."""
         limits = extremes(low)
         if "illumination_ratio" in knobs:
             return {"limits": limits}

@@ -124,10 +124,10 @@ class KinDPlus(KinD):
         self.adjustment = adjustment or fusion == "pairs"
         self.size_multiple = MULTIPLE
 
-    def context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
-        """See `KinD.context`; without adjustment no ratio is chosen."""
+    def global_context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
+        """See `KinD.global_context`; without adjustment no ratio is chosen."""
         if "illumination_ratio" in knobs or self.adjustment:
-            return super().context(low, **knobs)
+            return super().global_context(low, **knobs)
         return {"limits": extremes(low)}
 
     def render(self, picture: Tensor, illumination_ratio: float | Tensor | None = None) -> Tensor:

@@ -17,7 +17,7 @@ from lumen_cli.networks.lightendiffusion.ctdn import CTDN, Levels
 from lumen_cli.networks.unet import DiffusionUNet
 
 LATENT_SCALE = 8
-SURVEY_ROWS = 512
+ROWS_AT_ONCE = 512
 ENCODER_REACH = 64
 """Pixels, a multiple of the latent's scale, beyond which the encoder does not look."""
 CONSISTENCY_WEIGHT = 0.001
@@ -88,29 +88,29 @@ class LightenDiffusion(LowLightModel):
 
         return sample(denoise, noise, self.schedule, self.steps if steps is None else steps, self.sampler)
 
-    def survey(self, low: Tensor, noise: Tensor, steps: int | None = None, **context: Any) -> Tensor:
-        """See `LowLightModel.survey`; the encoder goes over the picture row by row of tiles."""
+    def sample_whole(self, low: Tensor, noise: Tensor, steps: int | None = None, **context: Any) -> Tensor:
+        """See `LowLightModel.sample_whole`; the encoder goes over the picture row by row of tiles."""
         device = next(self.parameters()).device
         low, latents = pad_to_multiple(low, self.size_multiple), []
-        for start in range(0, low.shape[-2], SURVEY_ROWS):
-            top, bottom = max(0, start - ENCODER_REACH), min(low.shape[-2], start + SURVEY_ROWS + ENCODER_REACH)
+        for start in range(0, low.shape[-2], ROWS_AT_ONCE):
+            top, bottom = max(0, start - ENCODER_REACH), min(low.shape[-2], start + ROWS_AT_ONCE + ENCODER_REACH)
             latent, _ = self.encode(low[..., top:bottom, :].to(device))
             skip = (start - top) // LATENT_SCALE
-            latents.append(latent[..., skip : skip + SURVEY_ROWS // LATENT_SCALE, :])
+            latents.append(latent[..., skip : skip + ROWS_AT_ONCE // LATENT_SCALE, :])
         return self.predict_latent(torch.cat(latents, dim=-2), noise.to(device), steps)
 
     def enhance(
-        self, low: Tensor, *, noise: Tensor | None = None, steps: int | None = None, sampled: bool = False
+        self, low: Tensor, *, noise: Tensor | None = None, steps: int | None = None, presampled: bool = False
     ) -> Tensor:
         """See `LowLightModel.enhance`. The encoder runs once and the Retinex block, which no output needs, never.
 
-        sampled: `noise` is a part of what `survey` gave.
+        presampled: `noise` is a part of what `sample_whole` gave.
         """
         if noise is None:
             raise ValueError("LightenDiffusion starts from noise: pass a tensor of shape noise_shape(H, W)")
         height, width = low.shape[-2:]
         latent, levels = self.encode(pad_to_multiple(low, self.size_multiple))
-        enhanced = to_latent(noise if sampled else self.predict_latent(latent, noise, steps))
+        enhanced = to_latent(noise if presampled else self.predict_latent(latent, noise, steps))
         return self.decode(enhanced, levels)[..., :height, :width].clamp(0.0, 1.0)
 
     def decompose(self, low: Tensor) -> Retinex:

@@ -206,8 +206,8 @@ class LLDiffusion(LowLightModel):
         """See `LowLightModel.tiles`; patches have statistics of their own, which no tile shares."""
         return self.sampling == "whole"
 
-    def context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
-        """See `LowLightModel.context`: the gain."""
+    def global_context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
+        """See `LowLightModel.global_context`: the gain."""
         return {} if self.exposure is None else {"gain": gain_to((self.canvas(low) + 1.0) / 2.0, self.exposure)}
 
     def enhance(
