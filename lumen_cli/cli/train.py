@@ -156,10 +156,10 @@ def train(
     from lumen_cli.files.outputs import check_writable
     from lumen_cli.registry.catalog import find_model
     from lumen_cli.reports.training import TrainingWatch
-    from lumen_cli.training.loop import Options
     from lumen_cli.training.recipes import make_recipe
     from lumen_cli.training.run import Run
     from lumen_cli.training.run import train as run_training
+    from lumen_cli.training.stage import Options
     from lumen_cli.training.workers import join_workers
 
     recipe = make_recipe(name, network or (), preset.value, reference=reference.value if reference else None)

@@ -1,9 +1,10 @@
-"""The state of a training: written atomically, read back with `weights_only=True`."""
+"""What a training stores: the state of each stage, and the model folder at the end."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.registry.card import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from lumen_cli.registry.load import save_weights
+from lumen_cli.training.curves import draw_curves
 from lumen_cli.training.recipes.base import Recipe
 
 
@@ -26,7 +28,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the parameters after `step` steps."""
+        """Add the parameters after `step` steps."""
         decay = min(self.decay, (1.0 + step) / (10.0 + step))
         state = model.state_dict()
         torch._foreach_lerp_(list(self.values.values()), [state[name] for name in self.values], 1.0 - decay)
@@ -34,7 +36,7 @@ class Average:
 
 @dataclass
 class Progress:
-    """Where a stage stands: steps and seconds spent, the curves so far, whether it ran to its end."""
+    """The progress of a stage: steps and seconds spent, the curves so far, whether it is finished."""
 
     stage: str
     step: int = 0
@@ -43,21 +45,57 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def save(path: Path, model: nn.Module, average: Average, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write the whole state; an interrupted write leaves the former file as it was."""
-    state = {
-        "model": model.state_dict(),
-        "average": average.values,
-        "optimizer": optimizer.state_dict(),
-        "progress": {**vars(progress)},
-    }
-    beside = path.with_suffix(".tmp")
-    torch.save(state, beside)
-    beside.replace(path)
+class Checkpoint:
+    """One stage of a training: the network, its averaged parameters, the optimizer and the progress, in one file."""
+
+    def __init__(
+        self,
+        path: Path | None,
+        stage: str,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        decay: float,
+        device: torch.device,
+    ) -> None:
+        """Continue from the file where there is one. path: None stores nothing."""
+        self.path, self.model, self.optimizer = path, model, optimizer
+        self.average, self.progress = Average(model, decay), Progress(stage)
+        if path is not None and path.is_file():
+            state = load(path, device)
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            self.average.values, self.progress = state["average"], Progress(**state["progress"])
+
+    def save(self) -> None:
+        """Write the whole state and, beside it, the curves; an interrupted write leaves the previous file intact."""
+        if self.path is None:
+            return
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.values,
+            "optimizer": self.optimizer.state_dict(),
+            "progress": {**vars(self.progress)},
+        }
+        beside = self.path.with_suffix(".tmp")
+        torch.save(state, beside)
+        beside.replace(self.path)
+        draw_curves(self.progress.history, self.path.with_suffix(".png"))
+
+    def use_average(self) -> None:
+        """Give the network the averaged parameters."""
+        self.model.load_state_dict(self.average.values)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the network has the averaged parameters."""
+        current = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.use_average()
+        yield
+        self.model.load_state_dict(current)
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read what `save` wrote."""
+    """Read what `Checkpoint.save` wrote."""
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     return state
 
@@ -67,7 +105,7 @@ def export_model(
 ) -> Path:
     """Write config.json, README.md and float16 weights; returns the folder.
 
-    Licence and description are left to whoever trained it: the card says so in plain words.
+    Licence and description remain for the person who trained the model to fill in; the card says so.
     """
     folder.mkdir(parents=True, exist_ok=True)
     network = recipe.network_config()

@@ -19,7 +19,8 @@ from lumen_cli.datasets.pairs import Pair, TrainingFiles
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.grading import GRID, measure
 from lumen_cli.training.data import load_bytes, named_generator
-from lumen_cli.training.loop import Report, enhance_bytes
+from lumen_cli.training.loop import Report, count_examples
+from lumen_cli.training.stage import enhance_bytes
 
 SIDE = 320
 """Of the square crops, at most."""
@@ -31,7 +32,6 @@ UNEVEN = 1.0 / 3.0
 """Of the darkened pictures, those that are shaded."""
 UNSEEN, MOST_UNSEEN = 10, 3000
 """Unseen examples of a bright picture, and of all."""
-REPORT_EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -171,22 +171,15 @@ def unseen_examples(
     """
     examples: list[Example] = []
     count = min(len(files.bright) * UNSEEN, MOST_UNSEEN)
-    started = time.monotonic()
+    report = count_examples(watch, "unseen", count)
     for number in range(count):
         generator = keyed_generator(seed, "unseen", number)
         bright = _photograph(files.bright[number % len(files.bright)], generator)
         light = _light(values(to_bytes(_darkened(bright, generator))))
         small = on_grid(bright).half()
         examples.append(Example("unseen", light, small, small))
-        _tell(watch, "unseen", len(examples), count, started)
+        report(len(examples))
     return examples
-
-
-def _tell(watch: Callable[[Report], None], name: str, done: int, count: int, started: float, found: int = 0) -> None:
-    """Report every `REPORT_EVERY` examples and after the last; `found` of them come from an earlier run."""
-    if done % REPORT_EVERY == 0 or done == count:
-        speed = (done - found) / max(time.monotonic() - started, 1e-6)
-        watch(Report(name, done, done / count, done / speed, speed, {}))
 
 
 def _light(low: Tensor) -> Tensor:
@@ -216,12 +209,13 @@ def collect(
     """
     examples = load_examples(path) if path.is_file() else []
     found = written = len(examples)
-    started = saved = time.monotonic()
+    report = count_examples(watch, path.stem, count, found)
+    saved = time.monotonic()
     try:
         for number in range(found, count):
             examples.append(make(number))
             done = number + 1
-            _tell(watch, path.stem, done, count, started, found)
+            report(done)
             if time.monotonic() - saved > 60.0 * save_every:
                 save_examples(examples, path)
                 written, saved = done, time.monotonic()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,14 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.errors import LumenError
 from lumen_cli.metrics import psnr, ssim
 from lumen_cli.networks.grading import EXPERTS, GRID, THUMBNAIL, Grading, bend, mean_stops
-from lumen_cli.training import checkpoint
-from lumen_cli.training.checkpoint import Average, Progress
-from lumen_cli.training.curves import draw_curves
+from lumen_cli.training.checkpoint import Checkpoint, Progress
 from lumen_cli.training.grading_examples import Example, keyed_generator, on_grid, values
-from lumen_cli.training.loop import Report
+from lumen_cli.training.loop import Report, descend, run_steps
 
 SHARES = {
     "head": {"pair": 0.4, "relit": 0.1, "dark": 0.25, "shaded": 0.1, "exposed": 0.15},
@@ -242,52 +238,25 @@ def _fit_part(
 ) -> Progress:
     """Fit one part, from its checkpoint if there is one; at the end it has the averaged parameters."""
     optimizer = torch.optim.AdamW(part.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
-    average, progress = Average(part, AVERAGE), Progress(name)
     path = None if folder is None else folder / f"{name}.pt"
-    if path is not None and path.is_file():
-        state = checkpoint.load(path, fitting.device)
-        part.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.values = state["average"]
-        progress = Progress(**state["progress"])
+    state = Checkpoint(path, name, part, optimizer, AVERAGE, fitting.device)
 
-    def fraction() -> float:
-        if fitting.minutes is not None:
-            return progress.seconds / (60.0 * length * fitting.minutes)
-        return progress.step / max(1, round(length * fitting.steps))
+    def step(number: int, fraction: float) -> dict[str, float] | None:
+        loss = loss_of(keyed_generator(fitting.seed, name, number), fitting.batch)
+        return descend(optimizer, {"error": loss}, learning_rate(number, fraction))
 
     part.train()
-    started, spent = time.monotonic(), progress.seconds
-    saved = reported = started
-    total, counted = torch.zeros((), device=fitting.device), 0
-    while fraction() < 1.0:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(progress.step, fraction())
-        loss = loss_of(keyed_generator(fitting.seed, name, progress.step), fitting.batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        progress.step += 1
-        average.update(part, progress.step)
-        total, counted = total + loss.detach(), counted + 1
-
-        now = time.monotonic()
-        progress.seconds = spent + now - started
-        progress.done = fraction() >= 1.0
-        if progress.step % REPORT_EVERY == 0 or progress.done:
-            mean = float(total) / counted
-            if not math.isfinite(mean):
-                raise LumenError(f"{name}, step {progress.step}: the loss is not finite; try examples of fp32")
-            progress.history.append({"step": float(progress.step), "error": mean})
-            speed = counted * fitting.batch / max(now - reported, 1e-6)
-            watch(Report(name, progress.step, min(fraction(), 1.0), progress.seconds, speed, {"error": mean}))
-            total, counted, reported = torch.zeros_like(total), 0, now
-        if path is not None and (progress.done or now - saved > 60.0 * fitting.save_every):
-            checkpoint.save(path, part, average, optimizer, progress)
-            draw_curves(progress.history, path.with_suffix(".png"))
-            saved = time.monotonic()
-    part.load_state_dict(average.values)
-    return progress
+    run_steps(
+        state,
+        step,
+        steps=max(1, round(length * fitting.steps)),
+        minutes=None if fitting.minutes is None else length * fitting.minutes,
+        batch=fitting.batch,
+        watch=watch,
+        report_every=REPORT_EVERY,
+        save_every=fitting.save_every,
+    )
+    return state.progress
 
 
 def grading_loss(finished: Tensor, bright: Tensor) -> Tensor:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from lumen_cli.datasets.pairs import TrainingFiles
 from lumen_cli.networks.refiner import SQUARE, Refiner, see, share_of
 from lumen_cli.registry.card import CARD_FILE
 from lumen_cli.registry.load import save_weights
-from lumen_cli.training import checkpoint
-from lumen_cli.training.checkpoint import Average, Progress
-from lumen_cli.training.curves import draw_curves
+from lumen_cli.training.checkpoint import Checkpoint
 from lumen_cli.training.data import named_generator
-from lumen_cli.training.loop import Report, learning_rate
+from lumen_cli.training.loop import Watch, autocast, count_examples, descend, learning_rate, run_steps
 from lumen_cli.training.recipes.base import structure
 from lumen_cli.training.refiner_examples import Sources, collect
 from lumen_cli.training.run import record
@@ -68,7 +65,7 @@ class RefinerRun:
     fitting: Fitting
 
 
-def train_refiner(run: RefinerRun, out: Path, watch: Callable[[Report], None]) -> Path:
+def train_refiner(run: RefinerRun, out: Path, watch: Watch) -> Path:
     """Make the examples, fit the network and write the folder `out/model`.
 
     Continues an interrupted training in `out`; UsageError where that one had other settings.
@@ -76,11 +73,11 @@ def train_refiner(run: RefinerRun, out: Path, watch: Callable[[Report], None]) -
     out.mkdir(parents=True, exist_ok=True)
     record(_settings(run), run.fitting.device, out)
     sources = Sources(run.files, run.fitting.seed)
-    examples = collect(out / "examples", sources, _teller(watch, "examples", len(sources)))
+    examples = collect(out / "examples", sources, count_examples(watch, "examples", len(sources)))
     held_out: list[Path] = []
     if run.held_out is not None:
         others = Sources(run.held_out, run.fitting.seed, paired=1, photographed=1)
-        held_out = collect(out / "held-out", others, _teller(watch, "held-out", len(others)))
+        held_out = collect(out / "held-out", others, count_examples(watch, "held-out", len(others)))
     torch.manual_seed(run.fitting.seed)
     model = Refiner().to(run.fitting.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = Batches(examples, sources.pairs, run.fitting)
@@ -130,7 +127,7 @@ def refine(model: Refiner, planes: Tensor, maps: Tensor, dtype: torch.dtype) -> 
     shrunk, removed, aim = planes.split(3, dim=1)
     deviation, stops = maps[:, :-1], maps[:, -1:]
     seen = see(shrunk, removed, deviation, stops, dtype)
-    with torch.autocast(seen.device.type, dtype=dtype, enabled=dtype != torch.float32):
+    with autocast(seen.device, dtype):
         change = model(seen, share_of(deviation, stops))
     return shrunk + change, aim
 
@@ -151,80 +148,29 @@ def fit(
     held_out: Sequence[Path],
     fitting: Fitting,
     out: Path,
-    watch: Callable[[Report], None],
+    watch: Watch,
     report_every: int = 100,
 ) -> None:
     """Fit from the checkpoint in `out` where there is one; `model` ends with the averaged parameters."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=fitting.rate, betas=(0.9, 0.99), weight_decay=1e-4)
-    average, progress = Average(model, fitting.decay), Progress(STAGE)
-    path = out / f"{STAGE}.pt"
-    if path.is_file():
-        state = checkpoint.load(path, fitting.device)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.values, progress = state["average"], Progress(**state["progress"])
-    started = saved = reported = validated = time.monotonic()
-    spent, counted = progress.seconds, 0
-    sums: dict[str, float] = {}
-    while (fraction := _fraction(progress, fitting)) < 1.0:
-        for group in optimizer.param_groups:
-            group["lr"] = fitting.rate * learning_rate(fraction)
-        planes, maps = batches.draw(progress.step)
-        terms = losses(model, planes, maps, fitting)
-        optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), fitting.clip)
-        if bool(norm.isfinite()):
-            optimizer.step()
-        progress.step += 1
-        average.update(model, progress.step)
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
-        counted += 1
-        now = time.monotonic()
-        progress.seconds = spent + now - started
-        if counted == report_every:
-            means = {name: value / counted for name, value in sums.items()}
-            speed = counted * fitting.batch / (now - reported)
-            watch(Report(STAGE, progress.step, fraction, progress.seconds, speed, means))
-            progress.history.append({"step": float(progress.step), **means})
-            sums, counted, reported = {}, 0, now
-        if held_out and now - validated > 60.0 * fitting.validate_every:
-            _validate_average(model, average, held_out, fitting, progress, watch)
-            validated = time.monotonic()
-        if now - saved > 60.0 * fitting.save_every:
-            checkpoint.save(path, model, average, optimizer, progress)
-            draw_curves(progress.history, out / f"{STAGE}.png")
-            saved = time.monotonic()
-    if not progress.done:
-        progress.done = True
-        if held_out:
-            _validate_average(model, average, held_out, fitting, progress, watch)
-        checkpoint.save(path, model, average, optimizer, progress)
-        draw_curves(progress.history, out / f"{STAGE}.png")
-    model.load_state_dict(average.values)
+    state = Checkpoint(out / f"{STAGE}.pt", STAGE, model, optimizer, fitting.decay, fitting.device)
 
+    def step(number: int, fraction: float) -> dict[str, float] | None:
+        terms = losses(model, *batches.draw(number), fitting)
+        return descend(optimizer, terms, fitting.rate * learning_rate(fraction), fitting.clip)
 
-def _fraction(progress: Progress, fitting: Fitting) -> float:
-    if fitting.minutes is not None:
-        return progress.seconds / (60.0 * fitting.minutes)
-    return progress.step / fitting.steps
-
-
-def _validate_average(
-    model: Refiner,
-    average: Average,
-    held_out: Sequence[Path],
-    fitting: Fitting,
-    progress: Progress,
-    watch: Callable[[Report], None],
-) -> None:
-    current = {name: value.clone() for name, value in model.state_dict().items()}
-    model.load_state_dict(average.values)
-    scores = validate(model, held_out, fitting)
-    model.load_state_dict(current)
-    progress.history.append({"step": float(progress.step), **{f"validation_{k}": v for k, v in scores.items()}})
-    watch(Report(STAGE, progress.step, _fraction(progress, fitting), progress.seconds, 0.0, {}, scores))
+    run_steps(
+        state,
+        step,
+        steps=fitting.steps,
+        minutes=fitting.minutes,
+        batch=fitting.batch,
+        watch=watch,
+        report_every=report_every,
+        save_every=fitting.save_every,
+        validate=(lambda: validate(model, held_out, fitting)) if held_out else None,
+        validate_every=fitting.validate_every,
+    )
 
 
 @torch.inference_mode()
@@ -259,17 +205,6 @@ def export_refiner(model: Refiner, data: Sequence[str], folder: Path) -> Path:
         encoding="utf-8",
     )
     return folder
-
-
-def _teller(watch: Callable[[Report], None], name: str, count: int) -> Callable[[int], None]:
-    started = time.monotonic()
-
-    def tell(done: int) -> None:
-        if done % 20 == 0 or done == count:
-            seconds = max(time.monotonic() - started, 1e-6)
-            watch(Report(name, done, done / count, seconds, done / seconds, {}))
-
-    return tell
 
 
 def _settings(run: RefinerRun) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from lumen_cli.registry.load import load
 from lumen_cli.training import checkpoint
 from lumen_cli.training.checkpoint import export_model
 from lumen_cli.training.data import Batches, Mix
-from lumen_cli.training.loop import Options, Report, compile_parts, run_stage
+from lumen_cli.training.loop import Watch
 from lumen_cli.training.recipes.base import Recipe
+from lumen_cli.training.stage import Options, compile_parts, run_stage
 
 RECORD = "train.json"
 
@@ -50,7 +51,7 @@ class Run:
     init: ModelCard | None = None
 
 
-def train(run: Run, out: Path, stages: Sequence[str], watch: Callable[[Report], None]) -> Path:
+def train(run: Run, out: Path, stages: Sequence[str], watch: Watch) -> Path:
     """Train the named stages, in the recipe's order, and write the model folder `out/model`.
 
     Goes on where a training in `out` was ended; UsageError where that one had other settings.

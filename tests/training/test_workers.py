@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from lumen_cli.datasets.pairs import find_training_files
 from lumen_cli.training.data import Batches, Mix
-from lumen_cli.training.loop import Options, run_stage
+from lumen_cli.training.stage import Options, run_stage
 from lumen_cli.training.workers import join_workers
 from tests.training.tiny import TINY
 torch.set_num_threads(1)
