@@ -1,7 +1,8 @@
-"""`lumen models`: what there is, and what a model is."""
+"""`lumen models`: lists, shows, fetches and imports models."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,30 @@ import typer
 
 from lumen_cli.cli.options import FILES, JsonOption
 from lumen_cli.registry.architectures import ARCHITECTURES, join_ids
+
+_file = partial(typer.Option, rich_help_panel=FILES)
+OutputOption = Annotated[
+    Path | None,
+    _file(
+        "--output",
+        "-o",
+        metavar="FOLDER",
+        help="Model folder to create (default: among your own models, found by name).",
+    ),
+]
+_ARCHITECTURE = f"The checkpoint's architecture: {join_ids(id for id, each in ARCHITECTURES.items() if each.release)}."
+_CHECKPOINT = (
+    "The authors' file: .ckpt, .pth, .pth.tar or .safetensors. For kind and kind-plus the folder with the three "
+    "TensorFlow checkpoints, or the prefix, .index or .data file of each."
+)
+_AVERAGED = (
+    "Take the averaged parameters, or the last ones (default: what the authors evaluate; for diffll the averaged ones)."
+)
+_IGNORE = "Ignore tensors whose names start with PREFIX, if nothing else fits them. Repeatable."
+_SOURCE = (
+    "A listed model without weights, the https:// address of a model folder or of its config.json, or hf://org/name (a "
+    "revision: hf://org/name@v1)."
+)
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
 
@@ -53,12 +78,12 @@ def info(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Show all that a model's card says, and where the authors keep their own weights and under what terms.
+    """Show a model's card, and where its authors publish their own weights and under which terms.
 
     \b
     Examples:
       lumen models info lightendiffusion
-      lumen models info diffll              no weights of lumen's: where from
+      lumen models info diffll              the official release, if no model of that name is here
       lumen models info ./runs/x/model --json | jq .weights_sha256
     """  # noqa: D301
     from rich.console import Console
@@ -84,64 +109,24 @@ def info(
 
 @app.command("import", no_args_is_help=True)
 def import_(
-    architecture: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME",
-            help=f"Whose checkpoint it is: {join_ids(id for id, each in ARCHITECTURES.items() if each.release)}.",
-        ),
-    ],
-    checkpoints: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="CHECKPOINT",
-            help="The authors' file: .ckpt, .pth, .pth.tar or .safetensors. For kind and kind-plus the folder with the "
-            "three TensorFlow checkpoints, or each one's prefix, .index or .data file.",
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FOLDER",
-            rich_help_panel=FILES,
-            help="The model folder to make (default: among your own models, found by name).",
-        ),
-    ] = None,
+    architecture: Annotated[str, typer.Argument(metavar="NAME", help=_ARCHITECTURE)],
+    checkpoints: Annotated[list[Path], typer.Argument(metavar="CHECKPOINT", help=_CHECKPOINT)],
+    output: OutputOption = None,
     name: Annotated[
-        str | None,
-        typer.Option(
-            "--name", metavar="NAME", rich_help_panel=FILES, help="What to call the model (default: NAME-official)."
-        ),
+        str | None, _file("--name", metavar="NAME", help="Name of the model (default: NAME-official).")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", rich_help_panel=FILES, help="Replace a model folder that exists.")
-    ] = False,
-    averaged: Annotated[
-        bool | None,
-        typer.Option(
-            "--ema/--no-ema",
-            show_default=False,
-            help="Take the averaged parameters, or the last ones (default: what the authors evaluate, which for diffll "
-            "are the averaged ones).",
-        ),
-    ] = None,
-    ignore: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="BEGINNING", help="Leave tensors aside whose names begin so, if nothing else fits them. Repeatable."
-        ),
-    ] = None,
+    overwrite: Annotated[bool, _file("--overwrite", help="Replace an existing model folder.")] = False,
+    averaged: Annotated[bool | None, typer.Option("--ema/--no-ema", show_default=False, help=_AVERAGED)] = None,
+    ignore: Annotated[list[str] | None, typer.Option(metavar="PREFIX", help=_IGNORE)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a model folder of the checkpoint that a model's authors publish.
+    """Convert an official checkpoint to a model folder.
 
     \b
-    Nothing in the file is run: PyTorch's guarded loader reads it, and a file
-    that holds more than tensors and plain values is refused. Tensors are
-    matched by name and shape; the network's widths follow from the shapes.
-    `lumen models info NAME` says where the authors keep their files.
+    No code in the file is run: PyTorch's safe loader reads it, and a file
+    with more than tensors and plain values is refused. Tensors are matched
+    by name and shape; the network's widths follow from the shapes.
+    `lumen models info NAME` shows where the authors publish their files.
 
     \b
     Examples:
@@ -166,36 +151,19 @@ def import_(
 
 @app.command("pull", no_args_is_help=True)
 def pull(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="A listed model whose weights are not here, the https:// address of a model folder or of its "
-            "config.json, or hf://org/name (of a revision: hf://org/name@v1).",
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FOLDER",
-            rich_help_panel=FILES,
-            help="The model folder to make (default: among your own models, found by name).",
-        ),
-    ] = None,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=_SOURCE)],
+    output: OutputOption = None,
     overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", rich_help_panel=FILES, help="Replace another model, once the new one is complete."),
+        bool, _file("--overwrite", help="Replace another model, once the new one is complete.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch a model folder, or the weights that a listed model lacks.
 
     \b
-    Nothing that is fetched is run. config.json is checked, the weights have
-    to have its SHA-256 and to fit its network; the model appears when it is
-    complete, or not at all. A download that breaks off is gone on with.
+    No downloaded code is run. config.json is checked, and the weights must
+    match its checksum and its architecture; the model appears only when it
+    is complete. Interrupted downloads resume.
 
     \b
     Examples:

@@ -59,7 +59,7 @@ def find_pairs(folder: Path) -> tuple[Pair, ...]:
     return tuple(Pair(low[stem], high[stem]) for stem in sorted(low))
 
 
-def find_training_files(folders: list[Path]) -> TrainingFiles:
+def find_training_files(folders: Sequence[Path]) -> TrainingFiles:
     """Sort folders into pairs (those with `low/` and `high/`) and bright pictures (all others, recursively)."""
     pairs: list[Pair] = []
     bright: list[Path] = []

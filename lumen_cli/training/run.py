@@ -54,7 +54,7 @@ class Run:
 def train(run: Run, out: Path, stages: Sequence[str], watch: Watch) -> Path:
     """Train the named stages, in the recipe's order, and write the model folder `out/model`.
 
-    Goes on where a training in `out` was ended; UsageError where that one had other settings.
+    Resumes an interrupted training in `out`; UsageError if that training has other settings.
     """
     leads = run.options.workers.leads
     if leads:
@@ -94,8 +94,8 @@ def start_from(model: LowLightModel, card: ModelCard) -> None:
     differing = sorted((wanted ^ tensors.keys()) | reshaped)
     if differing:
         raise UsageError(
-            f"cannot start from {card.name}: its network differs from the one to train (first at {differing[0]}); "
-            "--network names other widths"
+            f"cannot start from {card.name}: its network differs from the one to train (first at {differing[0]})",
+            remedy="network",
         )
     model.load_state_dict(tensors, strict=False)
 
@@ -137,8 +137,9 @@ def record(settings: dict[str, Any], device: torch.device, out: Path) -> None:
         changed = [name for name, value in settings.items() if before.get(name) != value]
         if changed:
             raise UsageError(
-                f"{out} holds a training with other settings ({', '.join(changed)} differ; see {path}); "
-                "name another --out, or repeat it with its own settings"
+                f"{out} holds a training with other settings ({', '.join(changed)} differ; see {path}); choose another "
+                "folder, or repeat its settings",
+                remedy="out",
             )
         return
     versions = {"lumen": __version__, "torch": str(torch.__version__), "python": platform.python_version()}

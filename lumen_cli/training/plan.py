@@ -1,0 +1,170 @@
+"""What `lumen train` trains: a network, the grading of a model or the refiner; checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from lumen_cli.datasets.pairs import TrainingFiles, find_pairs, find_training_files
+from lumen_cli.engine.device import DTYPES, DevicePolicy, choose_device
+from lumen_cli.errors import UsageError
+from lumen_cli.files.outputs import check_writable
+from lumen_cli.registry.catalog import find_model
+from lumen_cli.training import grading_fit, refiner
+from lumen_cli.training.data import Mix
+from lumen_cli.training.grading import GradingRun, train_grading
+from lumen_cli.training.loop import Watch
+from lumen_cli.training.recipes import make_recipe
+from lumen_cli.training.run import Run, train
+from lumen_cli.training.stage import Options
+from lumen_cli.training.workers import join_workers
+
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every training needs.
+
+    Attributes:
+        data: folders of pairs or of bright pictures.
+        out: folder for checkpoints and, at the end, the result.
+        validation: folder of held-out pairs.
+        minutes: length of the whole training; wins over `steps`.
+        steps: the same in steps; None for both: the recipe's own length.
+        seed: of parameters and batches.
+        device: as `choose_device` takes it.
+        precision: as `choose_device` takes it.
+    """
+
+    data: Sequence[Path]
+    out: Path
+    validation: Path | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The data folders as typed."""
+        return tuple(map(str, self.data))
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that is ready: what it works on in one line, its function, whether this process reports."""
+
+    about: str
+    run: Callable[[Watch], Path]
+    leads: bool = True
+
+
+def plan_network(
+    request: Request,
+    name: str,
+    *,
+    init: str | None = None,
+    stages: Sequence[str] = (),
+    preset: str = "compact",
+    reference: str | None = None,
+    pairs_share: float | None = None,
+    network: Sequence[str] = (),
+    compiled: bool | None = None,
+) -> Training:
+    """Plan the training of an architecture by its recipe.
+
+    Args:
+        request: data, length, device.
+        name: the architecture's id.
+        init: a model to start from.
+        stages: the stages to train; none named: all.
+        preset: "compact" or "paper".
+        reference: of LightenDiffusion's recipe.
+        pairs_share: share of real pairs in a batch; None for the preset's.
+        network: changes to the network, "field=value" each.
+        compiled: whether to compile the network first; None: on CUDA.
+
+    Raises:
+        UsageError: the recipe, a stage, the data or the device does not exist.
+    """
+    recipe = make_recipe(name, network, preset, reference=reference)
+    known = [each.name for each in recipe.stages]
+    if unknown := [each for each in stages if each not in known]:
+        raise UsageError(f"there is no stage {unknown[0]}; {name} has {', '.join(known)}")
+    workers = join_workers(request.device)
+    if workers.leads:
+        check_writable(request.out)
+    device = request.device if workers.device is None else str(workers.device)
+    policy = choose_device(device, request.precision, precisions=PRECISIONS, model=name)
+    mix = Mix(pairs=1.0, relit_low=0.0, tinted=0.0) if preset == "paper" else Mix()
+    options = Options(
+        torch.device(policy.device),
+        DTYPES[policy.precision],
+        steps=request.steps,
+        minutes=request.minutes,
+        workers=workers,
+        compiled=policy.device.startswith("cuda") if compiled is None else compiled,
+    )
+    run = Run(
+        recipe=recipe,
+        data=request.folders,
+        files=find_training_files(request.data),
+        validation=find_pairs(request.validation) if request.validation else (),
+        mix=mix if pairs_share is None else replace(mix, pairs=pairs_share),
+        seed=request.seed,
+        options=options,
+        init=None if init is None else find_model(init),
+    )
+    together = f" on each of {workers.count} devices" if workers.count > 1 else ""
+    about = _describe(run.files, policy, together=together)
+    return Training(about, lambda watch: train(run, request.out, stages or known, watch), workers.leads)
+
+
+def plan_grading(request: Request, init: str) -> Training:
+    """Plan the training of the grading of the model `init`; errors as of `plan_network`."""
+    _refuse_workers(request, "a grading")
+    card = find_model(init)
+    check_writable(request.out)
+    asked = card.precision_for(request.precision)
+    policy = choose_device(request.device, asked, precisions=card.precisions, model=card.name)
+    fitting = grading_fit.Fitting(seed=request.seed, device=torch.device(policy.device))
+    if request.minutes is not None:
+        fitting = replace(fitting, minutes=request.minutes / fitting.parts)
+    elif request.steps is not None:
+        fitting = replace(fitting, steps=max(1, round(request.steps / fitting.parts)))
+    files = find_training_files(request.data)
+    validation = find_pairs(request.validation) if request.validation else ()
+    run = GradingRun(card, request.folders, files, validation, fitting, DTYPES[policy.precision])
+    about = _describe(files, policy, f", enhanced by {card.name}")
+    return Training(about, lambda watch: train_grading(run, request.out, watch))
+
+
+def plan_refiner(request: Request) -> Training:
+    """Plan the training of the refiner; errors as of `plan_network`."""
+    _refuse_workers(request, "the refiner")
+    check_writable(request.out)
+    policy = choose_device(request.device, request.precision, precisions=PRECISIONS, model="refiner")
+    fitting = refiner.Fitting(
+        torch.device(policy.device), DTYPES[policy.precision], seed=request.seed, minutes=request.minutes
+    )
+    if request.steps is not None:
+        fitting = replace(fitting, steps=request.steps)
+    files = find_training_files(request.data)
+    held_out = find_training_files([request.validation]) if request.validation else None
+    run = refiner.RefinerRun(request.folders, files, held_out, fitting)
+    return Training(_describe(files, policy), lambda watch: refiner.train_refiner(run, request.out, watch))
+
+
+def _refuse_workers(request: Request, what: str) -> None:
+    if join_workers(request.device).count > 1:
+        raise UsageError(f"{what} is trained by one process; start it without a launcher")
+
+
+def _describe(files: TrainingFiles, policy: DevicePolicy, enhanced: str = "", together: str = "") -> str:
+    pictures = f"{len(files.pairs)} pairs and {len(files.bright)} bright pictures{enhanced}"
+    return f"{pictures}; {policy.device} in {policy.precision}{together}: {policy.why}"
