@@ -209,7 +209,7 @@ def write_inputs(root: Path) -> None:
     write_formats(root / "formats")
     write_broken(root / "broken", root / "formats")
     for name, chosen in {
-        "mixed": ("rgb-16.png", "rgba.png", "p3.jpg", "grey-alpha.png"),
+        "mixed": ("rgb-16.png", "rgba.png", "tags.jpg", "p3.jpg", "grey-alpha.png"),
         "tagged": ("tags.jpg", "tags.png", "tags.tif", "lossy.webp"),
         "foreign": ("grey.png", "rgb.bmp"),
         "own": ("grey.png",),

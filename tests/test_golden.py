@@ -37,22 +37,22 @@ RUN = {
 """Commands whose outputs and manifests are stored in figures/golden_run."""
 MODELS = ("anlightendiff", "diffll", "kind", "lightendiffusion", "lldiffusion", "lumen")
 LIBRARIES = ("torch", "numpy", "opencv-python", "pillow", "tifffile", "pillow_heif", "pyjpegxl", "rawpy")
+FOREIGN = ("LUMEN_", "XDG_", "ATEN_", "ONEDNN_", "DNNL_", "MKL_", "OMP_")
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd", "bf16", "sve")
 
 GROUPS: dict[str, dict[str, str]] = {
     # name of the output folder: arguments; outputs are not stamped, as a stamp holds lumen's version
-    "samples": {"samples": "enhance samples"},
-    "models": {name: f"enhance night -m {name}" for name in MODELS},
-    "decompose": {
-        "kind": "decompose samples/astronaut.jpg night/a.png -m kind --side-by-side --reconstruct",
-        "kind-npy": "decompose night -m kind --format npy",
-        "kind-16": "decompose night -m kind --depth 16",
-        "lightendiffusion": "decompose night -m lightendiffusion --format npz",
-        "bf16": "decompose night/a.png -m kind --precision bf16",
+    "large": {
+        "samples": "enhance samples",
+        "auto": "enhance large -m diffll --detail auto",
+        "fast": "enhance large -m lumen --detail fast",
+        "whole": "enhance large -m kind --detail whole",
+        "wide": "enhance wide -m kind --detail fast",
     },
+    "models": {name: f"enhance night -m {name}" for name in MODELS},
     "options": {
         "strength": "enhance night -m lumen --strength 0.4",
-        "unchanged": "enhance mixed -m lumen --strength 0",
+        "unchanged": "enhance mixed -m kind --strength 0",
         "brightness": "enhance night -m lumen --brightness 3",
         "brightness-kind": "enhance night -m kind --brightness 0.5",
         "ratio": "enhance night -m kind --illumination-ratio 2",
@@ -62,40 +62,35 @@ GROUPS: dict[str, dict[str, str]] = {
         "tile": "enhance samples/camera-grey.png -m lightendiffusion --tile 256",
         "tile-kind": "enhance samples/palace.jpg -m kind --tile 256",
         "template": "enhance night -m kind --name-template {stem}-{model}-{seed}{suffix}",
+        "maps": "decompose samples/astronaut.jpg formats/turned-6.jpg -m kind --side-by-side --reconstruct",
+        "maps-npy": "decompose night -m kind --format npy",
+        "maps-16": "decompose night -m kind --depth 16",
+        "maps-latent": "decompose night -m lightendiffusion --format npz",
+        "maps-bf16": "decompose formats/p3.jpg -m kind --precision bf16",
     },
-    "detail": {
-        "auto": "enhance large -m diffll --detail auto",
-        "fast": "enhance large -m lumen --detail fast",
-        "whole": "enhance large -m kind --detail whole",
-        "wide": "enhance wide -m kind --detail fast",
-        "maps": "decompose wide/turned.jpg -m kind",
-    },
-    "formats": {"formats": "enhance formats -m kind"},
-    "conversions": {
+    "formats": {
+        "formats": "enhance formats -m kind",
         "png": "enhance mixed -m kind --format png",
         "jpg": "enhance mixed -m kind --format jpg --quality 80",
         "tiff": "enhance mixed -m kind --format tiff",
         "webp": "enhance mixed -m kind --format webp",
         "avif": "enhance mixed -m kind --format avif",
+        "private": "enhance tagged -m kind --metadata private",
+        "credits": "enhance tagged -m kind --metadata private --keep-credits",
+        "strip": "enhance tagged -m kind --metadata strip",
+        "stamp": "enhance tagged -m kind",  # holds lumen's version
     },
     "extras": {
         "extras": "enhance extras -m kind",
         "heic": "enhance mixed -m kind --format heic",
         "jxl": "enhance mixed -m kind --format jxl --quality 90",
     },
-    "tags": {
-        "private": "enhance tagged -m kind --metadata private",
-        "credits": "enhance tagged -m kind --metadata private --keep-credits",
-        "strip": "enhance tagged -m kind --metadata strip",
-        "tiff": "enhance tagged -m kind --format tiff",
-        "png": "enhance tagged -m kind --format png",
-        "stamp": "enhance tagged -m kind",  # holds lumen's version
-    },
     "settings": {name: f"enhance tiny --precision fp32 -m {name}" for name in MODELS}
     | {
         "look": "enhance tiny --precision fp32 -m diffll --steps 3 --seed 5 --strength 0.4 --brightness 2",
         "files": "enhance tiny --precision fp32 -m kind --format webp --quality 70 --metadata private --keep-credits",
         "ratio": "enhance tiny --precision fp32 -m kind --illumination-ratio 2 --metadata strip --detail fast",
+        "tiles": "enhance tiny --precision fp32 -m kind --detail whole --tile 512",
         "maps": "decompose tiny --precision fp32 -m kind --depth 16",
         "arrays": "decompose tiny --precision fp32 -m lightendiffusion --format npz",
     },
@@ -160,8 +155,8 @@ def _version(name: str) -> str:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """Variables for one thread, and for no folders but those in `root`."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(("LUMEN_", "XDG_"))}
+    """One thread, no folders but those in `root`, and nothing else that changes what libraries compute."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     variables |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
     return variables | {f"XDG_{name}_HOME": str(root / f"home-{name}") for name in ("DATA", "STATE", "CACHE", "CONFIG")}
 
