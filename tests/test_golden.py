@@ -256,7 +256,7 @@ def test_outputs_stay_the_same_bytes(group: str, inputs: Path, tmp_path: Path) -
     compare(machine(), group, outputs(root / "out"))
 
 
-def test_a_run_of_before_is_up_to_date(tmp_path: Path) -> None:
+def test_a_stored_run_is_up_to_date(tmp_path: Path) -> None:
     if RECORD and not (FIGURES / "golden_run").exists():
         write_run(FIGURES / "golden_run")
     root = tmp_path / "run"
