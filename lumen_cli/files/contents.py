@@ -1,4 +1,4 @@
-"""Whether a file is still the one it was: cheaply by what the file system says, surely by a hash of its bytes."""
+"""Whether a file is unchanged: quickly by what the file system says, reliably by a hash of its bytes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True)
 class FileState:
-    """What a file system says of a file. size: bytes; mtime_ns, ctime_ns: nanoseconds, of its last change and of the
-    last change to it or its attributes (Windows: its creation); device, inode: which file it is.
+    """What a file system says of a file: bytes, nanoseconds, and which file it is.
 
-    A change that keeps size and mtime still moves ctime, which no program can set.
+    A change that keeps size and mtime still moves ctime, which no program can set (on Windows ctime is the creation).
     """
 
     size: int
@@ -51,7 +50,7 @@ def content_hash(path: Path) -> str:
 
 
 def hash_of(content: bytes) -> str:
-    """The `content_hash` of a file that holds these bytes."""
+    """The `content_hash` of a file with these bytes."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
@@ -64,10 +63,10 @@ class Original:
     content: str
 
     def require_unchanged(self) -> None:
-        """Make sure that the file still holds what was read; asks for its state alone while that is the same.
+        """Check that the file still holds what was read; its content is only hashed where its state has changed.
 
         Raises:
-            PictureError: it holds something else by now, or is gone.
+            PictureError: it holds something else, or is gone.
         """
         try:
             if state_of(self.path) == self.state or content_hash(self.path) == self.content:
@@ -81,11 +80,11 @@ class Original:
 
 
 def original_of(path: Path) -> Original:
-    """The file's state and content, to be taken before it is decoded.
+    """The file's state and content, taken before it is decoded.
 
     Raises:
         OSError: it cannot be read.
-        PictureError: it is no regular file; opening a pipe could take forever.
+        PictureError: it is not a regular file; opening a pipe could take forever.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise PictureError(path, "not a regular file")
@@ -93,7 +92,7 @@ def original_of(path: Path) -> Original:
 
 
 def is_write_protected(path: Path) -> bool:
-    """Whether nobody may write the file: somebody wants it left as it is, though its folder lets it be replaced."""
+    """Whether no one may write the file: it is meant to stay, though its folder lets it be replaced."""
     try:
         return not path.stat().st_mode & 0o222
     except OSError:

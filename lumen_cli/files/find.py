@@ -1,4 +1,4 @@
-"""Which pictures a command line means: files, folders and patterns to one deterministic list."""
+"""Find the input pictures: files, folders, patterns and lists become one list in a fixed order."""
 
 from __future__ import annotations
 
@@ -13,68 +13,35 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.formats import RAW_SUFFIXES, READ_SUFFIXES
 
-
-def missing(given: str, path: Path, error: OSError | ValueError) -> str:
-    """Why an input cannot be used, and what name may have been meant. path: the absolute one of what was `given`."""
-    if isinstance(error, PermissionError):
-        return f"{given}: may not be read (permission denied)"
-    if os.path.islink(given):  # noqa: PTH114
-        return f"{given}: a link that leads nowhere"
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        return f"{given}: cannot be opened ({getattr(error, 'strerror', None) or error})"
-    first = next((p for p in [*reversed(path.parents), path] if not p.exists()), path)
-    where = "" if first == path else f" ({first} does not exist)"
-    try:
-        names = [name for name in os.listdir(first.parent) if not name.startswith(".")]  # noqa: PTH208
-    except OSError:
-        names = []
-    by_folded = {name.casefold(): name for name in sorted(names)}
-    near = difflib.get_close_matches(first.name.casefold(), list(by_folded), n=1, cutoff=0.6)
-    hint = f"; did you mean {first.parent / by_folded[near[0]]}?" if near else ""
-    return f"{given}: no such file or folder{where}{hint}"
-
-
-def nothing_found(given: Sequence[str], endings: Sequence[str], others: Counter[str], outside: Sequence[Path]) -> str:
-    """That there are no pictures, what was looked for, and what was there instead."""
-    places = ", ".join(given[:3]) + (f" and {len(given) - 3} more" if len(given) > 3 else "")
-    text = f"no pictures found in {places}: looked for {' '.join(endings)} (hidden files and folders left out)"
-    if others:
-        kinds = ", ".join(f"{count} × {suffix or 'no ending'}" for suffix, count in others.most_common(4))
-        text += f"; other files there: {kinds}"
-    if outside:
-        text += f"; links that lead elsewhere ({outside[0].name}, …) are followed with --follow-links"
-    return text
-
-
 PICTURE_SUFFIXES: frozenset[str] = READ_SUFFIXES
-"""File name endings lumen looks for in folders, in lower case; upper case counts as well."""
+"""File name endings that count as pictures in folders, in lower case; upper case counts too."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Source:
-    """One picture to read, and where it belongs in a mirrored tree."""
+    """One picture to read, and its place in a mirrored tree."""
 
     path: Path
     """Absolute path, links not followed."""
     root: Path | None
-    """Absolute folder it was found under; None when it was named directly."""
+    """Absolute folder that was searched; None for a file named directly."""
     relative: Path
     """Path below `root`, or the bare file name."""
     label: str | None = None
-    """What people and programs know it by where that is not its path: "-" for a picture from standard input."""
+    """Its name in messages where that is not its path: "-" for a picture from standard input."""
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Something that was asked for, or looks like a picture, and cannot be worked on. reason: why, in one line."""
+    """An input, or a file that looks like a picture, that cannot be processed. reason: why, in one line."""
 
     path: Path
     reason: str
@@ -82,11 +49,12 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Found:
-    """What inputs stand for. outside: links that lead out of the folder they are in, and were not followed."""
+    """What inputs stand for."""
 
     sources: tuple[Source, ...]
     troubles: tuple[Trouble, ...] = ()
     outside: tuple[Path, ...] = ()
+    """Links that lead out of their folder and were not followed."""
 
 
 def find_pictures(inputs: Sequence[str | os.PathLike[str]]) -> list[Source]:
@@ -112,50 +80,157 @@ def search(
 ) -> Found:
     """Find the pictures that files, folders and patterns stand for.
 
-    Folders are searched to the bottom, each real folder once; hidden files and folders are left out, lumen's own
-    temporary files with them. A pattern the shell did not expand is expanded here, `**` too. In folders and patterns
-    a file counts by its ending (`PICTURE_SUFFIXES`); a file named directly always counts.
+    Folders are searched to the bottom, each real folder once, without hidden files and folders (lumen's own temporary
+    files are hidden). A pattern that the shell did not expand is expanded here, also `**`. In folders and patterns a
+    file counts by its ending (`PICTURE_SUFFIXES`); a file named directly always counts.
 
     Args:
-        inputs: what the command line names. One that is missing is a slip, and ends it.
-        listed: paths from a list, taken as they stand. One that is missing is a trouble of its own.
-        follow_links: whether links inside a folder count that lead out of it. What is named itself is always followed.
-        may_be_none: whether nothing found is an answer.
+        inputs: files, folders and patterns. A missing one is an error.
+        listed: paths from a list, not expanded. A missing one is only a trouble.
+        follow_links: whether to follow links inside a folder that lead out of it. An input itself may be a link.
+        may_be_none: whether it is fine to find nothing.
 
     Returns:
-        Each real file once, in natural order of the relative path (`img2` before `img10`), however `inputs` come.
+        Each real file once, in natural order of the relative path (`img2` before `img10`), whatever the order of
+        `inputs`.
 
     Raises:
         UsageError: an input does not exist, is neither file nor folder, or nothing was found.
     """
     if not inputs and not listed and not may_be_none:
         raise UsageError("no input given: name pictures, folders or patterns")
-    looking = _Looking(follow_links)
-    found = [source for given in inputs for source in _expand(os.fspath(given), looking)]
+    looking = _Search(follow_links)
+    found = [source for given in inputs for source in looking.expand(os.fspath(given))]
     for given in listed:
         try:
-            found += _expand(given, looking, patterns=False)
+            found += looking.expand(given, patterns=False)
         except UsageError as error:
-            looking.troubles.append(Trouble(absolute(given), str(error).removeprefix(f"{given}: ")))
+            looking.troubles.append(Trouble(absolute(given), error.message.removeprefix(f"{given}: ")))
     if not found and not looking.troubles and not may_be_none:
-        named = [*(os.fspath(given) for given in inputs), *listed]
-        endings = [*sorted(PICTURE_SUFFIXES - RAW_SUFFIXES), "and camera raw files"]
-        raise UsageError(nothing_found(named, endings, looking.others, looking.outside))
+        raise looking.explain_nothing([*(os.fspath(given) for given in inputs), *listed])
     return Found(tuple(sorted(_once_each(found), key=_order)), tuple(looking.troubles), tuple(sorted(looking.outside)))
 
 
-@dataclass
-class _Looking:
-    """What comes to light on the way. others: files that are no pictures, by their ending."""
+class _Search:
+    """One search, and what it meets besides pictures."""
 
-    follow_links: bool
-    others: Counter[str] = field(default_factory=Counter)
-    troubles: list[Trouble] = field(default_factory=list)
-    outside: list[Path] = field(default_factory=list)
+    def __init__(self, follow_links: bool) -> None:
+        self.follow_links = follow_links
+        self.others = Counter[str]()
+        """Files that are not pictures, by their ending."""
+        self.troubles: list[Trouble] = []
+        self.outside: list[Path] = []
+
+    def expand(self, given: str, patterns: bool = True) -> Iterator[Source]:
+        """The pictures that one input stands for."""
+        if not given:
+            raise UsageError("an empty name was given as input")
+        try:
+            mode = Path(given).stat().st_mode
+        except (OSError, ValueError) as error:
+            if patterns and glob.has_magic(given) and not os.path.lexists(given):
+                yield from self._expand_pattern(given)
+                return
+            raise UsageError(explain_missing(given, absolute(given), error)) from None
+        path = absolute(given)
+        if stat.S_ISDIR(mode):
+            yield from self._walk(path)
+        elif stat.S_ISREG(mode):
+            yield Source(path, None, Path(path.name))
+        else:
+            raise UsageError(f"{given}: neither a file nor a folder; the input - reads a picture from a pipe")
+
+    def _expand_pattern(self, pattern: str) -> Iterator[Source]:
+        """A pattern as the shell would have expanded it; with `**` the part before it counts as the folder searched."""
+        parts = Path(pattern).parts
+        if "**" in parts:
+            first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+            root = absolute(Path(*parts[:first]) if first else Path.cwd())
+            if root.is_dir():
+                yield from (s for s in self._walk(root) if _matches(s.relative.parts, parts[first:]))
+            return
+        for match in glob.glob(pattern):  # noqa: PTH207  (Path.glob has no absolute patterns)
+            path = absolute(match)
+            if path.is_dir():
+                yield from self._walk(path)
+            elif path.is_file() and is_picture_name(path.name):
+                yield Source(path, None, Path(path.name))
+            else:
+                self.others[path.suffix.lower()] += 1
+
+    def _walk(self, root: Path) -> Iterator[Source]:
+        """Every picture below `root`; a folder reached twice through links is searched once, so loops end."""
+        seen: set[tuple[int, int]] = set()
+        real_root = os.path.realpath(root)
+
+        def fail(error: OSError) -> None:
+            if error.filename == str(root):
+                raise UsageError(f"{root}: the folder cannot be opened ({error.strerror})")
+            self.troubles.append(Trouble(Path(error.filename), f"the folder cannot be opened ({error.strerror})"))
+
+        for folder, folders, names in os.walk(root, followlinks=self.follow_links, onerror=fail):
+            here = Path(folder)
+            try:
+                status = here.stat()
+            except OSError as error:  # deleted since it was listed
+                fail(error)
+                folders.clear()
+                continue
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            # Real folders before links to them, so that a picture keeps its real place in the tree.
+            visible = (name for name in folders if not name.startswith("."))
+            folders[:] = sorted(visible, key=lambda name: ((here / name).is_symlink(), name))
+            if not self.follow_links:
+                self.outside += [here / name for name in folders if _leads_out(here / name, real_root)]
+            for name in sorted(name for name in names if not name.startswith(".")):
+                path = here / name
+                if not is_picture_name(name):
+                    self.others[path.suffix.lower()] += 1
+                elif not self.follow_links and _leads_out(path, real_root):
+                    self.outside.append(path)
+                elif _is_special(path):
+                    self.troubles.append(Trouble(path, "a pipe or a device, not a file"))
+                else:  # also a link that leads nowhere: it is reported when it is read
+                    yield Source(path, root, path.relative_to(root))
+
+    def explain_nothing(self, given: Sequence[str]) -> UsageError:
+        """There are no pictures: what was looked for, and what was there instead."""
+        places = ", ".join(given[:3]) + (f" and {len(given) - 3} more" if len(given) > 3 else "")
+        endings = " ".join([*sorted(PICTURE_SUFFIXES - RAW_SUFFIXES), "and camera raw files"])
+        text = f"no pictures found in {places}: looked for {endings}, without hidden files and folders"
+        if self.others:
+            kinds = (f"{count} × {suffix or 'no ending'}" for suffix, count in self.others.most_common(4))
+            text += f"; other files there: {', '.join(kinds)}"
+        if self.outside:
+            text += f"; links that lead elsewhere ({self.outside[0].name}, …) were not followed"
+        return UsageError(text, remedy="follow_links" if self.outside else "")
+
+
+def explain_missing(given: str, path: Path, error: OSError | ValueError) -> str:
+    """Why an input cannot be used, with the nearest name. path: the absolute path of `given`."""
+    if isinstance(error, PermissionError):
+        return f"{given}: may not be read (permission denied)"
+    if os.path.islink(given):  # noqa: PTH114
+        return f"{given}: a link that leads nowhere"
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        return f"{given}: cannot be opened ({getattr(error, 'strerror', None) or error})"
+    first = next((p for p in [*reversed(path.parents), path] if not p.exists()), path)
+    where = "" if first == path else f" ({first} does not exist)"
+    try:
+        names = [name for name in os.listdir(first.parent) if not name.startswith(".")]  # noqa: PTH208
+    except OSError:
+        names = []
+    by_folded = {name.casefold(): name for name in sorted(names)}
+    near = difflib.get_close_matches(first.name.casefold(), list(by_folded), n=1, cutoff=0.6)
+    hint = f"; did you mean {first.parent / by_folded[near[0]]}?" if near else ""
+    return f"{given}: no such file or folder{where}{hint}"
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
-    """The absolute path. Links stay, except where `..` makes only the followed path true."""
+    """The absolute path. Links stay, except where `..` is only right after they are followed."""
     if os.pardir in Path(path).parts:
         return Path(os.path.realpath(path))
     return Path(os.path.abspath(path))  # noqa: PTH100  (Path.absolute keeps "." parts of the working folder's spelling)
@@ -163,49 +238,11 @@ def absolute(path: str | os.PathLike[str]) -> Path:
 
 def is_picture_name(name: str) -> bool:
     """Whether a file name ends like a picture's; `.jpg` alone is a hidden file without ending."""
-    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122  (bytes-safe, keeps odd names as they are)
-
-
-def _expand(given: str, looking: _Looking, patterns: bool = True) -> Iterator[Source]:
-    if not given:
-        raise UsageError("an empty name was given as input")
-    try:
-        mode = Path(given).stat().st_mode
-    except (OSError, ValueError) as error:
-        if patterns and glob.has_magic(given) and not os.path.lexists(given):
-            yield from _expand_pattern(given, looking)
-            return
-        raise UsageError(missing(given, absolute(given), error)) from None
-    path = absolute(given)
-    if stat.S_ISDIR(mode):
-        yield from _search(path, looking)
-    elif stat.S_ISREG(mode):
-        yield Source(path, None, Path(path.name))
-    else:
-        raise UsageError(f"{given}: neither a file nor a folder; a picture from a pipe is read with - as INPUT")
-
-
-def _expand_pattern(pattern: str, looking: _Looking) -> Iterator[Source]:
-    """A pattern as the shell would have expanded it; with `**` the part before it counts as the folder searched."""
-    parts = Path(pattern).parts
-    if "**" in parts:
-        first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-        root = absolute(Path(*parts[:first]) if first else Path.cwd())
-        if root.is_dir():
-            yield from (s for s in _search(root, looking) if _matches(s.relative.parts, parts[first:]))
-        return
-    for match in glob.glob(pattern):  # noqa: PTH207  (Path.glob has no absolute patterns)
-        path = absolute(match)
-        if path.is_dir():
-            yield from _search(path, looking)
-        elif path.is_file() and is_picture_name(path.name):
-            yield Source(path, None, Path(path.name))
-        else:
-            looking.others[path.suffix.lower()] += 1
+    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122  (keeps odd names as they are)
 
 
 def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
-    """Whether a relative path fits a pattern, `**` standing for any number of folders."""
+    """Whether a relative path fits a pattern; `**` stands for any number of folders."""
     if not patterns:
         return not parts
     if patterns[0] == "**":
@@ -215,50 +252,8 @@ def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
     return bool(parts) and fnmatch.fnmatch(parts[0], patterns[0]) and _matches(parts[1:], patterns[1:])
 
 
-def _search(root: Path, looking: _Looking) -> Iterator[Source]:
-    """Every picture below `root`; a folder reached twice through links is searched once, so loops end."""
-    seen: set[tuple[int, int]] = set()
-    real_root = os.path.realpath(root)
-
-    def cannot_open(error: OSError) -> None:
-        if error.filename == str(root):
-            raise UsageError(f"{root}: the folder cannot be opened ({error.strerror})")
-        looking.troubles.append(Trouble(Path(error.filename), f"the folder cannot be opened ({error.strerror})"))
-
-    for folder, folders, names in os.walk(root, followlinks=looking.follow_links, onerror=cannot_open):
-        here = Path(folder)
-        try:
-            status = here.stat()
-        except OSError as error:  # gone since it was listed
-            cannot_open(error)
-            folders.clear()
-            continue
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        # Real folders before links to them, so that a picture keeps its real place in the tree.
-        folders[:] = sorted(
-            (name for name in folders if not name.startswith(".")), key=lambda name: ((here / name).is_symlink(), name)
-        )
-        if not looking.follow_links:
-            looking.outside += [here / name for name in folders if _leads_out(here / name, real_root)]
-        for name in sorted(names):
-            if name.startswith("."):
-                continue
-            path = here / name
-            if not is_picture_name(name):
-                looking.others[path.suffix.lower()] += 1
-            elif not looking.follow_links and _leads_out(path, real_root):
-                looking.outside.append(path)
-            elif _is_special(path):
-                looking.troubles.append(Trouble(path, "a pipe or a device, not a file"))
-            else:  # a link that leads nowhere as well: it is reported when it is read
-                yield Source(path, root, path.relative_to(root))
-
-
 def _leads_out(path: Path, real_root: str) -> bool:
-    """Whether a link leads to something that is there, outside the folder."""
+    """Whether it is a link to something that exists outside the folder."""
     if not path.is_symlink():
         return False
     real = os.path.realpath(path)
@@ -281,12 +276,12 @@ def _once_each(found: Iterable[Source]) -> list[Source]:
 
     kept: dict[object, Source] = {}
     for source in sorted(found, key=preference):
-        kept.setdefault(_real_file(source.path), source)
+        kept.setdefault(_identify(source.path), source)
     return list(kept.values())
 
 
-def _real_file(path: Path) -> object:
-    """What tells a file from others: its number, as spellings differ where case does not count; hard links by name."""
+def _identify(path: Path) -> object:
+    """Which file it is: by its number, as spellings differ where case does not count; hard links by name."""
     try:
         status = path.stat()
     except OSError:
@@ -300,7 +295,7 @@ def _order(source: Source) -> tuple[object, ...]:
 
 
 def natural_key(path: Path) -> tuple[tuple[tuple[int, int, str], ...], ...]:
-    """Sorting key, folder by folder, in which numbers count by value and case does not count."""
+    """A sorting key, folder by folder, in which numbers count by value and case does not count."""
 
     def pieces(part: str) -> tuple[tuple[int, int, str], ...]:
         text = unicodedata.normalize("NFC", part).casefold()
@@ -310,32 +305,26 @@ def natural_key(path: Path) -> tuple[tuple[tuple[int, int, str], ...], ...]:
     return tuple(pieces(part) for part in path.parts)
 
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
 def read_list(name: str, null: bool = False) -> list[str]:
-    """The paths in a list, as they stand there: nothing is expanded, nothing is a comment.
+    """The paths in a list, as they are: nothing is expanded, nothing is a comment.
 
     Args:
         name: the file; "-" is standard input.
-        null: whether a NUL byte ends each path, else the end of a line does. Empty ones do not count.
+        null: whether a NUL byte ends each path, else the end of a line does. Empty paths do not count.
 
     Raises:
-        UsageError: the list cannot be read, or there is no path in it.
+        UsageError: the list cannot be read, or has no path.
     """
     try:
         content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"--from-file {name}: the list cannot be read ({reason})") from None
-    content = content.removeprefix(_BYTE_ORDER_MARK)
-    if null:
-        paths = content.split(b"\0")
-    else:
-        if b"\0" in content:
-            raise UsageError(f"--from-file {name}: NUL bytes in it; with --null they end the paths")
-        paths = [line.removesuffix(b"\r") for line in content.split(b"\n")]
+        raise UsageError(f"list of files {name}: cannot be read ({reason})") from None
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    if b"\0" in content and not null:
+        raise UsageError(f"list of files {name}: has NUL bytes, which may be what ends its paths", remedy="null")
+    paths = content.split(b"\0") if null else [line.removesuffix(b"\r") for line in content.split(b"\n")]
     found = [os.fsdecode(path) for path in paths if path]
     if not found:
-        raise UsageError(f"--from-file {name}: no path in it")
+        raise UsageError(f"list of files {name}: has no path")
     return found

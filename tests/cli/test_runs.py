@@ -199,7 +199,7 @@ def test_a_list_that_is_none_ends_with_2(content: bytes | None, tmp_path: Path, 
         (tmp_path / "list.txt").write_bytes(content)
     finished = enhance("--from-file", tmp_path / "list.txt")
     assert finished.code == 2
-    assert finished.err.startswith("lumen: --from-file")
+    assert finished.err.startswith("lumen: list of files")
     assert len(finished.err.splitlines()) == 1
 
 
@@ -338,7 +338,7 @@ def test_a_template_that_would_not_do_is_refused_before_any_work(template: str, 
     before = folder_bytes(photos.parent)
     finished = enhance(photos, "--format", "png", "--name-template", template)
     assert finished.code == 2
-    assert finished.err.startswith("lumen: --name-template")
+    assert finished.err.startswith("lumen: name template")
     assert len(finished.err.splitlines()) == 1
     assert folder_bytes(photos.parent) == before
 

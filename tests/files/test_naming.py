@@ -57,7 +57,7 @@ def test_whatever_is_asked_a_plain_name_comes_out_or_one_line(
     else:
         said = ""
     if said:
-        assert said.startswith("--name-template ")
+        assert said.startswith("name template ")
         return
     assert Path("/out").joinpath(name).parent == Path("/out")
     assert name.endswith(".png")

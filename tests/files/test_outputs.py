@@ -88,7 +88,7 @@ def test_names_that_differ_in_case_or_spelling_alone_stay_apart_on_any_file_syst
 
 def test_two_named_files_for_one_name_are_refused_by_name(tmp_path: Path) -> None:
     tree(tmp_path, "x/a.jpg", "y/a.jpg")
-    with pytest.raises(UsageError, match=r"x/a\.jpg and .*y/a\.jpg.*--name-template"):
+    with pytest.raises(UsageError, match=r"x/a\.jpg and .*y/a\.jpg.*name_template="):
         targets(tmp_path, ["x/a.jpg", "y/a.jpg"], "out")
 
 
