@@ -44,3 +44,16 @@ class PictureError(LumenError):
         super().__init__(f"{path}: {reason}", remedy=remedy)
         self.path = path
         self.reason = reason
+
+
+def explain(error: Exception) -> str:
+    """Why something failed, on one line. Anything but a LumenError or missing memory is a fault of lumen."""
+    if isinstance(error, PictureError):
+        text = error.reason
+    elif isinstance(error, LumenError):
+        text = str(error)
+    elif isinstance(error, MemoryError):
+        text = "too little memory for this picture"
+    else:
+        text = f"fault of lumen, please report it: {type(error).__name__}: {error}"
+    return " ".join(text.split())

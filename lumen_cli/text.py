@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -53,6 +55,16 @@ def with_options(message: str, remedy: str) -> str:
     named = (argument.partition("=") for argument in remedy.split(", "))
     options = ("--" + f"{name.replace('_', '-')} {value}".rstrip() for name, _, value in named)
     return f"{message} (see {', '.join(options)})"
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The known name that is most similar to a misspelled one; None where none is similar."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
+
+
+def did_you_mean(name: str | None) -> str:
+    """A hint for the end of an error: " Did you mean psnr?", or nothing."""
+    return f" Did you mean {name}?" if name else ""
 
 
 def count(number: int, one: str, many: str | None = None) -> str:

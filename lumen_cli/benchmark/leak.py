@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lumen_cli.benchmark.samples import Samples
 from lumen_cli.datasets.layouts import find_dataset
-from lumen_cli.errors import LumenError, PictureError
+from lumen_cli.errors import explain
 from lumen_cli.imaging.colour.convert import luma
 from lumen_cli.imaging.read import read_picture
 
@@ -114,7 +114,7 @@ def check_leak(
         try:
             scene = sample.load()
         except Exception as error:
-            failures.append((sample.name, _reason(error)))
+            failures.append((sample.name, explain(error)))
             continue
         given = {"low": scene.low.pixels} | ({} if scene.high is None else {"high": scene.high})
         marks = {side: fingerprint(pixels) for side, pixels in given.items()}
@@ -188,7 +188,7 @@ def _read(path: Path, failures: list[tuple[str, str]], advance: Callable[[], Non
     try:
         return fingerprint(read_picture(path).pixels)
     except Exception as error:
-        failures.append((str(path), _reason(error)))
+        failures.append((str(path), explain(error)))
         return None
     finally:
         if advance is not None:
@@ -204,11 +204,3 @@ def _until(items: Iterable[_Item], stop: threading.Event) -> Iterator[_Item]:
         if stop.is_set():
             return
         yield item
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, PictureError):
-        return error.reason
-    if isinstance(error, LumenError):
-        return str(error)
-    return f"fault of lumen, please report it: {type(error).__name__}: {error}"

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from lumen_cli.benchmark.entrants import Entrant, Runner
 from lumen_cli.benchmark.samples import Sample, Samples, Scene
 from lumen_cli.engine.batch import NetworkError, Shape
-from lumen_cli.errors import LumenError, PictureError
+from lumen_cli.errors import LumenError, explain
 from lumen_cli.imaging.colour.convert import converted, to_unit
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.metrics.registry import Metric, measure
+from lumen_cli.networks.base import as_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,7 +152,7 @@ def _row(
     try:
         runner = entrant.prepare()
     except LumenError as error:  # one damaged model must not cost the others' figures
-        yield from (_failed(sample, metrics, _reason(error)) for sample in samples.items)
+        yield from (_failed(sample, metrics, explain(error)) for sample in samples.items)
         return
     yield from _scores(samples, runner, entrant, metrics, stop, save)
 
@@ -175,7 +176,7 @@ def _scores(
         try:
             outcomes = runner.run([scene.low for _, scene in waiting])
         except Exception as error:  # a fault in the network must not end a night's run
-            outcomes = [NetworkError(_reason(error))] * len(waiting)
+            outcomes = [NetworkError(explain(error))] * len(waiting)
         seconds = (time.perf_counter() - started) / len(waiting)
         for (sample, scene), outcome in zip(waiting, outcomes, strict=True):
             if isinstance(outcome, NetworkError):
@@ -187,7 +188,7 @@ def _scores(
                     save(entrant.name, sample.name, dataclasses.replace(scene.low, values=rounded))
                 values = measure_scene(metrics, rounded, scene, device)
             except LumenError as error:
-                yield _failed(sample, metrics, _reason(error))
+                yield _failed(sample, metrics, explain(error))
             else:
                 yield Score(sample.name, values, seconds, scene.low.width, scene.low.height)
         waiting.clear()
@@ -196,7 +197,7 @@ def _scores(
         try:
             scene = loaded.result()
         except Exception as error:
-            yield _failed(sample, metrics, _reason(error))
+            yield _failed(sample, metrics, explain(error))
             continue
         own = runner.shape_of(scene.low)
         if waiting and own != shape:
@@ -213,9 +214,9 @@ def measure_scene(
 ) -> dict[str, float]:
     """Every metric's value for one result, H×W×3 float32 in [0, 1]; NaN where it is undefined."""
     place = device if device.startswith("cuda") else "cpu"
-    output, low = _tensor(result, place), _tensor(scene.low.pixels, place)
-    high = None if scene.high is None else _tensor(scene.high, place)
-    return {metric.name: _value(metric, output, high, low) for metric in metrics}
+    pictures = [result, scene.low.pixels, *([] if scene.high is None else [scene.high])]
+    output, low, *high = (as_tensor(np.ascontiguousarray(each)).contiguous().to(place) for each in pictures)
+    return {metric.name: _value(metric, output, high[0] if high else None, low) for metric in metrics}
 
 
 def _value(metric: Metric, output: Tensor, high: Tensor | None, low: Tensor) -> float:
@@ -224,13 +225,7 @@ def _value(metric: Metric, output: Tensor, high: Tensor | None, low: Tensor) -> 
     except LumenError:
         raise
     except Exception as error:  # a third party's metric may raise anything; the picture's line says which one it was
-        raise LumenError(f"{metric.name}: {_reason(error)}") from error
-
-
-def _tensor(pixels: NDArray[np.float32], device: str) -> Tensor:
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].contiguous().to(device)
+        raise LumenError(f"{metric.name}: {explain(error)}") from error
 
 
 def _read_ahead(items: Sequence[Sample], stop: threading.Event) -> Iterator[tuple[Sample, Future[Scene]]]:
@@ -251,13 +246,3 @@ def _read_ahead(items: Sequence[Sample], stop: threading.Event) -> Iterator[tupl
 
 def _failed(sample: Sample, metrics: Sequence[Metric], reason: str) -> Score:
     return Score(sample.name, {metric.name: math.nan for metric in metrics}, reason=reason)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, PictureError):
-        return error.reason
-    if isinstance(error, LumenError):
-        return " ".join(str(error).split())
-    if isinstance(error, MemoryError):
-        return "too little memory for this picture"
-    return " ".join(f"fault of lumen, please report it: {type(error).__name__}: {error}".split())

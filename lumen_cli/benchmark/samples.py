@@ -16,6 +16,7 @@ from lumen_cli.errors import PictureError
 from lumen_cli.files.find import find_pictures
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.read import read_picture
+from lumen_cli.networks.base import as_pixels, as_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +195,5 @@ def darken_as_taken(bright: NDArray[np.float32], exposure: float, shot: float, s
         quality=value(101.0),
     )
     generator = torch.Generator().manual_seed(seed)
-    dark = darken(torch.from_numpy(bright).permute(2, 0, 1)[None], camera, generator)[0].permute(1, 2, 0)
-    pixels = np.ascontiguousarray(dark.numpy(), np.float32)
+    pixels = as_pixels(darken(as_tensor(bright), camera, generator))
     return Scene(Picture(pixels, None, 8, False, "png", None, None), bright)

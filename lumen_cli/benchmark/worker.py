@@ -28,10 +28,12 @@ from lumen_cli.benchmark.speed_request import Plain, SpeedCase, SpeedResult, Spr
 from lumen_cli.benchmark.worker_folder import time_folder
 from lumen_cli.engine.batch import NetworkError, enhance_batch
 from lumen_cli.engine.device import DevicePolicy, choose_device
+from lumen_cli.engine.memory import out_of_memory, peak_resident
 from lumen_cli.engine.scene import scene_size
 from lumen_cli.errors import LumenError
 from lumen_cli.imaging.colour.convert import to_integers
 from lumen_cli.imaging.picture import Picture
+from lumen_cli.networks.base import as_pixels
 from lumen_cli.registry.architectures import network_class
 from lumen_cli.registry.card import PRECISIONS, read_card
 from lumen_cli.registry.load import load
@@ -195,7 +197,7 @@ def example(network: LowLightModel, width: int, height: int) -> tuple[Tensor, Te
 
 def carried_to_full_size(case: SpeedCase, subject: Subject, low: Tensor) -> Run:
     """What `lumen enhance` does between decoding and encoding: reduce, run the network, carry its result."""
-    pixels = to_integers(low[0].permute(1, 2, 0).numpy(), 8)
+    pixels = to_integers(as_pixels(low), 8)
     pictures = [Picture(pixels, None, 8, False, "png", None, None)] * case.batch
     digests = [bytes(16)] * case.batch
 
@@ -257,32 +259,12 @@ def synchronise(device: str) -> None:
         torch.mps.synchronize()
 
 
-def peak_resident() -> int:
-    """The most bytes this process has had in memory.
-
-    From Linux's own account of this program: the one of `getrusage` begins with what the process that started it held.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        pass
-    if sys.platform == "win32":
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 def reason(error: Exception) -> str:
     """One line for people."""
     if isinstance(error, LumenError):
         return str(error)
     text = " ".join(str(error).split())
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate memory" in text:
+    if out_of_memory(error):
         return "too little memory"
     return f"{type(error).__name__}: {text[:200]}"
 

@@ -204,10 +204,10 @@ def comparable(metric: Metric, version: int, matched: Matched) -> bool:
 
 
 def _value(metric: Metric, picture: Picture, truth: Picture, given: Picture) -> float:
-    import torch
+    from lumen_cli.networks.base import as_tensor
 
     tensors = {
-        name: torch.from_numpy(other.pixels).permute(2, 0, 1)[None]
+        name: as_tensor(other.pixels)
         for name, other in (("output", picture), ("reference", truth), ("input", given))
         if name == "output" or name in metric.needs
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from lumen_cli.datasets.pairs import (
 )
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import find_pictures, is_picture_name
+from lumen_cli.text import did_you_mean, nearest
 
 FOLDER = "folder"
 """The name that stands for one's own pictures."""
@@ -64,10 +64,10 @@ def find_layout(name: str) -> Layout:
         return known[letters]
     if letters == "lolv2":
         raise UsageError(f"{name} has two parts that are measured apart: LOL-v2-real and LOL-v2-synthetic")
-    near = difflib.get_close_matches(letters, list(known), n=1, cutoff=0.5)
-    hint = f" Did you mean {known[near[0]].name}?" if near else ""
+    near = nearest(letters, known)
+    hint = did_you_mean(known[near].name if near else None)
     names = ", ".join(layout.name for layout in LAYOUTS)
-    raise UsageError(f"there is no data set {name}.{hint} Known: {names}, {FOLDER}")
+    raise UsageError(f"unknown data set {name!r}.{hint} Known: {names}, {FOLDER}")
 
 
 def find_dataset(name: str, root: Path, split: str | None = None) -> Dataset:

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from lumen_cli.diffusion.noise import picture_noise
 from lumen_cli.engine.device import DevicePolicy
 from lumen_cli.engine.light import relight
+from lumen_cli.engine.memory import out_of_memory
 from lumen_cli.engine.refine import refining_of
 from lumen_cli.engine.scene import Scene, finish, scene_of
 from lumen_cli.engine.tile import enhance_tiled
 from lumen_cli.engine.tile_plan import TilePlan, smaller
 from lumen_cli.errors import LumenError
 from lumen_cli.limits import Detail
-from lumen_cli.networks.base import pad_to_multiple, padded_size
+from lumen_cli.networks.base import as_pixels, as_tensor, pad_to_multiple, padded_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -169,19 +170,10 @@ def enhance_scenes(
 
 def _lit(picture: Picture, result: NDArray[np.float32], brightness: float | None) -> NDArray[np.float32]:
     """`relight` for H×W×3."""
-    lit = relight(_tensor(picture.pixels), _tensor(result), brightness)
-    array: NDArray[np.float32] = lit[0].permute(1, 2, 0).contiguous().numpy()
-    return array
+    return as_pixels(relight(as_tensor(picture.pixels), as_tensor(result), brightness))
 
 
 Outcome = TypeVar("Outcome")
-_MEMORY_WORDS = (
-    "can't allocate memory",  # torch on a CPU
-    "not enough memory",  # the same on Windows
-    "could not create a memory object",  # oneDNN
-    "out of memory",  # MPS, and CUDA's own calls
-    "ALLOC_FAILED",  # cuBLAS, cuDNN
-)
 Notes = dict[int, list[str]]
 """What has to be said of the pictures of a batch, by their numbers."""
 
@@ -300,26 +292,11 @@ def _not_finite() -> NotFiniteError:
 
 def as_batch(pictures: Sequence[Picture], network: LowLightModel, policy: DevicePolicy) -> Tensor:
     """Pictures of one `shape_of` → B×3×H×W in [0, 1] on the device, padded to the network's multiple."""
-    padded = [pad_to_multiple(_tensor(picture.pixels), network.size_multiple) for picture in pictures]
+    padded = [pad_to_multiple(as_tensor(picture.pixels), network.size_multiple) for picture in pictures]
     return torch.cat(padded).to(policy.device).contiguous(memory_format=torch.channels_last)
-
-
-def _tensor(pixels: np.ndarray) -> Tensor:
-    """H×W×3 → 1×3×H×W without a copy: it keeps its layout, which is the channels-last one."""
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
 def cropped(result: Tensor, picture: Picture) -> np.ndarray | NetworkError:
     """C×H×W of the padded shape → H×W×C of the picture's size, or the error of a result that is not finite."""
-    pixels = result[:, : picture.height, : picture.width].permute(1, 2, 0).contiguous().cpu()
-    if not bool(torch.isfinite(pixels).all()):
-        return _not_finite()
-    array: np.ndarray = pixels.numpy()
-    return array
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was missing: Python's, CUDA's, or the one of torch's own allocator."""
-    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or any(
-        words in str(error) for words in _MEMORY_WORDS
-    )
+    pixels = as_pixels(result[:, : picture.height, : picture.width])
+    return pixels if np.isfinite(pixels).all() else _not_finite()

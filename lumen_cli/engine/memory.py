@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import weakref
 from collections.abc import Callable
 from functools import cache
@@ -30,6 +31,14 @@ _CGROUPS = (
     ),
 )
 
+_MEMORY_WORDS = (
+    "can't allocate memory",  # torch on a CPU
+    "not enough memory",  # the same on Windows
+    "could not create a memory object",  # oneDNN
+    "out of memory",  # MPS, and CUDA's own calls
+    "ALLOC_FAILED",  # cuBLAS, cuDNN
+)
+
 
 def free_memory(device: str = "cpu") -> int:
     """Bytes that can be taken now: of a CUDA device, else of the machine, within the container's and own limits."""
@@ -40,6 +49,33 @@ def free_memory(device: str = "cpu") -> int:
     import psutil
 
     return max(0, min([int(psutil.virtual_memory().available), *_container_room(), *_process_room()]))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory was missing: Python's, CUDA's, or that of torch's own allocator."""
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or any(
+        words in str(error) for words in _MEMORY_WORDS
+    )
+
+
+def peak_resident() -> int:
+    """The most bytes that this process has held in memory.
+
+    On Linux from the kernel's record of this program: `getrusage` starts at the size of the process that started it.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def return_freed_memory() -> None:

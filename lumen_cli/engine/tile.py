@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lumen_cli.engine.global_statistics import Core, EnoughError, Seen, WholeStatistics, merge
 from lumen_cli.engine.memory import return_freed_memory
-from lumen_cli.networks.base import pad_to_multiple
+from lumen_cli.networks.base import as_pixels, as_tensor, pad_to_multiple
 from lumen_cli.networks.grading import bend
 
 if TYPE_CHECKING:
@@ -137,9 +137,9 @@ def enhance_tiled(
         whole = _assembled(network, low, noise, side, steps=steps, **settings)
     grading = network.grading_for(**knobs)
     if grading is not None and whole.shape == low.shape:
-        curves = grading.curves(_tensor(low).to(device), _tensor(whole).to(device)).cpu()
+        curves = grading.curves(as_tensor(low).to(device), as_tensor(whole).to(device)).cpu()
         for top in range(0, len(whole), side):
-            band = _tensor(whole[top : top + side])
+            band = as_tensor(whole[top : top + side])
             band.copy_(bend(band, curves))
     return whole
 
@@ -159,16 +159,18 @@ def _assembled(
     """What `network.enhance` makes of the tiles, put together; see `enhance_tiled`."""
     height, width = low.shape[:2]
     tiles = tiles_of(network, height, width, side)
-    options = knobs | network.global_context(_tensor(low), **knobs)
+    options = knobs | network.global_context(as_tensor(low), **knobs)
     sample = (
-        None if noise is None or not sample_whole else network.sample_whole(_tensor(low), noise[None], steps, **options)
+        None
+        if noise is None or not sample_whole
+        else network.sample_whole(as_tensor(low), noise[None], steps, **options)
     )
     if sample is not None:
         noise, options = sample[0].cpu(), options | {"presampled": True}
     options["steps"] = steps
 
     def run(tile: Tile) -> Tensor:
-        part = pad_to_multiple(_tensor(tile.cut(low)), network.size_multiple).to(device)
+        part = pad_to_multiple(as_tensor(tile.cut(low)), network.size_multiple).to(device)
         part = part.contiguous(memory_format=torch.channels_last)
         own = None if noise is None else _cut_noise(noise, tile, network, (height, width)).to(device)
         return_freed_memory()
@@ -185,7 +187,7 @@ def _assembled(
     whole = np.zeros_like(low)
     for tile in tiles:
         with WholeStatistics(known):
-            result = run(tile).permute(1, 2, 0).float().cpu().numpy()
+            result = as_pixels(run(tile).float())
         if not np.isfinite(result).all():
             return result
         weights = tile.rows.weights(MARGIN)[:, None, None] * tile.columns.weights(MARGIN)[None, :, None]
@@ -216,7 +218,7 @@ def _first_look(
     height, width = low.shape[:2]
     factor = max(1.0, math.sqrt(height * width / side**2))
     size = [max(1, round(length / factor)) for length in (height, width)]
-    small = F.interpolate(_tensor(low), size=size, mode="area")
+    small = F.interpolate(as_tensor(low), size=size, mode="area")
     small = pad_to_multiple(small, network.size_multiple).to(device).contiguous(memory_format=torch.channels_last)
     own = None
     if noise is not None:
@@ -235,11 +237,6 @@ def _smaller(tile: Tile, size: tuple[int, int], small: tuple[int, int]) -> Core:
         for span, to, length in zip((tile.rows, tile.columns), small, size, strict=True)
     )
     return Core(small, rows, columns)
-
-
-def _tensor(pixels: np.ndarray) -> Tensor:
-    """H×W×3 → 1×3×H×W, a view."""
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
 def _cut_noise(noise: Tensor, tile: Tile, network: LowLightModel, size: tuple[int, int]) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import glob
 import logging
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.formats import RAW_SUFFIXES, READ_SUFFIXES
+from lumen_cli.text import nearest
 
 PICTURE_SUFFIXES: frozenset[str] = READ_SUFFIXES
 """File name endings that count as pictures in folders, in lower case; upper case counts too."""
@@ -224,8 +224,8 @@ def explain_missing(given: str, path: Path, error: OSError | ValueError) -> str:
     except OSError:
         names = []
     by_folded = {name.casefold(): name for name in sorted(names)}
-    near = difflib.get_close_matches(first.name.casefold(), list(by_folded), n=1, cutoff=0.6)
-    hint = f"; did you mean {first.parent / by_folded[near[0]]}?" if near else ""
+    near = nearest(first.name.casefold(), by_folded, cutoff=0.6)
+    hint = f"; did you mean {first.parent / by_folded[near]}?" if near else ""
     return f"{given}: no such file or folder{where}{hint}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import math
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from lumen_cli.errors import UsageError
+from lumen_cli.text import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -144,9 +144,8 @@ def find_metrics(names: Iterable[str]) -> list[Metric]:
     for name in names:
         wanted = name.strip().lower().replace("-", "_")
         if wanted not in known:
-            nearest = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-            hint = f" Did you mean {nearest[0]}?" if nearest else ""
-            raise UsageError(f"there is no metric {name}.{hint} Known metrics: {', '.join(known)}")
+            hint = did_you_mean(nearest(wanted, known))
+            raise UsageError(f"unknown metric {name!r}.{hint} Known metrics: {', '.join(known)}")
         found[wanted] = known[wanted]
     return list(found.values())
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lumen_cli.networks.grading import Grading, Sizes
@@ -152,6 +153,17 @@ class LowLightModel(nn.Module):
     def losses(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The paper's training terms by name, each a scalar that is already weighted, and their sum as `total`."""
         raise NotImplementedError(f"{type(self).__name__} has no training losses")
+
+
+def as_tensor(pixels: NDArray[Any]) -> Tensor:
+    """H×W×C → 1×C×H×W, a view that keeps the layout (channels last)."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+
+def as_pixels(picture: Tensor) -> NDArray[Any]:
+    """C×H×W or 1×C×H×W on any device → H×W×C."""
+    pixels: NDArray[Any] = picture.reshape(picture.shape[-3:]).permute(1, 2, 0).contiguous().cpu().numpy()
+    return pixels
 
 
 def padded_size(height: int, width: int, multiple: int) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from lumen_cli.errors import LumenError, ModelError, UsageError
 from lumen_cli.registry.architectures import ARCHITECTURES
 from lumen_cli.registry.card import CONFIG_FILE, HUGGING_FACE, ModelCard, read_card
+from lumen_cli.text import did_you_mean, nearest
 
 MEAN = "mean"
 """The architecture of models that average others and have no weights of their own."""
@@ -98,8 +98,7 @@ def find_model(name_or_folder: str | os.PathLike[str], ability: str = "enhance")
     if os.sep in wanted or (os.altsep and os.altsep in wanted):
         raise ModelError(f"there is no model folder {wanted}")
     names = [card.name for card in cards]
-    nearest = difflib.get_close_matches(wanted.lower(), names, n=1, cutoff=0.5)
-    hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    hint = did_you_mean(nearest(wanted.lower(), names))
     if wanted in ARCHITECTURES and ARCHITECTURES[wanted].release:
         hint = f" Its authors' weights can be imported: see `lumen models info {wanted}`."
     raise ModelError(f"unknown model {wanted!r}.{hint} Known models: {', '.join(names) or 'none'}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -206,21 +205,12 @@ def _facts(facts: dict[str, str]) -> Table:
 
 
 def peak_memory(device: str) -> str:
-    """The most memory this process has held, and on a CUDA device what the network held there."""
-    said = memory(_peak_resident())
+    """The most memory that this process held, and on a CUDA device what the network held there."""
+    from lumen_cli.engine.memory import peak_resident
+
+    text = memory(peak_resident())
     if device.startswith("cuda"):
         import torch
 
-        said += f", {memory(torch.cuda.max_memory_allocated(device))} on {device}"
-    return said
-
-
-def _peak_resident() -> int:
-    if sys.platform == "win32":
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+        text += f", {memory(torch.cuda.max_memory_allocated(device))} on {device}"
+    return text

@@ -15,6 +15,7 @@ from torch import Tensor
 from lumen_cli.datasets.darken import darken, draw_camera, draw_shade, expose
 from lumen_cli.datasets.pairs import TrainingFiles
 from lumen_cli.imaging.read import read_picture
+from lumen_cli.networks.base import as_tensor
 
 WHOLE = 64
 
@@ -84,7 +85,7 @@ class PictureBank:
 def load_bytes(path: Path) -> Tensor:
     """A picture as uint8 3×H×W."""
     pixels = read_picture(path).pixels
-    return torch.from_numpy(np.rint(pixels * 255.0).astype(np.uint8)).permute(2, 0, 1).contiguous()
+    return as_tensor(np.rint(pixels * 255.0).astype(np.uint8))[0].contiguous()
 
 
 def named_generator(name: str, device: torch.device) -> torch.Generator:

@@ -25,6 +25,7 @@ from lumen_cli.datasets.darken import Camera, darken, draw_camera, draw_shade
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
 from lumen_cli.engine import full_resolution
 from lumen_cli.imaging.colour.convert import to_unit
+from lumen_cli.networks.base import as_pixels, as_tensor
 from lumen_cli.networks.refiner import SQUARE
 from lumen_cli.training.data import load_bytes, named_generator
 
@@ -92,7 +93,7 @@ class Sources:
         if isinstance(entry, Pair):
             low, high = load_bytes(entry.low), load_bytes(entry.high)
             entry.require_one_size(low.shape, high.shape)
-            dark, bright = low.permute(1, 2, 0).numpy(), _as_floats(high)
+            dark, bright = as_pixels(low), _as_floats(high)
         else:
             bright = _part(_as_floats(load_bytes(entry)), draw)
             dark, bright = _take_photograph(bright, draw)
@@ -147,10 +148,10 @@ def make_example(dark: NDArray[np.uint8], bright: Floats, draw: Draw) -> Example
 def _take_photograph(bright: Floats, draw: Draw) -> tuple[NDArray[np.uint8], Floats]:
     """The dark photograph of a bright picture, and that picture at the same size."""
     camera = _draw_camera(draw.generator)
-    picture = torch.from_numpy(np.ascontiguousarray(bright)).permute(2, 0, 1)[None]
+    picture = as_tensor(np.ascontiguousarray(bright))
     height, width = bright.shape[:2]
     shade = draw_shade(1, max(height, width), draw.generator)[..., :height, :width] if draw.chance(UNEVEN) else None
-    dark = darken(picture, camera, draw.generator, shade=shade)[0].permute(1, 2, 0).contiguous().numpy()
+    dark = as_pixels(darken(picture, camera, draw.generator, shade=shade))
     if draw.chance(CHROMA_SMOOTHED):
         planes = full_resolution.to_ycc(dark)
         planes[:, :, 1:] = _blur(np.ascontiguousarray(planes[:, :, 1:]), draw.uniform(1.0, 3.0))
@@ -215,8 +216,7 @@ def _blur(values: Floats, deviation: float) -> Floats:
 
 
 def _as_floats(picture: Tensor) -> Floats:
-    values: Floats = picture.permute(1, 2, 0).contiguous().numpy().astype(np.float32) / np.float32(255)
-    return values
+    return as_pixels(picture).astype(np.float32) / np.float32(255)
 
 
 def collect(folder: Path, sources: Sources, tell: Callable[[int], None]) -> list[Path]:

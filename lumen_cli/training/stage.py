@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lumen_cli.datasets.pairs import Pair
 from lumen_cli.diffusion.noise import picture_noise
 from lumen_cli.metrics import psnr, ssim
-from lumen_cli.networks.base import LowLightModel
+from lumen_cli.networks.base import LowLightModel, as_pixels
 from lumen_cli.training.checkpoint import Checkpoint
 from lumen_cli.training.data import Batches, load_bytes
 from lumen_cli.training.loop import Watch, autocast, descend, learning_rate, run_steps
@@ -70,7 +70,7 @@ def validate(
     if sheet is not None and rows:
         height, width = rows[0].shape[-2:]
         same = [row for row in rows if row.shape[-2:] == (height, width)]
-        picture = (torch.cat(same, dim=1).permute(1, 2, 0).cpu().numpy() * 255.0 + 0.5).astype(np.uint8)
+        picture = (as_pixels(torch.cat(same, dim=1)) * 255.0 + 0.5).astype(np.uint8)
         cv2.imwrite(str(sheet), picture[..., ::-1])
     mean = np.mean(scores, axis=0)
     return {"psnr": float(mean[0]), "ssim": float(mean[1])}

@@ -10,6 +10,7 @@ import torch
 from lumen_cli.benchmark import worker
 from lumen_cli.benchmark.speed import run_speed, speed_cases
 from lumen_cli.benchmark.speed_request import SpeedCase, SpeedRequest, SpeedResult
+from lumen_cli.engine.memory import peak_resident
 from lumen_cli.errors import LumenError, ModelError, UsageError
 from tests.conftest import MakeModel
 
@@ -93,7 +94,7 @@ def test_a_measured_case_has_all_its_figures(make_model: MakeModel) -> None:
     assert row.gflops == pytest.approx(2 * 64 * 48 * 3 * 3 * 9 / 1e9), "a picture's, not a batch's"
     assert row.device_memory is None
     assert row.host_memory is not None
-    assert 1 << 20 < row.host_memory <= worker.peak_resident()
+    assert 1 << 20 < row.host_memory <= peak_resident()
     assert row.seconds is not None
     seconds = row.seconds
     assert 0.0 < seconds.least <= seconds.lower <= seconds.median <= seconds.upper <= seconds.most

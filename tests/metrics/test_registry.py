@@ -83,10 +83,10 @@ def test_names_are_found_in_any_case_each_once_in_the_order_asked_for() -> None:
 
 def test_an_unknown_name_gets_the_nearest_one_and_the_list() -> None:
     with pytest.raises(
-        UsageError, match=r"no metric lpips_alexnet\. Did you mean lpips_alex\? Known metrics: psnr, .*loe"
+        UsageError, match=r"unknown metric 'lpips_alexnet'\. Did you mean lpips_alex\? Known metrics: psnr, .*loe"
     ):
         find_metrics(["psnr", "lpips_alexnet"])
-    with pytest.raises(UsageError, match=r"there is no metric zzz\. Known"):
+    with pytest.raises(UsageError, match=r"unknown metric 'zzz'\. Known"):
         find_metrics(["zzz"])
 
 

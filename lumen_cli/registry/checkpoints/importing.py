@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from lumen_cli.registry.checkpoints.matching import (
 from lumen_cli.registry.checkpoints.reading import Source, find_checkpoints
 from lumen_cli.registry.checkpoints.reading_process import read_apart
 from lumen_cli.registry.load import checksum, save_weights
+from lumen_cli.text import did_you_mean, nearest
 
 _README = """# {name}
 
@@ -135,8 +135,7 @@ def _find_release(architecture: str) -> tuple[Architecture, Release, Layout]:
     known = released.get(architecture)
     if known is not None and known.release is not None:
         return known, known.release, import_object(known.layout)
-    nearest = difflib.get_close_matches(architecture.lower(), released, n=1, cutoff=0.5)
-    hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    hint = did_you_mean(nearest(architecture.lower(), released))
     raise UsageError(f"lumen knows no checkpoints of {architecture}.{hint} Known: {', '.join(released)}")
 
 
