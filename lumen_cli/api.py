@@ -11,7 +11,7 @@ import numpy as np
 from lumen_cli.engine.batch import NetworkError, enhance_batch
 from lumen_cli.engine.device import choose_device
 from lumen_cli.errors import LumenError, UsageError
-from lumen_cli.imaging.colour.convert import converted, to_unit
+from lumen_cli.imaging.colour.convert import convert_depth, to_unit
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.limits import Detail
@@ -105,7 +105,7 @@ def enhance(
     if isinstance(result, NetworkError):
         raise LumenError(str(result)) from result
     floating = isinstance(picture, np.ndarray) and np.issubdtype(picture.dtype, np.floating)
-    return to_unit(result) if floating or read.bit_depth == 32 else converted(result, read.bit_depth)
+    return to_unit(result) if floating or read.bit_depth == 32 else convert_depth(result, read.bit_depth)
 
 
 def decompose(

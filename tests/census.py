@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lumen_cli.imaging.read import kind_of
+from lumen_cli.imaging.formats import recognise
 from lumen_cli.imaging.tags.check import LISTING, Tags, find_differences, parse_listing
 from lumen_cli.imaging.tags.rules import TagRules
 
@@ -62,7 +62,7 @@ def census(folder: Path, results: list[dict[str, Any]]) -> int:
     for result in results:
         source, target = result["input"], result["output"]
         said = [*result["notices"], *result["warnings"]]
-        formats = [kind_of(Path(path).read_bytes()[:512], Path(path)) or "" for path in (source, target)]
+        formats = [name_format(Path(path)) for path in (source, target)]
         rules = TagRules("keep", "lumen")
         found = find_differences(tags.get(source, {}), tags.get(target, {}), rules, *formats, said)
         different += bool(found)
@@ -70,6 +70,12 @@ def census(folder: Path, results: list[dict[str, Any]]) -> int:
             values = " → ".join("—" if value is None else str(value)[:_SHOWN] for value in (before, after))
             print(f"{Path(source).relative_to(folder.absolute())}: {name}: {values}")
     return different
+
+
+def name_format(path: Path) -> str:
+    with path.open("rb") as file:
+        format = recognise(file)
+    return "" if format is None else format.name
 
 
 def list_all(paths: list[str]) -> dict[str, Tags]:

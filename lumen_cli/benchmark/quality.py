@@ -18,7 +18,7 @@ from lumen_cli.benchmark.entrants import Entrant, Runner
 from lumen_cli.benchmark.samples import Sample, Samples, Scene
 from lumen_cli.engine.batch import NetworkError, Shape
 from lumen_cli.errors import LumenError, explain
-from lumen_cli.imaging.colour.convert import converted, to_unit
+from lumen_cli.imaging.colour.convert import convert_depth, to_unit
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.metrics.registry import Metric, measure
 from lumen_cli.networks.base import as_tensor
@@ -183,7 +183,7 @@ def _scores(
                 yield _failed(sample, metrics, str(outcome))
                 continue
             try:
-                rounded = to_unit(converted(outcome, scene.low.bit_depth))
+                rounded = to_unit(convert_depth(outcome, scene.low.bit_depth))
                 if save is not None:
                     save(entrant.name, sample.name, dataclasses.replace(scene.low, values=rounded))
                 values = measure_scene(metrics, rounded, scene, device)

@@ -142,16 +142,18 @@ def enhance(
     from lumen_cli.cli.inputs import gathered
     from lumen_cli.files.outputs import name_template as template_of
     from lumen_cli.files.outputs import plan_outputs
-    from lumen_cli.imaging.formats import format_for, require_writable, suffix_for
+    from lumen_cli.imaging.formats import find_format
     from lumen_cli.registry.catalog import check_light, find_model
     from lumen_cli.run.plan import Settings, make_plan
 
     card = find_model(model)
     chosen_steps = card.steps_for(steps)
     check_light(card, brightness, illumination_ratio)
-    suffix = None if output_format is OutputFormat.keep else suffix_for(output_format.value)
-    if suffix is not None:
-        require_writable(format_for(suffix))
+    suffix = None
+    if output_format is not OutputFormat.keep:
+        wanted_format = find_format(output_format.value)
+        wanted_format.require_package()
+        suffix = wanted_format.suffix
     template = None if name_template is None else template_of(name_template, model=card.name, seed=str(seed))
     with gathered(request) as pictures:
         plan_outputs(pictures.found.sources, pictures.output, suffix, template)  # names that cannot be are said at once

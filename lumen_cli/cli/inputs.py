@@ -181,18 +181,17 @@ def gathered(request: Request) -> Iterator[Gathered]:
 def _standard_input(place: Path) -> Source:
     """The picture on standard input, as a file whose ending says what it is."""
     from lumen_cli.files.find import Source
-    from lumen_cli.imaging.formats import FORMAT_SUFFIXES
-    from lumen_cli.imaging.read import sniff
+    from lumen_cli.imaging.formats import recognise
 
     arrived = place / "arrived"
     try:
         with arrived.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         with arrived.open("rb") as file:
-            kind = sniff(file.read(4096))
+            format = recognise(file)
     except OSError as error:
         raise LumenError(f"standard input cannot be kept in {place} ({error.strerror or error})") from None
-    path = arrived.rename(place / f"stdin{FORMAT_SUFFIXES.get(kind or '', '')}")
+    path = arrived.rename(place / f"stdin{format.suffix if format is not None and format.encode else ''}")
     return Source(path, None, Path(path.name), STANDARD)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumen_cli.imaging.colour.convert import luma, to_integers
-from lumen_cli.imaging.decoded import opencv
+from lumen_cli.imaging.formats.format import load_opencv
 from lumen_cli.imaging.picture import Picture
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def heat_map(error: NDArray[np.float32], scale: float) -> Shown:
 
 def colours() -> NDArray[np.uint8]:
     """256×3 RGB: the colour map Inferno (Smith, van der Walt, 2015), whose lightness grows evenly."""
-    cv2 = opencv()
+    cv2 = load_opencv()
     steps = np.arange(256, dtype=np.uint8)[:, None]
     return np.ascontiguousarray(cv2.applyColorMap(steps, cv2.COLORMAP_INFERNO)[:, 0, ::-1])
 

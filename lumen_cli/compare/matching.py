@@ -13,7 +13,7 @@ from pathlib import Path
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import Source, absolute, find_pictures, natural_key
 from lumen_cli.files.outputs import ADDITION
-from lumen_cli.imaging.formats import format_for
+from lumen_cli.imaging.formats import find_format
 
 MOST_VERSIONS = 12
 """Columns of one comparison; more are of no use to an eye."""
@@ -224,7 +224,7 @@ def sheet_target(name: str, overwrite: bool) -> Path:
         UsageError: the ending is no picture's, or the file exists and `overwrite` is not said.
     """
     target = absolute(name)
-    format_for(target)
+    find_format(target)
     _refuse_existing(target, overwrite)
     return target
 

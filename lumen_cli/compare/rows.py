@@ -216,7 +216,9 @@ def _value(metric: Metric, picture: Picture, truth: Picture, given: Picture) -> 
 
 def _draw(picture: Picture, truth: Picture | None, looks: Looks) -> Drawn:
     image = drawing.reduced(picture, looks.max_side)
-    kind = f"{picture.format.upper()}, {picture.stored.bits or picture.bit_depth} bit{', grey' if picture.grey else ''}"
+    kind = (
+        f"{picture.format.upper()}, {picture.storage.bits or picture.bit_depth} bit{', grey' if picture.grey else ''}"
+    )
     error = None if truth is None else drawing.difference(picture, truth, image.size)
     return Drawn(image, picture.icc, kind, drawing.histogram(picture), error, essentials(picture.exif))
 

@@ -12,7 +12,6 @@ import numpy as np
 from lumen_cli.atomic import replacing
 from lumen_cli.errors import PictureError
 from lumen_cli.imaging.colour.convert import to_unit
-from lumen_cli.imaging.formats import format_for
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.write import write_picture
 
@@ -125,6 +124,6 @@ def write_sheet(sheet: ContactSheet, target: Path) -> None:
     """
     try:
         with replacing(target) as temporary:
-            write_picture(sheet.picture(), temporary, format=format_for(target))
+            write_picture(sheet.picture(), temporary, format=target.suffix)
     except OSError as error:
         raise PictureError(target, f"cannot be written ({error.strerror or error})") from None

@@ -55,7 +55,7 @@ def scene_of(picture: Picture, detail: Detail = "auto", settings: Settings = DEF
     if size == (picture.height, picture.width):
         return Scene(picture, picture)
     small = reduce_by_area(picture, *size)
-    return Scene(picture, dataclasses.replace(picture, values=small, alpha=None, own=None))
+    return Scene(picture, dataclasses.replace(picture, values=small, alpha=None, native=None))
 
 
 def scene_size(height: int, width: int, settings: Settings = DEFAULTS) -> tuple[int, int]:
@@ -118,7 +118,7 @@ def finish(
     height, begin = _STRIP, None
     if refining is not None and full.noisy:
         full, height, begin = dataclasses.replace(full, refining=refining), _REFINED_STRIP, _compute_alone
-    kind = np.float32 if picture.own is not None else picture.held.dtype
+    kind = np.float32 if picture.native is not None else picture.samples.dtype
     values = np.empty((picture.height, picture.width, 3), kind)
 
     gain = _gain_for(scene, result, full) if keep_ratio else 1.0
@@ -183,8 +183,8 @@ def store(strip: Floats, values: NDArray[Any]) -> None:
 def _part(picture: Picture, rows: slice, columns: slice) -> NDArray[Any]:
     """Some of the picture's pixels: uint8 where it has 8 bits of sRGB, else float32 in [0, 1]."""
     if picture.values is None:
-        assert picture.own is not None
-        return picture.own.in_srgb(picture.own.values[rows, columns])
+        assert picture.native is not None
+        return picture.native.to_srgb(picture.native.values[rows, columns])
     part = picture.values[rows, columns]
     return part if part.dtype == np.uint8 else to_unit(part)
 

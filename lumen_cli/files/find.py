@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.formats import RAW_SUFFIXES, READ_SUFFIXES
+from lumen_cli.imaging.formats import SUFFIXES, list_titles
 from lumen_cli.text import nearest
 
-PICTURE_SUFFIXES: frozenset[str] = READ_SUFFIXES
+PICTURE_SUFFIXES: frozenset[str] = frozenset(SUFFIXES)
 """File name endings that count as pictures in folders, in lower case; upper case counts too."""
 
 log = logging.getLogger(__name__)
@@ -199,8 +199,7 @@ class _Search:
     def explain_nothing(self, given: Sequence[str]) -> UsageError:
         """There are no pictures: what was looked for, and what was there instead."""
         places = ", ".join(given[:3]) + (f" and {len(given) - 3} more" if len(given) > 3 else "")
-        endings = " ".join([*sorted(PICTURE_SUFFIXES - RAW_SUFFIXES), "and camera raw files"])
-        text = f"no pictures found in {places}: looked for {endings}, without hidden files and folders"
+        text = f"no pictures found in {places}: looked for {list_titles()} files, without hidden files and folders"
         if self.others:
             kinds = (f"{count} × {suffix or 'no ending'}" for suffix, count in self.others.most_common(4))
             text += f"; other files there: {', '.join(kinds)}"

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from lumen_cli.atomic import TEMPORARY_PREFIX, temporary_beside
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import Source, absolute, is_picture_name
-from lumen_cli.imaging.formats import SUFFIX_FORMATS, format_for, kept_suffix, require_writable
+from lumen_cli.imaging.formats import SUFFIXES, find_format, keep_suffix
 
 FIELDS: Mapping[str, str] = MappingProxyType(
     {
@@ -189,7 +189,7 @@ def _single_file(sources: Sequence[Source], output: str | os.PathLike[str] | Non
             f"{text}: one file cannot take the {len(sources)} pictures of a folder or list; "
             f"name a folder (or, for a folder of that name, {text}{os.sep})"
         )
-    require_writable(format_for(text))
+    find_format(text).require_package()
     if suffix is not None and not _same_format(Path(text).suffix, suffix):
         raise UsageError(f"{text}: the output's ending and the requested format ({suffix[1:]}) do not agree")
     return absolute(text)
@@ -199,7 +199,7 @@ def _target(
     source: Source, base: Path | None, suffix: str | None, template: NameTemplate | None, root_names: dict[Path, Path]
 ) -> Path:
     name = source.relative
-    wanted = kept_suffix(name.suffix) if suffix is None else suffix
+    wanted = keep_suffix(name.suffix) if suffix is None else suffix
     if wanted != name.suffix and not _same_format(name.suffix, wanted):
         name = name.with_name(f"{name.stem}{wanted}")
     if template is not None:
@@ -313,8 +313,8 @@ def _identify(path: Path) -> tuple[int, int] | None:
 
 
 def _same_format(one: str, other: str) -> bool:
-    known = SUFFIX_FORMATS.get(one.lower())
-    return known is not None and known == SUFFIX_FORMATS.get(other.lower())
+    known = SUFFIXES.get(one.lower())
+    return known is not None and known == SUFFIXES.get(other.lower())
 
 
 def _append(target: Path, addition: str) -> Path:

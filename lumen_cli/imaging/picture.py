@@ -1,71 +1,72 @@
-"""A decoded picture as a value."""
+"""A picture as a value, and how it is made of what a decoder returns: upright, with its colours interpreted."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lumen_cli.imaging.colour.convert import to_integers, to_unit
-from lumen_cli.imaging.colour.native import OwnColours
-from lumen_cli.imaging.storage import UNKNOWN, Storage
+from lumen_cli.imaging.colour.convert import to_integers, to_unit, turn_upright
+from lumen_cli.imaging.colour.curves import SRGB
+from lumen_cli.imaging.colour.icc import Shaper, matrix_of
+from lumen_cli.imaging.colour.interpretation import COLOUR_CHUNKS, interpret_colours
+from lumen_cli.imaging.colour.spaces import D65, SRGB_PRIMARIES, NativeColours, ShaperSpace
+from lumen_cli.imaging.formats.format import UNKNOWN, Decoded, Storage, UnreadableError
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """Pixels, and what has to be known to write them back as they came.
+    """Pixels, and everything that is needed to write them back as they came.
 
-    Who makes another picture of it, rather than the same one with other light, drops `own`.
+    A copy that shows something else than the same picture in other light must drop `native`.
     """
 
     values: NDArray[Any] | None
-    """H×W×3, sRGB (or `icc`), upright (orientation tag applied): uint8, uint16, or float32 in [0, 1]. None: those of
-    `own`, as the file has them."""
+    """H×W×3, sRGB (or `icc`), upright (orientation tag applied): uint8, uint16, or float32 in [0, 1]. None: only
+    `native` has values."""
     alpha: NDArray[np.float32] | None
     """H×W float32 in [0, 1], upright, not multiplied into the pixels; None where the file has none."""
     bit_depth: int
     """8, 16 or 32 (floats): bits a channel in the file."""
     grey: bool
-    """The file had one colour channel; it is written back that way."""
+    """Whether the file has one colour channel; outputs get one too."""
     format: str
-    """"jpeg", "png", "webp", "tiff", …: what the file's content is, whatever its name says."""
+    """Name of the file's format by its content, whatever the file's name says."""
     icc: bytes | None
-    """The embedded colour profile where it is one of sRGB (or cannot be understood), carried through untouched."""
+    """The embedded profile where it is one of sRGB, or cannot be interpreted; outputs get it unchanged."""
     exif: bytes | None
-    """The raw EXIF block (beginning with its TIFF header), None where there is none."""
-    lost: tuple[str, ...] = ()
-    """What reading could not keep ("further pages"), for `losses`."""
+    """The EXIF block from its TIFF header on; None where there is none."""
     notices: tuple[str, ...] = ()
-    """What else has to be said about the reading, each a whole phrase."""
-    own: OwnColours | None = None
-    """The file's values where its colours are not sRGB. Writing brings what changed in `pixels` into them."""
-    stored: Storage = UNKNOWN
-    """How the file's container held it."""
+    """What reading left out or changed, a phrase each."""
+    native: NativeColours | None = None
+    """The file's values where its colours are not sRGB. Writing applies the change of `pixels` to them."""
+    storage: Storage = UNKNOWN
+    """How the file stored the picture."""
 
     def __post_init__(self) -> None:
-        if self.values is None and self.own is None:
-            raise ValueError("a picture needs values of its own or those of another colour space")
+        if self.values is None and self.native is None:
+            raise ValueError("a picture needs values in sRGB or in the colours of its file")
 
     @property
-    def held(self) -> NDArray[Any]:
-        """The values that are there: `values`, or else those of `own`."""
+    def samples(self) -> NDArray[Any]:
+        """`values`, or where there are none those of `native`."""
         if self.values is not None:
             return self.values
-        assert self.own is not None
-        return self.own.values
+        assert self.native is not None
+        return self.native.values
 
     @property
     def height(self) -> int:
         """Rows, of the upright picture."""
-        return int(self.held.shape[0])
+        return int(self.samples.shape[0])
 
     @property
     def width(self) -> int:
         """Columns, of the upright picture."""
-        return int(self.held.shape[1])
+        return int(self.samples.shape[1])
 
     @property
     def pixels(self) -> NDArray[np.float32]:
@@ -74,34 +75,34 @@ class Picture:
 
     def rows(self, rows: slice, step: int = 1) -> NDArray[np.float32]:
         """A part of `pixels`: of these rows, which may have a step too, every `step`-th column."""
-        values = self.held[rows, ::step]
+        values = self.samples[rows, ::step]
         if self.values is None:
-            assert self.own is not None
-            return self.own.in_srgb(values)
+            assert self.native is not None
+            return self.native.to_srgb(values)
         return to_unit(values)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        arrays = self.values, self.alpha, None if self.own is None else self.own.values
+        arrays = self.values, self.alpha, None if self.native is None else self.native.values
         return sum(array.nbytes for array in arrays if array is not None)
 
     @property
     def profile(self) -> bytes | None:
-        """The profile that a file in the original's own colours has embedded."""
-        return self.icc if self.own is None else self.own.icc
+        """The profile of the file's own colours."""
+        return self.icc if self.native is None else self.native.icc
 
     def digest(self) -> bytes:
-        """16 bytes (BLAKE2b) that stand for size, depth and decoded values, alpha included, and their colour space.
+        """16 bytes (BLAKE2b) of size, depth and decoded values, alpha included, and their colour space.
 
         Equal for equal content, whatever the file's name, tags, compression or lossless format.
         """
         alpha = b"" if self.alpha is None else b"alpha"
         hashed = hashlib.blake2b(b"%d %d %d " % (self.height, self.width, self.bit_depth) + alpha, digest_size=16)
-        if self.own is not None:
-            hashed.update(self.own.mark)
+        if self.native is not None:
+            hashed.update(self.native.mark)
         rows = max(1, (1 << 20) // max(1, self.width))
-        for plane in (self.held if self.own is None else self.own.values, self.alpha):
+        for plane in (self.values if self.native is None else self.native.values, self.alpha):
             for top in range(0, self.height if plane is not None else 0, rows):
                 assert plane is not None
                 values = plane[top : top + rows]
@@ -109,3 +110,57 @@ class Picture:
                     values = to_integers(values.astype(np.float32, copy=False), self.bit_depth)
                 hashed.update(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).data)
         return hashed.digest()
+
+
+def make_picture(decoded: Decoded, format: str) -> Picture:
+    """The picture that a decoder found in a file of the format of this name.
+
+    Raises:
+        UnreadableError: no values at all, or none that is a number.
+    """
+    values: NDArray[Any] = turn_upright(decoded.values, decoded.orientation)
+    if values.size == 0:
+        raise UnreadableError("the file is damaged: it holds no pixels")
+    floating = values.dtype.kind == "f"
+    values, replaced = _replace_non_numbers(values) if floating else (values, ())
+    channels = values.shape[2] - (4 if decoded.cmyk else 3 if values.shape[2] >= 3 else 1)
+    alpha = None
+    if channels:
+        alpha = to_unit(values[:, :, -1])
+        values = values[:, :, :-1]
+    grey = values.shape[2] == 1
+    model = "cmyk" if decoded.cmyk else "grey" if grey else "rgb"
+    storage = decoded.storage
+    colours = interpret_colours(model, decoded.icc, chunks=storage.chunks, cicp=decoded.cicp, exif=decoded.exif)
+    space = colours.space
+    notices = (*decoded.notices, *replaced, *colours.notices)
+    if floating and space is None and (values.min() < 0 or values.max() > 1):
+        # What no other format can hold is kept beside the pixels, like colours outside sRGB.
+        space = ShaperSpace(Shaper((SRGB,) * 3, matrix_of(SRGB_PRIMARIES, D65)), grey)
+        colours = replace(colours, source="profile" if colours.icc else "nothing")
+    if space is not None and not space.exact and values.dtype != np.uint8:
+        notices += ("its colour profile is one of tables, so colours that changed were computed with 8 bits a channel",)
+    native = pixels = None
+    if space is None:
+        pixels = np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+    else:
+        # The colours' chunks are true of values in these colours only.
+        chunks = {name: body for name, body in storage.chunks.items() if name in COLOUR_CHUNKS}
+        storage = replace(storage, chunks={name: body for name, body in storage.chunks.items() if name not in chunks})
+        native = NativeColours(np.ascontiguousarray(values), space, colours.icc, colours.source, colours.cicp, chunks)
+    icc = None if native else colours.icc
+    depth = values.dtype.itemsize * 8
+    return Picture(pixels, alpha, depth, grey, format, icc, decoded.exif, notices, native, storage)
+
+
+def _replace_non_numbers(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """H×W×C floats with 0 in place of NaN and the outermost numbers in place of infinities; and the notice about it."""
+    if np.isfinite([values.min(), values.max()]).all():
+        return values, ()
+    numbers = np.isfinite(values)
+    if not numbers.any():
+        raise UnreadableError("the picture holds no numbers, only NaN or infinity")
+    count = int((~numbers).any(axis=2).sum())
+    least, greatest = values[numbers].min(), values[numbers].max()
+    what = f"{count} pixel{'s' * (count > 1)} held NaN or infinity, which became 0 or the outermost value"
+    return np.nan_to_num(values, nan=0.0, posinf=greatest, neginf=least), (what,)

@@ -82,7 +82,7 @@ def require_room(path: Path, decoded: int, memory: int) -> None:
 
 def decoded_bytes(path: Path, per_pixel: int = WHOLE_BYTES) -> int:
     """Bytes a picture takes once decoded, from its header alone; 0 where the header tells nothing (decoding will)."""
-    from lumen_cli.imaging.measure import size_of
+    from lumen_cli.imaging.read import measure_picture
 
-    width, height = size_of(path) or (0, 0)
+    width, height = measure_picture(path) or (0, 0)
     return width * height * per_pixel

@@ -12,15 +12,12 @@ import threading
 from pathlib import Path
 
 from lumen_cli.errors import PictureError
+from lumen_cli.imaging.formats import recognise
 from lumen_cli.imaging.helper import receive, send
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.read import sniff
 from lumen_cli.limits import DEFAULT_TIMEOUT
 
-_IN_PROCESS = ("jpeg", "png", "bmp", "webp")
-"""Formats of bounded work whose decoders all browsers lean on; a helper would cost them a copy of the pixels."""
 _START = "import sys; sys.path[:] = sys.argv[1:]; from lumen_cli.imaging.helper import main; main()"
-_SNIFFED = 4096
 
 
 class AbandonedError(Exception):
@@ -47,10 +44,10 @@ class HelperReader:
             if not stat.S_ISREG(path.stat().st_mode):
                 return False
             with path.open("rb") as file:
-                kind = sniff(file.read(_SNIFFED))
+                format = recognise(file)
         except (OSError, ValueError):
             return False
-        return kind is not None and kind not in _IN_PROCESS
+        return format is not None and format.is_isolated
 
     def read(self, path: Path, *, max_pixels: int) -> Picture:
         """See `read_picture`.

@@ -65,8 +65,7 @@ def sheet(picture: Picture, maps: Maps) -> Picture:
         grey=False,
         format="png",
         icc=colour_profile,
-        lost=(),
-        own=None,
+        native=None,
     )
 
 
@@ -258,7 +257,7 @@ class Decomposed:
         """Bytes of the picture and its maps."""
         maps, picture = self.maps, self.picture
         arrays = [
-            picture.held,
+            picture.samples,
             picture.alpha,
             maps.reflectance,
             maps.illumination,
@@ -291,7 +290,7 @@ class Decomposed:
 
     def _like_the_picture(self, pixels: np.ndarray) -> Picture:
         """With the picture's alpha and profile, and grey where it is."""
-        return dataclasses.replace(self.picture, values=pixels, bit_depth=self.work.settings.depth, lost=(), own=None)
+        return dataclasses.replace(self.picture, values=pixels, bit_depth=self.work.settings.depth, native=None)
 
     def _as_grey(self, illumination: np.ndarray) -> Picture:
         """A measure rather than a colour: one channel, and no profile to bend it."""

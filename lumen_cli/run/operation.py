@@ -115,7 +115,7 @@ class Enhanced:
     @property
     def held(self) -> int:
         """Bytes of the picture and of its result at full size."""
-        return self.picture.nbytes + self.picture.held.nbytes
+        return self.picture.nbytes + self.picture.samples.nbytes
 
     def contents(self) -> Sequence[Content]:
         """The brightened picture."""

@@ -19,9 +19,9 @@ from lumen_cli.atomic import temporary_beside
 from lumen_cli.errors import PictureError, UsageError
 from lumen_cli.files.contents import content_hash
 from lumen_cli.files.outputs import Job
-from lumen_cli.imaging.formats import RAW_SUFFIXES, SUFFIX_FORMATS, format_for, kept_format
+from lumen_cli.imaging.formats import SUFFIXES, find_format, load_format
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.write import changes, losses, write_picture
+from lumen_cli.imaging.write import find_changes, find_losses, write_picture
 from lumen_cli.run.plan import Sidecar
 from lumen_cli.run.sidecars import copies
 
@@ -64,18 +64,19 @@ class Saved:
 def output_format(picture: Picture, target: Path) -> str:
     """The container an output gets: what its suffix says, and the source's own where the suffix says nothing."""
     try:
-        return format_for(target)
+        return find_format(target).name
     except UsageError:
-        return kept_format(picture.format)
+        return load_format(picture.format).output.name
 
 
 def misnamed(source: Path, picture: Picture, container: str) -> list[str]:
     """The notice about a file whose content is not what its name says, where its output follows the name."""
     suffix = source.suffix.lower()
-    claimed = {".gif": "gif"}.get(suffix) or ("raw" if suffix in RAW_SUFFIXES else SUFFIX_FORMATS.get(suffix))
-    if claimed in (None, picture.format) or container == picture.format or container != kept_format(claimed or ""):
+    claimed = SUFFIXES.get(suffix)
+    if claimed is None or picture.format in (claimed, container) or container != load_format(claimed).output.name:
         return []
-    return [f"its content is {picture.format.upper()}, but its name ends with {suffix}: it became {container.upper()}"]
+    content, output = (load_format(name).title for name in (picture.format, container))
+    return [f"its content is {content}, but its name ends with {suffix}: it became {output}"]
 
 
 def save_picture(picture: Picture, job: Job, tags: TagWriter, quality: int | None = None) -> Saved:
@@ -128,8 +129,8 @@ def save_files(
                 encoded = time.perf_counter()
                 carried = tags.copy(source, temporary, content)
                 tagging += time.perf_counter() - encoded
-                warnings += [f"{container} cannot hold {what}" for what in losses(content, container)]
-                warnings += changes(content, container)
+                warnings += [f"{container} cannot hold {what}" for what in find_losses(content, container)]
+                warnings += find_changes(content, container)
                 warnings += misnamed(source, content, container)
                 warnings += carried
             else:

@@ -71,7 +71,9 @@ def test_too_many_pixels_are_one_failed_picture(tiny: Path, tmp_path: Path, lume
         "large.png": "failed",
         "bomb.png": "failed",
     }
-    assert "more than --max-pixels allows (0.001)" in lines["large.png"]["reason"]
+    assert lines["large.png"]["reason"].endswith(
+        "more than the limit of 0.001; raise it, or set 0 for none (see --max-pixels)"
+    )
     again = lumen("enhance", folder, "-m", "tiny", "--json")
     assert {name: line["status"] for name, line in lines_of(again.out).items()} == {
         "small.png": "kept",
@@ -105,10 +107,10 @@ def test_every_container_keeps_itself_and_its_bits(tiny: Path, tmp_path: Path, l
         assert line["warnings"] == line["notices"] == [], name
         before, after = read_picture(folder / name), read_picture(Path(line["output"]))
         assert Path(line["output"]).name == name
-        assert (after.format, after.bit_depth, after.stored.bits) == (
+        assert (after.format, after.bit_depth, after.storage.bits) == (
             before.format,
             before.bit_depth,
-            before.stored.bits,
+            before.storage.bits,
         )
         assert np.abs(after.pixels - before.pixels).max() <= 1e-7, name
 
@@ -157,7 +159,7 @@ def test_a_missing_extra_fails_its_own_files_only(tiny: Path, tmp_path: Path) ->
     lines = lines_of(finished.stdout)
     assert finished.returncode == 1
     assert (lines["a.png"]["status"], lines["b.dng"]["status"]) == ("done", "failed")
-    assert lines["b.dng"]["reason"] == "a camera raw file needs rawpy: pip install 'lumen-cli[raw]'"
+    assert lines["b.dng"]["reason"] == "camera raw files need rawpy: pip install 'lumen-cli[raw]'"
 
 
 def test_a_format_without_its_extra_is_refused_before_any_work(
@@ -186,7 +188,7 @@ def test_a_name_that_does_not_fit_the_content_is_announced(tiny: Path, tmp_path:
         "b.dng": "its content is PNG, but its name ends with .dng: it became TIFF",
         "c.jpg": "its content is PNG, but its name ends with .jpg: it became JPEG",
         "d.png": "its content is JPEG, but its name ends with .png: it became PNG",
-        "e.gif": "its content is WEBP, but its name ends with .gif: it became PNG",
+        "e.gif": "its content is WebP, but its name ends with .gif: it became PNG",
     }
     for name in contents:
         said = [line for line in lines[name]["warnings"] if "its content" in line]

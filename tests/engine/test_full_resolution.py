@@ -12,7 +12,7 @@ from lumen_cli.engine import scene as scenes
 from lumen_cli.engine.colour_maps import DEFAULTS, Floats, Grid, Settings, Tone, fit_maps
 from lumen_cli.engine.noise import survey_of
 from lumen_cli.engine.scene import finish, reduce_by_area, scene_of, scene_size
-from lumen_cli.imaging.colour.convert import converted
+from lumen_cli.imaging.colour.convert import convert_depth
 from lumen_cli.imaging.picture import Picture
 
 
@@ -70,7 +70,7 @@ def test_reducing_takes_the_mean_of_areas_without_rounding_to_8_bits() -> None:
 
 
 def test_what_the_network_leaves_alone_stays_as_it_is() -> None:
-    values = converted(landscape(noise=0.01), 8)
+    values = convert_depth(landscape(noise=0.01), 8)
     scene = scene_of(picture(values))
     result = finish(scene, scene.seen.pixels)
     assert np.abs(result.astype(int) - values).max() <= 1
@@ -135,7 +135,7 @@ def test_pictures_without_noise_have_none(value: float) -> None:
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
 def test_strips_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     depth = np.dtype(kind).itemsize * 8
-    scene = scene_of(picture(converted(landscape(noise=0.01), depth)))
+    scene = scene_of(picture(convert_depth(landscape(noise=0.01), depth)))
     made = []
     for strip, threads in ((128, 2), (31, 1), (1000, 3)):
         monkeypatch.setattr(scenes, "_STRIP", strip)
@@ -149,7 +149,7 @@ def test_more_bits_are_kept() -> None:
     low = landscape()
     results = {}
     for depth in (8, 16, 32):
-        scene = scene_of(picture(converted(low, depth)))
+        scene = scene_of(picture(convert_depth(low, depth)))
         results[depth] = finish(scene, brightened(scene.seen.pixels))
         results[depth] = results[depth] / (2.0 ** min(depth, 16) - 1 if depth < 32 else 1.0)
     assert np.abs(results[16] - results[32]).max() < 2e-4
@@ -158,7 +158,7 @@ def test_more_bits_are_kept() -> None:
 
 @pytest.mark.parametrize("depth", [8, 16, 32])
 def test_strength_mixes_at_the_end(depth: int) -> None:
-    values = converted(landscape(), depth)
+    values = convert_depth(landscape(), depth)
     scene = scene_of(picture(values))
     bright = brightened(scene.seen.pixels)
     assert finish(scene, bright, strength=0.0).tobytes() == values.tobytes()

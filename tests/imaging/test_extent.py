@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lumen_cli.imaging.extent import jpeg_end, picture_end
+from lumen_cli.imaging.extent import find_jpeg_end
+from lumen_cli.imaging.formats import load_format
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.imaging.tags.containers import contains
 
@@ -41,7 +42,7 @@ JPEGS = {
 @pytest.mark.parametrize("name", JPEGS)
 @pytest.mark.parametrize("trailer", [b"", b"\0" * 9000, b"\xff" * 5000, JPEGS["baseline"], b"\xff\xd9" * 3])
 def test_a_jpeg_ends_at_its_own_end_marker(name: str, trailer: bytes) -> None:
-    assert jpeg_end(io.BytesIO(JPEGS[name] + trailer)) == len(JPEGS[name])
+    assert find_jpeg_end(io.BytesIO(JPEGS[name] + trailer)) == len(JPEGS[name])
 
 
 def test_a_marker_across_two_pieces_is_found() -> None:
@@ -49,25 +50,25 @@ def test_a_marker_across_two_pieces_is_found() -> None:
     for padding in range(4090, 4100):  # the first piece is of 4096 bytes
         comment = b"\xff\xfe" + (60000).to_bytes(2, "big") + b"\0" * 59998
         filled = data[:2] + comment + b"\xff" * padding + data[2:]
-        assert jpeg_end(io.BytesIO(filled + b"\0" * 100)) == len(filled)
+        assert find_jpeg_end(io.BytesIO(filled + b"\0" * 100)) == len(filled)
 
 
 def test_a_jpeg_without_an_end_marker_ends_with_the_file() -> None:
-    assert jpeg_end(io.BytesIO(JPEGS["baseline"][:-2])) == len(JPEGS["baseline"]) - 2
+    assert find_jpeg_end(io.BytesIO(JPEGS["baseline"][:-2])) == len(JPEGS["baseline"]) - 2
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF"])
 def test_other_formats_tell_where_they_end(kind: str) -> None:
-    data = encoded(kind)
-    assert picture_end(io.BytesIO(data + b"\0" * 5000), kind.lower()) == len(data)
-    assert picture_end(io.BytesIO(data), kind.lower()) == len(data)
+    data, find_end = encoded(kind), load_format(kind.lower()).find_end
+    assert find_end(io.BytesIO(data + b"\0" * 5000)) == len(data)
+    assert find_end(io.BytesIO(data)) == len(data)
 
 
 def test_boxes_without_a_picture_are_left_out_at_the_end_only() -> None:
-    data = encoded("AVIF")
+    data, find_end = encoded("AVIF"), load_format("avif").find_end
     video = (5008).to_bytes(4, "big") + b"mpvd" + b"\1" * 5000
-    assert picture_end(io.BytesIO(data + video), "avif") == len(data)
-    assert picture_end(io.BytesIO(data[:32] + video + data[32:]), "avif") >= len(data)
+    assert find_end(io.BytesIO(data + video)) == len(data)
+    assert find_end(io.BytesIO(data[:32] + video + data[32:])) >= len(data)
 
 
 def test_bytes_are_found_across_pieces_and_not_behind_the_end() -> None:

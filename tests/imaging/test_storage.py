@@ -12,9 +12,11 @@ import pytest
 import tifffile
 from PIL import Image, JpegImagePlugin
 
-from lumen_cli.imaging.formats.png import chunks_before_pixels
+from lumen_cli.imaging.formats.format import ColourLabel, Raster, Storage
+from lumen_cli.imaging.formats.png import read_head
+from lumen_cli.imaging.formats.tiff import TIFF
 from lumen_cli.imaging.read import read_picture
-from lumen_cli.imaging.write import changes, write_picture
+from lumen_cli.imaging.write import find_changes, write_picture
 from tests.imaging import make
 
 
@@ -142,8 +144,8 @@ def test_the_colours_of_a_jpeg_are_what_decoders_take_them_for(
         assert JpegImagePlugin.get_sampling(after) == (0 if rgb else ["4:4:4", "4:2:2", "4:2:0"].index(sampling))
         assert np.abs(np.asarray(after).astype(int) - before).mean() < 1.0
     announced = ["its red, green and blue of different resolution were all written in full (4:4:4)"]
-    assert changes(picture, "jpeg") == (announced if rgb and sampling != "4:4:4" else [])
-    assert changes(picture, "png") == []
+    assert find_changes(picture, "jpeg") == (announced if rgb and sampling != "4:4:4" else [])
+    assert find_changes(picture, "png") == []
 
 
 def test_quality_overrides_and_the_sampling_stays(tmp_path: Path) -> None:
@@ -170,7 +172,7 @@ def test_chunks_of_a_png_are_kept(tmp_path: Path) -> None:
         (b"pHYs", struct.pack(">IIB", 11811, 11811, 1)),
     )
     source = make.png16(tmp_path / "a.png", make.deep(), *chunks)
-    after = chunks_before_pixels(rewritten(source).read_bytes())
+    after = read_head(rewritten(source).read_bytes()).before_pixels
     assert {name: after.get(name) for name, _ in chunks} == dict(chunks)
 
 
@@ -190,13 +192,12 @@ def test_webp_without_loss_stays_without_loss(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compression", ["none", "lzw", "deflate"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_a_tiff_keeps_its_compression(tmp_path: Path, compression: str, kind: str, channels: int) -> None:
-    from lumen_cli.imaging.formats import tiff as encode_tiff
-
     icc = make.srgb_profile()
     values = make.deep(300, 700, 4)[:, :, :channels]  # more than one strip
     values = {"uint8": (values >> 8).astype(np.uint8), "float32": (values / 65535).astype(np.float32)}.get(kind, values)
     source = tmp_path / "a.tif"
-    source.write_bytes(encode_tiff.encode(values, icc, compression=compression))
+    storage = Storage(compression=compression)
+    source.write_bytes(TIFF.encode(Raster(values, values.dtype.itemsize * 8, ColourLabel(icc), storage=storage)))
     again = rewritten(source)
     with tifffile.TiffFile(again) as file:
         page = file.pages.first
@@ -228,6 +229,6 @@ def test_a_tiff_compression_that_is_not_written_is_announced(
 ) -> None:
     Image.fromarray(make.photo(64, 96)).save(tmp_path / "a.tif", compression=compression)
     picture = read_picture(tmp_path / "a.tif")
-    assert changes(picture, "tiff") == ([] if name is None else [f"its {name} compression became Deflate"])
+    assert find_changes(picture, "tiff") == ([] if name is None else [f"its {name} compression became Deflate"])
     with Image.open(rewritten(tmp_path / "a.tif")) as after:
         assert np.array_equal(np.asarray(after), np.asarray(Image.open(tmp_path / "a.tif")))

@@ -1,4 +1,4 @@
-"""Pixel values: integers as files hold them, floats in [0, 1] as networks want them, and luma for grey pictures."""
+"""Pixel values: integers as files hold them, floats in [0, 1] for networks, luma for grey pictures, order and depth."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def to_integers(values: NDArray[np.floating], bit_depth: int) -> NDArray[np.uint
     return result
 
 
-def stored(values: NDArray[np.float32], depth: int) -> NDArray[Any]:
-    """Floats with 1 for white as a file of this depth holds them: `to_integers` for 8 and 16, as they are for 32."""
+def from_unit(values: NDArray[np.float32], depth: int) -> NDArray[Any]:
+    """Floats with 1 for white at a depth: `to_integers` for 8 and 16 bits, unchanged for 32."""
     return values if depth == 32 else to_integers(values, depth)
 
 
-def converted(values: NDArray[Any], depth: int) -> NDArray[Any]:
-    """Integers or floats of any shape as a file of this depth holds them; those of that depth stay as they are."""
+def convert_depth(values: NDArray[Any], depth: int) -> NDArray[Any]:
+    """Integers or floats of any shape at a depth of 8, 16 or 32 bits; values of that depth stay as they are."""
     if values.dtype.itemsize * 8 == depth:
         return values
     result = np.empty(values.shape, {8: np.uint8, 16: np.uint16, 32: np.float32}[depth])
     for strip in strips(values.shape):
-        result[strip] = stored(to_unit(values[strip]), depth)
+        result[strip] = from_unit(to_unit(values[strip]), depth)
     return result
 
 
@@ -71,3 +71,49 @@ def strips(shape: tuple[int, ...]) -> Iterator[slice]:
     rows = max(1, _STRIP_VALUES // max(1, int(np.prod(shape[1:]))))
     for top in range(0, shape[0], rows):
         yield slice(top, top + rows)
+
+
+def widen(values: NDArray[Any], bits: int) -> NDArray[np.uint16]:
+    """Values of 9 to 15 bits over the full range of 16; `narrow` gives them back exactly."""
+    maximum = (1 << bits) - 1
+    table = np.rint(np.arange(maximum + 1, dtype=np.float64) * (65535 / maximum)).astype(np.uint16)
+    return table[np.minimum(values, maximum)]
+
+
+def narrow(values: NDArray[Any], bits: int) -> NDArray[np.uint16]:
+    """16-bit values rounded to `bits` bits, 0 to 2^bits - 1."""
+    table = np.rint(np.arange(65536, dtype=np.float64) * (((1 << bits) - 1) / 65535)).astype(np.uint16)
+    return table[values]
+
+
+def turn_upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Apply an EXIF orientation tag (1 to 8) to H×W×C values; a view, nothing is copied."""
+    if orientation in (2, 3, 7):
+        values = values[:, ::-1]
+    if orientation in (3, 4, 7):
+        values = values[::-1]
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    if orientation == 6:
+        values = values[:, ::-1]
+    if orientation == 8:
+        values = values[::-1]
+    return values
+
+
+def divide_by_alpha(values: NDArray[Any]) -> NDArray[Any]:
+    """Undo the multiplication of colours by alpha: H×W×C integers over their full range, or floats; alpha last."""
+    if values.dtype.kind == "f":
+        alpha = values[:, :, -1:]
+        colours = np.divide(values[:, :, :-1], alpha, out=np.zeros_like(values[:, :, :-1]), where=alpha > 0)
+        return np.concatenate([colours, alpha], axis=2)
+    maximum = float(np.iinfo(values.dtype).max)
+    alpha = values[:, :, -1:].astype(np.float64)
+    colours = np.divide(values[:, :, :-1] * maximum, alpha, out=np.zeros(values[:, :, :-1].shape), where=alpha > 0)
+    rounded = np.clip(np.floor(colours + 0.5), 0, maximum).astype(values.dtype)
+    return np.concatenate([rounded, values[:, :, -1:]], axis=2)
+
+
+def swap_red_and_blue(values: NDArray[Any]) -> NDArray[Any]:
+    """H×W×C between RGB and OpenCV's order of colours; alpha stays last, grey stays as it is."""
+    return values[:, :, [2, 1, 0, *range(3, values.shape[2])]] if values.shape[2] >= 3 else values

@@ -1,15 +1,19 @@
-"""What a file's colours mean: from its own values to sRGB for the network, and the network's change back into them."""
+"""Colour spaces of files: from a file's own values to sRGB for the network, and the network's change back to them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageCms
 
-from lumen_cli.imaging.colour.convert import luma
+from lumen_cli.imaging.colour.convert import from_unit, luma, strips, to_integers, to_unit
 from lumen_cli.imaging.colour.curves import SRGB, Curve
 from lumen_cli.imaging.colour.icc import Shaper, matrix_of
 
@@ -20,8 +24,13 @@ SRGB_PRIMARIES = (0.640, 0.330), (0.300, 0.600), (0.150, 0.060)
 D65 = (0.3127, 0.3290)
 _TO_SRGB = np.linalg.inv(matrix_of(SRGB_PRIMARIES, D65))
 _SAME = 1 / 255
-"""A space that differs from sRGB by less than a step of 8 bits everywhere is taken for it: values stay untouched."""
+"""A space that differs from sRGB by less than a step of 8 bits everywhere counts as sRGB: values stay untouched."""
 _SMALLEST = 1e-6
+_CONVERSION = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+_FADE = 0.1
+"""Of the range of sRGB: by how much a colour changes before nothing of its own separation into inks is left."""
+_UNCHANGED = np.float32(1e-6)
+"""A pixel that differs by less did not change: well below a step of 16 bits."""
 
 
 class Space(Protocol):
@@ -41,16 +50,16 @@ class Space(Protocol):
     def to_srgb(self, values: Values) -> NDArray[np.float32]:
         """N×3 sRGB, clipped to [0, 1]."""
 
-    def carried(self, values: Values, result: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What `values` have to be, as floats with 1 for white, where `to_srgb(values)` became `result`.
+    def apply_change(self, values: Values, result: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The values, as floats with 1 for white, after `to_srgb(values)` became `result`.
 
-        Colours that the space has not lie outside [0, 1]; who stores integers clamps them.
+        Colours outside the space lie outside [0, 1]; storing them as integers clamps them.
         """
 
 
 @dataclass(frozen=True, eq=False)
 class ShaperSpace:
-    """Curves and a matrix. Colours that sRGB has not are kept beside the clipped ones that the network sees."""
+    """Curves and a matrix. Colours outside sRGB are kept; the network sees them clipped."""
 
     shaper: Shaper
     grey: bool = False
@@ -76,12 +85,12 @@ class ShaperSpace:
         linear = np.clip(self._linear(values), 0, 1).astype(np.float32)
         return np.broadcast_to(SRGB.encoded(linear).T, (len(values), 3))
 
-    def carried(self, values: Values, result: NDArray[np.float32]) -> NDArray[np.float32]:
+    def apply_change(self, values: Values, result: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Space`.
 
-        In linear light a picture that is only exposed longer is multiplied by a number, and so is what of it lies
-        outside sRGB. Here that number is what the network did: to the strongest channel for light above white, to the
-        distance between the strongest and the weakest channel, saturation that is, for what lies below 0.
+        In linear light a longer exposure multiplies a picture by a number, also the part of it that lies outside sRGB.
+        Here the network's change gives that number: of the strongest channel for light above white, of the difference
+        between the strongest and the weakest channel, which is saturation, for light below 0.
         """
         linear = self._linear(values)
         wanted = luma(result)[None] if self.grey else np.ascontiguousarray(result.T)
@@ -122,3 +131,146 @@ class ShaperSpace:
     @cached_property
     def _matrix(self) -> Floats | None:
         return None if self.grey or self.shaper.matrix is None else _TO_SRGB @ self.shaper.matrix
+
+
+@dataclass(frozen=True)
+class TableSpace:
+    """A profile with tables, relative colorimetric with black point compensation both ways, as Photoshop does it.
+
+    mode: "RGB" or "CMYK".
+    """
+
+    icc: bytes
+    mode: str
+    exact = False
+
+    def __post_init__(self) -> None:
+        """ValueError where LittleCMS cannot use the profile in both directions."""
+        try:
+            _ = self._forth, self._back
+        except (ImageCms.PyCMSError, OSError) as error:
+            raise ValueError(str(error)) from None
+
+    def __reduce__(self) -> tuple[type[TableSpace], tuple[bytes, str]]:
+        return TableSpace, (self.icc, self.mode)
+
+    @property
+    def channels(self) -> int:
+        """See `Space`."""
+        return len(self.mode)
+
+    @cached_property
+    def _forth(self) -> ImageCms.ImageCmsTransform:
+        return ImageCms.buildTransform(io.BytesIO(self.icc), _srgb(), self.mode, "RGB", *_CONVERSION)
+
+    @cached_property
+    def _back(self) -> ImageCms.ImageCmsTransform:
+        return ImageCms.buildTransform(_srgb(), io.BytesIO(self.icc), "RGB", self.mode, *_CONVERSION)
+
+    def to_srgb(self, values: Values) -> NDArray[np.float32]:
+        """See `Space`."""
+        return to_unit(_transform(self._forth, _to_8_bits(values), self.mode, 3))
+
+    def apply_change(self, values: Values, result: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Space`.
+
+        Pixels that did not change keep their inks, which are the printer's choice among many that look alike; changed
+        pixels get those of the profile; in between the two are mixed.
+        """
+        before = self.to_srgb(values)
+        fresh, stale = (
+            to_unit(_transform(self._back, _to_8_bits(rgb), "RGB", self.channels)) for rgb in (result, before)
+        )
+        change = np.abs(result - before).max(axis=1, keepdims=True)
+        kept = np.maximum(0, 1 - change / np.float32(_FADE))
+        return np.clip(fresh + kept * (to_unit(values) - stale), 0, 1)
+
+
+@dataclass(frozen=True)
+class DeviceCmyk:
+    """CMYK without a profile: each ink takes its part of the light, as simple programs show it."""
+
+    channels = 4
+    exact = True
+
+    def to_srgb(self, values: Values) -> NDArray[np.float32]:
+        """See `Space`."""
+        light = 1 - np.clip(to_unit(values), 0, 1)
+        return light[:, :3] * light[:, 3:]
+
+    def apply_change(self, values: Values, result: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Space`: black stays as far as the wanted light allows, and the colours do the rest."""
+        result = np.clip(result, 0, 1)
+        black = np.minimum(np.clip(to_unit(values[:, 3:]), 0, 1), 1 - result.max(axis=1, keepdims=True))
+        left = 1 - black
+        light = np.divide(result, left, out=1 - np.clip(to_unit(values[:, :3]), 0, 1), where=left > 0)
+        return np.concatenate([1 - np.minimum(light, 1), black], axis=1)
+
+
+def _srgb() -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+
+
+def _transform(
+    transform: ImageCms.ImageCmsTransform, values: NDArray[np.uint8], mode: str, channels: int
+) -> NDArray[np.uint8]:
+    image = Image.frombytes(mode, (len(values), 1), np.ascontiguousarray(values).tobytes())
+    result = ImageCms.applyTransform(image, transform)
+    assert result is not None
+    return np.asarray(result).reshape(-1, channels)
+
+
+def _to_8_bits(values: Values) -> NDArray[np.uint8]:
+    return values if values.dtype == np.uint8 else to_integers(to_unit(values), 8)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, eq=False)
+class NativeColours:
+    """The values of a file whose colours are not sRGB."""
+
+    values: Values
+    """H×W×C as the file holds them, upright, without alpha; C as the space has channels."""
+    space: Space
+    icc: bytes | None
+    """The profile to embed; None where there is none for the space."""
+    source: str = "profile"
+    """What names the space in the original: "profile", "chunks" (of a PNG), "tags" (EXIF's mark of Adobe RGB) or
+    "nothing"."""
+    cicp: tuple[int, int] | None = None
+    """Primaries and transfer (ITU-T H.273) where the original names them."""
+    chunks: Mapping[bytes, bytes] = field(default_factory=dict)
+    """Those of a PNG about colours."""
+
+    @property
+    def mark(self) -> bytes:
+        """Bytes that differ between colour spaces, for digests."""
+        return b"own " + hashlib.blake2b(self.icc or f"{self.source} {self.cicp}".encode(), digest_size=8).digest()
+
+    def to_srgb(self, part: Values | None = None) -> NDArray[np.float32]:
+        """H×W×3 in [0, 1], C-contiguous, for the network. part: H×W×C of the values, None for all of them."""
+        part = self.values if part is None else part
+        pixels = np.empty((*part.shape[:2], 3), np.float32)
+        for rows, values in _rows(part):
+            pixels[rows] = self.space.to_srgb(values).reshape(pixels[rows].shape)
+        return pixels
+
+    def apply_change(self, pixels: NDArray[np.float32], depth: int = 32) -> NDArray[Any]:
+        """The values, H×W×C, with the change from `to_srgb()` to `pixels`.
+
+        Pixels that did not change come back exactly. depth: 8 or 16 for integers; 32 for floats with 1 for white, of
+        which colours outside the space lie outside [0, 1].
+        """
+        result = np.empty(self.values.shape, {8: np.uint8, 16: np.uint16, 32: np.float32}[depth])
+        for rows, values in _rows(self.values):
+            wanted = pixels[rows].reshape(-1, 3)
+            native = to_unit(values)
+            kept = (np.abs(wanted - self.space.to_srgb(values)) < _UNCHANGED).all(axis=1, keepdims=True)
+            if not kept.all():
+                native = np.where(kept, native, self.space.apply_change(values, wanted))
+            result[rows] = from_unit(native, depth).reshape(result[rows].shape)
+        return result
+
+
+def _rows(values: Values) -> Iterator[tuple[slice, Values]]:
+    for rows in strips(values.shape):
+        yield rows, values[rows].reshape(-1, values.shape[2])

@@ -1,120 +1,100 @@
-"""The picture formats lumen reads and writes: names, file name endings, and what a file of each can hold."""
+"""The picture formats. Each is one value, `Format`, in a module of this package.
+
+`FORMATS` lists them without importing them: names and file name endings are all that the command line needs at its
+start. A module is imported when a file needs it. A new format is a module and a line in the list.
+"""
 
 from __future__ import annotations
 
-import importlib.util
+import functools
+import importlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from lumen_cli.errors import UsageError
 
-SUFFIX_FORMATS: dict[str, str] = {
-    ".jpg": "jpeg",
-    ".jpeg": "jpeg",
-    ".jpe": "jpeg",
-    ".jfif": "jpeg",
-    ".png": "png",
-    ".apng": "png",
-    ".webp": "webp",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".bmp": "bmp",
-    ".avif": "avif",
-    ".heic": "heif",
-    ".heif": "heif",
-    ".hif": "heif",
-    ".jxl": "jxl",
+if TYPE_CHECKING:
+    from lumen_cli.imaging.formats.format import Format
+
+FORMATS: dict[str, tuple[str, str]] = {
+    "jpeg": ("jpeg:JPEG", ".jpg .jpeg .jpe .jfif"),
+    "png": ("png:PNG", ".png .apng"),
+    "webp": ("pillow:WEBP", ".webp"),
+    "raw": (
+        "raw:RAW",
+        ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .rw2 .rwl"
+        " .sr2 .srf .srw .x3f",
+    ),
+    "tiff": ("tiff:TIFF", ".tif .tiff"),
+    "gif": ("pillow:GIF", ".gif"),
+    "jxl": ("jxl:JXL", ".jxl"),
+    "bmp": ("pillow:BMP", ".bmp"),
+    "avif": ("avif:AVIF", ".avif"),
+    "heif": ("heif:HEIF", ".heic .heif .hif"),
 }
-FORMAT_SUFFIXES: dict[str, str] = {
-    "jpeg": ".jpg",
-    "png": ".png",
-    "webp": ".webp",
-    "tiff": ".tif",
-    "bmp": ".bmp",
-    "avif": ".avif",
-    "heif": ".heic",
-    "jxl": ".jxl",
-}
+"""Name: the value's module and name, and the file name endings, of which outputs get the first.
 
-_RAW = "3fr arw cr2 cr3 crw dcr dng erf fff gpr iiq kdc mef mos mrw nef nrw orf pef raf rw2 rwl sr2 srf srw x3f"
-RAW_SUFFIXES: frozenset[str] = frozenset(f".{name}" for name in _RAW.split())
-"""Camera raw files, in lower case. They are read, never written: see `kept_suffix`."""
-
-READ_SUFFIXES: frozenset[str] = frozenset({*SUFFIX_FORMATS, ".gif", *RAW_SUFFIXES})
-"""Every file name ending that stands for a picture lumen reads, in lower case."""
-
-MAXIMUM_PIXELS = 250_000_000
-"""Where a picture is refused from its header, unless the user says otherwise: 3 GB as float32.
-
-Above what cameras make of one exposure (150 megapixels, telephones 200) or of several shifted ones (240); a damaged or
-hostile file of a few bytes can claim any size.
+The order is that in which a file is recognised: raw before TIFF and AVIF before HEIF, which begin alike.
 """
 
-READ_FORMATS = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, HEIC, JPEG XL and camera raw files"
-"""What lumen reads, in words."""
+SUFFIXES: dict[str, str] = {suffix: name for name, (_, suffixes) in FORMATS.items() for suffix in suffixes.split()}
+"""The format that each file name ending stands for, in lower case."""
 
-DEEPEST_BITS: dict[str, int] = {
-    "jpeg": 8,
-    "png": 16,
-    "webp": 8,
-    "tiff": 32,
-    "bmp": 8,
-    "avif": 12,
-    "heif": 12,
-    "jxl": 16,
-}
-"""The most bits a channel that lumen writes in each format; 32 stands for floating point."""
+MAXIMUM_PIXELS = 250_000_000
+"""Larger pictures are refused from their header by default: 3 GB as float32.
 
-TRANSPARENT: frozenset[str] = frozenset({"png", "tiff", "webp", "bmp", "avif", "heif", "jxl"})
-"""Formats that hold alpha."""
+The limit is above what cameras make of one exposure (150 megapixels, telephones 200) or of several shifted ones (240).
+A damaged or hostile file of a few bytes can claim any size.
+"""
 
-LARGEST_SIDE: dict[str, int] = {"jpeg": 65500, "webp": 16383, "avif": 65536, "heif": 32768}
-"""Pixels a side, where the format or its encoder ends before memory does."""
+_START = 512
+"""Bytes that show what a file is."""
 
 
-def format_for(path_or_suffix: str | os.PathLike[str]) -> str:
-    """The format a path, an ending or a format's name stands for: "a.JPG", ".jpg", "jpg" and "jpeg" are "jpeg".
+@functools.cache
+def load_format(name: str) -> Format:
+    """The format of this name; imports its module."""
+    module, _, constant = FORMATS[name][0].partition(":")
+    format: Format = getattr(importlib.import_module(f"{__name__}.{module}"), constant)
+    return format
+
+
+def find_format(path_or_suffix: str | os.PathLike[str]) -> Format:
+    """The format that a path, an ending or a name stands for: "a.JPG", ".jpg", "jpg" and "jpeg" are JPEG.
 
     Raises:
-        UsageError: the ending is none that lumen writes.
+        UsageError: lumen writes no such format.
     """
     text = os.fspath(path_or_suffix)
     name = Path(text).name.lower()
-    for candidate in (Path(name).suffix, name, f".{name}"):
-        if candidate in SUFFIX_FORMATS:
-            return SUFFIX_FORMATS[candidate]
-    raise UsageError(f"{text}: not a format lumen writes ({', '.join(sorted(FORMAT_SUFFIXES))})")
+    for ending in (Path(text).suffix, name, f".{name}"):
+        found = SUFFIXES.get(ending.lower())
+        if found is not None and (format := load_format(found)).encode is not None:
+            return format
+    written = sorted(name for name in FORMATS if load_format(name).encode is not None)
+    raise UsageError(f"{text}: not a format lumen writes ({', '.join(written)})")
 
 
-def suffix_for(format: str) -> str:
-    """The usual file name ending of a format: "jpeg" gives ".jpg".
-
-    Raises:
-        UsageError: the format is none that lumen writes.
-    """
-    return FORMAT_SUFFIXES[format_for(format)]
-
-
-_PACKAGES = {"heif": ("pillow_heif", "pillow-heif", "heif"), "jxl": ("pyjpegxl", "pyjpegxl", "jxl")}
-
-
-def require_writable(format: str) -> None:
-    """UsageError before any work, where a format that is asked for needs a package that is not installed."""
-    module, package, name = _PACKAGES.get(format, ("", "", ""))
-    if module and importlib.util.find_spec(module) is None:
-        raise UsageError(f"{FORMAT_SUFFIXES[format][1:]} files need {package}: pip install 'lumen-cli[{name}]'")
+def recognise(file: BinaryIO) -> Format | None:
+    """The format of an open file by its content; None where lumen reads no such format."""
+    file.seek(0)
+    start = file.read(_START)
+    for name in FORMATS:
+        format = load_format(name)
+        if format.accepts(start) and (format.confirms is None or format.confirms(file)):
+            return format
+    return None
 
 
-def kept_format(format: str) -> str:
-    """The format in which a picture is written that was read from this one and keeps its own, as in `kept_suffix`."""
-    return {"raw": "tiff", "gif": "png"}.get(format, format)
+def keep_suffix(suffix: str) -> str:
+    """The ending of an output that keeps its format: another one only where lumen does not write the format."""
+    name = SUFFIXES.get(suffix.lower())
+    kept_as = name and load_format(name).kept_as
+    return load_format(kept_as).suffix if kept_as else suffix
 
 
-def kept_suffix(suffix: str) -> str:
-    """The ending a result has when each picture keeps its own.
-
-    What lumen reads but cannot write becomes what loses nothing of it: camera raw files 16-bit TIFF, GIF PNG.
-    """
-    if suffix.lower() in RAW_SUFFIXES:
-        return ".tif"
-    return ".png" if suffix.lower() == ".gif" else suffix
+def list_titles() -> str:
+    """What lumen reads, in words."""
+    *titles, last = (load_format(name).title for name in FORMATS)
+    return f"{', '.join(titles)} and {last}"

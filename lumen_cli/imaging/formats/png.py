@@ -6,22 +6,46 @@ zlib does, and at 8 bits it takes about half the time of Pillow's encoder for th
 
 from __future__ import annotations
 
-import io
+import os
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lumen_cli.imaging.decoded import Decoded, UnreadableError, check_size, first_of, opencv, with_rgb_order
-from lumen_cli.imaging.formats.pillow import INCOMPLETE_PROFILE, decode, orientation_of, without_prefix
+from lumen_cli.imaging.colour.convert import swap_red_and_blue
+from lumen_cli.imaging.colour.interpretation import COLOUR_CHUNKS
+from lumen_cli.imaging.extent import note_trailers, read_at, read_bounded
+from lumen_cli.imaging.formats.format import (
+    Decoded,
+    Format,
+    Raster,
+    Storage,
+    UnreadableError,
+    check_size,
+    load_opencv,
+    note_first_of,
+)
+from lumen_cli.imaging.formats.pillow import (
+    INCOMPLETE_PROFILE,
+    decode_image,
+    measure,
+    open_image,
+    read_orientation,
+    strip_exif_prefix,
+)
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _LARGEST_PROFILE = 16 << 20
 """Bytes; a few kilobytes of a hostile file could unpack to gigabytes."""
-_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels → PNG's colour type: grey, grey + alpha, RGB, RGBA
+_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
+"""PNG's colour type for each number of channels: grey, grey and alpha, RGB, RGBA."""
+_GREY_TYPES = (0, 4)
+_KEPT_CHUNKS = (*COLOUR_CHUNKS, b"pHYs")
+_MOST_CHUNKS = 1_000_000
 
 
 class DamagedPngError(ValueError):
@@ -30,14 +54,16 @@ class DamagedPngError(ValueError):
 
 @dataclass(frozen=True)
 class PngHead:
-    """What a PNG says about itself beside its pixels."""
+    """What a PNG says about itself beside its pixels; chunks by name, the first of each."""
 
     width: int
     height: int
     bit_depth: int
     colour_type: int
     chunks: dict[bytes, bytes] = field(default_factory=dict)
-    """First content of each chunk that is not picture data, by name."""
+    """All that are not picture data."""
+    before_pixels: dict[bytes, bytes] = field(default_factory=dict)
+    """Those that stand before the picture data."""
 
     @property
     def icc(self) -> bytes | None:
@@ -58,22 +84,21 @@ def read_head(data: bytes) -> PngHead:
         DamagedPngError: a chunk is cut off, a checksum is wrong, or the end chunk is missing.
     """
     chunks: dict[bytes, bytes] = {}
-    for name, body in _chunks(data):
-        if name == b"IHDR" and len(body) == 13:
-            chunks.setdefault(name, bytes(body))
-        elif name == b"IDAT":
-            chunks.setdefault(name, b"")
-        elif name == b"IEND":
-            break
-        else:
+    before: dict[bytes, bytes] | None = None
+    for name, body in walk_chunks(data):
+        if name == b"IDAT":
+            before = dict(chunks) if before is None else before
+        elif name != b"IEND":
             chunks.setdefault(name, bytes(body))
     header = chunks.pop(b"IHDR", b"")
-    if len(header) != 13 or chunks.pop(b"IDAT", None) is None:
+    if len(header) != 13 or before is None:
         raise DamagedPngError("the header or the picture data are missing")
-    return PngHead(int.from_bytes(header[0:4], "big"), int.from_bytes(header[4:8], "big"), header[8], header[9], chunks)
+    width, height = int.from_bytes(header[0:4], "big"), int.from_bytes(header[4:8], "big")
+    return PngHead(width, height, header[8], header[9], chunks, before)
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+def walk_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Name and content of each chunk of a whole file up to the end chunk; DamagedPngError as in `read_head`."""
     view = memoryview(data)
     position = len(SIGNATURE)
     while True:
@@ -89,10 +114,10 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         position = end
 
 
-def without_animation(data: bytes) -> bytes:
+def _drop_animation(data: bytes) -> bytes:
     """A whole PNG file without the chunks of an animation: what programs see that do not know APNG."""
     animation = (b"acTL", b"fcTL", b"fdAT")
-    return SIGNATURE + b"".join(chunk(name, bytes(body)) for name, body in _chunks(data) if name not in animation)
+    return SIGNATURE + b"".join(chunk(name, bytes(body)) for name, body in walk_chunks(data) if name not in animation)
 
 
 def chunk(name: bytes, body: bytes) -> bytes:
@@ -108,37 +133,33 @@ def place_of(data: bytes, name: bytes) -> int:
     return at
 
 
-def chunks_before_pixels(data: bytes) -> dict[bytes, bytes]:
-    """First content of each chunk before the picture data of a file that was found whole."""
-    chunks: dict[bytes, bytes] = {}
-    at = len(SIGNATURE)
-    while (name := data[at + 4 : at + 8]) not in (b"IDAT", b"IEND", b""):
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        chunks.setdefault(name, data[at + 8 : end - 4])
-        at = end
-    return chunks
+def _find_end(file: BinaryIO) -> int:
+    size, at = file.seek(0, os.SEEK_END), len(SIGNATURE)
+    for _ in range(_MOST_CHUNKS):
+        head = read_at(file, at, 8)
+        at += 12 + int.from_bytes(head[:4], "big")
+        if len(head) < 8 or at > size:
+            break
+        if head[4:] == b"IEND":
+            return at
+    return size
 
 
-def encode(
-    values: NDArray[np.uint8] | NDArray[np.uint16], icc: bytes | None, chunks: Mapping[bytes, bytes] | None = None
-) -> bytes:
-    """A whole PNG file from H×W×C values, C of 1 to 4 (grey, grey + alpha, RGB, RGBA), 8 or 16 bits by their type.
-
-    chunks: by name, written before the picture data.
-    """
+def _encode(raster: Raster) -> bytes:
+    """8 or 16 bits by the type of the values; chunks of the original, then of the label, before the picture data."""
+    values, label = raster.values, raster.label
     height, width, channels = values.shape
     depth = values.dtype.itemsize * 8
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes((depth, _COLOUR_TYPES[channels], 0, 0, 0))
     parts = [SIGNATURE, chunk(b"IHDR", header)]
-    if icc:
-        parts.append(chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc, 9)))
-    parts += [chunk(name, body) for name, body in (chunks or {}).items()]
-    parts.append(chunk(b"IDAT", _compressed(values)))
-    parts.append(chunk(b"IEND", b""))
+    if label.icc:
+        parts.append(chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(label.icc, 9)))
+    parts += [chunk(name, body) for name, body in {**raster.storage.chunks, **label.chunks}.items()]
+    parts += [chunk(b"IDAT", _compress(values)), chunk(b"IEND", b"")]
     return b"".join(parts)
 
 
-def _compressed(values: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+def _compress(values: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     """The rows, each as differences to a neighbour, as one zlib stream."""
     height, width, channels = values.shape
     pixel_bytes = channels * values.dtype.itemsize
@@ -159,41 +180,45 @@ def _compressed(values: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     return b"".join(packed)
 
 
-_GREY_TYPES = (0, 4)
-
-
-def decode_png(data: bytes, max_pixels: int) -> Decoded:
-    """Decode a PNG file of any depth, after every chunk's checksum has been seen to fit; of an animation the still."""
+def _decode(file: BinaryIO, max_pixels: int) -> Decoded:
+    """Any depth, after every chunk's checksum was found right; of an animation the still."""
+    end, start = _find_end(file), read_at(file, 12, 12)
+    width, height = int.from_bytes(start[4:8], "big"), int.from_bytes(start[8:], "big")
+    data = read_bounded(file, end, width * height if start[:4] == b"IHDR" else None)
     try:
         head = read_head(data)
     except DamagedPngError as error:
         raise UnreadableError(f"the PNG file is cut off or damaged ({error})") from None
     check_size(head.width, head.height, max_pixels)
-    notices = first_of(int.from_bytes(head.chunks.get(b"acTL", b"")[:4], "big"), "frames")
+    notices = note_first_of(int.from_bytes(head.chunks.get(b"acTL", b"")[:4], "big"), "frames")
+    counted = bool(notices)
     if b"iCCP" in head.chunks and head.icc is None:
         notices += (INCOMPLETE_PROFILE,)
     if b"acTL" in head.chunks:
-        data = without_animation(data)
-    if head.bit_depth != 16:
-        return replace(decode(data, "png", max_pixels), notices=notices)
-    cv2 = opencv()
+        data = _drop_animation(data)
+    with open_image(data, "PNG", max_pixels) as image:
+        decoded = decode_image(image, frames="") if head.bit_depth != 16 else _decode_deep(data, head, image)
+    storage = Storage(chunks={name: head.before_pixels[name] for name in _KEPT_CHUNKS if name in head.before_pixels})
+    return decoded.extend(notices + note_trailers(file, end, counted), storage)
+
+
+def _decode_deep(data: bytes, head: PngHead, image: Image.Image) -> Decoded:
+    """16 bits a channel through OpenCV; Pillow's `image`, whose pixels lack the low bytes, has the tags."""
+    cv2 = load_opencv()
     try:
         values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         values = None
     if values is None or values.dtype != np.uint16:
         raise UnreadableError("the PNG file is damaged (its picture data cannot be unpacked)")
-    values = with_rgb_order(values[:, :, None] if values.ndim == 2 else values)
+    values = swap_red_and_blue(values[:, :, None] if values.ndim == 2 else values)
     if head.colour_type in _GREY_TYPES:
         values = values[:, :, [0, -1]] if head.colour_type == 4 else values[:, :, :1]
-    values = _with_transparent_colour(values, head)
-    with Image.open(io.BytesIO(data)) as image:  # the tags only; the pixels would lose their low bytes
-        exif = without_prefix(head.chunks.get(b"eXIf") or image.info.get("exif"))
-        orientation = orientation_of(image, exif)
-    return Decoded(values, orientation, head.icc, exif, (), notices)
+    exif = strip_exif_prefix(head.chunks.get(b"eXIf") or image.info.get("exif"))
+    return Decoded(_apply_transparent_colour(values, head), read_orientation(image, exif), head.icc, exif)
 
 
-def _with_transparent_colour(values: NDArray[np.uint16], head: PngHead) -> NDArray[np.uint16]:
+def _apply_transparent_colour(values: NDArray[np.uint16], head: PngHead) -> NDArray[np.uint16]:
     """PNG can name one colour that is transparent instead of storing alpha."""
     key = np.frombuffer(head.chunks.get(b"tRNS", b""), ">u2")
     colours = 1 if head.colour_type in _GREY_TYPES else 3
@@ -202,3 +227,17 @@ def _with_transparent_colour(values: NDArray[np.uint16], head: PngHead) -> NDArr
     colour = values[:, :, :colours]
     alpha = np.where((colour == key).all(axis=2, keepdims=True), 0, 65535).astype(np.uint16)
     return np.concatenate([colour, alpha], axis=2)
+
+
+PNG = Format(
+    name="png",
+    title="PNG",
+    accepts=lambda start: start.startswith(SIGNATURE),
+    decode=_decode,
+    measure=measure,
+    find_end=_find_end,
+    encode=_encode,
+    depths=(8, 16),
+    code_points=True,
+    is_isolated=False,
+)

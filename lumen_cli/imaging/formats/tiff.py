@@ -6,30 +6,35 @@ import io
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from lumen_cli.imaging.decoded import (
+from lumen_cli.imaging.colour.convert import divide_by_alpha, swap_red_and_blue, widen
+from lumen_cli.imaging.formats.format import (
     Decoded,
+    Format,
+    Raster,
+    Storage,
     UnreadableError,
     check_size,
-    first_of,
-    full_range,
-    opencv,
-    unmultiplied,
-    valid_orientation,
-    with_rgb_order,
+    load_opencv,
+    note_first_of,
 )
-from lumen_cli.imaging.formats.pillow import decode, tags_of
-from lumen_cli.imaging.formats.tiff_segments import may_unpack, unpacked
+from lumen_cli.imaging.formats.pillow import (
+    check_orientation,
+    collect_tiff_tags,
+    decode_image,
+    open_image,
+    read_tiff_tags,
+)
+from lumen_cli.imaging.formats.raw import TIFF_STARTS
+from lumen_cli.imaging.formats.tiff_segments import can_unpack, unpack
 
-_SUBFILE, _ORIENTATION, _PROFILE, _DNG = 254, 274, 34675, 50706
+_SUBFILE, _ORIENTATION, _PROFILE = 254, 274, 34675
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _SEPARATED = 0, 1, 2, 5
-_MOSAIC = (32803, 34892)
-"""Photometric interpretations of camera raw files: a colour filter array, and what was made of one."""
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _SEPARATED: 4}
 _UNSIGNED, _SIGNED, _FLOATING = 1, 2, 3
 _SEPARATE_PLANES = 2
@@ -39,58 +44,55 @@ _PACKED = (10, 12, 14)
 _REDUCED_OR_MASK = 1 | 4
 _DIRECTORY_BYTES = 1 << 16
 _COUNTED = 256
-"""So many pages are looked at for being previews; of more, all count."""
+"""Up to so many pages, previews are not counted; of more pages all are."""
+_COMPRESSIONS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate"}
+"""Those that are written."""
 
 
-def decode_tiff(content: BinaryIO, max_pixels: int) -> Decoded:
-    """Decode the first page of a TIFF file: 1 to 8, 16 or 32 bits, or floating point."""
+def _decode(file: BinaryIO, max_pixels: int) -> Decoded:
+    """The first page: 1 to 8, 16 or 32 bits, or floating point."""
     import tifffile
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
+    file.seek(0)
     try:
-        content.seek(0)
-        with tifffile.TiffFile(content) as file:
-            page = file.pages.first
+        with tifffile.TiffFile(file) as tiff:
+            page = tiff.pages.first
             check_size(page.imagewidth, page.imagelength, max_pixels)
             if page.samplesperpixel > _MOST_SAMPLES or page.imagedepth > 1:
                 raise UnreadableError(f"{page.samplesperpixel} channels, {page.imagedepth} deep; lumen reads pictures")
-            notices = first_of(_pages(file), "pages") + _channels_left_out(page)
+            notices = note_first_of(_count_pages(tiff), "pages") + _note_left_out(page)
+            storage = _read_storage(page)
             if _is_shallow(page):
-                decoded = decode(content, "tiff", max_pixels)
-                return replace(decoded, notices=notices + decoded.notices)
-            values, more = _as_known(_deep_page(page, content), int(page.sampleformat or _UNSIGNED))
-            icc = page.tags.valueof(_PROFILE)
-            orientation = valid_orientation(page.tags.valueof(_ORIENTATION))
-            cmyk = int(page.photometric) == _SEPARATED
+                with open_image(file, "TIFF", max_pixels) as image:
+                    decoded = replace(decode_image(image, frames=""), exif=collect_tiff_tags(image))
+            else:
+                values, changes = _convert(_read_deep(page, file), int(page.sampleformat or _UNSIGNED))
+                icc = page.tags.valueof(_PROFILE)
+                orientation = check_orientation(page.tags.valueof(_ORIENTATION))
+                cmyk = int(page.photometric) == _SEPARATED
+                icc = bytes(icc) if icc else None
+                decoded = Decoded(values, orientation, icc, read_tiff_tags(file), changes, cmyk)
     except UnreadableError:
         raise
     except MemoryError:
         raise UnreadableError("the picture does not fit into memory") from None
-    except Exception as error:  # tifffile lets whatever a damaged structure causes through
+    except Exception as error:  # tifffile passes on whatever a damaged structure causes
         text = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UnreadableError(f"the TIFF file is damaged or cut off ({text})") from None
-    return Decoded(values, orientation, bytes(icc) if icc else None, tags_of(content), (), notices + more, cmyk)
+    return replace(decoded, notices=notices + decoded.notices, storage=storage)
 
 
-def is_raw(path: Path) -> bool:
-    """Whether a file that begins like a TIFF is a camera's: it says so, or begins with a preview of what lies deeper.
-
-    Only its directories are read.
-    """
-    import tifffile
-
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
-    try:
-        with tifffile.TiffFile(path) as file:
-            page = file.pages.first
-            if page.tags.valueof(_DNG) or int(page.photometric or 0) in _MOSAIC:
-                return True
-            return bool(int(page.tags.valueof(_SUBFILE) or 0) & 1)
-    except Exception:  # tifffile lets whatever a damaged structure causes through; decoding will say what it is
-        return False
+def _read_storage(page: Any) -> Storage:
+    number = int(page.compression)
+    written = _COMPRESSIONS.get(number)
+    if written is not None:
+        return Storage(compression=written)
+    name = getattr(page.compression, "name", f"number {number}")
+    return Storage(compression="deflate", changes=(f"its {name} compression became Deflate",))
 
 
-def _pages(file: Any) -> int:
+def _count_pages(file: Any) -> int:
     """Pages that are pictures of their own, not smaller copies or masks of the first."""
     count = len(file.pages)
     if not 1 < count <= _COUNTED:
@@ -99,15 +101,15 @@ def _pages(file: Any) -> int:
     return 1 + sum(not int(page.tags.valueof(_SUBFILE) or 0) & _REDUCED_OR_MASK for page in others)
 
 
-def _channels_left_out(page: Any) -> tuple[str, ...]:
+def _note_left_out(page: Any) -> tuple[str, ...]:
     """What lies beside colours and alpha: masks, inks, near infrared."""
     colours = _COLOURS.get(int(page.photometric), page.samplesperpixel)
-    further = max(0, page.samplesperpixel - colours - (1 if _alpha_of(page) else 0))
+    further = max(0, page.samplesperpixel - colours - (1 if _has_alpha(page) else 0))
     return (f"{further} extra channel{'s' * (further > 1)} of the TIFF file left out",) if further else ()
 
 
-def _alpha_of(page: Any) -> bool:
-    """Whether the first channel behind the colours is alpha; where nothing is said of it, it is."""
+def _has_alpha(page: Any) -> bool:
+    """Whether the first channel behind the colours is alpha; also where the file does not say so."""
     extra = list(map(int, page.extrasamples))
     more = page.samplesperpixel > _COLOURS.get(int(page.photometric), page.samplesperpixel)
     return more and extra[:1] != [_UNSPECIFIED]
@@ -116,11 +118,11 @@ def _alpha_of(page: Any) -> bool:
 def _is_shallow(page: Any) -> bool:
     """Whether Pillow reads all of it: up to 8 bits, and print colours without alpha."""
     depth, kind = int(page.bitspersample), int(page.sampleformat or _UNSIGNED)
-    print_with_alpha = int(page.photometric) == _SEPARATED and _alpha_of(page)
+    print_with_alpha = int(page.photometric) == _SEPARATED and _has_alpha(page)
     return depth <= 8 and kind == _UNSIGNED and not print_with_alpha
 
 
-def _deep_page(page: Any, content: BinaryIO) -> NDArray[Any]:
+def _read_deep(page: Any, file: BinaryIO) -> NDArray[Any]:
     """A page as H×W×C values of its own kind, light upwards (inks: 0 for paper), alpha last where there is one."""
     photometric = int(page.photometric)
     colours = _COLOURS.get(photometric)
@@ -131,19 +133,19 @@ def _deep_page(page: Any, content: BinaryIO) -> NDArray[Any]:
     if colours is None:
         name = getattr(page.photometric, "name", page.photometric)
         raise UnreadableError(f"{depth}-bit TIFF with {name} colours; lumen reads grey, RGB and CMYK there")
-    values = _packed_bits(page, content) if depth in _PACKED else _all_channels(page, content)
-    values = values.reshape(page.imagelength, page.imagewidth, -1)[:, :, : colours + _alpha_of(page)]
+    values = _read_packed(page, file) if depth in _PACKED else _read_channels(page, file)
+    values = values.reshape(page.imagelength, page.imagewidth, -1)[:, :, : colours + _has_alpha(page)]
     if photometric == _WHITE_IS_ZERO:
         white = 1 if kind == _FLOATING else np.iinfo(values.dtype).max
         values = np.concatenate([white - values[:, :, :1], values[:, :, 1:]], axis=2)
     if list(map(int, page.extrasamples))[:1] == [_MULTIPLIED_ALPHA] and values.shape[2] > colours:
-        values = _divided(values) if kind == _FLOATING else unmultiplied(values)
+        values = divide_by_alpha(values)
     return values
 
 
-def _all_channels(page: Any, content: BinaryIO) -> NDArray[Any]:
-    if may_unpack(page):
-        return unpacked(page, content)
+def _read_channels(page: Any, file: BinaryIO) -> NDArray[Any]:
+    if can_unpack(page):
+        return unpack(page, file)
     try:
         values = page.asarray()
     except (ValueError, ImportError) as error:
@@ -155,60 +157,46 @@ def _all_channels(page: Any, content: BinaryIO) -> NDArray[Any]:
     return np.moveaxis(values, 0, 2) if values.ndim == 3 and int(page.planarconfig) == _SEPARATE_PLANES else values
 
 
-def _packed_bits(page: Any, content: BinaryIO) -> NDArray[Any]:
+def _read_packed(page: Any, file: BinaryIO) -> NDArray[Any]:
     """10, 12 and 14 bits, packed without gaps, over the full range of 16."""
-    cv2 = opencv()
+    cv2 = load_opencv()
     depth = int(page.bitspersample)
     ends = (tag.valueoffset + tag.valuebytecount for tag in page.tags)
     places = zip(page.dataoffsets, page.databytecounts, strict=False)
     end = max(page.offset + _DIRECTORY_BYTES, *ends, *(offset + size for offset, size in places))
-    content.seek(0)
+    file.seek(0)
     try:
-        values = cv2.imdecode(np.frombuffer(content.read(end), np.uint8), cv2.IMREAD_UNCHANGED)
+        values = cv2.imdecode(np.frombuffer(file.read(end), np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         values = None
     if values is None or values.dtype != np.uint16 or values.shape[:2] != (page.imagelength, page.imagewidth):
         raise UnreadableError(f"the {depth}-bit TIFF is damaged, or of a kind that lumen cannot unpack")
-    values = with_rgb_order(values[:, :, None] if values.ndim == 2 else values)
-    return full_range(values >> np.uint16(16 - depth), depth)
+    values = swap_red_and_blue(values[:, :, None] if values.ndim == 2 else values)
+    return widen(values >> np.uint16(16 - depth), depth)
 
 
-def _divided(values: NDArray[Any]) -> NDArray[Any]:
-    """Floating-point colours that were multiplied by alpha, divided by it again."""
-    alpha = values[:, :, -1:]
-    colours = np.divide(values[:, :, :-1], alpha, out=np.zeros_like(values[:, :, :-1]), where=alpha > 0)
-    return np.concatenate([colours, alpha], axis=2)
-
-
-def _as_known(values: NDArray[Any], kind: int) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """8 and 16 bits as they are, everything finer as float32; and what has to be said about that."""
+def _convert(values: NDArray[Any], kind: int) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """8 and 16 bits as they are, everything finer as float32; and the notice about that."""
     if values.dtype.itemsize <= 2 and kind == _UNSIGNED:
         return np.ascontiguousarray(values, values.dtype.newbyteorder("=")), ()
     if kind == _UNSIGNED:
         scaled = (values / np.float64(np.iinfo(values.dtype).max)).astype(np.float32)
         return scaled, ("its 32-bit integers became floating point",)
-    said = (f"its {values.dtype.itemsize * 8}-bit floats became 32-bit ones",) if values.dtype.itemsize != 4 else ()
+    bits = values.dtype.itemsize * 8
+    notices = (f"its {bits}-bit floats became 32-bit ones",) if bits != 32 else ()
     with np.errstate(over="ignore"):  # what lies beyond float32 becomes infinity, which is no number to any picture
-        return values.astype(np.float32), said
+        return values.astype(np.float32), notices
 
 
-COMPRESSIONS = ("none", "lzw", "deflate")
-"""What `encode` writes."""
 _STRIP_BYTES = 1 << 20
 
 
-def encode(values: NDArray[Any], icc: bytes | None, *, compression: str = "deflate", cmyk: bool = False) -> bytes:
-    """A whole file of H×W×C values.
-
-    Args:
-        values: uint8, uint16 or float32; C of 1 to 4 (grey, grey + alpha, RGB, RGBA), with `cmyk` 4 or 5.
-        icc: the profile to embed.
-        compression: "none", "lzw" or "deflate".
-        cmyk: amounts of ink rather than light.
-    """
+def _encode(raster: Raster) -> bytes:
+    """The original's compression, else Deflate."""
     import tifffile
 
-    colours = 4 if cmyk else 3 if values.shape[2] >= 3 else 1
+    values, compression = raster.values, raster.storage.compression
+    colours = 4 if raster.cmyk else 3 if values.shape[2] >= 3 else 1
     rows = max(1, _STRIP_BYTES // max(1, values[0].nbytes))
     predictor = values.dtype.kind == "u"  # differences of floats save nothing as bytes
     options: dict[str, Any] = {
@@ -216,7 +204,7 @@ def encode(values: NDArray[Any], icc: bytes | None, *, compression: str = "defla
         "planarconfig": "contig" if values.shape[2] > 1 else None,
         "extrasamples": ["unassalpha"] if values.shape[2] > colours else None,
         "rowsperstrip": rows,
-        "iccprofile": icc,
+        "iccprofile": raster.label.icc,
         "metadata": None,
         "software": False,
     }
@@ -226,7 +214,7 @@ def encode(values: NDArray[Any], icc: bytes | None, *, compression: str = "defla
         tifffile.imwrite(buffer, values.reshape(shape), **options)
     elif compression == "lzw":
         # tifffile packs LZW only with a package of 26 MB; it takes strips that are packed already, as deflate.
-        strips = _lzw_strips(values, rows, predictor)
+        strips = _compress_strips(values, rows, predictor)
         tifffile.imwrite(
             buffer, strips, shape=shape, dtype=values.dtype, compression="zlib", predictor=predictor, **options
         )
@@ -239,18 +227,17 @@ def encode(values: NDArray[Any], icc: bytes | None, *, compression: str = "defla
     return buffer.getvalue()
 
 
-def _lzw_strips(values: NDArray[Any], rows: int, predictor: bool) -> Iterator[bytes]:
+def _compress_strips(values: NDArray[Any], rows: int, predictor: bool) -> Iterator[bytes]:
     for top in range(0, len(values), rows):
         strip = np.ascontiguousarray(values[top : top + rows], values.dtype.newbyteorder("<"))
         if predictor:
             strip = np.concatenate([strip[:, :1], strip[:, 1:] - strip[:, :-1]], axis=1)
-        yield _lzw(strip)
+        yield _compress(strip)
 
 
-def _lzw(values: NDArray[Any]) -> bytes:
+def _compress(values: NDArray[Any]) -> bytes:
     """One strip packed by libtiff, which comes with Pillow, as if its bytes were a grey picture."""
     import tifffile
-    from PIL import Image
 
     data = values.reshape(len(values), -1).view(np.uint8)
     buffer = io.BytesIO()
@@ -260,3 +247,24 @@ def _lzw(values: NDArray[Any]) -> bytes:
         page = file.pages.first
         (offset,), (size,) = page.dataoffsets, page.databytecounts
     return buffer.getvalue()[offset : offset + size]
+
+
+def _measure(file: BinaryIO) -> tuple[int, int]:
+    import tifffile
+
+    file.seek(0)
+    with tifffile.TiffFile(file) as tiff:
+        page = tiff.pages.first
+        return int(page.imagewidth), int(page.imagelength)
+
+
+TIFF = Format(
+    name="tiff",
+    title="TIFF",
+    accepts=lambda start: start.startswith(TIFF_STARTS),
+    decode=_decode,
+    measure=_measure,
+    encode=_encode,
+    depths=(8, 16, 32),
+    cmyk=True,
+)

@@ -27,12 +27,12 @@ _COMPRESSIONS = (_NONE, 5, *_DEFLATE, 32773, 34925, 50000)
 """None, LZW, deflate, PackBits, LZMA, Zstandard."""
 
 
-def may_unpack(page: Any) -> bool:
-    """Whether `unpacked` is for this page of tifffile's, rather than tifffile."""
+def can_unpack(page: Any) -> bool:
+    """Whether `unpack` reads this page of tifffile's, rather than tifffile."""
     return int(page.compression) in _COMPRESSIONS and int(page.fillorder or _USUAL_ORDER) == _USUAL_ORDER
 
 
-def unpacked(page: Any, file: BinaryIO) -> NDArray[Any]:
+def unpack(page: Any, file: BinaryIO) -> NDArray[Any]:
     """The values of one of tifffile's pages as they lie in the file, H×W×C, of the page's own kind.
 
     Raises:
@@ -42,20 +42,20 @@ def unpacked(page: Any, file: BinaryIO) -> NDArray[Any]:
     separate = int(page.planarconfig or 1) == _SEPARATE_PLANES
     samples = 1 if separate else int(page.samplesperpixel)
     result = np.empty((page.imagelength, page.imagewidth, page.samplesperpixel), kind.newbyteorder("="))
-    segments = zip(_places(page, separate), page.dataoffsets, page.databytecounts, strict=True)
+    segments = zip(_locate_segments(page, separate), page.dataoffsets, page.databytecounts, strict=True)
     for (plane, top, left, rows, columns), offset, size in segments:
         row_bytes = columns * samples * kind.itemsize
         file.seek(offset)
         packed = file.read(min(size, _HEAD_BYTES + _LARGEST_GROWTH * row_bytes * rows))
-        raw = _decompressed(packed, int(page.compression), row_bytes, rows)
+        raw = _decompress(packed, int(page.compression), row_bytes, rows)
         values = np.frombuffer(raw, kind, rows * columns * samples).reshape(rows, columns, samples)
-        values = _without_prediction(values, int(page.predictor or 1))
+        values = _undo_prediction(values, int(page.predictor or 1))
         target = result[top : top + rows, left : left + columns, plane : plane + samples]
         target[...] = values[: target.shape[0], : target.shape[1]]
     return result
 
 
-def _places(page: Any, separate: bool) -> Iterator[tuple[int, int, int, int, int]]:
+def _locate_segments(page: Any, separate: bool) -> Iterator[tuple[int, int, int, int, int]]:
     """First channel, top, left, rows and columns of each segment, in the order of the file."""
     height, width = int(page.imagelength), int(page.imagewidth)
     tall = int(page.tilelength if page.is_tiled else min(page.rowsperstrip, height))
@@ -68,7 +68,7 @@ def _places(page: Any, separate: bool) -> Iterator[tuple[int, int, int, int, int
                 yield plane, top, left, tall if page.is_tiled else min(tall, height - top), wide
 
 
-def _decompressed(packed: bytes, compression: int, row_bytes: int, rows: int) -> bytes:
+def _decompress(packed: bytes, compression: int, row_bytes: int, rows: int) -> bytes:
     if compression == _NONE:
         return packed
     if compression in _DEFLATE:
@@ -77,13 +77,13 @@ def _decompressed(packed: bytes, compression: int, row_bytes: int, rows: int) ->
         except zlib.error as error:
             raise ValueError(str(error)) from None
     try:
-        with Image.open(io.BytesIO(_as_grey_tiff(packed, compression, row_bytes, rows))) as image:
+        with Image.open(io.BytesIO(_wrap_in_tiff(packed, compression, row_bytes, rows))) as image:
             return image.tobytes()
     except (OSError, SyntaxError, KeyError) as error:
         raise ValueError(f"its compression {compression}: {error}") from None
 
 
-def _as_grey_tiff(packed: bytes, compression: int, row_bytes: int, rows: int) -> bytes:
+def _wrap_in_tiff(packed: bytes, compression: int, row_bytes: int, rows: int) -> bytes:
     """A whole file with one strip of 8-bit grey."""
     entries = [
         (256, _LONG, row_bytes),
@@ -102,7 +102,7 @@ def _as_grey_tiff(packed: bytes, compression: int, row_bytes: int, rows: int) ->
     return head + padded + struct.pack("<H", len(entries)) + directory + bytes(4)
 
 
-def _without_prediction(values: NDArray[Any], predictor: int) -> NDArray[Any]:
+def _undo_prediction(values: NDArray[Any], predictor: int) -> NDArray[Any]:
     """Rows that were stored as differences to the left (TIFF 6.0, section 14; Adobe's technical note 3 for floats)."""
     if predictor == _HORIZONTAL:
         native = values.astype(values.dtype.newbyteorder("="), copy=False)

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from lumen_cli.imaging.extent import picture_end
+from lumen_cli.imaging.formats import load_format
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.tags.check import LISTING
 from lumen_cli.imaging.tags.containers import EXTENDED_XMP, contains
@@ -37,7 +37,7 @@ def whole_blocks(source: Path, picture: Picture, target_format: str) -> list[str
     fits = target_format != "jpeg" or len(picture.exif or b"") < MOST_IN_JPEG
     try:
         with source.open("rb") as file:
-            end = picture_end(file, picture.format)
+            end = load_format(picture.format).find_end(file)
             blocks = []
             whole = picture.format in _WHOLE_EXIF and (picture.format != "png" or contains(file, b"eXIf", end))
             if whole and fits and target_format != "tiff":

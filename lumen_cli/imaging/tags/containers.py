@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from lumen_cli.imaging.extent import picture_end
+from lumen_cli.imaging.formats import recognise
 from lumen_cli.imaging.formats.png import SIGNATURE
-from lumen_cli.imaging.read import sniff
 from lumen_cli.imaging.tags.exif import entries, read_header
 from lumen_cli.imaging.tags.rules import NO_IPTC
 
@@ -179,7 +178,8 @@ def may_hold_tags(path: Path) -> bool:
     """
     try:
         with path.open("rb") as file:
-            format = sniff(file.read(512))
+            found = recognise(file)
+            format = "" if found is None else found.name
             if format == "png":
                 names = (name for name, _ in read_chunks(file, format))
                 return next((name for name in names if name == b"IEND" or name not in PNG_PIXELS), b"") != b"IEND"
@@ -215,12 +215,11 @@ def find_unsupported(source: Path, target_format: str) -> list[str]:
     found = []
     try:
         with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            format = sniff(data[:512]) or ""
+            recognised = recognise(file)
+            format, end = ("", len(data)) if recognised is None else (recognised.name, recognised.find_end(file))
             # IPTC is among Photoshop's resources, or in a tag of TIFF.
             resource = b"8BIM\x04\x04"
-            if target_format in NO_IPTC and (
-                contains(file, resource, picture_end(file, format)) or _tiff_has_iptc(data)
-            ):
+            if target_format in NO_IPTC and (contains(file, resource, end) or _tiff_has_iptc(data)):
                 found.append("IPTC")
             texts = set(_png_keywords(file)) if format == "png" else set()
             has_comment = b"Comment" in texts or (

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lumen_cli.errors import PictureError
 from lumen_cli.imaging.colour.convert import to_integers
-from lumen_cli.imaging.extent import jpeg_end
+from lumen_cli.imaging.extent import find_jpeg_end
 from lumen_cli.imaging.formats.pillow import UNMOVABLE_TAGS
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.tags.containers import EXIF, MOST_IN_SEGMENT, jpeg_size
@@ -292,7 +292,7 @@ def _replace_previews(block: bytes, picture: Picture) -> tuple[bytes, bool]:
     """
     data, all_fit, at, file = bytearray(block), True, 0, io.BytesIO(block)
     while (at := block.find(b"\xff\xd8\xff", at)) >= 0:
-        end, size = jpeg_end(file, at), jpeg_size(block, at)
+        end, size = find_jpeg_end(file, at), jpeg_size(block, at)
         if size is None or block[end - 2 : end] != b"\xff\xd9":
             at += 2
             continue

@@ -14,9 +14,8 @@ from typing import Literal
 
 from lumen_cli.atomic import require_room, temporary_beside
 from lumen_cli.errors import PictureError, UsageError
+from lumen_cli.imaging.formats import recognise
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.read import sniff
-from lumen_cli.imaging.render import losses
 from lumen_cli.imaging.tags import arguments
 from lumen_cli.imaging.tags.check import find_differences, find_unwanted, parse_listing, report_missing
 from lumen_cli.imaging.tags.containers import find_unsupported, may_hold_tags
@@ -33,6 +32,7 @@ from lumen_cli.imaging.tags.splice import (
     stand_in,
     write_exif,
 )
+from lumen_cli.imaging.write import find_losses
 
 INSTALL = (
     "install it with your system's packages (Debian: libimage-exiftool-perl, Homebrew: exiftool), "
@@ -129,11 +129,12 @@ class TagWriter:
             PictureError: exiftool hung or died twice on this picture, or `target` cannot be written.
         """
         with target.open("rb") as file:
-            format = sniff(file.read(512)) or ""
+            found = recognise(file)
+        format = "" if found is None else found.name
         if self.rules.metadata == "strip":
             return []
-        if format == "bmp":
-            return ["BMP holds no tags"] if picture.exif else []
+        if found is not None and not found.tags:
+            return [f"{found.title} holds no tags"] if picture.exif else []
         if self.rules.metadata == "keep" and format == picture.format and format in SPLICED:
             with contextlib.suppress(NotSplicedError, OSError):
                 return splice(source, target, format, picture, self.rules.stamp)
@@ -187,7 +188,7 @@ class TagWriter:
 
     def _find_missing(self, source: Path, target: Path, format: str, picture: Picture, lines: list[str]) -> list[str]:
         """A line about tags that the result lacks, from exiftool's lists of both files; none where it has all."""
-        lines = [*lines, *picture.notices, *(f"cannot hold {what}" for what in losses(picture, format))]
+        lines = [*lines, *picture.notices, *(f"cannot hold {what}" for what in find_losses(picture, format))]
         with arguments.plain_name(source) as named, arguments.plain_name(target) as made:
             try:
                 with self._pool.process() as tool:

@@ -16,8 +16,8 @@ import tifffile
 from PIL import Image, features
 
 from lumen_cli.errors import PictureError
-from lumen_cli.imaging.decoded import in_megapixels
-from lumen_cli.imaging.formats.jxl_header import read_head
+from lumen_cli.imaging.formats.format import in_megapixels
+from lumen_cli.imaging.formats.jxl import read_head
 from lumen_cli.imaging.formats.png import PngHead
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.imaging.write import write_picture
@@ -32,6 +32,7 @@ def refused(path: Path, max_pixels: int) -> str:
     with pytest.raises(PictureError) as caught:
         read_picture(path, max_pixels=max_pixels)
     assert "\n" not in caught.value.reason
+    assert caught.value.remedy == "max_pixels"
     return caught.value.reason
 
 
@@ -59,7 +60,6 @@ def test_the_limit_holds_for_every_decoder(tmp_path: Path, kind: str) -> None:
         Image.fromarray(make.photo()).save(path)
     reason = refused(path, pixels - 1)
     assert "megapixels" in reason
-    assert "--max-pixels" in reason
     assert read_picture(path, max_pixels=pixels).width in (40, 96)
     assert read_picture(path, max_pixels=0).width in (40, 96)
 
@@ -117,7 +117,7 @@ def test_a_small_file_that_claims_a_giant_picture_costs_nothing(tmp_path: Path, 
     (tmp_path / name).write_bytes(data)
     refused(tmp_path / name, 250_000_000)  # what has to be imported for it has been
     tracemalloc.start()
-    assert "more than --max-pixels allows (250)" in refused(tmp_path / name, 250_000_000)
+    assert "more than the limit of 250;" in refused(tmp_path / name, 250_000_000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 << 20
@@ -148,7 +148,7 @@ def test_the_size_of_a_jpeg_xl_is_in_its_head(size: tuple[int, int], channels: i
     import pyjpegxl
 
     values = np.zeros((*size, channels), np.uint16 if channels % 2 else np.uint8)
-    head = read_head(pyjpegxl.encode_from_numpy(values, lossless=channels > 2))
+    head = read_head(io.BytesIO(pyjpegxl.encode_from_numpy(values, lossless=channels > 2)))
     assert (head.height, head.width, head.bits) == (*size, values.dtype.itemsize * 8)
     assert (head.alpha, head.extra, head.lossy) == (channels % 2 == 0, 1 - channels % 2, channels <= 2)
 

@@ -13,9 +13,8 @@ from PIL import Image, ImageCms
 from lumen_cli.errors import PictureError, UsageError
 from lumen_cli.files.find import find_pictures
 from lumen_cli.files.outputs import plan_outputs
-from lumen_cli.imaging.formats import kept_suffix
-from lumen_cli.imaging.measure import size_of
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.formats import keep_suffix
+from lumen_cli.imaging.read import measure_picture, read_picture
 from tests.conftest import write_dark
 from tests.imaging import make
 
@@ -73,7 +72,7 @@ def test_light_comes_out_as_srgb_and_grey_as_grey(tmp_path: Path) -> None:
     assert picture.icc is not None
     profile = ImageCms.ImageCmsProfile(io.BytesIO(picture.icc))
     assert ImageCms.getProfileDescription(profile).strip() == "sRGB"
-    assert size_of(tmp_path / "a.dng") == (96, 64)
+    assert measure_picture(tmp_path / "a.dng") == (96, 64)
 
 
 def test_dark_stays_dark(tmp_path: Path) -> None:
@@ -124,7 +123,7 @@ def test_results_are_tiff_whatever_is_beside_them(tmp_path: Path) -> None:
     assert {job.target.suffix for job in plan_outputs(find_pictures([folder]), None, ".jpg")} == {".jpg"}
     with pytest.raises(UsageError, match="not a format lumen writes"):
         plan_outputs(find_pictures([folder / "b.cr2"]), tmp_path / "out.dng", None)
-    assert [kept_suffix(suffix) for suffix in (".ARW", ".jpg", ".Gif", ".HEIC", "")] == [
+    assert [keep_suffix(suffix) for suffix in (".ARW", ".jpg", ".Gif", ".HEIC", "")] == [
         ".tif",
         ".jpg",
         ".png",

@@ -15,7 +15,8 @@ import tifffile
 from PIL import Image
 
 from lumen_cli.errors import PictureError
-from lumen_cli.imaging.formats.tiff import decode_tiff, encode
+from lumen_cli.imaging.formats.format import Raster, Storage
+from lumen_cli.imaging.formats.tiff import TIFF
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.imaging.write import write_picture
 from tests.imaging import make
@@ -23,9 +24,14 @@ from tests.imaging import make
 COLOURS = {1: "minisblack", 2: "minisblack", 3: "rgb", 4: "rgb"}
 
 
+def encode(values: np.ndarray, compression: str, cmyk: bool = False) -> bytes:
+    bits = values.dtype.itemsize * 8
+    return TIFF.encode(Raster(values, bits, cmyk=cmyk, storage=Storage(compression=compression)))
+
+
 def read(path: Path) -> np.ndarray:
     """The values as the decoder hands them on."""
-    return decode_tiff(io.BytesIO(path.read_bytes()), 0).values
+    return TIFF.decode(io.BytesIO(path.read_bytes()), 0).values
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -93,8 +99,8 @@ def test_a_picture_without_any_number_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("alpha", [False, True])
 def test_inks_are_read_as_they_are(tmp_path: Path, compression: str, kind: type, alpha: bool) -> None:
     values = np.random.default_rng(0).integers(0, np.iinfo(kind).max + 1, (20, 31, 4 + alpha)).astype(kind)
-    (tmp_path / "a.tif").write_bytes(encode(values, None, compression=compression, cmyk=True))
-    decoded = decode_tiff(io.BytesIO((tmp_path / "a.tif").read_bytes()), 0)
+    (tmp_path / "a.tif").write_bytes(encode(values, compression, cmyk=True))
+    decoded = TIFF.decode(io.BytesIO((tmp_path / "a.tif").read_bytes()), 0)
     assert decoded.cmyk
     assert np.array_equal(decoded.values, values)
 
@@ -124,7 +130,7 @@ def test_strips_tiles_and_planes(
 
 def test_deep_grey_with_alpha_in_lzw(tmp_path: Path) -> None:
     values = make.deep(channels=2)
-    (tmp_path / "a.tif").write_bytes(encode(values, None, compression="lzw"))
+    (tmp_path / "a.tif").write_bytes(encode(values, "lzw"))
     assert np.array_equal(read(tmp_path / "a.tif"), values)
 
 

@@ -24,7 +24,7 @@ from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 
 from lumen_cli.errors import PictureError, UsageError
-from lumen_cli.imaging.formats import suffix_for
+from lumen_cli.imaging.formats import find_format
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.imaging.tags.containers import may_hold_tags
@@ -109,7 +109,7 @@ def carried(
 ) -> tuple[Path, Picture, list[str]]:
     """Read, write unchanged, copy tags; as the pipeline does."""
     picture = read_picture(source)
-    target = target or source.parent / f"out{suffix_for(format)}"
+    target = target or source.parent / f"out{find_format(format).suffix}"
     write_picture(picture, target, format=format)
     warnings = writer.copy(source, target, picture)
     return target, picture, warnings
@@ -121,7 +121,7 @@ def test_what_camera_and_photographer_wrote_is_in_the_result(
     tmp_path: Path, by_exiftool: TagWriter, described: Path, format: str
 ) -> None:
     source = described
-    target, picture, warnings = carried(by_exiftool, source, format, tmp_path / f"out{suffix_for(format)}")
+    target, picture, warnings = carried(by_exiftool, source, format, tmp_path / f"out{find_format(format).suffix}")
     before, after = dump(source), dump(target)
     assert warnings == (["webp cannot hold IPTC"] if format == "webp" else [])
     for tag in (
@@ -197,7 +197,7 @@ def test_the_fallback_carries_exif_and_corrects_it(tmp_path: Path, format: str) 
 @pytest.mark.parametrize("format", FORMATS)
 def test_exiftool_finds_nothing_wrong_with_the_fallbacks_files(tmp_path: Path, described: Path, format: str) -> None:
     with TagWriter("pillow") as writer:
-        target, picture, _ = carried(writer, described, format, tmp_path / f"out{suffix_for(format)}")
+        target, picture, _ = carried(writer, described, format, tmp_path / f"out{find_format(format).suffix}")
     after = dump(target)
     assert after["ExifIFD:ISO"] == 6400
     assert after["IFD0:Orientation"] == 1

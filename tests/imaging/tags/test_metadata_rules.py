@@ -12,7 +12,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.formats import suffix_for
+from lumen_cli.imaging.formats import find_format
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.imaging.tags.exif import read_software, write_software
 from lumen_cli.imaging.tags.rules import Keeping, TagRules
@@ -99,7 +99,7 @@ def carried(
     source: Path, format: str, metadata: Keeping, stamp: str | None = None, engine: Any = "exiftool"
 ) -> tuple[Path, list[str]]:
     picture = read_picture(source)
-    target = source.parent / f"out-{metadata}{suffix_for(format)}"
+    target = source.parent / f"out-{metadata}{find_format(format).suffix}"
     write_picture(picture, target, format=format)
     with TagWriter(engine, rules=TagRules(metadata, stamp)) as writer:
         return target, writer.copy(source, target, picture)

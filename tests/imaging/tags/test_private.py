@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.formats import suffix_for
+from lumen_cli.imaging.formats import find_format
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.imaging.tags.check import find_unwanted, is_allowed
 from lumen_cli.imaging.tags.rules import TagRules
@@ -90,19 +90,19 @@ def private(source: Path, target: Path, format: str, *, credits: bool = False) -
 def test_of_all_tags_that_exiftool_writes_private_keeps_those_on_its_list(
     marked: Path, tmp_path: Path, format: str
 ) -> None:
-    source = tmp_path / f"in{suffix_for(format)}"
+    source = tmp_path / f"in{find_format(format).suffix}"
     write_picture(read_picture(marked), source, format=format)
     write(source, "-tagsFromFile", str(marked), "-all:all", *(f"-{tag}" for tag in STRUCTURES))
     written = read(source)
     assert len([name for name in written if not is_allowed(name, "7", credits=False)]) > 1561, len(written)
-    kept = private(source, tmp_path / f"out{suffix_for(format)}", format)
+    kept = private(source, tmp_path / f"out{find_format(format).suffix}", format)
     assert find_unwanted(kept, credits=False, software=STAMP) == []
     named = {name for name, value in kept.items() if MARK in str(value)}
     assert named <= {
         *("IFD0:Make", "IFD0:Model", "ExifIFD:LensMake", "ExifIFD:LensModel", "XMP-tiff:Make", "XMP-tiff:Model"),
         *("XMP-exifEX:LensMake", "XMP-exifEX:LensModel", "XMP-aux:Lens"),
     }
-    content = (tmp_path / f"out{suffix_for(format)}").read_bytes()
+    content = (tmp_path / f"out{find_format(format).suffix}").read_bytes()
     assert content.count(MARK.encode()) <= len(named)
     assert f"{MARK} EXIF:Model" in str(kept["IFD0:Model"])
 

@@ -282,7 +282,7 @@ def test_every_text_of_a_png_stays_where_it_was(tmp_path: Path, writer: TagWrite
     assert lines == []
 
     def others(path: Path) -> list[tuple[bytes, bytes]]:
-        found = [(name, bytes(body)) for name, body in png._chunks(path.read_bytes())]
+        found = [(name, bytes(body)) for name, body in png.walk_chunks(path.read_bytes())]
         return [(name, body) for name, body in found if name not in (b"IHDR", b"IDAT", b"eXIf")]
 
     assert others(target) == others(tmp_path / "in.png")

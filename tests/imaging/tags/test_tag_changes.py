@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image, features
 
-from lumen_cli.imaging.formats import suffix_for
+from lumen_cli.imaging.formats import find_format
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.imaging.tags.check import explain, find_differences
 from lumen_cli.imaging.tags.rules import CHANGES, NO_IPTC, Keeping, TagRules
@@ -98,7 +98,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     Image.new("RGB", (16, 12)).save(folder / "small.jpg")
     files = {}
     for container in filter(can_write, CONTAINERS):
-        path = folder / f"in{suffix_for(container)}"
+        path = folder / f"in{find_format(container).suffix}"
         if container in NEEDS:
             write_picture(read_picture(folder / "camera.jpg"), path, format=container)
         else:
@@ -126,7 +126,7 @@ def test_only_what_the_rules_name_differs(tmp_path: Path, originals: dict[str, P
             picture = read_picture(source)
             sizes[container] = {"Width": str(picture.width), "Height": str(picture.height)}
             for target in originals:
-                path = tmp_path / f"{container}-to{suffix_for(target)}"
+                path = tmp_path / f"{container}-to{find_format(target).suffix}"
                 write_picture(picture, path, format=target)
                 said[path.name] = writer.copy(source, path, picture)
                 results[path] = (container, target)

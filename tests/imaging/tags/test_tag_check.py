@@ -13,7 +13,7 @@ import tifffile
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from lumen_cli.imaging.formats import suffix_for
+from lumen_cli.imaging.formats import find_format
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.imaging.tags.check import find_differences, is_reported, parse_listing, report_missing
 from lumen_cli.imaging.tags.containers import XMP, pack_segment
@@ -31,7 +31,7 @@ OTHERS = ["png", "tiff", "webp", "avif"]
 
 def copied(source: Path, format: str) -> tuple[Path, list[str]]:
     picture = read_picture(source)
-    target = source.with_name(f"out{suffix_for(format)}")
+    target = source.with_name(f"out{find_format(format).suffix}")
     write_picture(picture, target, format=format)
     with TagWriter("exiftool", rules=TagRules("keep", "lumen")) as writer:
         return target, writer.copy(source, target, picture)

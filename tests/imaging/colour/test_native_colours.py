@@ -14,11 +14,11 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from lumen_cli.imaging.colour.curves import SRGB
 from lumen_cli.imaging.colour.icc import make_profile, matrix_of, read_shaper
-from lumen_cli.imaging.colour.interpretation import colours_meant
-from lumen_cli.imaging.colour.native import OwnColours
+from lumen_cli.imaging.colour.interpretation import interpret_colours
+from lumen_cli.imaging.colour.spaces import NativeColours
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.read import read_picture
-from lumen_cli.imaging.write import losses, write_picture
+from lumen_cli.imaging.write import find_losses, write_picture
 from tests.imaging import make, profiles
 
 MATRIX = {
@@ -30,10 +30,10 @@ MATRIX = {
 SRGB_PROFILE = ImageCms.createProfile("sRGB")
 
 
-def own_of(values: np.ndarray, icc: bytes | None, model: str = "rgb") -> OwnColours:
-    meant = colours_meant(model, icc, chunks={}, cicp=None, exif=None)
-    assert meant.space is not None
-    return OwnColours(values, meant.space, meant.icc)
+def native_of(values: np.ndarray, icc: bytes | None, model: str = "rgb") -> NativeColours:
+    colours = interpret_colours(model, icc, chunks={}, cicp=None, exif=None)
+    assert colours.space is not None
+    return NativeColours(values, colours.space, colours.icc)
 
 
 def littlecms(values: np.ndarray, icc: bytes, mode: str = "RGB", back: bool = False) -> np.ndarray:
@@ -60,7 +60,7 @@ def delta_e(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", MATRIX)
 def test_the_network_sees_what_littlecms_shows(name: str) -> None:
     icc, values = MATRIX[name](), every_colour()
-    pixels = own_of(values, icc).in_srgb()
+    pixels = native_of(values, icc).to_srgb()
     shown = littlecms(values, icc)
     # LittleCMS rounds to 8 bits here; so no more than a step, and no more than that rounding in what people see.
     assert np.abs(pixels * 255 - shown).max() <= 0.75
@@ -70,24 +70,24 @@ def test_the_network_sees_what_littlecms_shows(name: str) -> None:
 @pytest.mark.parametrize("name", MATRIX)
 def test_an_unchanged_picture_has_the_very_values(name: str) -> None:
     values = make.deep(40, 60)
-    own = own_of(values, MATRIX[name]())
-    assert np.array_equal(np.rint(own.carried(own.in_srgb()) * 65535), values)
+    native = native_of(values, MATRIX[name]())
+    assert np.array_equal(np.rint(native.apply_change(native.to_srgb()) * 65535), values)
 
 
 @pytest.mark.parametrize("name", MATRIX)
 def test_a_changed_picture_gets_the_values_that_littlecms_gives_the_networks_colours(name: str) -> None:
     icc = MATRIX[name]()
     inside = littlecms(every_colour() // 3 + 40, icc, back=True)
-    own = own_of(inside, icc)
-    wanted = np.rint(np.clip(own.in_srgb() * 1.6 + 0.02, 0, 1) * 255).astype(np.uint8)
-    carried = np.rint(own.carried((wanted / 255).astype(np.float32)) * 255)
+    native = native_of(inside, icc)
+    wanted = np.rint(np.clip(native.to_srgb() * 1.6 + 0.02, 0, 1) * 255).astype(np.uint8)
+    carried = np.rint(native.apply_change((wanted / 255).astype(np.float32)) * 255)
     assert np.abs(carried - littlecms(wanted, icc, back=True)).max() <= 1
 
 
 def test_sixteen_bits_have_no_step_of_eight() -> None:
     ramp = np.repeat(np.arange(20000, 20512, dtype=np.uint16)[None, :, None], 3, axis=2)
-    own = own_of(ramp, profiles.display_p3())
-    brighter = own.carried(np.minimum(own.in_srgb() * np.float32(1.4), 1))
+    native = native_of(ramp, profiles.display_p3())
+    brighter = native.apply_change(np.minimum(native.to_srgb() * np.float32(1.4), 1))
     assert len(np.unique(np.rint(brighter * 65535))) == 512
 
 
@@ -98,17 +98,17 @@ def test_saturated_colours_stay_saturated_when_they_get_brighter(name: str) -> N
     shaper = read_shaper(icc)
     assert shaper is not None
     dark = np.rint(shaper.curves[0].encoded(np.array([[[0.1, 0, 0.003], [0, 0.1, 0], [0.007, 0.08, 0.1]]])) * 65535)
-    own = own_of(dark.astype(np.uint16), icc)
-    pixels = own.in_srgb()
+    native = native_of(dark.astype(np.uint16), icc)
+    pixels = native.to_srgb()
     assert (pixels == 0).any()  # sRGB has not these colours
     doubled = SRGB.encoded(SRGB.light(pixels.astype(float)) * 2).clip(0, 1).astype(np.float32)
-    light = shaper.curves[0].light(own.carried(doubled).astype(float))
+    light = shaper.curves[0].light(native.apply_change(doubled).astype(float))
     assert np.allclose(light, 2 * shaper.curves[0].light(dark / 65535), atol=2e-4)
 
 
 def test_what_the_network_makes_white_is_white() -> None:
-    own = own_of(np.array([[[0, 40, 0], [60, 0, 0], [0, 0, 0]]], np.uint8), profiles.display_p3())
-    assert own.carried(np.ones((1, 3, 3), np.float32)).min() > 0.999
+    native = native_of(np.array([[[0, 40, 0], [60, 0, 0], [0, 0, 0]]], np.uint8), profiles.display_p3())
+    assert native.apply_change(np.ones((1, 3, 3), np.float32)).min() > 0.999
 
 
 def test_light_beyond_white_comes_back_and_gets_brighter_with_the_rest(tmp_path: Path) -> None:
@@ -120,22 +120,22 @@ def test_light_beyond_white_comes_back_and_gets_brighter_with_the_rest(tmp_path:
     assert (picture.pixels.min(), picture.pixels.max(), picture.bit_depth) == (0, 1, 32)
     write_picture(picture, tmp_path / "b.tif", format="tiff")
     assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), values)
-    assert losses(picture, "png") == ["floating-point values (16 bits are written)"]
+    assert find_losses(picture, "png") == ["floating-point values (16 bits are written)"]
 
 
 @pytest.mark.parametrize("transfer", [16, 18])
 def test_highlights_of_hdr_pictures_stay_where_they_were(transfer: int) -> None:
     """The network sees them as white; they must not come back as white."""
     values = np.linspace(0, 65535, 600).astype(np.uint16).reshape(10, 20, 3)
-    meant = colours_meant("rgb", None, chunks={}, cicp=(9, transfer), exif=None)
-    assert meant.space is not None
-    own = OwnColours(values, meant.space, None, meant.said_by, meant.cicp)
-    pixels = own.in_srgb()
+    colours = interpret_colours("rgb", None, chunks={}, cicp=(9, transfer), exif=None)
+    assert colours.space is not None
+    native = NativeColours(values, colours.space, None, colours.source, colours.cicp)
+    pixels = native.to_srgb()
     assert (pixels == 1).all(axis=2).mean() > 0.1
     bright = (pixels == 1).all(axis=2)
-    brighter = own.carried(np.clip(pixels * np.float32(1.02), 0, 1)) * 65535
+    brighter = native.apply_change(np.clip(pixels * np.float32(1.02), 0, 1)) * 65535
     assert np.abs(brighter - values)[bright].max() < 2
-    dimmed = own.carried(pixels * np.float32(0.9)) * 65535
+    dimmed = native.apply_change(pixels * np.float32(0.9)) * 65535
     assert (np.diff(dimmed[:, :, 1].ravel()) > 0).all()
     assert (dimmed < values)[bright].all()
 
@@ -143,10 +143,10 @@ def test_highlights_of_hdr_pictures_stay_where_they_were(transfer: int) -> None:
 def test_profiles_of_srgb_leave_values_and_bytes_alone(tmp_path: Path) -> None:
     primaries = (0.64, 0.33), (0.3, 0.6), (0.15, 0.06)
     for icc in (make.srgb_profile(), make_profile("sRGB", matrix_of(primaries, (0.3127, 0.329)), SRGB)):
-        assert colours_meant("rgb", icc, chunks={}, cicp=None, exif=None).space is None
+        assert interpret_colours("rgb", icc, chunks={}, cicp=None, exif=None).space is None
         Image.fromarray(make.photo()).save(tmp_path / "a.png", icc_profile=icc)
         picture = read_picture(tmp_path / "a.png")
-        assert picture.own is None
+        assert picture.native is None
         assert picture.icc == icc
         assert np.array_equal(np.rint(picture.pixels * 255), make.photo())
 
@@ -180,37 +180,37 @@ def test_grey_goes_through_its_own_curve_and_stays_grey(tmp_path: Path, depth: i
 
 
 def test_a_grey_picture_with_an_rgb_profile_uses_its_curve() -> None:
-    meant = colours_meant("grey", profiles.prophoto(), chunks={}, cicp=None, exif=None)
-    assert meant.space is not None
-    assert meant.space.channels == 1
+    colours = interpret_colours("grey", profiles.prophoto(), chunks={}, cicp=None, exif=None)
+    assert colours.space is not None
+    assert colours.space.channels == 1
 
 
 def test_cmyk_is_seen_through_its_profile_and_returned_through_it() -> None:
     icc = profiles.cmyk()
     values = make.photo(channels=4)
-    own = own_of(values, icc, "cmyk")
-    assert np.array_equal(np.rint(own.in_srgb() * 255), littlecms(values, icc, "CMYK"))
-    assert np.abs(own.carried(own.in_srgb()) * 255 - values).max() < 0.01
-    brighter = np.clip(own.in_srgb() + np.float32(77 / 255), 0, 1)
+    native = native_of(values, icc, "cmyk")
+    assert np.array_equal(np.rint(native.to_srgb() * 255), littlecms(values, icc, "CMYK"))
+    assert np.abs(native.apply_change(native.to_srgb()) * 255 - values).max() < 0.01
+    brighter = np.clip(native.to_srgb() + np.float32(77 / 255), 0, 1)
     wanted = littlecms(np.rint(brighter * 255).astype(np.uint8), icc, "CMYK", back=True)
-    much = (np.abs(brighter - own.in_srgb()) > 0.11).any(axis=2)
+    much = (np.abs(brighter - native.to_srgb()) > 0.11).any(axis=2)
     assert much.mean() > 0.5
-    assert np.abs(np.rint(own.carried(brighter) * 255) - wanted)[much].max() <= 1
+    assert np.abs(np.rint(native.apply_change(brighter) * 255) - wanted)[much].max() <= 1
 
 
 def test_a_slight_change_keeps_the_printers_choice_of_inks() -> None:
     """Grey of black ink alone must not become four inks because a network moved it by one step."""
-    own = own_of(np.full((4, 4, 4), [0, 0, 0, 128], np.uint8), profiles.cmyk(), "cmyk")
-    inks = own.carried(own.in_srgb() + np.float32(1 / 255)) * 255
+    native = native_of(np.full((4, 4, 4), [0, 0, 0, 128], np.uint8), profiles.cmyk(), "cmyk")
+    inks = native.apply_change(native.to_srgb() + np.float32(1 / 255)) * 255
     assert np.abs(inks - [0, 0, 0, 128]).max() < 12
 
 
 def test_cmyk_without_a_profile_keeps_black_and_16_bits() -> None:
     values = make.deep(channels=4)
-    own = own_of(values, None, "cmyk")
-    assert np.array_equal(np.rint(own.carried(own.in_srgb()) * 65535), values)
-    wanted = np.clip(own.in_srgb() * 1.5, 0, 1)
-    inks = own.carried(wanted)
+    native = native_of(values, None, "cmyk")
+    assert np.array_equal(np.rint(native.apply_change(native.to_srgb()) * 65535), values)
+    wanted = np.clip(native.to_srgb() * 1.5, 0, 1)
+    inks = native.apply_change(wanted)
     assert np.allclose((1 - inks[..., :3]) * (1 - inks[..., 3:]), wanted, atol=1e-5)
     assert (inks[..., 3] <= values[..., 3] / 65535 + 1e-6).all()
 
@@ -224,13 +224,13 @@ def test_cmyk_in_every_container(tmp_path: Path, format: str) -> None:
     written = Image.open(tmp_path / "b")
     if format in ("jpeg", "tiff"):
         assert (written.mode, written.info["icc_profile"]) == ("CMYK", profiles.cmyk())
-        assert losses(picture, format) == []
+        assert find_losses(picture, format) == []
     else:
         assert written.mode == "RGB"
         assert not written.info.get("icc_profile")
         difference = np.abs(np.asarray(written) - picture.pixels * 255)
         assert difference.mean() < 3 if format == "webp" else difference.max() < 0.51
-        assert losses(picture, format) == ["CMYK (colours became sRGB)"]
+        assert find_losses(picture, format) == ["CMYK (colours became sRGB)"]
 
 
 def test_a_container_without_profiles_gets_srgb(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_container_without_profiles_gets_srgb(tmp_path: Path) -> None:
     write_picture(picture, tmp_path / "a.bmp", format="bmp")
     shown = littlecms(make.photo(), profiles.adobe_rgb())
     assert np.abs(np.asarray(Image.open(tmp_path / "a.bmp")).astype(int) - shown).max() <= 1
-    assert losses(picture, "bmp") == ["its colour space (colours became sRGB)"]
+    assert find_losses(picture, "bmp") == ["its colour space (colours became sRGB)"]
 
 
 def test_cameras_that_mark_adobe_rgb_by_tag_alone(tmp_path: Path) -> None:
@@ -268,17 +268,17 @@ def test_png_chunks_about_colour(tmp_path: Path) -> None:
         assert other.info["icc_profile"]
     p3 = (b"cICP", bytes((12, 13, 0, 1)))
     coded = read_picture(make.png16(tmp_path / "c.png", values, p3))
-    assert np.allclose(coded.pixels, own_of(values, profiles.display_p3()).in_srgb(), atol=2e-3)
+    assert np.allclose(coded.pixels, native_of(values, profiles.display_p3()).to_srgb(), atol=2e-3)
 
 
 @pytest.mark.parametrize(
     "spoilt", [b"", b"no profile", make.srgb_profile()[:200], profiles.grey(), profiles.cmyk()[:3000]]
 )
 def test_a_profile_that_makes_no_sense_is_said_and_does_no_harm(tmp_path: Path, spoilt: bytes) -> None:
-    meant = colours_meant("rgb", spoilt, chunks={}, cicp=None, exif=None)
-    assert meant.space is None
-    assert meant.icc == spoilt
-    assert "worked on as sRGB" in meant.notices[0]
+    colours = interpret_colours("rgb", spoilt, chunks={}, cicp=None, exif=None)
+    assert colours.space is None
+    assert colours.icc == spoilt
+    assert "read as sRGB" in colours.notices[0]
 
 
 def test_profiles_cut_anywhere_raise_nothing() -> None:
@@ -288,7 +288,7 @@ def test_profiles_cut_anywhere_raise_nothing() -> None:
 
 
 def test_a_picture_goes_through_a_pickle(tmp_path: Path) -> None:
-    """Decoders may run in a process of their own."""
+    """Decoders may run in a process of their native."""
     for name, values, icc in (
         ("a.png", make.photo(), profiles.display_p3()),
         ("a.tif", make.photo(channels=4), profiles.cmyk()),
@@ -298,7 +298,7 @@ def test_a_picture_goes_through_a_pickle(tmp_path: Path) -> None:
         picture = read_picture(tmp_path / name)
         again = pickle.loads(pickle.dumps(picture))
         assert again.digest() == picture.digest()
-        assert np.array_equal(again.own.carried(again.pixels), picture.own.carried(picture.pixels))
+        assert np.array_equal(again.native.apply_change(again.pixels), picture.native.apply_change(picture.pixels))
 
 
 def test_the_digest_tells_spaces_apart(tmp_path: Path) -> None:
