@@ -117,7 +117,7 @@ def test_nothing_found_says_what_was_looked_for_and_where(tmp_path: Path) -> Non
     text = str(caught.value)
     assert caught.value.exit_code == 2
     assert str(tmp_path / "p") in text
-    assert ".jpg" in text
+    assert "JPEG, PNG" in text
     assert "2 × .mov" in text
     with pytest.raises(UsageError, match="no input"):
         find_pictures([])
