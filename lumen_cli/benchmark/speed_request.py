@@ -1,4 +1,4 @@
-"""What `lumen benchmark --speed` is asked for, and what it finds, as plain values. Imports nothing heavy."""
+"""What a speed benchmark measures and finds, as plain values. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lumen_cli.limits import Detail
 from lumen_cli.registry.card import PRECISIONS
 
 PUBLISHED = "published:"
-"""Before an architecture's id: the network at the paper's size with random weights, for its speed alone."""
+"""Prefix of an architecture's id: the network at the paper's size with random weights, for its speed alone."""
 
 NAMED_SIZES = {
     "vga": (640, 480),
@@ -25,7 +25,7 @@ NAMED_SIZES = {
     "8k": (7680, 4320),
 }
 DEFAULT_SIZES = ((600, 400),)
-"""The size of LOL's pictures, at which the papers give their times."""
+"""The size of LOL's pictures, for which the papers state their times."""
 LARGEST_SIDE = 65_535
 _SIZE = re.compile(r"(\d{1,6})\s*[x×]\s*(\d{1,6})")
 _MEGAPIXELS = re.compile(r"(\d{1,4}(?:\.\d{1,3})?)\s*mp")
@@ -33,15 +33,24 @@ _MEGAPIXELS = re.compile(r"(\d{1,4}(?:\.\d{1,3})?)\s*mp")
 
 @dataclass(frozen=True)
 class SpeedRequest:
-    """What to time: every model at every size, precision and batch, each in a process of its own.
+    """What to time: every model at every size, precision and batch, each in its own process.
 
-    models: names, model folders, `published:` and an architecture's id, or "all"; sizes: (width, height) in pixels;
-    precisions: auto, fp32, bf16, fp16; batches: pictures at once; device: as in `choose_device`; repeat: timed calls;
-    warmup: calls before them; threads: of a CPU, None for torch's own choice; steps: None for each model's own, and no
-    matter to models that do not sample; published: each model's architecture at the paper's size with random weights
-    in place of the model; plain: time the papers' way too, in turn with ours; pipeline: time a folder of `pictures`
-    from disk to disk too; detail: how large pictures reach their size; timeout: seconds a row may take, None for no
-    bound.
+    Attributes:
+        models: names, model folders, `published:` with an architecture's id, or "all".
+        sizes: (width, height) in pixels.
+        precisions: auto, fp32, bf16, fp16.
+        batches: pictures per batch.
+        device: as in `choose_device`.
+        repeat: timed calls.
+        warmup: calls before them.
+        threads: of a CPU, None for torch's own choice.
+        steps: None for each model's own; models that do not sample ignore it.
+        published: time the architectures at their papers' sizes, with random weights, instead of the models.
+        plain: also time the reference implementation, alternating with ours.
+        pipeline: also time a folder of `pictures` from disk to disk.
+        pictures: of that folder.
+        detail: how large pictures reach their size.
+        timeout: seconds a row may take, None for no bound.
     """
 
     models: tuple[str, ...]
@@ -76,7 +85,7 @@ class SpeedRequest:
 
 @dataclass(frozen=True)
 class SpeedCase:
-    """What one process is to time; fields as in `SpeedRequest`. folder: None for the published network."""
+    """What one process times. folder: the model's, None for the published network; request: how it is timed."""
 
     model: str
     architecture: str
@@ -85,25 +94,22 @@ class SpeedCase:
     height: int
     precision: str
     batch: int
-    device: str
-    repeat: int
-    warmup: int
-    threads: int | None
-    steps: int | None
-    plain: bool
-    pipeline: bool
-    pictures: int
-    detail: Detail = "auto"
+    request: SpeedRequest
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> SpeedCase:
+        """From `dataclasses.asdict`, after JSON."""
+        return cls(**{**fields, "request": SpeedRequest(**fields["request"])})
 
     def failed(self, error: str) -> SpeedResult:
-        """The row that says why there are no figures."""
+        """The row with the reason why it has no figures."""
         facts = (self.model, self.architecture, self.folder is None, self.width, self.height, self.precision)
-        return SpeedResult(*facts, self.batch, self.steps, self.device, error=error)
+        return SpeedResult(*facts, self.batch, self.request.steps, self.request.device, error=error)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Seconds of several calls: the middle one, the quartiles around it, the extremes."""
+    """Seconds of several calls: median, quartiles and extremes."""
 
     median: float
     lower: float
@@ -113,18 +119,17 @@ class Spread:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Spread:
-        """Median and quartiles (of the sample, linear between its values); a single value is all five."""
+        """Quartiles are of the sample, linear between its values; a single value is all five."""
         lower, _, upper = quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else [seconds[0]] * 3
         return cls(median(seconds), lower, upper, min(seconds), max(seconds))
 
 
 @dataclass(frozen=True)
 class Plain:
-    """The papers' way beside ours: fp32, one picture at a time, nothing saved.
+    """The reference implementation: fp32, one picture at a time.
 
-    seconds: a picture; gflops: a picture; difference: the greatest |plain - ours| of a picture in [0, 1], None
-    where that is no number;
-    redundant: what it does in addition, a phrase each.
+    seconds, gflops: per picture; difference: the greatest |reference - ours| in [0, 1], None where it is not finite;
+    redundant: what it computes needlessly, as short phrases.
     """
 
     seconds: Spread
@@ -137,8 +142,8 @@ class Plain:
 class Pipeline:
     """A folder from disk to disk.
 
-    seconds: wall clock, the model loaded before; busy: share of it in which the model ran; against_alone: pictures a
-    second over those of the model alone.
+    seconds: wall clock, with the model already loaded; busy: share of it in which the model ran; against_alone:
+    pictures per second relative to the model alone.
     """
 
     pictures: int
@@ -148,7 +153,7 @@ class Pipeline:
 
     @property
     def images_per_second(self) -> float:
-        """Pictures a second, reading and writing included."""
+        """Pictures per second, with reading and writing."""
         return self.pictures / self.seconds
 
 
@@ -156,13 +161,13 @@ class Pipeline:
 class SpeedResult:
     """One row: a model at a size, precision and batch.
 
-    `error` is the one line of a row that failed, whose figures are None then; `plain_error` that of the papers' way
-    alone. A row that fails in "auto" precision may never have learnt which that is.
+    `error` is the reason of a row that failed, which has no figures; `plain_error` that of the reference
+    implementation alone. A row that fails in "auto" precision may keep that word.
 
-    seconds: a picture (a batch's time over its pictures); device_memory: the most bytes torch held on a CUDA device,
-    None elsewhere; host_memory: the most bytes resident in the fresh process; parameters: numbers in the network;
-    gflops: 10⁹ operations a picture, a multiplication and an addition counted as two; detail: "whole", or how the
-    network's result of the reduced picture reached full size, which is timed too.
+    seconds: per picture (a batch's time over its pictures); device_memory: the most bytes that torch held on a CUDA
+    device, None elsewhere; host_memory: the most bytes resident in the new process; gflops: 10⁹ operations per picture,
+    a multiplication and an addition are two; detail: "whole", or how the network's result of the reduced picture
+    reached full size, which is timed too.
     """
 
     model: str
@@ -202,14 +207,14 @@ class SpeedResult:
 
     @property
     def ratio(self) -> float | None:
-        """How many times as long the papers' way takes: plain over ours, medians of one run taken in turn."""
+        """Time of the reference implementation over ours: medians of alternating calls."""
         if self.seconds is None or self.plain is None:
             return None
         return self.plain.seconds.median / self.seconds.median
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> SpeedResult:
-        """From what `dataclasses.asdict` made of one, after a way through JSON."""
+        """From `dataclasses.asdict`, after JSON."""
         plain, pipeline = fields["plain"], fields["pipeline"]
         if plain is not None:
             redundant = tuple(plain["redundant"])
@@ -233,7 +238,7 @@ def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def parse_megapixels(text: str) -> int | None:
-    """Pixels: "12mp" → 12,000,000, "0.5mp" → 500,000; None for what does not end so."""
+    """Pixels: "12mp" → 12,000,000, "0.5mp" → 500,000; None for anything else."""
     match = _MEGAPIXELS.fullmatch(text.strip().lower())
     pixels = 0 if match is None else round(float(match[1]) * 1e6)
     return pixels if 0 < pixels <= LARGEST_SIDE**2 else None

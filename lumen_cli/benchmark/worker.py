@@ -2,7 +2,7 @@
 
     python -m lumen_cli.benchmark.worker < case.json
 
-A fresh process, so that peak memory is this case's own and a crash costs one row.
+A new process, so that peak memory belongs to this case alone and a crash costs one row.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from lumen_cli.networks.base import as_pixels
 from lumen_cli.registry.architectures import network_class
 from lumen_cli.registry.card import PRECISIONS, read_card
 from lumen_cli.registry.load import load
+from lumen_cli.text import with_options
 
 if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel
@@ -48,14 +49,14 @@ _ATTENTIONS = (
     "_scaled_dot_product_fused_attention_overrideable",
     "_scaled_dot_product_attention_math_for_mps",
 )
-"""Fused attentions that torch's own counter leaves out."""
+"""Fused attentions that torch's own counter does not count."""
 
 
-def counted(run: Callable[[], Returned]) -> tuple[Returned, int]:
-    """Call `run` → (what it returns, floating-point operations of its products).
+def count_operations(run: Callable[[], Returned]) -> tuple[Returned, int]:
+    """Call `run` and return its result with the floating-point operations of its products.
 
-    Convolutions, matrix products and attention, fused or not; a multiplication and the addition that follows are two.
-    Sums, norms and activations are not counted, as everywhere in this field.
+    Convolutions, matrix products and attention, fused or not; a multiplication and an addition are two. Sums, norms and
+    activations are not counted, as usual in this field.
     """
     with FlopCounterMode(display=False, custom_mapping=_fused()) as counter:
         returned = run()
@@ -78,7 +79,7 @@ Run = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is timed. steps: of its sampling, None for a network that does not sample."""
+    """What is timed. steps: sampling steps, None for a network that does not sample."""
 
     network: LowLightModel
     policy: DevicePolicy
@@ -86,25 +87,25 @@ class Subject:
 
 
 def main() -> None:
-    """Measure the case on stdin; the last line of stdout is the result, an error's line included."""
+    """Measure the case on stdin; the last line of stdout is the result, or the reason why there is none."""
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints is no part of the answer
-    case = SpeedCase(**json.load(sys.stdin))
+    os.dup2(2, 1)  # libraries may print, and their text must not mix with the result
+    case = SpeedCase.of(json.load(sys.stdin))
     try:
         result = measure(case)
-    except Exception as error:  # a row of the table, whatever it was
+    except Exception as error:  # whatever it is, it becomes a row of the table
         result = case.failed(reason(error))
     print(json.dumps(dataclasses.asdict(result)), file=answer, flush=True)
 
 
 def measure(case: SpeedCase) -> SpeedResult:
     """Time the case in this process. Raises whatever goes wrong."""
-    if case.threads is not None:
-        torch.set_num_threads(case.threads)
-    subject = prepared(case)
-    low, noise = example(subject.network, case.width, case.height)
+    request = case.request
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    subject = prepare(case)
     network, policy = subject.network, subject.policy
-
+    low, noise = example(network, case.width, case.height)
     many = low.expand(case.batch, -1, -1, -1).to(policy.device).contiguous(memory_format=torch.channels_last)
     noises = None if noise is None else noise.expand(case.batch, -1, -1, -1).to(policy.device).contiguous()
 
@@ -112,28 +113,28 @@ def measure(case: SpeedCase) -> SpeedResult:
         with policy.running(policy.precision):
             return network(many, noise=noises, steps=subject.steps)
 
-    carried = case.detail != "whole" and scene_size(case.height, case.width) != (case.height, case.width)
-    if carried and case.plain:
-        raise LumenError("the papers' way runs at full size; compare it with --detail whole")
-    ours = carried_to_full_size(case, subject, low) if carried else whole
-
-    if policy.device.startswith("cuda"):
+    carried = request.detail != "whole" and scene_size(case.height, case.width) != (case.height, case.width)
+    if carried and request.plain:
+        raise LumenError("the reference implementation runs at full size only", remedy="detail=whole")
+    ours = full_size_run(case, subject, low) if carried else whole
+    cuda = policy.device.startswith("cuda")
+    if cuda:
         torch.cuda.reset_peak_memory_stats(policy.device)
-    for _ in range(case.warmup):
+    for _ in range(request.warmup):
         bright = ours()
     synchronise(policy.device)
-    device_memory = torch.cuda.max_memory_allocated(policy.device) if policy.device.startswith("cuda") else None
+    device_memory = torch.cuda.max_memory_allocated(policy.device) if cuda else None
     host_memory = peak_resident()
-    _, operations = counted(ours)  # after that, as the counter brings libraries of its own into memory
+    _, operations = count_operations(ours)  # last, because the counter loads further libraries
 
     plain, plain_error, seconds = None, None, None
-    if case.plain:
+    if request.plain:
         try:
-            seconds, plain = against_plain(case, subject, ours, bright[:1], low, noise)
-        except Exception as error:  # it needs more memory than ours, whose figures stand all the same
+            seconds, plain = compare_with_paper(case, subject, ours, bright[:1], low, noise)
+        except Exception as error:  # it needs more memory than ours, whose figures remain
             plain_error = reason(error)
     if seconds is None:
-        (seconds,) = in_turn([ours], case.repeat, policy.device)
+        (seconds,) = alternate([ours], request.repeat, policy.device)
     spread = Spread.of([value / case.batch for value in seconds])
     return SpeedResult(
         model=case.model,
@@ -148,33 +149,33 @@ def measure(case: SpeedCase) -> SpeedResult:
         device_name=policy.device_name,
         threads=torch.get_num_threads(),
         torch=torch.__version__,
-        repeat=case.repeat,
-        warmup=case.warmup,
+        repeat=request.repeat,
+        warmup=request.warmup,
         seconds=spread,
         device_memory=device_memory,
         host_memory=host_memory,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         gflops=operations / case.batch / 1e9,
-        detail=case.detail if carried else "whole",
+        detail=request.detail if carried else "whole",
         plain=plain,
         plain_error=plain_error,
-        pipeline=time_folder(case, network, policy, subject.steps, spread.median) if case.pipeline else None,
+        pipeline=time_folder(case, network, policy, subject.steps, spread.median) if request.pipeline else None,
     )
 
 
-def prepared(case: SpeedCase) -> Subject:
-    """The case's network where and how it is to run: a model's, or the published one with random weights."""
+def prepare(case: SpeedCase) -> Subject:
+    """The case's network on its device: a model's, or the published one with random weights."""
+    device, steps = case.request.device, case.request.steps
     if case.folder is None:
         torch.manual_seed(0)
         network = published_network(case.architecture)
-        policy = choose_device(case.device, case.precision, precisions=PRECISIONS, batch_size=case.batch)
-        steps = case.steps
+        policy = choose_device(device, case.precision, precisions=PRECISIONS, batch_size=case.batch)
     else:
         card = read_card(Path(case.folder))
         asked = card.precision_for(case.precision)
-        policy = choose_device(case.device, asked, precisions=card.precisions, batch_size=case.batch, model=card.name)
+        policy = choose_device(device, asked, precisions=card.precisions, batch_size=case.batch, model=card.name)
         network = load(card)
-        steps = card.steps_for(case.steps) if card.steps_range is not None else None
+        steps = None if card.steps_range is None else card.steps_for(steps)
     if network.steps_range() is None and network.noise_shape(case.height, case.width) is None:
         steps = None
     elif steps is None:
@@ -183,42 +184,42 @@ def prepared(case: SpeedCase) -> Subject:
 
 
 def published_network(architecture: str) -> LowLightModel:
-    """An architecture at its paper's size, which the defaults of our classes are, with random weights."""
+    """An architecture at its paper's size (the defaults of its class), with random weights."""
     return network_class(architecture)().requires_grad_(False).eval()
 
 
 def example(network: LowLightModel, width: int, height: int) -> tuple[Tensor, Tensor | None]:
-    """A dark picture 1×3×H×W in [0, 1] and its noise, the same each time."""
+    """A dark picture 1×3×H×W in [0, 1] and its noise; always the same."""
     generator = torch.Generator().manual_seed(0)
     low = torch.rand(1, 3, height, width, generator=generator) * 0.25
     shape = network.noise_shape(height, width)
     return low, None if shape is None else torch.randn(1, *shape, generator=generator)
 
 
-def carried_to_full_size(case: SpeedCase, subject: Subject, low: Tensor) -> Run:
-    """What `lumen enhance` does between decoding and encoding: reduce, run the network, carry its result."""
+def full_size_run(case: SpeedCase, subject: Subject, low: Tensor) -> Run:
+    """The work of `lumen enhance` between decoding and encoding: reduce, run the network, carry its result."""
     pixels = to_integers(as_pixels(low), 8)
     pictures = [Picture(pixels, None, 8, False, "png", None, None)] * case.batch
     digests = [bytes(16)] * case.batch
 
     def run() -> Tensor:
         results = enhance_batch(
-            subject.network, pictures, subject.policy, detail=case.detail, digests=digests, steps=subject.steps
+            subject.network, pictures, subject.policy, detail=case.request.detail, digests=digests, steps=subject.steps
         )
-        errors = [result for result in results if isinstance(result, NetworkError)]
-        if errors:
-            raise errors[0]
+        for result in results:
+            if isinstance(result, NetworkError):
+                raise result
         return torch.from_numpy(np.stack(results))  # type: ignore[arg-type]
 
     return run
 
 
-def against_plain(
+def compare_with_paper(
     case: SpeedCase, subject: Subject, ours: Run, bright: Tensor, low: Tensor, noise: Tensor | None
 ) -> tuple[list[float], Plain]:
-    """Time ours and the papers' way in turn, so that a machine that slows down slows both.
+    """Time our network and the reference implementation alternately, so that a slow machine slows both.
 
-    Both run under the same fp32 (no TF32). Returns our seconds a call, and the papers' way.
+    Both run in the same fp32 (no TF32). Returns our seconds per call, and the reference implementation's figures.
     """
     paper, policy = paper_network(subject.network, case.architecture), subject.policy
     low, noise = low.to(policy.device), None if noise is None else noise.to(policy.device)
@@ -227,18 +228,16 @@ def against_plain(
         with policy.running("fp32"):
             return paper.enhance(low, noise, subject.steps)
 
-    as_published, operations = counted(theirs)
-    for _ in range(case.warmup - 1):
+    as_published, operations = count_operations(theirs)
+    for _ in range(case.request.warmup - 1):
         theirs()
     difference = float((as_published.float() - bright.float()).abs().max())
-    seconds, plain_seconds = in_turn([ours, theirs], case.repeat, policy.device)
-    spread = Spread.of(plain_seconds)
-    return seconds, Plain(
-        spread, operations / 1e9, difference if math.isfinite(difference) else None, paper.baseline.redundant
-    )
+    seconds, plain_seconds = alternate([ours, theirs], case.request.repeat, policy.device)
+    shown = difference if math.isfinite(difference) else None
+    return seconds, Plain(Spread.of(plain_seconds), operations / 1e9, shown, paper.baseline.redundant)
 
 
-def in_turn(runs: list[Run], repeat: int, device: str) -> list[list[float]]:
+def alternate(runs: list[Run], repeat: int, device: str) -> list[list[float]]:
     """Seconds of each of `runs`, called in turn (A B A B …) `repeat` times; the device is waited for."""
     seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(repeat):
@@ -260,9 +259,9 @@ def synchronise(device: str) -> None:
 
 
 def reason(error: Exception) -> str:
-    """One line for people."""
+    """The error on one line."""
     if isinstance(error, LumenError):
-        return str(error)
+        return with_options(error.message, error.remedy)
     text = " ".join(str(error).split())
     if out_of_memory(error):
         return "too little memory"

@@ -29,7 +29,7 @@ _GRAIN = 8.0
 def time_folder(
     case: SpeedCase, network: LowLightModel, policy: DevicePolicy, steps: int | None, alone: float
 ) -> Pipeline:
-    """Enhance `case.pictures` generated JPEGs of the case's size, in a folder that is removed afterwards.
+    """Enhance `case.request.pictures` generated JPEGs of the case's size, in a folder that is removed afterwards.
 
     Args:
         case: what is timed.
@@ -41,10 +41,10 @@ def time_folder(
     Raises:
         LumenError: a picture failed.
     """
-    settings = Settings(case.architecture, {}, "", steps=steps, precision=policy.precision, detail=case.detail)
+    settings = Settings(case.architecture, {}, "", steps=steps, precision=policy.precision, detail=case.request.detail)
     with tempfile.TemporaryDirectory(prefix="lumen-speed-") as place:
         source, target = Path(place, "dark"), Path(place, "bright")
-        write_pictures(source, case.pictures, case.width, case.height)
+        write_pictures(source, case.request.pictures, case.width, case.height)
         with TagWriter() as tags:
             started = time.perf_counter()
             outputs = plan_outputs(find_pictures([str(source)]), f"{target}{os.sep}", None)
@@ -55,10 +55,10 @@ def time_folder(
             results = list(enhance_stream(plan, network, policy, settings, tags, jobs=jobs))
             wall = time.perf_counter() - started
     failed = [result for result in results if result.status != "done"]
-    if failed or len(results) != case.pictures:
+    if failed or len(results) != case.request.pictures:
         raise LumenError(f"the folder's pictures failed: {failed[0].reason if failed else 'some are missing'}")
     running = sum(result.timings.run for result in results)
-    return Pipeline(case.pictures, wall, running / wall, alone * case.pictures / wall)
+    return Pipeline(case.request.pictures, wall, running / wall, alone * case.request.pictures / wall)
 
 
 def write_pictures(folder: Path, count: int, width: int, height: int) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lumen_cli.benchmark.paper_baseline import Baseline, paper_network
-from lumen_cli.benchmark.worker import counted
+from lumen_cli.benchmark.worker import count_operations
 from lumen_cli.engine.device import choose_device
 from lumen_cli.networks.anlightendiff.network import AnlightenDiff
 from lumen_cli.networks.base import LowLightModel
@@ -97,8 +97,8 @@ def test_anlightendiff_convolves_the_encoders_maps_in_every_step() -> None:
 
     def operations(steps: int) -> tuple[int, int]:
         with CPU.running("fp32"):
-            _, ours = counted(lambda: network.enhance(low, noise=noise, steps=steps))
-            _, theirs = counted(lambda: plain.enhance(low, noise, steps))
+            _, ours = count_operations(lambda: network.enhance(low, noise=noise, steps=steps))
+            _, theirs = count_operations(lambda: plain.enhance(low, noise, steps))
         return ours, theirs
 
     (ours_once, theirs_once), (ours_twice, theirs_twice) = operations(1), operations(2)

@@ -30,8 +30,9 @@ class Dying(Tiny):
 
 
 def case(**changes: object) -> SpeedCase:
-    (only,) = speed_cases(REQUEST)
-    return dataclasses.replace(only, **changes)  # type: ignore[arg-type]
+    batches = (changes.pop("batch", 1),)
+    (only,) = speed_cases(dataclasses.replace(REQUEST, batches=batches, **changes))  # type: ignore[arg-type]
+    return only
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_all_and_published_name_what_there_is(make_model: MakeModel) -> None:
 def test_a_name_that_is_none_ends_it_before_anything_is_timed() -> None:
     with pytest.raises(ModelError, match="nothing-of-the-kind"):
         run_speed(SpeedRequest(("nothing-of-the-kind",)))
-    with pytest.raises(UsageError, match="no architecture"):
+    with pytest.raises(UsageError, match="unknown architecture"):
         run_speed(SpeedRequest(("published:nothing",)))
 
 
@@ -122,7 +123,7 @@ def test_ours_and_the_papers_way_take_turns() -> None:
     order: list[str] = []
     returned = torch.zeros(1)
     ours, theirs = (lambda: (order.append("ours"), returned)[1]), (lambda: (order.append("theirs"), returned)[1])
-    seconds = worker.in_turn([ours, theirs], 3, "cpu")
+    seconds = worker.alternate([ours, theirs], 3, "cpu")
     assert order == ["ours", "theirs"] * 3
     assert [len(own) for own in seconds] == [3, 3]
 
