@@ -1,4 +1,4 @@
-"""Who is measured: models, the dark picture as it is, and plain curves that anybody could apply."""
+"""The rows of a quality benchmark: models, the unchanged input, and simple global curves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lumen_cli.registry.card import ModelCard
 
 WELL_EXPOSED = 0.45
-"""Mean luma the baselines aim at: that of well-exposed photographs, and of LOL's bright side (115/255)."""
+"""Target mean luma of the baselines: that of well-exposed photographs and of LOL's references (115/255)."""
 _BRIGHT_SHARE = 99.5
 _BISECTIONS = 30
 _FITTED_PIXELS = 50_000
@@ -30,9 +30,10 @@ _FITTED_PIXELS = 50_000
 
 @dataclass(frozen=True)
 class Runner:
-    """An entrant that is ready. batch: how many pictures at once.
+    """A loaded entrant.
 
-    run: pictures of one `shape_of` → H×W×3 each, floats in [0, 1] or integers of their depth.
+    run: pictures of one `shape_of` → H×W×3 each, floats in [0, 1] or integers of their depth; batch: pictures per batch
+    for a height and width.
     """
 
     run: Callable[[Sequence[Picture]], Sequence[NDArray[Any] | NetworkError]]
@@ -42,7 +43,7 @@ class Runner:
 
 @dataclass(frozen=True)
 class Entrant:
-    """A row of the table. kind: "input", "baseline" or "model"; prepare: loads what it needs."""
+    """A row of the table. kind: "input", "baseline" or "model"; prepare: loads it."""
 
     name: str
     kind: str
@@ -53,14 +54,14 @@ class Entrant:
 
 
 def input_entrant() -> Entrant:
-    """The dark picture itself: what a model has to improve on."""
+    """The dark picture itself."""
     return Entrant("input", "input", lambda: _one_by_one(lambda pixels: pixels), about="the dark picture as it is")
 
 
 def baseline_entrant(name: str) -> Entrant:
-    """A global curve fitted without looking at the reference; UsageError for an unknown name."""
+    """A global curve, fitted without the reference; UsageError for an unknown name."""
     if name not in BASELINES:
-        raise UsageError(f"there is no baseline {name}; known: {', '.join(BASELINES)}")
+        raise UsageError(f"unknown baseline {name!r}. Known: {', '.join(BASELINES)}")
     function, about = BASELINES[name]
     return Entrant(name, "baseline", lambda: _one_by_one(function), about=about)
 
@@ -76,12 +77,12 @@ def model_entrant(
     detail: Detail = "auto",
     name: str = "",
 ) -> Entrant:
-    """A model under the settings `lumen enhance` would run it with; the pixels are the same.
+    """A model with the settings of `lumen enhance`: the pixels are the same.
 
-    name: in the table, the card's by default; the rest as in `choose_device` and `enhance_batch`.
+    name: in the table, by default the card's; the others as in `choose_device` and `enhance_batch`.
 
     Raises:
-        UsageError: steps out of the model's range, a precision it does not support, no such device.
+        UsageError: the model does not support these steps or this precision, or the device does not exist.
     """
     chosen = card.steps_for(steps)
     asked = card.precision_for(precision)
@@ -111,7 +112,7 @@ def model_entrant(
 
 
 def fit_gain(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Every value times one factor from 1 up that makes the mean luma `WELL_EXPOSED`; what exceeds 1 is cut off."""
+    """Multiply by one factor from 1 up so that the mean luma is `WELL_EXPOSED`; values above 1 are clipped."""
 
     def applied(values: NDArray[np.float32], gain: float) -> NDArray[np.float32]:
         return np.minimum(values * np.float32(gain), np.float32(1.0))
@@ -121,9 +122,9 @@ def fit_gain(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def fit_gamma(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The brightest half percent to 1, then one exponent up to 1 that makes the mean luma `WELL_EXPOSED`.
+    """Scale the brightest half percent to 1, then apply one exponent up to 1 so that the mean luma is `WELL_EXPOSED`.
 
-    As `fit_gain`, it never darkens: of a picture brighter than that only the white point is set.
+    Like `fit_gain` it never darkens: a brighter picture only gets the white point.
     """
     white = max(float(np.percentile(pixels.max(axis=2), _BRIGHT_SHARE)), 1.0 / 255.0)
     stretched = np.minimum(pixels / np.float32(white), np.float32(1.0))
@@ -134,7 +135,7 @@ def fit_gamma(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _thinned(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Some 200,000 pixels at most, evenly spread: enough for a mean."""
+    """At most 200,000 pixels, evenly spread: enough for a mean."""
     step = max(1, int(np.sqrt(pixels.shape[0] * pixels.shape[1] / _FITTED_PIXELS)))
     return pixels[::step, ::step]
 
@@ -146,7 +147,7 @@ BASELINES: dict[str, tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]],
 
 
 def _solve(brightness: Callable[[float], float], lowest: float, highest: float) -> float:
-    """Where a growing function passes `WELL_EXPOSED`, by bisection of the logarithm; or an end of the range."""
+    """Where an increasing function reaches `WELL_EXPOSED`, by bisection of the logarithm; or an end of the range."""
     low, high = float(np.log(lowest)), float(np.log(highest))
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2

@@ -1,17 +1,17 @@
-"""Test pictures that stand in the training data too: near-duplicates, whatever their exposure.
+"""Test pictures that are in the training data too: near-duplicates, whatever their exposure.
 
-Two views of a picture's 32×32 thumbnail, neither of which a monotone tone curve changes much: the ranks of its values
-(histogram equalisation), and the signs of its gradients (the idea of difference hashes). Dark sides are compared with
-dark ones, bright with bright ones.
+Two views of a picture's thumbnail are compared, which a monotone tone curve hardly changes: the ranks of its values
+(histogram equalisation) and the signs of its gradients (as in difference hashes). Dark pictures are compared with dark
+ones, bright with bright ones.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,18 +22,19 @@ from lumen_cli.errors import explain
 from lumen_cli.imaging.colour.convert import luma
 from lumen_cli.imaging.read import read_picture
 
-_Item = TypeVar("_Item")
 NEAR_DUPLICATE = 0.75
-"""From this score on two pictures show the same scene from the same place; other exposures of one scene reach 0.9."""
+"""From this score on two pictures show the same scene from the same viewpoint; exposures of one scene reach 0.9."""
 ALIKE = 0.60
-"""From here on the same set-up with some things moved, as a rule; unlike scenes stay below 0.57 in LOL-v1."""
+"""From this score on they usually show the same set-up with some objects moved; other scenes stay below 0.57 in LOL-v1.
+"""
 _THUMBNAIL = 32
 _GRADIENTS = 16
+_VIEWS = "ranks", "gradients"
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a picture is compared by: unit vectors of its values' ranks and of its gradients' signs."""
+    """Unit vectors of the ranks of a picture's values and of the signs of its gradients; of many pictures, rows."""
 
     ranks: NDArray[np.float32]
     gradients: NDArray[np.float32]
@@ -41,10 +42,10 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Likeness:
-    """A test picture and the training picture most like it.
+    """A test picture and the most similar training picture.
 
     side: "high", "low" or "any" (training data without sides); score: mean of `correlation` (of the ranks) and
-    `gradients` (agreement of their signs), both from -1 to 1; mirrored: left and right are exchanged.
+    `gradients` (agreement of their signs), both from -1 to 1; mirrored: left and right are swapped.
     """
 
     name: str
@@ -57,15 +58,15 @@ class Likeness:
 
     @property
     def verdict(self) -> str:
-        """In a word: near-duplicate, alike, or nothing."""
+        """What the score means: "near-duplicate", "alike" or nothing."""
         return "near-duplicate" if self.score >= NEAR_DUPLICATE else "alike" if self.score >= ALIKE else ""
 
 
 @dataclass(frozen=True)
 class LeakReport:
-    """The likest training picture of every test picture, most alike first; pictures that could not be compared.
+    """The most similar training picture of every test picture, the most similar first; unreadable pictures.
 
-    trained: training pairs, or pictures where they have no sides.
+    trained: number of training pairs, or of pictures without sides.
     """
 
     likenesses: tuple[Likeness, ...]
@@ -75,7 +76,7 @@ class LeakReport:
     failures: tuple[tuple[str, str], ...] = ()
 
     def of(self, verdict: str) -> tuple[Likeness, ...]:
-        """Those of one verdict."""
+        """The pictures with this verdict."""
         return tuple(likeness for likeness in self.likenesses if likeness.verdict == verdict)
 
 
@@ -87,12 +88,12 @@ def check_leak(
     advance: Callable[[], None] | None = None,
     total: Callable[[int], None] | None = None,
 ) -> LeakReport:
-    """Look for every test picture in a training folder.
+    """Search a training folder for every test picture.
 
     Args:
         samples: the test pictures.
         train: a folder with a dark and a bright side (sides are compared apart), or any folder of pictures.
-        stop: once set, the search ends with what was compared so far.
+        stop: once set, the search ends with the pictures compared so far.
         advance: called for every picture read.
         total: called once with the number of pictures to read.
 
@@ -106,25 +107,36 @@ def check_leak(
     failures: list[tuple[str, str]] = []
     known: dict[str, tuple[list[Path], Fingerprint]] = {}
     for side, paths in sides.items():
-        found = [(path, mark) for path in _until(paths, stop) if (mark := _read(path, failures, advance)) is not None]
-        if found:
-            known[side] = [path for path, _ in found], _stacked([mark for _, mark in found])
+        marks: dict[Path, Fingerprint] = {}
+        for path in paths:
+            if stop.is_set():
+                break
+            try:
+                marks[path] = fingerprint(read_picture(path).pixels)
+            except Exception as error:
+                failures.append((str(path), explain(error)))
+            if advance is not None:
+                advance()
+        if marks:
+            ranks, gradients = (np.stack([getattr(mark, name) for mark in marks.values()]) for name in _VIEWS)
+            known[side] = list(marks), Fingerprint(ranks, gradients)
     likenesses = []
-    for sample in _until(samples.items, stop):
+    for sample in samples.items:
+        if stop.is_set():
+            break
         try:
             scene = sample.load()
         except Exception as error:
             failures.append((sample.name, explain(error)))
             continue
         given = {"low": scene.low.pixels} | ({} if scene.high is None else {"high": scene.high})
-        marks = {side: fingerprint(pixels) for side, pixels in given.items()}
-        found_here = [
-            _nearest(sample.name, mark, known_side, *known[known_side])
-            for side, mark in marks.items()
+        found = [
+            _nearest(sample.name, fingerprint(pixels), known_side, *known[known_side])
+            for side, pixels in given.items()
             for known_side in (side, "any")
             if known_side in known
         ]
-        likenesses += [max(found_here, key=lambda each: each.score)] if found_here else []
+        likenesses += [max(found, key=lambda each: each.score)] if found else []
         if advance is not None:
             advance()
     likenesses.sort(key=lambda each: (-each.score, each.name))
@@ -133,7 +145,7 @@ def check_leak(
 
 
 def fingerprint(pixels: NDArray[np.float32]) -> Fingerprint:
-    """H×W×3 in [0, 1] → what it is compared by, of any size and shape of picture."""
+    """The fingerprint of a picture of any size, H×W×3 in [0, 1]."""
     import cv2
 
     grey = luma(pixels)
@@ -144,7 +156,7 @@ def fingerprint(pixels: NDArray[np.float32]) -> Fingerprint:
 
 
 def _ranks(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Ranks of the values, equal values sharing the mean of theirs, around zero."""
+    """Ranks of the values around zero; equal values share their mean rank."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     ranks = (ends - (counts + 1) / 2)[places]
@@ -157,7 +169,7 @@ def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _mirrored(mark: Fingerprint) -> Fingerprint:
-    """The fingerprint of the picture with left and right exchanged."""
+    """The fingerprint of the mirrored picture."""
     ranks = mark.ranks.reshape(_THUMBNAIL, _THUMBNAIL)[:, ::-1].ravel()
     across, down = np.split(mark.gradients, 2)
     across, down = across.reshape(_GRADIENTS + 1, _GRADIENTS), down.reshape(_GRADIENTS, _GRADIENTS + 1)
@@ -182,25 +194,3 @@ def _training_sides(train: Path) -> dict[str, list[Path]]:
     if dataset.paired:
         return {"low": [pair.low for pair in dataset.pairs], "high": [pair.high for pair in dataset.pairs]}
     return {"any": list(dataset.unpaired)}
-
-
-def _read(path: Path, failures: list[tuple[str, str]], advance: Callable[[], None] | None = None) -> Fingerprint | None:
-    try:
-        return fingerprint(read_picture(path).pixels)
-    except Exception as error:
-        failures.append((str(path), explain(error)))
-        return None
-    finally:
-        if advance is not None:
-            advance()
-
-
-def _stacked(marks: Sequence[Fingerprint]) -> Fingerprint:
-    return Fingerprint(np.stack([mark.ranks for mark in marks]), np.stack([mark.gradients for mark in marks]))
-
-
-def _until(items: Iterable[_Item], stop: threading.Event) -> Iterator[_Item]:
-    for item in items:
-        if stop.is_set():
-            return
-        yield item

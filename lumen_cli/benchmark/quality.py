@@ -1,4 +1,4 @@
-"""Every entrant on every picture, every metric on every result: the figures behind the table."""
+"""Runs every entrant on every picture and every metric on every result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lumen_cli.benchmark.entrants import Entrant, Runner
+from lumen_cli.benchmark.entrants import Entrant
 from lumen_cli.benchmark.samples import Sample, Samples, Scene
 from lumen_cli.engine.batch import NetworkError, Shape
 from lumen_cli.errors import LumenError, explain
@@ -32,10 +32,9 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of n values and its bootstrap interval; None where there is none.
+    """The mean of some values with its bootstrap interval.
 
-    value: NaN for no values, infinite where one of them is; lower, upper: None for fewer than two values, or infinite
-    ones.
+    value: NaN for no values; lower, upper: None for fewer than two values or for infinite ones.
     """
 
     value: float
@@ -48,7 +47,7 @@ def bootstrap_mean(values: Sequence[float], *, seed: int = 0) -> Mean:
     """Mean with its 95 % percentile bootstrap interval (Efron & Tibshirani, 1993, chapter 13): 10,000 resamples.
 
     Args:
-        values: one per picture; NaN stands for a picture without a value and is left out.
+        values: one per picture; NaN is left out.
         seed: of the resampling; the same values and seed give the same interval.
     """
     known = np.array([value for value in values if not math.isnan(value)], np.float64)
@@ -58,7 +57,7 @@ def bootstrap_mean(values: Sequence[float], *, seed: int = 0) -> Mean:
     if len(known) < 2 or not np.isfinite(known).all():
         return Mean(mean, None, None, len(known))
     generator = np.random.default_rng(seed)
-    # Bit by bit, so that a set of thousands of pictures does not take gigabytes.
+    # In parts, so that a set of thousands of pictures does not take gigabytes.
     rows = max(1, (1 << 22) // len(known))
     means = np.concatenate(
         [
@@ -72,18 +71,18 @@ def bootstrap_mean(values: Sequence[float], *, seed: int = 0) -> Mean:
 
 
 _AHEAD = 2
-"""Pictures read while the network is busy; they are held in memory."""
+"""Pictures read ahead while the network is busy."""
 
 Save = Callable[[str, str, Picture], None]
-"""Keeps a result: row's name, picture's name, picture."""
+"""Saves a result: name of the row, name of the picture, picture."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One picture under one entrant.
+    """One picture's figures for one entrant.
 
-    values: by metric, NaN where there is none; seconds: in the network, a batch's time shared out evenly; reason: why
-    there are no values, in one line.
+    values: by metric, NaN where it is undefined; seconds: in the network, a batch's time divided evenly; reason: why
+    there are no values, on one line.
     """
 
     name: str
@@ -96,7 +95,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Row:
-    """One entrant on the whole set. means: by metric, over the pictures that have a value."""
+    """One entrant's figures for the whole set. means: by metric, over the pictures that have a value."""
 
     entrant: Entrant
     scores: tuple[Score, ...]
@@ -117,15 +116,16 @@ def run_quality(
     advance: Callable[[str, Score], None] | None = None,
     save: Save | None = None,
 ) -> Iterator[Row]:
-    """Measure entrant after entrant; a picture that fails is a score with a reason, and the rest goes on.
+    """Measure the entrants one after the other. A picture that fails becomes a score with a reason.
 
-    Results are rounded to the picture's 8 or 16 bits before they are measured, as the file would be.
+    Results are rounded to the picture's 8 or 16 bits before they are measured, as in a file.
 
     Args:
-        samples: what is measured on.
-        entrants: in the table's order; each is loaded when its turn comes and forgotten after it.
+        samples: the pictures.
+        entrants: in the table's order; only one is loaded at a time.
         metrics: those that can be computed here for these samples.
-        stop: once set, no picture is begun; the row in hand is left out, for a mean over some pictures would mislead.
+        stop: once set, no further picture is started; the unfinished row is left out, because a mean over some of the
+            pictures would mislead.
         advance: called with every score.
         save: called with every result.
     """
@@ -134,7 +134,7 @@ def run_quality(
         if stop.is_set():
             return
         scores: list[Score] = []
-        for score in _row(samples, entrant, metrics, stop, save):
+        for score in _scores(samples, entrant, metrics, stop, save):
             scores.append(score)
             if advance is not None:
                 advance(entrant.name, score)
@@ -146,25 +146,14 @@ def run_quality(
         yield Row(entrant, tuple(scores), means)
 
 
-def _row(
+def _scores(
     samples: Samples, entrant: Entrant, metrics: Sequence[Metric], stop: threading.Event, save: Save | None
 ) -> Iterator[Score]:
     try:
         runner = entrant.prepare()
-    except LumenError as error:  # one damaged model must not cost the others' figures
+    except LumenError as error:  # a damaged model costs its own row only
         yield from (_failed(sample, metrics, explain(error)) for sample in samples.items)
         return
-    yield from _scores(samples, runner, entrant, metrics, stop, save)
-
-
-def _scores(
-    samples: Samples,
-    runner: Runner,
-    entrant: Entrant,
-    metrics: Sequence[Metric],
-    stop: threading.Event,
-    save: Save | None,
-) -> Iterator[Score]:
     device = str(entrant.settings.get("device", "cpu"))
     waiting: list[tuple[Sample, Scene]] = []
     shape: Shape | None = None
@@ -175,7 +164,7 @@ def _scores(
         started = time.perf_counter()
         try:
             outcomes = runner.run([scene.low for _, scene in waiting])
-        except Exception as error:  # a fault in the network must not end a night's run
+        except Exception as error:  # a fault in the network must not end a long run
             outcomes = [NetworkError(explain(error))] * len(waiting)
         seconds = (time.perf_counter() - started) / len(waiting)
         for (sample, scene), outcome in zip(waiting, outcomes, strict=True):
@@ -224,12 +213,12 @@ def _value(metric: Metric, output: Tensor, high: Tensor | None, low: Tensor) -> 
         return measure(metric, output, reference=high, input=low)[0]
     except LumenError:
         raise
-    except Exception as error:  # a third party's metric may raise anything; the picture's line says which one it was
+    except Exception as error:  # a third party's metric may raise anything
         raise LumenError(f"{metric.name}: {explain(error)}") from error
 
 
 def _read_ahead(items: Sequence[Sample], stop: threading.Event) -> Iterator[tuple[Sample, Future[Scene]]]:
-    """Pictures in order, the next ones read meanwhile; ends early once `stop` is set."""
+    """Pictures in order, reading the next ones in the background; ends early once `stop` is set."""
     with ThreadPoolExecutor(1, "lumen-read") as pool:
         waiting: list[tuple[Sample, Future[Scene]]] = []
         rest = iter(items)

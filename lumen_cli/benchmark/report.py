@@ -1,4 +1,4 @@
-"""A run's figures with all that is needed to believe them, ready to be shown or written."""
+"""The report of a quality benchmark: figures, published figures beside them, settings and notes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from lumen_cli.registry.architectures import ARCHITECTURES, Figure
 
 @dataclass(frozen=True)
 class QualityReport:
-    """What `lumen benchmark` found.
+    """The result of a quality benchmark.
 
-    metrics: those of the columns, `unavailable` ones included, which have empty cells; machine: versions, threads and
-    the like, by name; notes: what a reader has to know, a line each.
+    metrics: of the columns; those in `unavailable` have empty cells; machine: versions and threads by name; notes:
+    lines that a reader needs.
     """
 
     samples: Samples
@@ -32,9 +32,9 @@ class QualityReport:
     notes: tuple[str, ...] = ()
 
     def best(self, metric: Metric) -> set[str]:
-        """The rows that lead a column: of those with figures for every picture, by the mean.
+        """The rows with the best mean of a column, among those with figures for the most pictures.
 
-        The input is no competitor: compared with itself it is perfect (LOE).
+        The input takes no part: compared with itself it is perfect (LOE).
         """
         if not metric.better or metric.name in self.unavailable:
             return set()
@@ -47,20 +47,20 @@ class QualityReport:
         return {name for name, value in values.items() if value == leading}
 
     def published(self, row: Row, metric: Metric) -> Figure | None:
-        """What the paper of a row's model states for this data set."""
+        """The figure that the paper of a row's model states for this data set."""
         return published_figure(row, self.samples, metric)
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Where the published figures in the table come from, each once, in the order of their numbers."""
+        """Sources of the published figures in the table, each once, in the order of their numbers."""
         found = (self.published(row, metric) for row in self.rows for metric in self.metrics)
         return tuple(dict.fromkeys(each.source for each in found if each is not None))
 
     @property
     def failures(self) -> tuple[tuple[str, Score], ...]:
-        """Pictures without figures, by row's name.
+        """Pictures without figures, each with the name of its row.
 
-        What befell a picture under every row is said once, for no row; what befell all pictures of a row, once too.
+        A failure of a picture in every row is listed once, without a row; so is a failure of all pictures of a row.
         """
         found: list[tuple[str, Score]] = []
         for row in self.rows:
@@ -85,14 +85,14 @@ def published_figure(row: Row, samples: Samples, metric: Metric) -> Figure | Non
 
 
 def standard_notes(samples: Samples, metrics: Sequence[Metric], rows: Sequence[Row]) -> tuple[str, ...]:
-    """What a reader of the table has to know."""
+    """Notes that a reader of the table needs."""
     notes = [f"in brackets: {CONFIDENCE:.0%} bootstrap interval of the mean ({RESAMPLES:,} resamples, seeded)"]
     if samples.synthetic:
         notes.append(
-            "synthetic: these dark pictures were computed from bright ones, not taken; --data-root for real ones"
+            "synthetic: these dark pictures were computed from bright ones; name a data set to measure real ones"
         )
     if any(metric.name.endswith("_gt_mean") for metric in metrics):
-        notes.append("GT-mean: the result is first given the reference's mean brightness; not comparable with the rest")
+        notes.append("GT-mean: the result is first scaled to the reference's mean; not comparable with other columns")
     figures = [row for row in rows if any(published_figure(row, samples, metric) for metric in metrics)]
     if figures and samples.split.lower() not in ("test", "eval15"):
         notes.append(f"published figures are for the test split of {samples.dataset}, not for these pictures")

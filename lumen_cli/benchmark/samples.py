@@ -1,9 +1,10 @@
-"""What is measured on: pictures by name, read (or made) when their turn comes."""
+"""The pictures of a quality benchmark, read or synthesised one at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from lumen_cli.networks.base import as_pixels, as_tensor
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A dark picture, and what it should become: H×W×3 float32 in [0, 1], None where nobody knows."""
+    """A dark picture and its reference: H×W×3 float32 in [0, 1], or None."""
 
     low: Picture
     high: NDArray[np.float32] | None
@@ -29,7 +30,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture of a set. path: the dark file, None where it is made on the fly; `load` raises PictureError."""
+    """One picture of a set. path: the dark file, None where it is synthesised; `load` raises PictureError."""
 
     name: str
     path: Path | None
@@ -40,8 +41,8 @@ class Sample:
 class Samples:
     """A whole set.
 
-    title: for a table's heading; dataset, split: published figures are looked up by them; synthetic: the dark pictures
-    were computed, not taken; origin: the files the dark pictures and references come from; problems: what was refused.
+    title: for a table's heading; dataset, split: to look up published figures; synthetic: the dark pictures are
+    computed, not taken; files: the dark pictures and references; problems: refused pictures.
     """
 
     title: str
@@ -56,29 +57,20 @@ class Samples:
 
 
 def samples_of(dataset: Dataset) -> Samples:
-    """A data set's pictures, references included."""
+    """The pictures and references of a data set."""
     title = " · ".join(filter(None, (dataset.name, dataset.split)))
-    if not dataset.paired:
-        loaded = zip(dataset.names, dataset.unpaired, strict=True)
-        items = tuple(Sample(name, path, lambda path=path: Scene(read_picture(path), None)) for name, path in loaded)  # type: ignore[misc]
-        files = frozenset(dataset.unpaired)
-    else:
-        pairs = zip(dataset.names, dataset.pairs, strict=True)
-        items = tuple(Sample(name, pair.low, lambda pair=pair: _pair(pair.low, pair.high)) for name, pair in pairs)  # type: ignore[misc]
-        files = frozenset(path for pair in dataset.pairs for path in (pair.low, pair.high))
-    return Samples(
-        title,
-        dataset.name,
-        dataset.split,
-        items,
-        dataset.paired,
-        root=dataset.root,
-        files=files,
-        problems=dataset.problems,
-    )
+    paths: list[tuple[Path, Path | None]] = [(pair.low, pair.high) for pair in dataset.pairs]
+    paths += [(path, None) for path in dataset.unpaired]
+    named = zip(dataset.names, paths, strict=True)
+    items = tuple(Sample(name, both[0], partial(_read_scene, *both)) for name, both in named)
+    files = frozenset(path for both in paths for path in both if path is not None)
+    facts = {"root": dataset.root, "files": files, "problems": dataset.problems}
+    return Samples(title, dataset.name, dataset.split, items, dataset.paired, **facts)  # type: ignore[arg-type]
 
 
-def _pair(low_path: Path, high_path: Path) -> Scene:
+def _read_scene(low_path: Path, high_path: Path | None) -> Scene:
+    if high_path is None:
+        return Scene(read_picture(low_path), None)
     low, high = read_picture(low_path), read_picture(high_path)
     if (low.width, low.height) != (high.width, high.height):
         sizes = f"is {low.width}×{low.height} pixels, its partner {high_path.name} {high.width}×{high.height}"
@@ -93,7 +85,7 @@ _SHOT = 3e-4
 
 @dataclass(frozen=True)
 class Darkened:
-    """A photograph and how it is darkened. exposure: in EV; shot: variance of the noise per unit of signal."""
+    """A photograph and its darkening. exposure: in EV; shot: variance of the noise per unit of signal."""
 
     name: str
     exposure: float
@@ -111,21 +103,16 @@ PICTURES = (
 
 
 def builtin_samples() -> Samples:
-    """The set; every picture is darkened with noise of its own seed, so that all runs see the same pixels."""
-    items = tuple(
-        Sample(picture.name, None, lambda seed=seed, picture=picture: darkened(picture, seed))  # type: ignore[misc]
-        for seed, picture in enumerate(PICTURES)
-    )
+    """The built-in set. Every picture has its own noise seed, so that all runs see the same pixels."""
+    items = tuple(Sample(each.name, None, partial(_darken_own, each, seed)) for seed, each in enumerate(PICTURES))
     title = f"the {NAME} set (synthetic: {len(items)} photographs darkened by lumen)"
     return Samples(title, NAME, "", items, paired=True, synthetic=True, root=FOLDER)
 
 
 def photograph_samples(root: Path, ev: float, pixels: int | None = None) -> Samples:
-    """The photographs of a folder and all below it, taken again with `ev` stops less light; 0 leaves them as they are.
+    """The photographs of a folder and its subfolders, underexposed by `ev` stops; 0 changes nothing.
 
-    pixels: larger photographs are reduced to about so many first, by area.
-
-    UsageError where there are none.
+    pixels: larger photographs are first reduced to about this size, by area. UsageError where there are none.
     """
     sources = find_pictures([str(root)])
     stops = f"{ev:g} EV"
@@ -142,58 +129,31 @@ def photograph_samples(root: Path, ev: float, pixels: int | None = None) -> Samp
         return darken_as_taken(bright, -ev, _SHOT, seed)
 
     items = tuple(
-        Sample(
-            source.relative.with_suffix("").as_posix(),
-            source.path,
-            lambda path=source.path, seed=seed: scene(path, seed),  # type: ignore[misc]
-        )
+        Sample(source.relative.with_suffix("").as_posix(), source.path, partial(scene, source.path, seed))
         for seed, source in enumerate(sources)
     )
     title = f"{root.name} (synthetic: {len(items)} photographs {how})"
-    return Samples(
-        title,
-        root.name,
-        stops,
-        items,
-        paired=True,
-        synthetic=True,
-        root=root,
-        files=frozenset(source.path for source in sources),
-    )
+    files = frozenset(source.path for source in sources)
+    return Samples(title, root.name, stops, items, paired=True, synthetic=True, root=root, files=files)
 
 
-def darkened(picture: Darkened, seed: int) -> Scene:
-    """The photograph, and what a camera would have made of it with less light, in 8 bits."""
+def _darken_own(picture: Darkened, seed: int) -> Scene:
+    """The photograph and its underexposed version in 8 bits."""
     return darken_as_taken(read_picture(FOLDER / f"{picture.name}.webp").pixels, picture.exposure, picture.shot, seed)
 
 
 def darken_as_taken(bright: NDArray[np.float32], exposure: float, shot: float, seed: int) -> Scene:
-    """A photograph H×W×3 and its dark version in 8 bits (see `datasets/darken.py`).
+    """A photograph H×W×3 and its dark version in 8 bits; see `datasets/darken.py`.
 
-    exposure: in EV, below 0; shot: variance of the noise per unit of signal; the read noise follows from it.
+    exposure: in EV, below 0; shot: variance of the noise per unit of signal; it determines the read noise.
     """
     import torch
 
     from lumen_cli.datasets.darken import Camera, darken
 
-    def value(number: float) -> torch.Tensor:
-        return torch.tensor([number])
-
-    camera = Camera(
-        exposure=value(exposure),
-        shot=value(shot),
-        read=value(2.0 * shot),
-        row=value(0.3 * shot),
-        red=value(2.0),
-        blue=value(1.7),
-        red_error=value(0.97),
-        blue_error=value(1.04),
-        black=value(0.0),
-        smoothing=value(0.0),
-        tone=value(0.4),
-        bits=value(14.0),
-        quality=value(101.0),
-    )
+    settings = {"exposure": exposure, "shot": shot, "read": 2.0 * shot, "row": 0.3 * shot, "red": 2.0, "blue": 1.7}
+    settings |= {"red_error": 0.97, "blue_error": 1.04, "black": 0.0, "smoothing": 0.0, "tone": 0.4, "bits": 14.0}
+    camera = Camera(**{name: torch.tensor([value]) for name, value in settings.items()}, quality=torch.tensor([101.0]))
     generator = torch.Generator().manual_seed(seed)
     pixels = as_pixels(darken(as_tensor(bright), camera, generator))
     return Scene(Picture(pixels, None, 8, False, "png", None, None), bright)
