@@ -100,8 +100,8 @@ def measure_quality(options: QualityOptions, run: dict[str, Any], as_json: bool,
     from rich.console import Console
 
     from lumen_cli.benchmark.plan import check_targets, choose_entrants, choose_metrics, image_paths
-    from lumen_cli.reports.benchmark import failure_text
     from lumen_cli.reports.benchmark_files import writer_for
+    from lumen_cli.reports.tables import failure_line
     from lumen_cli.run.interrupt import interruptible
     from lumen_cli.text import printable, short_path
 
@@ -127,7 +127,7 @@ def measure_quality(options: QualityOptions, run: dict[str, Any], as_json: bool,
             failed |= _measure(options, samples, entrants, metrics, interruption, console, as_json, leaked)
         elif only_leak:
             for problem in samples.problems:
-                console.print(failure_text(short_path(problem.path), f"refused: {problem.reason}"), soft_wrap=True)
+                console.print(failure_line(short_path(problem.path), f"refused: {problem.reason}"), soft_wrap=True)
     for problem in samples.problems if quiet else ():
         typer.echo(f"lumen: {printable(problem.path)}: refused: {printable(problem.reason)}", err=True)
     if interruption.exit_code:

@@ -1,4 +1,4 @@
-"""The benchmark for people: one table, as many blocks of columns as the terminal's width asks for."""
+"""The quality benchmark as a table, in as many blocks of columns as the terminal's width needs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lumen_cli.reports.tables import NARROW, facts_grid, failure_line, plain_table
 from lumen_cli.text import count, printable, short_path
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 
 @dataclass(frozen=True)
 class Column:
-    """heading, unit, arrow ("↑" where higher is better); published: for the figures of papers."""
+    """arrow: "↑" where higher is better; published: the column holds figures of papers."""
 
     heading: str
     unit: str = ""
@@ -36,7 +36,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """value: the mean; interval: "18.90–20.41" or ""; best: leads its column; source: its footnote, 0 for none."""
+    """value: the mean; interval: "18.90–20.41" or ""; best: of its column; source: footnote number, 0 for none."""
 
     value: str
     interval: str = ""
@@ -46,7 +46,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One row: its name, its kind ("model", …), pictures counted, its cells."""
+    """One row. kind: "model", …; count: pictures with figures."""
 
     name: str
     kind: str
@@ -56,7 +56,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Grid:
-    """The whole table without its notes. sources: footnotes, numbered from 1."""
+    """The table without its notes. sources: footnotes, numbered from 1."""
 
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
@@ -64,7 +64,7 @@ class Grid:
 
 
 def make_grid(report: QualityReport) -> Grid:
-    """Columns of figures, and beside each that a paper states a column of published ones."""
+    """A column for each metric, and beside it a column of published figures where a paper states some."""
     sources = report.sources
     columns: list[Column] = []
     cells: list[list[Cell]] = [[] for _ in report.rows]
@@ -90,14 +90,14 @@ def make_grid(report: QualityReport) -> Grid:
 
 
 def title(report: QualityReport) -> str:
-    """What was measured on, in one line."""
+    """The measured set, on one line."""
     pictures = len(report.samples.items)
     kind = "pairs" if report.samples.paired else "pictures without reference"
     return f"Quality on {report.samples.title}" + ("" if report.samples.synthetic else f" ({pictures} {kind})")
 
 
 def number(value: float, digits: int) -> str:
-    """A figure with so many digits after the point; "–" for NaN, "∞" for infinity."""
+    """A figure with this many digits after the point; "–" for NaN, "∞" for infinity."""
     return NOTHING if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.{digits}f}"
 
 
@@ -118,7 +118,7 @@ _GAP = 2
 
 
 def print_quality(report: QualityReport, console: Console) -> None:
-    """Table, sources, notes, settings, then what was refused and what failed."""
+    """Print table, sources, notes and settings, then refused and failed pictures."""
     grid = make_grid(report)
     console.print(Text(title(report), "bold"), soft_wrap=True)
     for table in quality_tables(grid, console.width):
@@ -126,26 +126,26 @@ def print_quality(report: QualityReport, console: Console) -> None:
     for place, source in enumerate(grid.sources, start=1):
         console.print(Text(f"{_raised(place)} {source}", "dim"))
     marked = any(cell.best for line in grid.lines for cell in line.cells)
-    for note in ((f"{_MARK} best of its column",) if marked else ()) + report.notes:
+    for note in ((f"{_MARK} best in its column",) if marked else ()) + report.notes:
         console.print(Text(note, "dim"))
     for reason in report.unavailable.values():
         console.print(Text(printable(reason), "yellow"))
-    console.print(_settings(report))
+    console.print(facts_grid({row.entrant.name: row.entrant.about for row in report.rows} | report.machine))
     for problem in report.samples.problems:
-        console.print(failure_text(short_path(problem.path), f"refused: {problem.reason}"), soft_wrap=True)
+        console.print(failure_line(short_path(problem.path), f"refused: {problem.reason}"), soft_wrap=True)
     for name, score in report.failures:
         where = f" ({name})" if name else ""
-        console.print(failure_text(f"{printable(score.name)}{where}", score.reason or ""), soft_wrap=True)
+        console.print(failure_line(f"{printable(score.name)}{where}", score.reason or ""), soft_wrap=True)
 
 
 def quality_tables(grid: Grid, width: int) -> Iterator[RenderableType]:
-    """Blocks of columns that fit, each with the rows' names; a published column follows its measured one."""
+    """Tables that fit the width, each with the rows' names; published columns follow their measured ones."""
     name_width = max([len("model"), *(len(line.name) for line in grid.lines)])
     counts = {line.count for line in grid.lines}
     marked = _marked(grid)
     room = width - name_width - _GAP - max(len("n"), *(len(str(number)) for number in counts)) - 2
     for block in _blocks(grid, room):
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        table = plain_table(padding=NARROW)
         table.add_column("model", no_wrap=True)
         table.add_column("n", justify="right", no_wrap=True)
         for index in block:
@@ -162,13 +162,8 @@ def quality_tables(grid: Grid, width: int) -> Iterator[RenderableType]:
 
 
 def leak_table(report: LeakReport) -> Table:
-    """The test pictures that are most like a training picture, the verdict beside each."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("test picture", overflow="fold")
-    table.add_column("most like", overflow="fold")
-    for heading in ("score", "ranks", "gradients"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("")
+    """The test pictures that are most similar to a training picture, with verdicts."""
+    table = plain_table("<test picture", "<most like", "score", "ranks", "gradients", "<", padding=NARROW)
     shown = [each for each in report.likenesses if each.verdict] or list(report.likenesses[:1])
     for each in shown[:_MOST_LINES]:
         style = "bold red" if each.verdict == "near-duplicate" else "yellow"
@@ -181,17 +176,12 @@ def leak_table(report: LeakReport) -> Table:
 
 
 def leak_headline(report: LeakReport) -> str:
-    """One line: how many of the test pictures stand in the training data."""
+    """One line: how many test pictures are in the training data."""
     duplicates, alike = len(report.of("near-duplicate")), len(report.of("alike"))
     tested = len(report.likenesses)
     text = f"{duplicates} of {count(tested, 'test picture')} {'has' if duplicates == 1 else 'have'} a near-duplicate"
     among = count(report.trained, "training pair" if report.paired else "training picture")
     return f"{text} among {among}" + (f"; {alike} more look alike" if alike else "")
-
-
-def failure_text(what: str, reason: str) -> Text:
-    """One line for a picture that was refused or failed."""
-    return Text.assemble(("✗ ", "bold red"), f"{what}: {printable(reason)}")
 
 
 def _below(report: LeakReport, path: object) -> str:
@@ -228,7 +218,7 @@ def _heading(column: Column) -> Text:
 
 
 def _marked(grid: Grid) -> set[int]:
-    """The columns with a leader: the others' figures leave room for its mark, so that digits stay below digits."""
+    """Columns with a best figure. Their other figures leave room for its mark, so that digits stay aligned."""
     return {index for index in range(len(grid.columns)) if any(line.cells[index].best for line in grid.lines)}
 
 
@@ -243,14 +233,3 @@ def _rendered(cell: Cell, marked: bool) -> Text:
 
 def _raised(place: int) -> str:
     return str(place).translate(_SUPERSCRIPTS)
-
-
-def _settings(report: QualityReport) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for row in report.rows:
-        grid.add_row(row.entrant.name, Text(row.entrant.about))
-    for name, value in report.machine.items():
-        grid.add_row(name, Text(value))
-    return grid

@@ -1,4 +1,4 @@
-"""The benchmark for programs and papers: JSON, CSV, Markdown, LaTeX."""
+"""The quality benchmark as JSON, CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from lumen_cli.benchmark.report import QualityReport
 
 _STEERING = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, what turns the direction of text round, and halves of characters, which no file can hold."""
+"""Control characters, direction marks, and surrogates, which no file can hold."""
 
 
 def quality_lines(report: QualityReport) -> Iterator[str]:
-    """One JSON object a row: its means with intervals, every picture's figures, set, settings and machine."""
+    """One JSON object per row: means with intervals, every picture's figures, data set, settings and machine."""
     for row in report.rows:
         yield dumps(_about(report) | _row(report, row))
 
 
 def leak_lines(report: LeakReport) -> Iterator[str]:
-    """One JSON object a test picture: the training picture most like it, and the verdict (null: unlike)."""
+    """One JSON object per test picture: the most similar training picture and the verdict (null: not similar)."""
     for each in report.likenesses:
         yield dumps(
             {
@@ -50,7 +50,7 @@ def leak_lines(report: LeakReport) -> Iterator[str]:
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
-    """Strict JSON: NaN and infinity, which it does not know, become null; what steers a terminal becomes an escape."""
+    """Strict JSON: NaN and infinity become null; characters that control a terminal become escapes."""
     text = json.dumps(_strict(value), indent=indent, ensure_ascii=False, allow_nan=False)
     return _STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
@@ -68,7 +68,7 @@ def as_json(report: QualityReport) -> str:
 
 
 def as_csv(report: QualityReport) -> str:
-    """Lines of scope "mean" (with intervals) and "picture"; an empty field is a figure that does not exist."""
+    """Lines of scope "mean" (with intervals) and "picture"; a missing figure is an empty field."""
     names = [metric.name for metric in report.metrics]
     bounds = [f"{name}_{end}" for name in names for end in ("lower", "upper")]
     buffer = io.StringIO()
@@ -151,9 +151,9 @@ WRITERS: dict[str, Callable[[QualityReport], str]] = {
 
 
 def writer_for(path: Path) -> Callable[[QualityReport], str]:
-    """By the file name's ending; UsageError for another."""
+    """The writer for a file name's suffix; UsageError for any other suffix."""
     if path.suffix.lower() not in WRITERS:
-        raise UsageError(f"{path}: a report ends in {', '.join(WRITERS)}")
+        raise UsageError(f"{path}: a report's name ends in {', '.join(WRITERS)}")
     return WRITERS[path.suffix.lower()]
 
 
@@ -242,9 +242,9 @@ def _pipes(cells: list[str]) -> str:
 
 
 def _field(text: str) -> str:
-    """A text in CSV: with an apostrophe before it where a spreadsheet would take it for a formula."""
+    """A text in CSV, with an apostrophe where a spreadsheet would read a formula."""
     shown = printable(text)
-    read = unicodedata.normalize("NFKC", shown).lstrip()  # some spreadsheets take wide signs for narrow ones
+    read = unicodedata.normalize("NFKC", shown).lstrip()  # some spreadsheets treat wide characters as narrow ones
     return f"'{shown}" if read.startswith(("=", "+", "-", "@")) else shown
 
 

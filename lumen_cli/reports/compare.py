@@ -1,4 +1,4 @@
-"""A comparison for people and for programs: the table of means, and one JSON object a line."""
+"""A comparison as a table of means, and as one JSON object per line."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console
 from rich.progress import TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from lumen_cli.reports.progress import transient_line
+from lumen_cli.reports.tables import NARROW, failure_line, plain_table
 from lumen_cli.text import count, printable
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def means_title(matched: Matched, measured: Sequence[Measured]) -> Text:
-    """What the table holds, on one line."""
+    """The heading of the table, on one line."""
     reference = printable(matched.labels[matched.reference])
     return Text(f"means of {count(len(measured), 'picture')}, measured against {reference}", "dim")
 
@@ -35,11 +35,10 @@ def means_title(matched: Matched, measured: Sequence[Measured]) -> Text:
 def means_table(
     matched: Matched, measured: Sequence[Measured], metrics: Sequence[Metric], columns: Sequence[dict[str, Mean]]
 ) -> Table:
-    """A row a version, a column a metric; the best is marked where a best can be told."""
+    """A row for each version, a column for each metric; the best is marked where there is one."""
     from lumen_cli.compare.rows import best, heading, written
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("version", overflow="fold")
+    table = plain_table("<version", padding=NARROW)
     for metric in metrics:
         named = heading(metric).removesuffix(f" ({metric.unit})")
         table.add_column(
@@ -61,16 +60,13 @@ def means_table(
             cells.append(cell)
         table.add_row(label, *cells)
     if any(firsts.values()):
-        table.caption, table.caption_justify = Text("* the best", "dim"), "left"
+        table.caption, table.caption_justify = Text("* best", "dim"), "left"
     return table
 
 
 def problem_lines(problems: Sequence[Problem]) -> Text:
-    """What was left out and why, a line each; made to be printed without wrapping."""
-    lines = [
-        Text.assemble(("✗ ", "bold red"), (printable(p.name), "bold"), f": {printable(p.reason)}") for p in problems
-    ]
-    return Text("\n").join(lines)
+    """What was left out and why, one line each. Print it without wrapping."""
+    return Text("\n").join(failure_line(printable(problem.name), problem.reason) for problem in problems)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Results for programs: one JSON object a line."""
+"""Results as one JSON object per line."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ if TYPE_CHECKING:
 
 
 def picture_line(result: Result) -> str:
-    """What became of one picture: status "done", "kept", "left" or "failed", and every other field always there.
+    """The result of one picture: status "done", "kept", "left" or "failed"; the other fields are always present.
 
-    why: what there was to do, or why nothing: "new", "source changed", "finished"; reason: of a picture that failed or
-    was left alone; width and height in pixels; seen: those of what the network saw of it, smaller where the result was
-    carried to full size; bytes of the output, seconds by stage; null where there is none. A picture that becomes
-    several files has `outputs`, paths by what they hold, instead of `output`, and
-    `reconstruction`: null, or mae and psnr (null where there is no error) of R ∘ L. One whose sidecar files were copied
-    has `sidecars`, the copies' paths. input: "-" for standard input.
+    input: "-" for standard input; why: the reason to process it or not ("new", "source changed", "finished"); reason:
+    why it failed or was left; width, height: pixels; seen: width and height that the network saw, smaller where the
+    result was carried to full size; bytes: of the output; seconds: by stage; null where there is none. A decomposed
+    picture has `outputs`, paths by content, instead of `output`, and `reconstruction`: null, or mae and psnr (null
+    where there is no error) of R ∘ L. One whose sidecar files were copied has `sidecars`, the paths of the copies.
     """
     fidelity = result.fidelity
     sidecars = {"sidecars": [str(path) for path in result.sidecars]} if result.sidecars else {}
@@ -47,7 +46,7 @@ def picture_line(result: Result) -> str:
 
 
 def trouble_line(trouble: Trouble) -> str:
-    """What cannot be worked on, in the fields of `picture_line`: status "failed", no output, and the reason."""
+    """An input that cannot be processed, with the fields of `picture_line`: status "failed" and the reason."""
     return _line(
         status="failed",
         input=str(trouble.path),
@@ -65,12 +64,12 @@ def trouble_line(trouble: Trouble) -> str:
 
 
 def planned_line(task: Task, status: str) -> str:
-    """What a dry run would do with one picture: status "planned", "kept" or "left", and why."""
+    """The plan for one picture: status "planned", "kept" or "left", and why."""
     return _line(status=status, input=_input(task), **_outputs(task), why=task.why)
 
 
 def model_line(card: ModelCard) -> str:
-    """A model card's fields, the folder as a path, and `to_pull`: whether the weights are not here yet."""
+    """The fields of a model card, the folder as a path, and `to_pull`: whether the weights are missing."""
     fields = {name: str(value) if name == "folder" else value for name, value in asdict(card).items()}
     return _line(**fields, to_pull=card.to_pull)
 

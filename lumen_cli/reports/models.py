@@ -1,20 +1,20 @@
-"""Model cards for people."""
+"""Model cards, imports and downloads as tables, and as one JSON object per line."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from lumen_cli.registry.architectures import ARCHITECTURES, Architecture
 from lumen_cli.registry.catalog import pull_command, user_models
+from lumen_cli.reports.tables import facts_grid, plain_table
 from lumen_cli.text import count, memory, parameters, printable, short_folder
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ _MARK, _SECONDS, _SIZE, _GAPS = 1, 7, 7, 12
 
 
 def models_table(cards: Sequence[ModelCard], width: int, default: str = "") -> Table:
-    """One row a model: name, what it is best for, seconds and size; the default is marked.
+    """A row for each model: name, purpose, seconds and size; the default is marked.
 
-    Names and figures stay whole, to be copied; what a model is for is cut short where `width` columns are too few.
+    Names and figures stay whole so that they can be copied; the purpose is shortened to fit `width`.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = plain_table(collapse_padding=True)
     longest = max((len(card.name) for card in cards), default=0)
     left = max(8, width - longest - _MARK - _SECONDS - _SIZE - _GAPS)
     table.add_column("", no_wrap=True, width=_MARK)
@@ -53,7 +53,7 @@ def models_table(cards: Sequence[ModelCard], width: int, default: str = "") -> T
 
 
 def _size(card: ModelCard, cards: Sequence[ModelCard]) -> str:
-    """Of the weights on the disk, those of members included."""
+    """Size of the weights on disk, with those of members."""
     by_name = {each.name: each for each in cards}
     every = [card, *(by_name[member.name] for member in card.members if member.name in by_name)]
     try:
@@ -64,7 +64,7 @@ def _size(card: ModelCard, cards: Sequence[ModelCard]) -> str:
 
 
 def model_details(card: ModelCard) -> Table:
-    """Everything a model card says, a row each; what it leaves out is left out."""
+    """All fields of a model card, one row each; empty fields are left out."""
     architecture = ARCHITECTURES.get(card.architecture)
     released = release_rows(architecture) if architecture else {}
     rows = {
@@ -94,11 +94,11 @@ def model_details(card: ModelCard) -> Table:
         "weights' size": "" if card.weights_bytes is None else memory(card.weights_bytes),
         "SHA-256": card.weights_sha256,
     }
-    return details(rows)
+    return facts_grid(rows)
 
 
 def release_rows(architecture: Architecture) -> dict[str, str]:
-    """Where the authors keep their weights, under what terms, and how to import them; empty without a release."""
+    """Where the authors publish their weights, the terms, and how to import them; empty without a release."""
     release = architecture.release
     if release is None:
         return {}
@@ -111,20 +111,9 @@ def release_rows(architecture: Architecture) -> dict[str, str]:
 
 
 def model_argument(card: ModelCard) -> str:
-    """What `--model` takes for a model that was just made: its name, where that is enough to find it."""
+    """The value of `--model` for a new model: its name where that is enough, otherwise its folder."""
     named = card.folder == (user_models() / card.name).absolute()
     return shlex.quote(card.name if named else printable(card.folder))
-
-
-def details(rows: Mapping[str, str]) -> Table:
-    """A grid of names and values, which may have several lines; what is empty is left out."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in rows.items():
-        if value:
-            grid.add_row(name, Text("\n".join(map(printable, value.split("\n")))))
-    return grid
 
 
 def _steps(card: ModelCard) -> str:
@@ -142,7 +131,7 @@ def release_details(architecture: Architecture) -> Table:
     assert architecture.release is not None
     paper = f"{architecture.release.paper_title}\n{architecture.release.paper_url}"
     about = {"architecture": architecture.id, "weights": "none here yet", "paper": paper}
-    return details(about | release_rows(architecture))
+    return facts_grid(about | release_rows(architecture))
 
 
 def release_line(architecture: Architecture) -> str:
@@ -153,9 +142,9 @@ def release_line(architecture: Architecture) -> str:
 
 
 def import_tables(imported: Imported) -> Iterator[RenderableType]:
-    """The parts of the network with what was matched, what was ignored, and where the model is."""
+    """The parts of the network, matched and ignored tensors, and the model's folder."""
     card = imported.card
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = plain_table()
     table.add_column("part", style="bold cyan", no_wrap=True)
     table.add_column("tensors", justify="right")
     table.add_column("param.", justify="right")
@@ -164,7 +153,7 @@ def import_tables(imported: Imported) -> Iterator[RenderableType]:
     yield table
     ignored = (f"{count(len(names), 'tensor')}: {reason}" for reason, names in imported.match.ignored.items())
     widths = (f"{name} {value}" for name, value in card.network.items())
-    yield details(
+    yield facts_grid(
         {
             "matched": f"all {len(imported.match.taken)} tensors"
             + (f", {len(imported.match.rebuilt)} of them rebuilt" if imported.match.rebuilt else ""),
@@ -181,7 +170,7 @@ def import_tables(imported: Imported) -> Iterator[RenderableType]:
 
 
 def import_line(imported: Imported) -> str:
-    """The same as one JSON object: names by what became of them, counts by part, the card's network and folder."""
+    """The same as one JSON object: ignored names by reason, counts by part, the card's network and folder."""
     card, match = imported.card, imported.match
     parts = {part: {"tensors": tensors, "parameters": numbers} for part, (tensors, numbers) in _parts(imported).items()}
     return json.dumps(
@@ -207,13 +196,13 @@ def import_line(imported: Imported) -> str:
 
 
 def _shapes(imported: Imported) -> str:
-    """Shapes are all that a checkpoint shows: weights of the same shapes may be anybody's."""
+    """A checkpoint only shows its shapes; other weights may have the same shapes."""
     release = imported.variant.release
     return f"same shapes as {release}" if release else "no known release has these shapes"
 
 
 def _parts(imported: Imported) -> dict[str, tuple[int, int]]:
-    """First word of the names → tensors and numbers."""
+    """First part of the names → number of tensors and of parameters."""
     parts: dict[str, tuple[int, int]] = {}
     for name, tensor in imported.match.taken.items():
         part = name.partition(".")[0]
@@ -223,11 +212,11 @@ def _parts(imported: Imported) -> dict[str, tuple[int, int]]:
 
 
 def pull_tables(pulled: Pulled) -> Iterator[RenderableType]:
-    """What came from where and under what terms, what is to be known of it, and where the model is."""
+    """Source, terms, notes and folder of a downloaded model."""
     card = pulled.card
     size = _pulled_size(pulled)
     if not pulled.kept:
-        yield details(
+        yield facts_grid(
             {
                 "what": card.summary,
                 "from": pulled.weights_from or pulled.source,
@@ -239,13 +228,13 @@ def pull_tables(pulled: Pulled) -> Iterator[RenderableType]:
         )
     for note in pulled.notes:
         yield Text(f"note: {printable(note)}", style="yellow")
-    what = f"{card.name} is here already" if pulled.kept else card.name
+    what = f"{card.name} already exists" if pulled.kept else card.name
     where = Text(f"{what}{f' ({memory(size)})' if size else ''} → {short_folder(card.folder)}", style="bold")
     yield Text.assemble("" if pulled.kept else "\n", where, f"\nlumen enhance PICTURE --model {model_argument(card)}")
 
 
 def pull_line(pulled: Pulled) -> str:
-    """The same as one JSON object: status "pulled", or "kept" where the model was here before."""
+    """The same as one JSON object: status "pulled", or "kept" where the model existed before."""
     card = pulled.card
     return json.dumps(
         {

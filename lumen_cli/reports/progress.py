@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from lumen_cli.run.stages import Result
 
 _MOST_NAME = 28
-"""Characters of what is going on, a picture's name among them."""
+"""Characters of the current activity, with a picture's name."""
 
 
 class _StateColumn(ProgressColumn):
-    """What is going on; a stop asked for shows at once, though the picture in hand takes its time."""
+    """The current activity; a requested stop shows at once, before the current picture is finished."""
 
     max_refresh = None
 
@@ -50,7 +50,7 @@ class _StateColumn(ProgressColumn):
 
 
 class _LeftColumn(TimeRemainingColumn):
-    """The time left; none once a stop is asked for, as most of what is left is not done then."""
+    """The time left; nothing once a stop is requested."""
 
     def __init__(self, stop: threading.Event) -> None:
         super().__init__(compact=True)
@@ -61,7 +61,7 @@ class _LeftColumn(TimeRemainingColumn):
 
 
 class _PixelRateColumn(ProgressColumn):
-    """Megapixels finished a second since the start."""
+    """Finished megapixels per second since the start."""
 
     def render(self, task: Task) -> Text:
         elapsed = task.elapsed or 0.0
@@ -72,10 +72,10 @@ class _PixelRateColumn(ProgressColumn):
 def transient_line(
     console: Console, *columns: ProgressColumn, left: bool = True, counted: ProgressColumn | None = None
 ) -> Progress:
-    """A progress line that goes when it is done, and is not shown where the console is no terminal.
+    """A progress line that disappears at the end; hidden where the console is no terminal.
 
-    columns: what is going on, then what follows bar and count; left: whether the time left comes last; counted: how
-    much is done, of how much, where it is not a number of things.
+    columns: the current activity, then the columns after bar and count; left: whether the time left comes last;
+    counted: the progress, where it is not a number of items.
     """
     now, *more = columns
     ending = (TextColumn("[dim]left"), TimeRemainingColumn(compact=True)) if left else ()
@@ -95,13 +95,13 @@ def transient_line(
 
 
 class RunLine:
-    """The line of a run. `now` takes what is going on, `advance` each result."""
+    """The line of a run."""
 
     def __init__(self, line: Progress, total: int) -> None:
         self._line, self._task, self._megapixels = line, line.add_task("", total=total, megapixels=0.0), 0.0
 
     def now(self, doing: str) -> None:
-        """Name what is going on: "enhancing night.jpg"."""
+        """Show the current activity: "enhancing night.jpg"."""
         self._line.update(self._task, description=doing)
 
     def advance(self, result: Result) -> None:
@@ -121,7 +121,7 @@ def progress_line(console: Console, total: int, stop: threading.Event) -> Iterat
 
 @contextmanager
 def download_line(console: Console) -> Iterator[Callable[[str, int, int | None], None]]:
-    """Show bytes, speed and time left inside; the value takes what is fetched, the bytes here, and of how many."""
+    """Show bytes, speed and time left inside; yields a function of name, received bytes and total bytes."""
     columns = TextColumn("[bold]{task.description}"), TransferSpeedColumn()
     line = transient_line(console, *columns, counted=DownloadColumn())
     task = line.add_task("", total=None)
@@ -137,10 +137,7 @@ def download_line(console: Console) -> Iterator[Callable[[str, int, int | None],
 def steps_line(
     console: Console, total: int, stop: threading.Event, doing: str = ""
 ) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
-    """Show progress inside: the first value counts a step and says what is going on, the second sets the total anew.
-
-    Shows nothing where the console is no terminal.
-    """
+    """Show progress inside; yields a function that counts a step and shows the activity, and one to set the total."""
     line = transient_line(console, TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True)))
     task = line.add_task(doing, total=total)
 

@@ -1,4 +1,4 @@
-"""How fast models are: tables for people, a row of JSON for programs."""
+"""The speed of models as tables, and as one JSON object per row."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import TextColumn, TimeElapsedColumn
@@ -16,6 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from lumen_cli.reports.progress import transient_line
+from lumen_cli.reports.tables import NARROW, facts_grid, failure_line, plain_table
 from lumen_cli.text import count, duration, memory, parameters, printable
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ _Column = tuple[str, "Callable[[SpeedResult], str]"]
 
 
 def speed_row(result: SpeedResult) -> dict[str, Any]:
-    """Every field of a result and what follows from it, as JSON holds them; null where there is no figure.
+    """Every field of a result and the figures derived from it; null where there is none.
 
-    seconds: a picture, with `median`, the quartiles `lower` and `upper`, and the extremes; memory: bytes; gflops: 10⁹
-    operations a picture, a multiplication and an addition being two; ratio: plain over ours, by the medians.
+    seconds: per picture, with `median`, the quartiles `lower` and `upper`, and the extremes; memory: bytes; gflops: 10⁹
+    operations per picture, a multiplication and an addition are two; ratio: `plain` over ours, by the medians.
     """
     row = asdict(result)
     row["images_per_second"], row["megapixels_per_second"] = result.images_per_second, result.megapixels_per_second
@@ -44,7 +44,7 @@ def speed_line(result: SpeedResult) -> str:
 
 
 def speed_tables(results: Sequence[SpeedResult]) -> Iterator[RenderableType]:
-    """Time; the papers' way and a folder, where they were timed; memory and work; how it was done; what failed."""
+    """Tables of times (network, reference implementation, folder), of memory and work, of settings, and failures."""
     measured = [result for result in results if result.error is None]
     if measured:
         yield _table(measured, _TIMING)
@@ -63,7 +63,7 @@ def speed_tables(results: Sequence[SpeedResult]) -> Iterator[RenderableType]:
 
 @contextmanager
 def speed_progress(console: Console, total: int) -> Iterator[tuple[Callable[[SpeedCase], None], Callable[..., None]]]:
-    """Show which of `total` rows is measured; the value is what `run_speed` calls before and after each."""
+    """Show progress inside; yields the functions that `run_speed` calls before and after each row."""
     now = TextColumn("[bold]timing[/] {task.fields[what]}", table_column=Column(no_wrap=True))
     line = transient_line(console, now, TimeElapsedColumn(), left=False)
     task = line.add_task("", total=total, what="")
@@ -72,8 +72,8 @@ def speed_progress(console: Console, total: int) -> Iterator[tuple[Callable[[Spe
 
 
 def _table(results: Sequence[SpeedResult], columns: Sequence[_Column]) -> Table:
-    """A row a result, those of a model together; precision and batch only where they tell rows apart."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    """A row for each result, grouped by model; the batch size only where it is not 1."""
+    table = plain_table(padding=NARROW)
     table.add_column("model", style="bold cyan", overflow="fold", min_width=10)
     table.add_column("size", no_wrap=True)
     table.add_column("in", no_wrap=True)
@@ -102,20 +102,20 @@ def _costs(results: Sequence[SpeedResult]) -> list[_Column]:
         ("memory", lambda result: _bytes(result.host_memory)),
     ]
     if any(result.plain is not None for result in results):
-        columns.insert(3, ("(plain)", lambda result: "–" if result.plain is None else _number(result.plain.gflops)))
+        columns.insert(3, ("(ref.)", lambda result: "–" if result.plain is None else _number(result.plain.gflops)))
     if any(result.device_memory is not None for result in results):
         columns.append(("on device", lambda result: _bytes(result.device_memory)))
     return columns
 
 
 _TIMING: list[_Column] = [
-    ("a picture", lambda result: _median(result.seconds)),
+    ("per picture", lambda result: _median(result.seconds)),
     ("quartiles", lambda result: _quartiles(result.seconds)),
     ("pict./s", lambda result: _number(result.images_per_second)),
     ("MP/s", lambda result: _number(result.megapixels_per_second)),
 ]
 _PLAIN: list[_Column] = [
-    ("plain", lambda result: _median(_plain(result).seconds)),
+    ("reference", lambda result: _median(_plain(result).seconds)),
     ("quartiles", lambda result: _quartiles(_plain(result).seconds)),
     ("differs by", lambda result: _small(_plain(result).difference)),
     ("ratio", lambda result: "–" if result.ratio is None else f"{result.ratio:.2f}×"),
@@ -125,7 +125,7 @@ _FOLDER: list[_Column] = [
     ("took", lambda result: duration(_folder(result).seconds)),
     ("pict./s", lambda result: _number(_folder(result).images_per_second)),
     ("busy", lambda result: f"{_folder(result).busy:.0%}"),
-    ("of alone", lambda result: f"{_folder(result).against_alone:.0%}"),
+    ("vs alone", lambda result: f"{_folder(result).against_alone:.0%}"),
 ]
 
 
@@ -140,43 +140,40 @@ def _folder(result: SpeedResult) -> Pipeline:
 
 
 def _how(results: Sequence[SpeedResult]) -> Table:
-    """Where and how it was measured, and what the plain way is."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
+    """Where and how it was measured."""
     first = results[0]
     threads = "" if first.threads is None or first.device != "cpu" else f", threads: {first.threads}"
     facts = {
         "ran on": f"{first.device} ({first.device_name}){threads}, torch {first.torch}",
         "timed": f"the network alone, {count(first.repeat, 'time')} after {first.warmup} to warm up: median, quartiles",
-        "memory": "the most resident in a fresh process for each row, libraries and weights included",
-        "GFLOPs": "10⁹ operations a picture; a multiplication and an addition are two",
+        "memory": "peak resident memory of a new process for each row, with libraries and weights",
+        "GFLOPs": "10⁹ operations per picture; a multiplication and an addition are two",
     }
     if any(result.published for result in results):
         facts["(published)"] = "the network at its paper's size with random weights"
     plain = {result.architecture: result.plain for result in results if result.plain is not None}
     if plain:
-        facts["plain"] = (
-            "fp32, eager, one picture at a time, computed as the paper's code does; timed in turn with ours"
-        )
-        facts["differs by"] = "the greatest difference of a value in [0, 1] from ours"
+        facts["reference"] = "as in the paper's code: fp32, eager, one picture at a time; timed alternately with ours"
+        facts["differs by"] = "greatest difference of a value in [0, 1] from ours"
     for architecture, way in plain.items():
-        facts[f"· {printable(architecture)}"] = "; ".join(way.redundant) or "nothing redundant is known of its code"
+        facts[f"· {printable(architecture)}"] = "; ".join(way.redundant) or "no redundant computation is known"
     if any(result.pipeline is not None for result in results):
         facts["folder"] = "generated JPEGs from disk to disk with reading, writing and tags"
-        facts["busy"] = "share of that time in which the model ran; of alone: pictures a second over the model's alone"
-    for name, value in facts.items():
-        grid.add_row(name, Text(value))
-    return grid
+        facts["busy"] = "share of that time in which the model ran; vs alone: pictures/s relative to the model alone"
+    return facts_grid(facts)
 
 
 def _failures(results: Sequence[SpeedResult]) -> Text:
-    """What could not be measured and why, two lines each."""
-    text = Text()
-    for result in results:
-        text.append("\n✗ ", "bold red").append(_what(result) + ("" if result.error is not None else ", plain"), "bold")
-        text.append(f"\n  {printable(result.error or result.plain_error or '')}")
-    return text
+    """Failed rows with their reasons, two lines each."""
+    lines = [
+        failure_line(
+            _what(result) + ("" if result.error is not None else ", reference implementation"),
+            result.error or result.plain_error or "",
+            separator="\n  ",
+        )
+        for result in results
+    ]
+    return Text("\n").join([Text(""), *lines])
 
 
 def _what(row: SpeedCase | SpeedResult) -> str:
@@ -193,7 +190,7 @@ def _median(spread: Spread | None) -> str:
 
 
 def _quartiles(spread: Spread | None) -> str:
-    """Two times, their unit once where it is the same."""
+    """Two times, with one unit where it is the same."""
     if spread is None:
         return "–"
     lower, upper = duration(spread.lower), duration(spread.upper)

@@ -1,4 +1,4 @@
-"""What a run did, in tables: time by stage, device and memory, warnings, failures."""
+"""The summary of a run: times by stage, device and memory, warnings, failures."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lumen_cli.reports.tables import facts_grid, failure_line, plain_table
 from lumen_cli.text import count, duration, memory, printable, short_path, with_options
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def source_name(source: Source) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """A picture's name, as people read it, and what is to be said of it."""
+    """A picture's printable name and its message."""
 
     name: str
     reason: str
@@ -39,10 +39,10 @@ class Line:
 
 @dataclass
 class Summary:
-    """Adds results up. total: pictures of the run; kept: those that were finished before; word: what was done.
+    """Adds up results. total: pictures of the run; kept: finished before; word: what was done ("enhanced").
 
-    failures: what could not be made, and why; left: what was not made as something else is in its place; edited: of
-    what was kept, outputs that somebody changed; whys: what there was to do, of what was done.
+    failures: failed pictures with reasons; left: pictures whose outputs lumen did not write; edited: kept outputs that
+    were changed since; whys: counts of the reasons for processing.
     """
 
     total: int
@@ -78,46 +78,46 @@ class Summary:
             self.seconds[stage] += getattr(result.timings, stage)
 
     def trouble(self, trouble: Trouble) -> None:
-        """Count something that could not even be begun."""
+        """Count an input that could not be processed at all."""
         self.failures.append(Line(short_path(trouble.path), trouble.reason))
 
     @property
     def missing(self) -> int:
-        """Pictures an interrupted run did not come to."""
+        """Pictures that an interrupted run did not reach."""
         return self.total - self.kept - self.done - len(self.failures) - len(self.left)
 
     def headline(self, where: str) -> Text:
-        """One line: how many of how many, and where they are."""
+        """One line: counts and the place of the outputs."""
         parts = [f"{self.done} {self.word}"]
         edited = f" ({self.edited} of them changed since lumen wrote {'it' if self.edited == 1 else 'them'})"
         parts += [f"{self.kept} kept{edited if self.edited else ''}"] if self.kept else []
-        parts += [f"{len(self.left)} left alone"] if self.left else []
+        parts += [f"{len(self.left)} left untouched"] if self.left else []
         parts += [f"{len(self.failures)} failed"] if self.failures else []
         parts += [f"{self.missing} remaining"] if self.missing else []
         style = "bold red" if self.failures or self.left else "bold yellow" if self.missing else "bold green"
-        said = f"{count(self.total, 'picture')}: {', '.join(parts)}"
-        return Text.assemble((said, style), f" → {where}" if self.done or self.kept else "")
+        text = f"{count(self.total, 'picture')}: {', '.join(parts)}"
+        return Text.assemble((text, style), f" → {where}" if self.done or self.kept else "")
 
     def tables(self, loading: float, working: float, facts: dict[str, str]) -> Iterator[RenderableType]:
-        """The errors of reconstructions, the timing table with `facts` (model, device, …) below it, then warnings.
+        """Reconstruction errors, the timing table with `facts` (model, device, …) below it, then notices and warnings.
 
         Args:
-            loading: seconds it took to load the model.
-            working: seconds from then to the last picture; stages overlap, so their sum may well exceed it.
-            facts: what else is to be said, by name.
+            loading: seconds to load the model.
+            working: seconds from then to the last picture; stages overlap, so their sum may be greater.
+            facts: further lines by name.
         """
         if self.reconstructed:
             yield self._reconstructions()
         if self.done:
             yield self._timing(loading, working)
-        yield _facts(facts)
+        yield facts_grid(facts)
         if self.notices:
-            yield _counted("notice", self.notices, "cyan")
+            yield _count_lines("notice", self.notices, "cyan")
         if self.warnings:
-            yield _counted("warning", self.warnings, "yellow")
+            yield _count_lines("warning", self.warnings, "yellow")
 
     def remarks(self) -> Iterator[RenderableType]:
-        """What is to be known of one picture without the tables: its reconstruction, notices and warnings."""
+        """Reconstruction error, notices and warnings of one picture, without the other tables."""
         if self.reconstructed:
             yield self._reconstructions()
         for what, lines, style in (("notice", self.notices, "cyan"), ("warning", self.warnings, "yellow")):
@@ -125,11 +125,7 @@ class Summary:
                 yield Text(f"{what}: {printable(line)}", style)
 
     def _timing(self, loading: float, working: float) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("stage")
-        table.add_column("total", justify="right")
-        table.add_column("a picture", justify="right")
-        table.add_column("")
+        table = plain_table("<stage", "total", "per picture", "<")
         for stage, name in STAGES.items():
             table.add_row(name, duration(self.seconds[stage]), duration(self.seconds[stage] / self.done))
         rate = f"{self.done / working:.2f} pictures/s · {self.pixels / working / 1e6:.2f} MP/s"
@@ -139,15 +135,12 @@ class Summary:
         return table
 
     def _reconstructions(self) -> Table:
-        """The error of R ∘ L for each picture, the worst first where they are many, and the means over all."""
+        """The error of R ∘ L for each picture (of many, the worst), and the means over all."""
         results = sorted(self.reconstructed, key=lambda result: result.task.job.source.path)
         left_out = max(0, len(results) - _MOST_ROWS)
         if left_out:
             results = sorted(results, key=_mean_error, reverse=True)[:_MOST_ROWS]
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("reconstruction of", overflow="fold")
-        table.add_column("mean |error|", justify="right", no_wrap=True)
-        table.add_column("PSNR", justify="right", no_wrap=True)
+        table = plain_table("<reconstruction of", "mean |error|", "PSNR")
         for result in results:
             assert result.fidelity is not None
             table.add_row(
@@ -163,26 +156,20 @@ class Summary:
         return table
 
     def failed(self) -> Text:
-        """What failed or was left and why, two lines each, of those that were left the first few.
-
-        Made to be printed without wrapping, so that names can be copied.
-        """
+        """Failed pictures and the first few that were left, with reasons, two lines each. Print it without wrapping."""
         text = Text()
         left = sorted(self.left, key=lambda line: line.name)
         for line in (*sorted(self.failures, key=lambda line: line.name), *left[:_MOST_LEFT]):
-            text.append("\n✗ ", "bold red").append(line.name, "bold")
-            text.append(f"\n  {printable(line.reason)}")
+            text.append("\n").append_text(failure_line(line.name, line.reason, separator="\n  "))
         if len(left) > _MOST_LEFT:
-            text.append(f"\n✗ … and {count(len(left) - _MOST_LEFT, 'picture')} more, whose outputs were left alone")
+            text.append(f"\n✗ … and {count(len(left) - _MOST_LEFT, 'picture')} more whose outputs were left untouched")
         return text
 
 
-def _counted(what: str, said: Counter[str], style: str) -> Table:
-    """How many pictures each line holds for."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("pictures", justify="right")
-    table.add_column(what, overflow="fold")
-    for line, number in said.most_common():
+def _count_lines(what: str, lines: Counter[str], style: str) -> Table:
+    """Each line with the number of pictures it applies to."""
+    table = plain_table("pictures", f"<{what}")
+    for line, number in lines.most_common():
         table.add_row(str(number), Text(printable(line), style))
     return table
 
@@ -193,15 +180,6 @@ def _mean_error(result: Result) -> float:
 
 def _errors(mae: float, psnr: float | None) -> tuple[str, str]:
     return f"{mae:.4f}", "exact" if psnr is None else f"{psnr:.2f} dB"
-
-
-def _facts(facts: dict[str, str]) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim")
-    grid.add_column(overflow="fold")
-    for name, value in facts.items():
-        grid.add_row(name, Text(printable(value)))
-    return grid
 
 
 def peak_memory(device: str) -> str:

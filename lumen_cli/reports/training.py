@@ -1,4 +1,4 @@
-"""What `lumen train` shows while it works: a live table on a terminal, a line for every report elsewhere."""
+"""The progress of a training: a live table on a terminal, elsewhere a line for each report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROWS = 12
 
 
 class TrainingWatch:
-    """Takes the loop's reports; use as a context manager, so that the terminal is given back."""
+    """Receives the loop's reports. A context manager, so that the terminal is restored at the end."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -50,7 +50,7 @@ class TrainingWatch:
             self.console.print(_line(report), markup=False)
 
     def table(self) -> Table:
-        """The last reports, a row each."""
+        """The last reports, one row each."""
         table = Table(box=None, pad_edge=False)
         terms = list(self.reports[-1].losses) if self.reports else []
         for name in ("stage", "step", "done", "pictures/s", "left", *terms):

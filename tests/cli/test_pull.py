@@ -77,7 +77,7 @@ def test_one_line_for_programs_and_the_rest_on_standard_error(listed: Path, site
         assert said in finished.err
     again = lumen("models", "pull", "night")
     assert (again.code, again.out) == (0, "")
-    assert "night is here already" in again.err
+    assert "night already exists" in again.err
     assert json.loads(lumen("models", "pull", "night", "--json").out)["status"] == "kept"
 
 

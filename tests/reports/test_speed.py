@@ -71,7 +71,7 @@ def test_a_failed_row_says_which_and_why() -> None:
     without_plain = dataclasses.replace(BARE, plain_error="killed")
     text = printed(without_plain, FAILED)
     assert "✗ diffll 600×400 fp16 batch 4\n  diffll does not run in [fp16]" in text
-    assert "✗ kind 3840×2160 fp32, plain\n  killed" in text
+    assert "✗ kind 3840×2160 fp32, reference implementation\n  killed" in text
     assert printed(FAILED).count("diffll") == 2, "no empty tables"
 
 
