@@ -28,7 +28,6 @@ from lumen_cli.cli.options import (
     NameTemplateOption,
     NoStampOption,
     NullOption,
-    OutputFormat,
     OutputOption,
     OverwriteOption,
     Precision,
@@ -78,7 +77,7 @@ def enhance(
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
     batch_size: BatchSizeOption = None,
-    output_format: FormatOption = OutputFormat.keep,
+    output_format: FormatOption = "keep",
     quality: QualityOption = None,
     metadata: MetadataOption = Metadata.keep,
     keep_credits: KeepCreditsOption = False,
@@ -150,8 +149,8 @@ def enhance(
     chosen_steps = card.steps_for(steps)
     check_light(card, brightness, illumination_ratio)
     suffix = None
-    if output_format is not OutputFormat.keep:
-        wanted_format = find_format(output_format.value)
+    if output_format != "keep":
+        wanted_format = find_format(output_format)
         wanted_format.require_package()
         suffix = wanted_format.suffix
     template = None if name_template is None else template_of(name_template, model=card.name, seed=str(seed))

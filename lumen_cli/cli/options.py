@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lumen_cli.imaging.formats import FORMATS
 from lumen_cli.limits import SMALLEST_TILE
 from lumen_cli.registry.catalog import BRIGHTEST, DIMMEST
 
@@ -31,17 +32,7 @@ class DetailChoice(str, enum.Enum):
     whole = "whole"
 
 
-class OutputFormat(str, enum.Enum):
-    """Containers a command line can ask for."""
-
-    keep = "keep"
-    png = "png"
-    jpg = "jpg"
-    webp = "webp"
-    tiff = "tiff"
-    avif = "avif"
-    heic = "heic"
-    jxl = "jxl"
+_WRITTEN = [entry.endings.split() for entry in FORMATS.values() if not entry.kept_as]
 
 
 class Metadata(enum.Enum):
@@ -65,6 +56,13 @@ class Depth(str, enum.Enum):
 
     eight = "8"
     sixteen = "16"
+
+
+def _output_format(value: str) -> str:
+    """The value: "keep", or a file name ending of a format that lumen writes."""
+    if value != "keep" and not any(value in endings for endings in _WRITTEN):
+        raise typer.BadParameter(f"{value!r} is none of keep, {', '.join(endings[0] for endings in _WRITTEN)}")
+    return value
 
 
 def _factor(value: str) -> float | None:
@@ -237,13 +235,14 @@ TimeoutOption = Annotated[
     ),
 ]
 FormatOption = Annotated[
-    OutputFormat,
+    str,
     typer.Option(
         "--format",
+        parser=_output_format,
         metavar="FORMAT",
         rich_help_panel=FILES,
-        help="keep (each picture its own; camera raw files become 16-bit TIFF, GIF becomes PNG), png, jpg, webp, tiff, "
-        "avif, heic or jxl.",
+        help="keep (each picture its own; camera raw files become 16-bit TIFF, GIF becomes PNG), "
+        f"{', '.join(endings[0] for endings in _WRITTEN[:-1])} or {_WRITTEN[-1][0]}.",
     ),
 ]
 QualityOption = Annotated[

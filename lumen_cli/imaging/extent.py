@@ -1,4 +1,4 @@
-"""How much of a file is the picture. What lies behind it (trailers, padding, holes) is never read into memory."""
+"""Where a picture ends in its file, and what lies behind it: trailers, padding, holes, never read into memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_at(file: BinaryIO, at: int, length: int) -> bytes:
 def read_bounded(file: BinaryIO, end: int, pixels: int | None = None, *, cut: bool = False) -> bytes:
     """The bytes of a file up to `end`: at most 64 MiB and 16 bytes a pixel, 1 GiB where the size is not known.
 
-    cut: whether to leave the rest away where there are more, as the decoder stops where the picture is complete.
+    cut: whether to drop the rest where there are more, for decoders that stop where the picture is complete.
 
     Raises:
         UnreadableError: there are more.

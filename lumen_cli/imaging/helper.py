@@ -1,7 +1,7 @@
-"""The helper process that decodes pictures for another one: a decoder that hangs or crashes in it costs one picture.
+"""A helper process decodes pictures for another process, so that a decoder that hangs or crashes costs one picture.
 
-It takes requests on standard input and answers on standard output, both as messages of `send` and `receive`, and ends
-when its input does. Only lumen's own processes talk this way; nothing of a picture file is ever unpickled.
+It reads requests from standard input and writes answers to standard output, both as messages of `send` and `receive`,
+and ends when its input ends. Only lumen's own processes use these messages; no part of a picture file is unpickled.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def send(file: BinaryIO, message: Any) -> None:
 
 
 def receive(file: BinaryIO) -> Any:
-    """Read a message; EOFError where the other side has gone, or sends what no process of lumen's does."""
-    parts = [_exactly(file, _number(file)) for _ in range(_number(file))]
-    return _Values(io.BytesIO(parts[0]), buffers=parts[1:]).load()
+    """Read a message; EOFError where the other process has ended, or sends anything else."""
+    parts = [_read_exactly(file, _read_number(file)) for _ in range(_read_number(file))]
+    return _Unpickler(io.BytesIO(parts[0]), buffers=parts[1:]).load()
 
 
-class _Values(pickle.Unpickler):
-    """Makes arrays and lumen's own values and nothing else: a picture may have got hold of its decoder's process."""
+class _Unpickler(pickle.Unpickler):
+    """Makes only arrays and lumen's own values, as a hostile picture may control the process that decodes it."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module.replace("numpy.core.", "numpy._core."), name) in _ARRAYS:
@@ -56,14 +56,14 @@ class _Values(pickle.Unpickler):
             found = super().find_class(module, name)
             if isinstance(found, type) and dataclasses.is_dataclass(found):
                 return found
-        raise EOFError(f"{module}.{name} is nothing that a picture is made of")
+        raise EOFError(f"{module}.{name} is not part of a picture")
 
 
-def _number(file: BinaryIO) -> int:
-    return int(_COUNT.unpack(_exactly(file, _COUNT.size))[0])
+def _read_number(file: BinaryIO) -> int:
+    return int(_COUNT.unpack(_read_exactly(file, _COUNT.size))[0])
 
 
-def _exactly(file: BinaryIO, size: int) -> bytearray:
+def _read_exactly(file: BinaryIO, size: int) -> bytearray:
     data = bytearray(size)
     view = memoryview(data)
     while view:
@@ -78,20 +78,20 @@ def main() -> None:
     """Answer requests (path, max_pixels) with ("picture", Picture), ("error", (reason, remedy)) or ("fault", text)."""
     requests = os.fdopen(os.dup(0), "rb", buffering=0)
     answers = os.fdopen(os.dup(1), "wb")
-    # What a library under a decoder prints must not get between the messages.
+    # Output of the decoders' libraries must not get between the messages.
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nowhere, number)
     waiting: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
 
-    def take() -> None:
+    def receive_requests() -> None:
         try:
             while True:
                 waiting.put(receive(requests))
         except (EOFError, OSError):
-            os._exit(0)  # also in the middle of a picture: nobody waits for it any more
+            os._exit(0)  # even in the middle of a picture, as the other process has ended
 
-    threading.Thread(target=take, daemon=True).start()
+    threading.Thread(target=receive_requests, daemon=True).start()
     from lumen_cli.imaging.read import read_picture
 
     while True:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lumen_cli.imaging.colour.convert import to_integers, to_unit, turn_upright
 from lumen_cli.imaging.colour.curves import SRGB
-from lumen_cli.imaging.colour.icc import Shaper, matrix_of
+from lumen_cli.imaging.colour.icc import Shaper, compute_matrix
 from lumen_cli.imaging.colour.interpretation import COLOUR_CHUNKS, interpret_colours
 from lumen_cli.imaging.colour.spaces import D65, SRGB_PRIMARIES, NativeColours, ShaperSpace
 from lumen_cli.imaging.formats.format import UNKNOWN, Decoded, Storage, UnreadableError
@@ -136,7 +136,7 @@ def make_picture(decoded: Decoded, format: str) -> Picture:
     notices = (*decoded.notices, *replaced, *colours.notices)
     if floating and space is None and (values.min() < 0 or values.max() > 1):
         # What no other format can hold is kept beside the pixels, like colours outside sRGB.
-        space = ShaperSpace(Shaper((SRGB,) * 3, matrix_of(SRGB_PRIMARIES, D65)), grey)
+        space = ShaperSpace(Shaper((SRGB,) * 3, compute_matrix(SRGB_PRIMARIES, D65)), grey)
         colours = replace(colours, source="profile" if colours.icc else "nothing")
     if space is not None and not space.exact and values.dtype != np.uint8:
         notices += ("its colour profile is one of tables, so colours that changed were computed with 8 bits a channel",)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lumen_cli.errors import PictureError
 from lumen_cli.imaging.colour.convert import convert_depth, from_unit, luma
-from lumen_cli.imaging.colour.icc import colour_model
+from lumen_cli.imaging.colour.icc import read_model
 from lumen_cli.imaging.formats import find_format
 from lumen_cli.imaging.formats.format import UNKNOWN, ColourLabel, Format, Raster
 from lumen_cli.imaging.picture import Picture
@@ -138,5 +138,5 @@ def _choose_bits(picture: Picture, format: Format) -> int:
 
 def _holds_profile(format: Format, icc: bytes | None, grey: bool) -> bool:
     """Whether a profile can be embedded; one for grey fits no RGB file."""
-    fits = icc is not None and (colour_model(icc) != "GRAY" or (grey and format.grey))
+    fits = icc is not None and (read_model(icc) != "GRAY" or (grey and format.grey))
     return icc is not None and fits and format.holds_profile(icc)

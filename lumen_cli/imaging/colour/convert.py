@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_STRIP_VALUES = 1 << 19  # working on strips keeps temporaries in the processor's cache and memory bounded
+_STRIP_VALUES = 1 << 19
+"""In strips of so many values, temporaries stay in the processor's cache and memory stays bounded."""
 
 
 def to_unit(values: NDArray[np.integer] | NDArray[np.float32]) -> NDArray[np.float32]:
@@ -37,7 +38,7 @@ def to_integers(values: NDArray[np.floating], bit_depth: int) -> NDArray[np.uint
         scaled *= maximum
         scaled += np.float32(0.5)
         np.clip(scaled, 0, maximum, out=scaled)
-        result[strip] = scaled  # the conversion cuts the fraction off, which is floor for what is not negative
+        result[strip] = scaled  # the conversion drops the fraction, which is floor for values that are not negative
     return result
 
 
@@ -57,7 +58,7 @@ def convert_depth(values: NDArray[Any], depth: int) -> NDArray[Any]:
 
 
 def luma(pixels: NDArray[np.floating]) -> NDArray[np.float32]:
-    """…×3 → … float32: the weighted mean of the encoded values (ITU-R BT.601), which leaves greys as they are."""
+    """…×3 → … float32: the weighted mean of the encoded values (ITU-R BT.601); greys stay exactly as they are."""
     result = np.empty(pixels.shape[:-1], np.float32)
     for strip in strips(pixels.shape):
         red, green, blue = (pixels[strip][..., i].astype(np.float32) for i in range(3))

@@ -1,4 +1,4 @@
-"""Tone curves: encoded values in [0, 1] to light in [0, 1] and back, as ICC profiles and PNG describe them."""
+"""Tone curves between encoded values in [0, 1] and linear light, as ICC profiles, PNG and H.273 describe them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Floats = NDArray[np.floating]
 class Curve(Protocol):
     """One channel's curve. Arrays of any shape; the result has their shape and type."""
 
-    def light(self, encoded: Floats) -> Floats:
+    def to_light(self, encoded: Floats) -> Floats:
         """Linear light of encoded values."""
 
-    def encoded(self, light: Floats) -> Floats:
+    def from_light(self, light: Floats) -> Floats:
         """The encoded values of linear light."""
 
 
@@ -25,7 +25,7 @@ class Curve(Protocol):
 class Power:
     """y = (a·x + b)^gamma + e from x = d on, c·x + f below: every parametric curve of ICC.1:2022, section 10.18.
 
-    Values below 0 mirror those above, so that colours outside a gamut go through and come back.
+    The curve is odd: values below 0 mirror those above, so that colours outside a gamut have an inverse too.
     """
 
     gamma: float
@@ -36,8 +36,8 @@ class Power:
     e: float = 0.0
     f: float = 0.0
 
-    def light(self, encoded: Floats) -> Floats:
-        """See `Curve.light`."""
+    def to_light(self, encoded: Floats) -> Floats:
+        """See `Curve.to_light`."""
         size = np.abs(encoded)
         result = np.maximum(self.a * size + self.b, 0) ** self.gamma + self.e
         below = size < self.d
@@ -45,13 +45,13 @@ class Power:
             result[below] = self.c * size[below] + self.f
         return np.copysign(result, encoded, out=result)
 
-    def encoded(self, light: Floats) -> Floats:
-        """See `Curve.encoded`."""
+    def from_light(self, light: Floats) -> Floats:
+        """See `Curve.from_light`."""
         size = np.abs(light)
         result = (np.maximum(size - self.e, 0) ** (1.0 / self.gamma) - self.b) / self.a
         below = size < max(self.a * self.d + self.b, 0.0) ** self.gamma + self.e
         if self.d > 0 and below.any():
-            # Without a slope all that is darker than the bend looks like it.
+            # Without a slope all values below the bend have its light.
             result[below] = (size[below] - self.f) / self.c if self.c > 0 else self.d
         return np.copysign(np.maximum(result, 0, out=result), light, out=result)
 
@@ -62,13 +62,13 @@ class Sampled:
 
     samples: tuple[float, ...]
 
-    def light(self, encoded: Floats) -> Floats:
-        """See `Curve.light`."""
+    def to_light(self, encoded: Floats) -> Floats:
+        """See `Curve.to_light`."""
         places = np.linspace(0.0, 1.0, len(self.samples))
         return np.interp(encoded, places, self.samples).astype(encoded.dtype)
 
-    def encoded(self, light: Floats) -> Floats:
-        """See `Curve.encoded`; where several values give the same light, the largest of them."""
+    def from_light(self, light: Floats) -> Floats:
+        """See `Curve.from_light`; where several values give the same light, the largest of them."""
         return np.interp(light, self.samples, np.linspace(0.0, 1.0, len(self.samples))).astype(light.dtype)
 
 
@@ -80,14 +80,14 @@ class Perceptual:
     _M1, _M2 = 2610 / 16384, 2523 / 4096 * 128
     _C1, _C2, _C3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
 
-    def light(self, encoded: Floats) -> Floats:
-        """See `Curve.light`; 0 to 49.3."""
+    def to_light(self, encoded: Floats) -> Floats:
+        """See `Curve.to_light`; 0 to 49.3."""
         root = np.clip(encoded, 0, 1).astype(np.float64) ** (1 / self._M2)
         result = (np.maximum(root - self._C1, 0) / (self._C2 - self._C3 * root)) ** (1 / self._M1)
         return (result / self._WHITE).astype(encoded.dtype)
 
-    def encoded(self, light: Floats) -> Floats:
-        """See `Curve.encoded`."""
+    def from_light(self, light: Floats) -> Floats:
+        """See `Curve.from_light`."""
         root = np.clip(light.astype(np.float64) * self._WHITE, 0, 1) ** self._M1
         return (((self._C1 + self._C2 * root) / (1 + self._C3 * root)) ** self._M2).astype(light.dtype)
 
@@ -98,14 +98,14 @@ class HybridLog:
 
     _A, _B, _C = 0.17883277, 0.28466892, 0.55991073
 
-    def light(self, encoded: Floats) -> Floats:
-        """See `Curve.light`; 0 to 3.77."""
+    def to_light(self, encoded: Floats) -> Floats:
+        """See `Curve.to_light`; 0 to 3.77."""
         value = np.maximum(encoded, 0).astype(np.float64)
         upper = (np.exp((np.maximum(value, 0.5) - self._C) / self._A) + self._B) / 12
         return (np.where(value <= 0.5, value**2 / 3, upper) / self._white).astype(encoded.dtype)
 
-    def encoded(self, light: Floats) -> Floats:
-        """See `Curve.encoded`."""
+    def from_light(self, light: Floats) -> Floats:
+        """See `Curve.from_light`."""
         value = np.maximum(light, 0).astype(np.float64) * self._white
         upper = self._A * np.log(np.maximum(12 * value, 1) - self._B) + self._C
         return np.where(value <= 1 / 12, np.sqrt(3 * value), upper).astype(light.dtype)

@@ -1,4 +1,4 @@
-"""ICC profiles of the matrix and tone curve kind, read and made: every usual working space of photographs is one.
+"""Read and make ICC profiles of the matrix and tone curve kind: every usual working space of photographs is one.
 
 Source: ICC.1:2022. Values are floats throughout, unlike Pillow's ImageCms, which knows 8 bits a channel only.
 """
@@ -29,8 +29,8 @@ class Shaper:
     matrix: NDArray[np.float64] | None
 
 
-def colour_model(icc: bytes) -> str:
-    """What a profile describes, in ICC's four letters without blanks: "RGB", "GRAY", "CMYK", "Lab"."""
+def read_model(icc: bytes) -> str:
+    """The colour model that a profile describes: "RGB", "GRAY", "CMYK", "Lab"."""
     return icc[16:20].decode("latin-1").strip()
 
 
@@ -38,13 +38,13 @@ def read_shaper(icc: bytes) -> Shaper | None:
     """The curves and matrix of an RGB or grey profile; None where it has tables instead, or is damaged."""
     try:
         with np.errstate(all="ignore"):
-            shaper = _shaper(icc)
-            return shaper if shaper is None or all(map(_sensible, shaper.curves)) else None
+            shaper = _read_shaper(icc)
+            return shaper if shaper is None or all(map(_is_sensible, shaper.curves)) else None
     except (struct.error, ValueError, IndexError, OverflowError, np.linalg.LinAlgError):
         return None
 
 
-def _shaper(icc: bytes) -> Shaper | None:
+def _read_shaper(icc: bytes) -> Shaper | None:
     (count,) = struct.unpack_from(">I", icc, 128)
     if count > _MOST_TAGS or icc[36:40] != b"acsp":
         return None
@@ -53,15 +53,15 @@ def _shaper(icc: bytes) -> Shaper | None:
         name, offset, size = struct.unpack_from(">4sII", icc, 132 + 12 * index)
         tags[name] = icc[offset : offset + size]
     if any(name in tags for name in (b"A2B0", b"A2B1", b"D2B0", b"D2B1")):
-        return None  # what such a profile means stands in its tables
-    if colour_model(icc) == "GRAY" and b"kTRC" in tags:
-        curve = _curve(tags[b"kTRC"])
-        if icc[20:24] == b"Lab ":  # the curve gives lightness L* / 100 then
-            lightness = curve.light(np.linspace(0, 1, 4096)) * 100
+        return None  # the tables count, not the curves
+    if read_model(icc) == "GRAY" and b"kTRC" in tags:
+        curve = _read_curve(tags[b"kTRC"])
+        if icc[20:24] == b"Lab ":  # then the curve gives lightness L* / 100
+            lightness = curve.to_light(np.linspace(0, 1, 4096)) * 100
             light = np.where(lightness > 8, ((lightness + 16) / 116) ** 3, lightness * 27 / 24389)
             curve = Sampled(tuple(light.tolist()))
         return Shaper((curve,), None)
-    if colour_model(icc) != "RGB" or icc[20:24] != b"XYZ ":
+    if read_model(icc) != "RGB" or icc[20:24] != b"XYZ ":
         return None
     if not {b"rXYZ", b"gXYZ", b"bXYZ", b"rTRC", b"gTRC", b"bTRC"} <= tags.keys():
         return None
@@ -69,17 +69,17 @@ def _shaper(icc: bytes) -> Shaper | None:
     matrix = np.stack(columns, axis=1)
     if abs(np.linalg.det(matrix)) < 1e-6:
         return None
-    return Shaper(tuple(_curve(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC")), matrix)
+    return Shaper(tuple(_read_curve(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC")), matrix)
 
 
-def _curve(body: bytes) -> Curve:
-    """A curveType or parametricCurveType element; ValueError for what cannot be undone."""
+def _read_curve(body: bytes) -> Curve:
+    """A curveType or parametricCurveType element; ValueError for a curve that has no inverse."""
     if body[:4] == b"curv":
         (count,) = struct.unpack_from(">I", body, 8)
         if count == 0:
             return Power(1.0)
         if count == 1:
-            return _power(struct.unpack_from(">H", body, 12)[0] / 256)
+            return _make_power(struct.unpack_from(">H", body, 12)[0] / 256)
         samples = np.frombuffer(body, ">u2", count, 12) / 65535
         if (np.diff(samples) < 0).any() or samples[0] == samples[-1]:
             raise ValueError("a curve that falls")
@@ -92,32 +92,33 @@ def _curve(body: bytes) -> Curve:
     if a <= 0 or (kind >= 3 and c < 0):
         raise ValueError("a curve that falls")
     if kind == 1:
-        return _power(gamma, a, b, 0.0, -b / a)
+        return _make_power(gamma, a, b, 0.0, -b / a)
     if kind == 2:
-        return _power(gamma, a, b, 0.0, -b / a, c, c)
+        return _make_power(gamma, a, b, 0.0, -b / a, c, c)
     if kind == 3:
-        return _power(gamma, a, b, c, d)
-    return _power(gamma, a, b, c, d, *numbers[5:]) if kind == 4 else _power(gamma)
+        return _make_power(gamma, a, b, c, d)
+    return _make_power(gamma, a, b, c, d, *numbers[5:]) if kind == 4 else _make_power(gamma)
 
 
-def _sensible(curve: Curve) -> bool:
-    """Whether it rises from about no light to about white, and can be undone."""
+def _is_sensible(curve: Curve) -> bool:
+    """Whether a curve rises from about no light to about white, and has an inverse."""
     steps = np.linspace(0, 1, 33)
-    light = curve.light(steps)
+    light = curve.to_light(steps)
     rises = bool(np.isfinite(light).all() and (np.diff(light) >= 0).all() and light[0] > -0.1)
-    return rises and 0.5 < light[-1] < 2 and bool(np.isfinite(curve.encoded(light)).all())
+    return rises and 0.5 < light[-1] < 2 and bool(np.isfinite(curve.from_light(light)).all())
 
 
-def _power(gamma: float, *rest: float) -> Power:
+def _make_power(gamma: float, *rest: float) -> Power:
     if not 0.1 <= gamma <= 10:
         raise ValueError("no tone curve has such an exponent")
     return Power(gamma, *rest)
 
 
-Chromaticity = tuple[float, float]
+Point = tuple[float, float]
+"""x and y of a colour in the CIE 1931 diagram."""
 
 
-def matrix_of(primaries: tuple[Chromaticity, Chromaticity, Chromaticity], white: Chromaticity) -> NDArray[np.float64]:
+def compute_matrix(primaries: tuple[Point, Point, Point], white: Point) -> NDArray[np.float64]:
     """Linear RGB → XYZ under D50, from x, y of red, green, blue and white; adapted as Bradford's (ICC.1, annex E).
 
     Raises:
@@ -136,7 +137,7 @@ def matrix_of(primaries: tuple[Chromaticity, Chromaticity, Chromaticity], white:
 
 
 def make_profile(name: str, matrix: NDArray[np.float64], curve: Power) -> bytes:
-    """A version 4 display profile of one curve and a matrix from `matrix_of`. Equal arguments give equal bytes."""
+    """A version 4 display profile of one curve and a matrix from `compute_matrix`. Equal arguments give equal bytes."""
 
     def text(words: str) -> bytes:
         encoded = words.encode("utf-16-be")

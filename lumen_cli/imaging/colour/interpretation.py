@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from lumen_cli.imaging.colour.curves import LINEAR, SRGB, Curve, HybridLog, Perceptual, Power
-from lumen_cli.imaging.colour.icc import Shaper, colour_model, make_profile, matrix_of, read_shaper
+from lumen_cli.imaging.colour.icc import Shaper, compute_matrix, make_profile, read_model, read_shaper
 from lumen_cli.imaging.colour.spaces import D65, SRGB_PRIMARIES, DeviceCmyk, ShaperSpace, Space, TableSpace
 
 COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
@@ -85,7 +85,7 @@ def interpret_colours(
         notice = "CMYK without a profile was converted by a simple formula"
         return ColourInterpretation(DeviceCmyk(), notices=(notice,))
     if model == "rgb" and exif is not None and _is_adobe_rgb(exif):
-        matrix, curve = matrix_of(_ADOBE_PRIMARIES, D65), Power(_ADOBE_GAMMA)
+        matrix, curve = compute_matrix(_ADOBE_PRIMARIES, D65), Power(_ADOBE_GAMMA)
         profile = make_profile("Compatible with Adobe RGB (1998)", matrix, curve)
         return ColourInterpretation(ShaperSpace(Shaper((curve,) * 3, matrix)), profile, "tags")
     if b"sRGB" not in chunks and len(gamma := chunks.get(b"gAMA", b"")) == 4:
@@ -95,7 +95,7 @@ def interpret_colours(
 
 @functools.lru_cache(maxsize=16)
 def _interpret_profile(model: str, icc: bytes) -> ColourInterpretation:
-    of = colour_model(icc)
+    of = read_model(icc)
     fits = {"grey": ("GRAY", "RGB"), "rgb": ("RGB",), "cmyk": ("CMYK",)}[model]
     if of in fits and model != "cmyk" and (shaper := read_shaper(icc)) is not None:
         return _interpret_space(ShaperSpace(shaper, model == "grey"), icc, "profile")
@@ -119,7 +119,7 @@ def _find_space(primaries: int, transfer: int, grey: bool) -> ShaperSpace | None
     """Code points of H.273; None where they name none of the usual spaces."""
     if primaries not in _PRIMARIES or transfer not in _TRANSFERS:
         return None
-    return ShaperSpace(Shaper((_TRANSFERS[transfer],) * 3, matrix_of(*_PRIMARIES[primaries])), grey)
+    return ShaperSpace(Shaper((_TRANSFERS[transfer],) * 3, compute_matrix(*_PRIMARIES[primaries])), grey)
 
 
 def _interpret_gamma(exponent: float, primaries: bytes, grey: bool) -> ColourInterpretation:
@@ -133,7 +133,7 @@ def _interpret_gamma(exponent: float, primaries: bytes, grey: bool) -> ColourInt
         white, *rest = zip(values[::2], values[1::2], strict=True)
         places = tuple(rest)  # type: ignore[assignment]
     try:
-        space = ShaperSpace(Shaper((curve,) * 3, matrix := matrix_of(places, white)), grey)
+        space = ShaperSpace(Shaper((curve,) * 3, matrix := compute_matrix(places, white)), grey)
     except ValueError:
         return ColourInterpretation()
     name = "From a PNG's gamma and chromaticities"

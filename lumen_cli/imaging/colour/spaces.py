@@ -15,14 +15,14 @@ from PIL import Image, ImageCms
 
 from lumen_cli.imaging.colour.convert import from_unit, luma, strips, to_integers, to_unit
 from lumen_cli.imaging.colour.curves import SRGB, Curve
-from lumen_cli.imaging.colour.icc import Shaper, matrix_of
+from lumen_cli.imaging.colour.icc import Shaper, compute_matrix
 
 Floats = NDArray[np.floating]
 Values = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
 
 SRGB_PRIMARIES = (0.640, 0.330), (0.300, 0.600), (0.150, 0.060)
 D65 = (0.3127, 0.3290)
-_TO_SRGB = np.linalg.inv(matrix_of(SRGB_PRIMARIES, D65))
+_TO_SRGB = np.linalg.inv(compute_matrix(SRGB_PRIMARIES, D65))
 _SAME = 1 / 255
 """A space that differs from sRGB by less than a step of 8 bits everywhere counts as sRGB: values stay untouched."""
 _SMALLEST = 1e-6
@@ -83,7 +83,7 @@ class ShaperSpace:
     def to_srgb(self, values: Values) -> NDArray[np.float32]:
         """See `Space`."""
         linear = np.clip(self._linear(values), 0, 1).astype(np.float32)
-        return np.broadcast_to(SRGB.encoded(linear).T, (len(values), 3))
+        return np.broadcast_to(SRGB.from_light(linear).T, (len(values), 3))
 
     def apply_change(self, values: Values, result: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Space`.
@@ -94,7 +94,7 @@ class ShaperSpace:
         """
         linear = self._linear(values)
         wanted = luma(result)[None] if self.grey else np.ascontiguousarray(result.T)
-        after = SRGB.light(wanted).astype(np.float64)
+        after = SRGB.to_light(wanted).astype(np.float64)
         if linear.max(initial=0) > 1 or linear.min(initial=0) < 0:
             before = np.clip(linear, 0, 1)
             most, most_before = after.max(axis=0), before.max(axis=0)
@@ -103,7 +103,7 @@ class ShaperSpace:
             after += np.minimum(linear, 0) * ((spread + _SMALLEST) / (spread_before + _SMALLEST))
         own = after if self._matrix is None else np.linalg.inv(self._matrix) @ after
         light = own.astype(np.float32)
-        return np.stack([curve.encoded(plane) for curve, plane in zip(self._curves, light, strict=True)], axis=1)
+        return np.stack([curve.from_light(plane) for curve, plane in zip(self._curves, light, strict=True)], axis=1)
 
     def _linear(self, values: Values) -> Floats:
         """N×C → C×N linear light in sRGB's primaries, unbounded. Planes, as numpy works along rows."""
@@ -113,11 +113,11 @@ class ShaperSpace:
     def _light(self, index: int, values: Values) -> Floats:
         curve = self._curves[index]
         if values.dtype.kind == "f":
-            return curve.light(values.astype(np.float64))
+            return curve.to_light(values.astype(np.float64))
         key = index, values.dtype.itemsize
         if key not in self._tables:
             every = np.arange(256**values.dtype.itemsize)
-            self._tables[key] = curve.light(every / every[-1])
+            self._tables[key] = curve.to_light(every / every[-1])
         return self._tables[key][values]
 
     @cached_property

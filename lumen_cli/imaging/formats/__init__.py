@@ -1,7 +1,7 @@
 """The picture formats. Each is one value, `Format`, in a module of this package.
 
-`FORMATS` lists them without importing them: names and file name endings are all that the command line needs at its
-start. A module is imported when a file needs it. A new format is a module and a line in the list.
+`FORMATS` lists them without importing them: names and file name endings are all that the command line and the plan of a
+run need. A module is imported when a file needs it. A new format is a module and a line in the list.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -17,28 +18,43 @@ from lumen_cli.errors import UsageError
 if TYPE_CHECKING:
     from lumen_cli.imaging.formats.format import Format
 
-FORMATS: dict[str, tuple[str, str]] = {
-    "jpeg": ("jpeg:JPEG", ".jpg .jpeg .jpe .jfif"),
-    "png": ("png:PNG", ".png .apng"),
-    "webp": ("pillow:WEBP", ".webp"),
-    "raw": (
+
+@dataclass(frozen=True)
+class Entry:
+    """value: the format's module and its name there; endings: of file names, of which outputs get the first; kept_as:
+    name of the format that outputs get instead, where lumen does not write this one.
+    """
+
+    value: str
+    endings: str
+    kept_as: str = ""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """The endings in lower case, each with its dot."""
+        return tuple(f".{ending}" for ending in self.endings.split())
+
+
+FORMATS: dict[str, Entry] = {
+    "jpeg": Entry("jpeg:JPEG", "jpg jpeg jpe jfif"),
+    "png": Entry("png:PNG", "png apng"),
+    "webp": Entry("pillow:WEBP", "webp"),
+    "raw": Entry(
         "raw:RAW",
-        ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .rw2 .rwl"
-        " .sr2 .srf .srw .x3f",
+        "3fr arw cr2 cr3 crw dcr dng erf fff gpr iiq kdc mef mos mrw nef nrw orf pef raf rw2 rwl sr2 srf srw x3f",
+        kept_as="tiff",
     ),
-    "tiff": ("tiff:TIFF", ".tif .tiff"),
-    "gif": ("pillow:GIF", ".gif"),
-    "jxl": ("jxl:JXL", ".jxl"),
-    "bmp": ("pillow:BMP", ".bmp"),
-    "avif": ("avif:AVIF", ".avif"),
-    "heif": ("heif:HEIF", ".heic .heif .hif"),
+    "tiff": Entry("tiff:TIFF", "tif tiff"),
+    "gif": Entry("pillow:GIF", "gif", kept_as="png"),
+    "jxl": Entry("jxl:JXL", "jxl"),
+    "bmp": Entry("pillow:BMP", "bmp"),
+    "avif": Entry("avif:AVIF", "avif"),
+    "heif": Entry("heif:HEIF", "heic heif hif"),
 }
-"""Name: the value's module and name, and the file name endings, of which outputs get the first.
+"""The formats by name, in the order in which files are recognised: raw before TIFF and AVIF before HEIF, which begin
+alike."""
 
-The order is that in which a file is recognised: raw before TIFF and AVIF before HEIF, which begin alike.
-"""
-
-SUFFIXES: dict[str, str] = {suffix: name for name, (_, suffixes) in FORMATS.items() for suffix in suffixes.split()}
+SUFFIXES: dict[str, str] = {suffix: name for name, entry in FORMATS.items() for suffix in entry.suffixes}
 """The format that each file name ending stands for, in lower case."""
 
 MAXIMUM_PIXELS = 250_000_000
@@ -55,7 +71,7 @@ _START = 512
 @functools.cache
 def load_format(name: str) -> Format:
     """The format of this name; imports its module."""
-    module, _, constant = FORMATS[name][0].partition(":")
+    module, _, constant = FORMATS[name].value.partition(":")
     format: Format = getattr(importlib.import_module(f"{__name__}.{module}"), constant)
     return format
 
@@ -68,11 +84,11 @@ def find_format(path_or_suffix: str | os.PathLike[str]) -> Format:
     """
     text = os.fspath(path_or_suffix)
     name = Path(text).name.lower()
-    for ending in (Path(text).suffix, name, f".{name}"):
-        found = SUFFIXES.get(ending.lower())
-        if found is not None and (format := load_format(found)).encode is not None:
-            return format
-    written = sorted(name for name in FORMATS if load_format(name).encode is not None)
+    for ending in (Path(name).suffix, name, f".{name}"):
+        found = SUFFIXES.get(ending, "")
+        if found and not FORMATS[found].kept_as:
+            return load_format(found)
+    written = sorted(name for name, entry in FORMATS.items() if not entry.kept_as)
     raise UsageError(f"{text}: not a format lumen writes ({', '.join(written)})")
 
 
@@ -89,9 +105,8 @@ def recognise(file: BinaryIO) -> Format | None:
 
 def keep_suffix(suffix: str) -> str:
     """The ending of an output that keeps its format: another one only where lumen does not write the format."""
-    name = SUFFIXES.get(suffix.lower())
-    kept_as = name and load_format(name).kept_as
-    return load_format(kept_as).suffix if kept_as else suffix
+    entry = FORMATS.get(SUFFIXES.get(suffix.lower(), ""))
+    return FORMATS[entry.kept_as].suffixes[0] if entry is not None and entry.kept_as else suffix
 
 
 def list_titles() -> str:

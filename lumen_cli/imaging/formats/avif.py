@@ -19,6 +19,7 @@ from lumen_cli.imaging.formats.format import (
     Raster,
     Storage,
     UnreadableError,
+    decode_by_opencv,
     load_opencv,
     note_first_of,
 )
@@ -127,19 +128,14 @@ def _decode(file: BinaryIO, max_pixels: int) -> Decoded:
 
 def _decode_deep(data: bytes, image: Image.Image, bits: int) -> NDArray[np.uint16]:
     """H×W×C over the full range of 16 bits."""
-    cv2 = load_opencv()
-    try:
-        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        values = None
-    if values is None or values.dtype != np.uint16 or values.shape[:2] != (image.height, image.width):
-        if not cv2.haveImageWriter(".avif"):  # OpenCV has both directions or none
+    values = decode_by_opencv(data)
+    if values is None or values.shape[:2] != (image.height, image.width):
+        if not load_opencv().haveImageWriter(".avif"):  # OpenCV has both directions or none
             raise UnreadableError("AVIF of more than 8 bits needs opencv-python 4.10 or newer")
         raise UnreadableError("the AVIF file is damaged or cut off")
-    values = values if values.ndim == 3 else values[:, :, None]
     if values.shape[2] == 4 and not image.mode.endswith("A"):
         values = values[:, :, :3]
-    return widen(swap_red_and_blue(values), bits)
+    return widen(values, bits)
 
 
 def _measure(file: BinaryIO) -> tuple[int, int]:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lumen_cli.errors import UsageError
+from lumen_cli.imaging.colour.convert import swap_red_and_blue
 from lumen_cli.imaging.formats import FORMATS, load_format
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from lumen_cli.imaging.formats.jpeg import JpegStorage
 
 
@@ -30,7 +31,7 @@ class Format:
     accepts: Callable[[bytes], bool]
     """Whether a file that begins with these bytes is of this format; gets at most 512 bytes."""
     decode: Callable[[BinaryIO, int], Decoded]
-    """Reads an open file of at most that many pixels (0: any number); raises UnreadableError."""
+    """Reads an open file of at most that many pixels (0: any number); raises UnreadableError, OSError, MemoryError."""
     measure: Callable[[BinaryIO], tuple[int, int]]
     """Columns and rows as stored, from the header of an open file; may raise any exception."""
     confirms: Callable[[BinaryIO], bool] | None = None
@@ -39,8 +40,6 @@ class Format:
     """Where the picture ends in an open file, and a trailer may begin."""
     encode: Callable[[Raster], bytes] | None = None
     """Makes a whole file, the same bytes for the same values; None where lumen does not write the format."""
-    kept_as: str = ""
-    """Name of the format that outputs get instead, where lumen does not write this one."""
     depths: tuple[int, ...] = ()
     """Bits a channel that can be written, in rising order; 32 stands for floating point."""
     grey: bool = True
@@ -62,7 +61,7 @@ class Format:
     @property
     def suffixes(self) -> tuple[str, ...]:
         """File name endings in lower case, of which outputs get the first."""
-        return tuple(FORMATS[self.name][1].split())
+        return FORMATS[self.name].suffixes
 
     @property
     def suffix(self) -> str:
@@ -71,8 +70,8 @@ class Format:
 
     @property
     def output(self) -> Format:
-        """The format of outputs that keep this one."""
-        return load_format(self.kept_as) if self.kept_as else self
+        """The format of outputs that keep this one: another one where lumen does not write it."""
+        return load_format(FORMATS[self.name].kept_as or self.name)
 
     def require_package(self) -> None:
         """UsageError where the format needs a package that is not installed."""
@@ -232,3 +231,15 @@ def load_opencv() -> ModuleType:
         ) from None
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
+
+
+def decode_by_opencv(data: bytes) -> NDArray[np.uint16] | None:
+    """A file of more than 8 bits a channel as H×W×C in RGB order; None where OpenCV cannot decode it as such."""
+    cv2 = load_opencv()
+    try:
+        values: NDArray[np.uint16] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+    if values is None or values.dtype != np.uint16:
+        return None
+    return swap_red_and_blue(values[:, :, None] if values.ndim == 2 else values)

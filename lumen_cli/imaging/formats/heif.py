@@ -40,8 +40,6 @@ def _decode(file: BinaryIO, max_pixels: int) -> Decoded:
         # A copy: the array that older versions lend dies with the file.
         values: NDArray[Any] = np.array(opened)
         notices = note_first_of(len(opened), "pictures") + _note_left_out(info)
-    except MemoryError:
-        raise UnreadableError("the picture does not fit into memory") from None
     except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, LookupError, TypeError) as error:
         # pillow-heif reports damage by all of these.
         text = (str(error).splitlines() or [type(error).__name__])[0]

@@ -11,18 +11,10 @@ from numpy.typing import NDArray
 
 from lumen_cli.imaging.colour.convert import divide_by_alpha
 from lumen_cli.imaging.colour.curves import SRGB
-from lumen_cli.imaging.colour.icc import colour_model, read_shaper
+from lumen_cli.imaging.colour.icc import read_model, read_shaper
 from lumen_cli.imaging.colour.spaces import ShaperSpace
 from lumen_cli.imaging.extent import find_boxes_end, note_boxes, read_at, read_bounded, walk_boxes
-from lumen_cli.imaging.formats.format import (
-    Decoded,
-    Format,
-    Package,
-    Raster,
-    Storage,
-    UnreadableError,
-    check_size,
-)
+from lumen_cli.imaging.formats.format import Decoded, Format, Package, Raster, Storage, UnreadableError, check_size
 from lumen_cli.imaging.formats.pillow import strip_exif_prefix
 
 _PACKAGE = Package("pyjpegxl", "pyjpegxl", "jxl")
@@ -198,9 +190,7 @@ def _decode(file: BinaryIO, max_pixels: int) -> Decoded:
             icc, cicp = None, _SRGB_CODES
         else:
             values = _decode_values(pyjpegxl, data, kind)
-    except MemoryError:
-        raise UnreadableError("the picture does not fit into memory") from None
-    except UnreadableError:
+    except (UnreadableError, MemoryError):
         raise
     except Exception as error:  # the binding has no error class of its own
         text = (str(error).splitlines() or [type(error).__name__])[0]
@@ -229,7 +219,7 @@ def _from_linear(linear: NDArray[Any], kind: type) -> NDArray[Any]:
     """Linear light of sRGB's primaries under sRGB's transfer function (IEC 61966-2-1), clipped; alpha as it is."""
     values = np.clip(linear.astype(np.float32), 0, 1)
     colours = values[:, :, : 1 if values.shape[2] <= 2 else 3]
-    values[:, :, : colours.shape[2]] = SRGB.encoded(colours)
+    values[:, :, : colours.shape[2]] = SRGB.from_light(colours)
     return np.rint(values * np.iinfo(kind).max).astype(kind)
 
 
@@ -247,7 +237,7 @@ _FINEST, _COARSEST = 0.1, 25.0
 def _holds_profile(icc: bytes) -> bool:
     """Only one of sRGB: the codestream names that itself, and pyjpegxl puts no profile where programs look for it."""
     shaper = read_shaper(icc)
-    return shaper is not None and ShaperSpace(shaper, colour_model(icc) == "GRAY").is_srgb
+    return shaper is not None and ShaperSpace(shaper, read_model(icc) == "GRAY").is_srgb
 
 
 def _encode(raster: Raster) -> bytes:

@@ -37,7 +37,7 @@ UNMOVABLE_TAGS = (0x927C, 0xA005)
 """Maker notes and the interoperability folder hold offsets that are true in their old place only."""
 
 _TAG_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error)
-"""What Pillow raises for damaged tags, depending on where it stumbles."""
+"""What Pillow raises for damaged tags."""
 
 
 @contextlib.contextmanager
@@ -58,8 +58,6 @@ def open_image(content: bytes | BinaryIO, title: str, max_pixels: int) -> Iterat
             yield image
     except UnidentifiedImageError:
         raise UnreadableError(f"the {title} file is damaged or cut off") from None
-    except MemoryError:
-        raise UnreadableError("the picture does not fit into memory") from None
     except (*_TAG_ERRORS, EOFError, RuntimeError) as error:
         text = str(error).split(" (")[0].strip() or type(error).__name__
         cut = "truncated" in text.lower()
@@ -168,7 +166,7 @@ def collect_tiff_tags(image: Image.Image) -> bytes | None:
             if values := {tag: value for tag, value in own.get_ifd(group).items() if tag not in UNMOVABLE_TAGS}:
                 block.get_ifd(group).update(values)
         return strip_exif_prefix(block.tobytes()) if len(block) or block._ifds else None
-    except Exception:  # Pillow's writer stumbles over odd tags in many ways; without it the pixels are still good
+    except Exception:  # Pillow's writer fails in many ways on odd tags; the pixels are good without them
         return None
 
 
@@ -237,7 +235,6 @@ GIF = Format(
     accepts=lambda start: start[:6] in (b"GIF87a", b"GIF89a"),
     decode=_decode_gif,
     measure=measure,
-    kept_as="png",
 )
 
 _BMP_HEADERS = (b"\x0c\0\0\0", b"(\0\0\0", b"4\0\0\0", b"8\0\0\0", b"@\0\0\0", b"l\0\0\0", b"|\0\0\0")

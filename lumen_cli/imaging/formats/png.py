@@ -1,7 +1,7 @@
-"""PNG at the level of chunks: checking a file's integrity, and writing 8 and 16 bits a channel with a profile.
+"""PNG: checks the integrity of files by their chunks, and writes 8 and 16 bits a channel with a profile.
 
-No installed library writes 16-bit colour together with a profile; filtering rows with numpy and compressing them with
-zlib does, and at 8 bits it takes about half the time of Pillow's encoder for the same size.
+No installed library writes 16-bit colour together with a profile. Filtering rows with numpy and compressing them with
+zlib does, and at 8 bits takes about half the time of Pillow's encoder for the same size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lumen_cli.imaging.colour.convert import swap_red_and_blue
 from lumen_cli.imaging.colour.interpretation import COLOUR_CHUNKS
 from lumen_cli.imaging.extent import note_trailers, read_at, read_bounded
 from lumen_cli.imaging.formats.format import (
@@ -26,7 +25,7 @@ from lumen_cli.imaging.formats.format import (
     Storage,
     UnreadableError,
     check_size,
-    load_opencv,
+    decode_by_opencv,
     note_first_of,
 )
 from lumen_cli.imaging.formats.pillow import (
@@ -115,17 +114,17 @@ def walk_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _drop_animation(data: bytes) -> bytes:
-    """A whole PNG file without the chunks of an animation: what programs see that do not know APNG."""
-    animation = (b"acTL", b"fcTL", b"fdAT")
-    return SIGNATURE + b"".join(chunk(name, bytes(body)) for name, body in walk_chunks(data) if name not in animation)
+    """A whole PNG file without the chunks of an animation: what programs without APNG show."""
+    still = ((name, body) for name, body in walk_chunks(data) if name not in (b"acTL", b"fcTL", b"fdAT"))
+    return SIGNATURE + b"".join(pack_chunk(name, bytes(body)) for name, body in still)
 
 
-def chunk(name: bytes, body: bytes) -> bytes:
+def pack_chunk(name: bytes, body: bytes) -> bytes:
     """One chunk: length, name, body, checksum."""
     return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
 
 
-def place_of(data: bytes, name: bytes) -> int:
+def find_chunk(data: bytes, name: bytes) -> int:
     """Where the first chunk of this name begins, in a whole file that has one."""
     at = len(SIGNATURE)
     while data[at + 4 : at + 8] not in (name, b""):
@@ -151,11 +150,11 @@ def _encode(raster: Raster) -> bytes:
     height, width, channels = values.shape
     depth = values.dtype.itemsize * 8
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes((depth, _COLOUR_TYPES[channels], 0, 0, 0))
-    parts = [SIGNATURE, chunk(b"IHDR", header)]
+    parts = [SIGNATURE, pack_chunk(b"IHDR", header)]
     if label.icc:
-        parts.append(chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(label.icc, 9)))
-    parts += [chunk(name, body) for name, body in {**raster.storage.chunks, **label.chunks}.items()]
-    parts += [chunk(b"IDAT", _compress(values)), chunk(b"IEND", b"")]
+        parts.append(pack_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(label.icc, 9)))
+    parts += [pack_chunk(name, body) for name, body in {**raster.storage.chunks, **label.chunks}.items()]
+    parts += [pack_chunk(b"IDAT", _compress(values)), pack_chunk(b"IEND", b"")]
     return b"".join(parts)
 
 
@@ -204,14 +203,9 @@ def _decode(file: BinaryIO, max_pixels: int) -> Decoded:
 
 def _decode_deep(data: bytes, head: PngHead, image: Image.Image) -> Decoded:
     """16 bits a channel through OpenCV; Pillow's `image`, whose pixels lack the low bytes, has the tags."""
-    cv2 = load_opencv()
-    try:
-        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        values = None
-    if values is None or values.dtype != np.uint16:
+    values = decode_by_opencv(data)
+    if values is None:
         raise UnreadableError("the PNG file is damaged (its picture data cannot be unpacked)")
-    values = swap_red_and_blue(values[:, :, None] if values.ndim == 2 else values)
     if head.colour_type in _GREY_TYPES:
         values = values[:, :, [0, -1]] if head.colour_type == 4 else values[:, :, :1]
     exif = strip_exif_prefix(head.chunks.get(b"eXIf") or image.info.get("exif"))

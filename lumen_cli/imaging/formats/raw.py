@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumen_cli.imaging.colour.curves import SRGB
-from lumen_cli.imaging.colour.icc import make_profile, matrix_of
+from lumen_cli.imaging.colour.icc import compute_matrix, make_profile
 from lumen_cli.imaging.colour.spaces import D65, SRGB_PRIMARIES
 from lumen_cli.imaging.extent import read_at, read_brands
 from lumen_cli.imaging.formats import SUFFIXES
@@ -77,8 +77,8 @@ def _decode(file: BinaryIO, max_pixels: int) -> Decoded:
                 gamma=(1, 1),
                 output_color=rawpy.ColorSpace.sRGB,
             )
-    except (MemoryError, rawpy.LibRawUnsufficientMemoryError):
-        raise UnreadableError("the picture does not fit into memory") from None
+    except rawpy.LibRawUnsufficientMemoryError:
+        raise MemoryError from None
     except rawpy.LibRawFileUnsupportedError:
         raise UnreadableError("a camera raw file of a kind that this LibRaw does not know, or damaged") from None
     except (rawpy.LibRawError, rawpy.NotSupportedError, OSError, ValueError, RuntimeError) as error:
@@ -86,13 +86,13 @@ def _decode(file: BinaryIO, max_pixels: int) -> Decoded:
         text = cause.decode("ascii", "replace") if isinstance(cause, bytes) else str(cause)
         raise UnreadableError(f"the camera raw file is damaged or cut off ({text})") from None
     # A profile, as the camera's own tags may call its values Adobe RGB.
-    profile = make_profile("sRGB", matrix_of(SRGB_PRIMARIES, D65), SRGB)
+    profile = make_profile("sRGB", compute_matrix(SRGB_PRIMARIES, D65), SRGB)
     return Decoded(_from_linear(linear), icc=profile, exif=exif)
 
 
 def _from_linear(linear: NDArray[np.uint16]) -> NDArray[np.uint16]:
     """Linear light under sRGB's transfer function (IEC 61966-2-1), each of the 65536 values rounded once."""
-    curve = SRGB.encoded(np.arange(65536) / 65535)
+    curve = SRGB.from_light(np.arange(65536) / 65535)
     return np.rint(np.clip(curve, 0, 1) * 65535).astype(np.uint16)[linear]
 
 
@@ -109,6 +109,5 @@ RAW = Format(
     confirms=_is_raw,
     decode=_decode,
     measure=_measure,
-    kept_as="tiff",
     package=_PACKAGE,
 )

@@ -1,4 +1,4 @@
-"""TIFF of 8, 16 and 32 bits a channel without a step of fewer: through Pillow and tifffile."""
+"""TIFF of 8, 16 and 32 bits a channel at full depth, through Pillow and tifffile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lumen_cli.imaging.colour.convert import divide_by_alpha, swap_red_and_blue, widen
+from lumen_cli.imaging.colour.convert import divide_by_alpha, widen
+from lumen_cli.imaging.extent import read_at
 from lumen_cli.imaging.formats.format import (
     Decoded,
     Format,
@@ -20,7 +21,7 @@ from lumen_cli.imaging.formats.format import (
     Storage,
     UnreadableError,
     check_size,
-    load_opencv,
+    decode_by_opencv,
     note_first_of,
 )
 from lumen_cli.imaging.formats.pillow import (
@@ -73,10 +74,8 @@ def _decode(file: BinaryIO, max_pixels: int) -> Decoded:
                 cmyk = int(page.photometric) == _SEPARATED
                 icc = bytes(icc) if icc else None
                 decoded = Decoded(values, orientation, icc, read_tiff_tags(file), changes, cmyk)
-    except UnreadableError:
+    except (UnreadableError, MemoryError):
         raise
-    except MemoryError:
-        raise UnreadableError("the picture does not fit into memory") from None
     except Exception as error:  # tifffile passes on whatever a damaged structure causes
         text = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UnreadableError(f"the TIFF file is damaged or cut off ({text})") from None
@@ -159,19 +158,13 @@ def _read_channels(page: Any, file: BinaryIO) -> NDArray[Any]:
 
 def _read_packed(page: Any, file: BinaryIO) -> NDArray[Any]:
     """10, 12 and 14 bits, packed without gaps, over the full range of 16."""
-    cv2 = load_opencv()
     depth = int(page.bitspersample)
     ends = (tag.valueoffset + tag.valuebytecount for tag in page.tags)
     places = zip(page.dataoffsets, page.databytecounts, strict=False)
     end = max(page.offset + _DIRECTORY_BYTES, *ends, *(offset + size for offset, size in places))
-    file.seek(0)
-    try:
-        values = cv2.imdecode(np.frombuffer(file.read(end), np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        values = None
-    if values is None or values.dtype != np.uint16 or values.shape[:2] != (page.imagelength, page.imagewidth):
+    values = decode_by_opencv(read_at(file, 0, end))
+    if values is None or values.shape[:2] != (page.imagelength, page.imagewidth):
         raise UnreadableError(f"the {depth}-bit TIFF is damaged, or of a kind that lumen cannot unpack")
-    values = swap_red_and_blue(values[:, :, None] if values.ndim == 2 else values)
     return widen(values >> np.uint16(16 - depth), depth)
 
 
@@ -184,7 +177,7 @@ def _convert(values: NDArray[Any], kind: int) -> tuple[NDArray[Any], tuple[str, 
         return scaled, ("its 32-bit integers became floating point",)
     bits = values.dtype.itemsize * 8
     notices = (f"its {bits}-bit floats became 32-bit ones",) if bits != 32 else ()
-    with np.errstate(over="ignore"):  # what lies beyond float32 becomes infinity, which is no number to any picture
+    with np.errstate(over="ignore"):  # larger values than float32 has become infinity, which `make_picture` replaces
         return values.astype(np.float32), notices
 
 
@@ -213,7 +206,7 @@ def _encode(raster: Raster) -> bytes:
     if compression == "none":
         tifffile.imwrite(buffer, values.reshape(shape), **options)
     elif compression == "lzw":
-        # tifffile packs LZW only with a package of 26 MB; it takes strips that are packed already, as deflate.
+        # tifffile writes LZW only with a package of 26 MB, but takes packed strips, which it then calls Deflate.
         strips = _compress_strips(values, rows, predictor)
         tifffile.imwrite(
             buffer, strips, shape=shape, dtype=values.dtype, compression="zlib", predictor=predictor, **options

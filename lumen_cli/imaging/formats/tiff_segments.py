@@ -1,7 +1,7 @@
-"""Strips and tiles of a TIFF page, of any compression that Pillow's libtiff knows, without a step of fewer bits.
+"""Unpack strips and tiles of a TIFF page at full depth, in any compression that Pillow's libtiff knows.
 
-tifffile leaves LZW and its like to a package of 79 MB, and unpacks as many bytes as a hostile strip may hold. libtiff
-unpacks every strip as if its bytes were a grey picture, and no more than belong there.
+tifffile needs a package of 79 MB for LZW and others, and unpacks as many bytes as a hostile strip holds. Here libtiff
+unpacks each strip as if its bytes were a grey picture, and never more bytes than belong there.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _COMPRESSIONS = (_NONE, 5, *_DEFLATE, 32773, 34925, 50000)
 
 
 def can_unpack(page: Any) -> bool:
-    """Whether `unpack` reads this page of tifffile's, rather than tifffile."""
+    """Whether `unpack` can read this page of tifffile."""
     return int(page.compression) in _COMPRESSIONS and int(page.fillorder or _USUAL_ORDER) == _USUAL_ORDER
 
 
 def unpack(page: Any, file: BinaryIO) -> NDArray[Any]:
-    """The values of one of tifffile's pages as they lie in the file, H×W×C, of the page's own kind.
+    """The values of a page of tifffile as the file holds them, H×W×C, of the page's own type.
 
     Raises:
         ValueError: damaged, cut off, or a compression that this libtiff does not know.

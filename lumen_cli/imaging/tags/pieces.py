@@ -233,19 +233,19 @@ def _read_png(file: BinaryIO) -> Pieces:
 
 def _read_png_chunk(name: bytes, body: bytes, behind: bool) -> Piece:
     if name == b"eXIf":
-        return Piece("exif", body.removeprefix(EXIF), partial(png.chunk, name), behind)
+        return Piece("exif", body.removeprefix(EXIF), partial(png.pack_chunk, name), behind)
     text = unpack_text(name, body, _MOST_BYTES) if name in PNG_TEXTS else None
     if text is not None and text.keyword == b"XML:com.adobe.xmp":
-        return Piece("xmp", text.content, lambda new: png.chunk(name, text.pack(new)), behind)
+        return Piece("xmp", text.content, lambda new: png.pack_chunk(name, text.pack(new)), behind)
     if text is not None and text.keyword.lower() in (b"raw profile type exif", b"raw profile type app1"):
         profile = unpack_profile(text.content) or b""
         start = next((start for start in (EXIF, XMP) if profile.startswith(start)), None)
         if start is not None:
             kind: Kind = "exif" if start == EXIF else "xmp"
             old = text.content
-            wrap = lambda new: png.chunk(name, text.pack(pack_profile(old, start + new)))  # noqa: E731
+            wrap = lambda new: png.pack_chunk(name, text.pack(pack_profile(old, start + new)))  # noqa: E731
             return Piece(kind, profile[len(start) :], wrap, behind)
-    return Piece("raw", png.chunk(name, body), is_behind=behind)
+    return Piece("raw", png.pack_chunk(name, body), is_behind=behind)
 
 
 # WebP
@@ -288,7 +288,7 @@ def exif_piece(format: str, block: bytes = EMPTY) -> Piece:
     """EXIF for a file that has none; without a block there is no tag in it."""
     wraps: dict[str, Callable[[bytes], bytes]] = {
         "jpeg": lambda block: pack_segment(APP1, EXIF + block),
-        "png": partial(png.chunk, b"eXIf"),
+        "png": partial(png.pack_chunk, b"eXIf"),
         "webp": partial(pack_webp_chunk, b"EXIF"),
     }
     return Piece("exif", block, wraps[format])
@@ -316,6 +316,6 @@ def put_pieces(data: bytes, format: str, pieces: list[Piece], size: tuple[int, i
         at = 4 + int.from_bytes(data[4:6], "big") if has_jfif else 2
         return b"".join((data[:at], before, data[at:]))
     if format == "png":
-        at = png.place_of(data, b"IDAT")
+        at = png.find_chunk(data, b"IDAT")
         return b"".join((data[:at], before, data[at:-12], behind, data[-12:]))
     return _put_in_webp(data, before, size, {piece.kind for piece in pieces})

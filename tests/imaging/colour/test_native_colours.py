@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from lumen_cli.imaging.colour.curves import SRGB
-from lumen_cli.imaging.colour.icc import make_profile, matrix_of, read_shaper
+from lumen_cli.imaging.colour.icc import compute_matrix, make_profile, read_shaper
 from lumen_cli.imaging.colour.interpretation import interpret_colours
 from lumen_cli.imaging.colour.spaces import NativeColours
 from lumen_cli.imaging.picture import Picture
@@ -97,13 +97,13 @@ def test_saturated_colours_stay_saturated_when_they_get_brighter(name: str) -> N
     icc = MATRIX[name]()
     shaper = read_shaper(icc)
     assert shaper is not None
-    dark = np.rint(shaper.curves[0].encoded(np.array([[[0.1, 0, 0.003], [0, 0.1, 0], [0.007, 0.08, 0.1]]])) * 65535)
+    dark = np.rint(shaper.curves[0].from_light(np.array([[[0.1, 0, 0.003], [0, 0.1, 0], [0.007, 0.08, 0.1]]])) * 65535)
     native = native_of(dark.astype(np.uint16), icc)
     pixels = native.to_srgb()
     assert (pixels == 0).any()  # sRGB has not these colours
-    doubled = SRGB.encoded(SRGB.light(pixels.astype(float)) * 2).clip(0, 1).astype(np.float32)
-    light = shaper.curves[0].light(native.apply_change(doubled).astype(float))
-    assert np.allclose(light, 2 * shaper.curves[0].light(dark / 65535), atol=2e-4)
+    doubled = SRGB.from_light(SRGB.to_light(pixels.astype(float)) * 2).clip(0, 1).astype(np.float32)
+    light = shaper.curves[0].to_light(native.apply_change(doubled).astype(float))
+    assert np.allclose(light, 2 * shaper.curves[0].to_light(dark / 65535), atol=2e-4)
 
 
 def test_what_the_network_makes_white_is_white() -> None:
@@ -142,7 +142,7 @@ def test_highlights_of_hdr_pictures_stay_where_they_were(transfer: int) -> None:
 
 def test_profiles_of_srgb_leave_values_and_bytes_alone(tmp_path: Path) -> None:
     primaries = (0.64, 0.33), (0.3, 0.6), (0.15, 0.06)
-    for icc in (make.srgb_profile(), make_profile("sRGB", matrix_of(primaries, (0.3127, 0.329)), SRGB)):
+    for icc in (make.srgb_profile(), make_profile("sRGB", compute_matrix(primaries, (0.3127, 0.329)), SRGB)):
         assert interpret_colours("rgb", icc, chunks={}, cicp=None, exif=None).space is None
         Image.fromarray(make.photo()).save(tmp_path / "a.png", icc_profile=icc)
         picture = read_picture(tmp_path / "a.png")
@@ -153,7 +153,7 @@ def test_profiles_of_srgb_leave_values_and_bytes_alone(tmp_path: Path) -> None:
 
 def test_made_profiles_say_what_the_published_ones_say() -> None:
     p3 = (0.680, 0.320), (0.265, 0.690), (0.150, 0.060)
-    made = matrix_of(p3, (0.3127, 0.3290))
+    made = compute_matrix(p3, (0.3127, 0.3290))
     assert np.allclose(made, np.array(profiles.DISPLAY_P3).T, atol=2e-4)
     ours = littlecms(every_colour(), make_profile("P3", made, SRGB))
     assert np.abs(ours.astype(int) - littlecms(every_colour(), profiles.display_p3()).astype(int)).max() <= 1
@@ -172,7 +172,7 @@ def test_grey_goes_through_its_own_curve_and_stays_grey(tmp_path: Path, depth: i
     picture = read_picture(tmp_path / "a.png")
     assert picture.grey
     light = (values / np.iinfo(values.dtype).max) ** (round(1.8 * 256) / 256)
-    assert np.allclose(picture.pixels[:, :, 1], SRGB.encoded(light), atol=1e-4)
+    assert np.allclose(picture.pixels[:, :, 1], SRGB.from_light(light), atol=1e-4)
     tinted = Picture(**{**vars(picture), "values": np.clip(picture.pixels * np.float32([1.1, 1.2, 1.0]), 0, 1)})
     write_picture(tinted, tmp_path / "b.png", format="png")
     assert Image.open(tmp_path / "b.png").mode == ("L" if depth == 8 else "I;16")
@@ -260,7 +260,7 @@ def test_png_chunks_about_colour(tmp_path: Path) -> None:
     linear = (b"gAMA", struct.pack(">I", 100000))
     values = make.deep()
     picture = read_picture(make.png16(tmp_path / "a.png", values, linear))
-    assert np.allclose(picture.pixels, SRGB.encoded(values / 65535), atol=1e-4)
+    assert np.allclose(picture.pixels, SRGB.from_light(values / 65535), atol=1e-4)
     write_picture(picture, tmp_path / "b.png", format="png")
     assert linear[0] + linear[1] in (tmp_path / "b.png").read_bytes()
     write_picture(picture, tmp_path / "b.jpg", format="jpeg")

@@ -62,6 +62,7 @@ def write_sample(name: str, path: Path) -> Path:
 
 def test_the_list_and_the_values_agree() -> None:
     assert [load_format(name).name for name in FORMATS] == list(FORMATS)
+    assert [name for name, entry in FORMATS.items() if entry.kept_as] == READ_ONLY
     suffixes = [suffix for name in FORMATS for suffix in load_format(name).suffixes]
     assert len(suffixes) == len(set(suffixes)) == len(SUFFIXES)
     assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in suffixes)

@@ -276,7 +276,7 @@ def test_every_text_of_a_png_stays_where_it_was(tmp_path: Path, writer: TagWrite
     info.add_text("behind", "the pixels")
     Image.fromarray(make.photo()).save(tmp_path / "in.png", pnginfo=info)
     data = (tmp_path / "in.png").read_bytes()
-    chunk = png.chunk(b"tEXt", b"behind\0the pixels")
+    chunk = png.pack_chunk(b"tEXt", b"behind\0the pixels")
     (tmp_path / "in.png").write_bytes(data.replace(chunk, b"")[:-12] + chunk + data[-12:])
     target, lines = copied(writer, tmp_path / "in.png")
     assert lines == []
@@ -414,7 +414,7 @@ def test_an_incomplete_profile_is_named(tmp_path: Path) -> None:
     line = ("its colour profile is incomplete and was left out",)
     half = pack_segment(0xE2, b"ICC_PROFILE\0\1\2" + profile[: len(profile) // 2])
     assert read_picture(jpeg(tmp_path / "a.jpg", half)).notices == line
-    chunk = png.chunk(b"iCCP", b"name\0\0" + zlib.compress(profile)[:-20])
+    chunk = png.pack_chunk(b"iCCP", b"name\0\0" + zlib.compress(profile)[:-20])
     Image.fromarray(make.photo()).save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(data[:33] + chunk + data[33:])
