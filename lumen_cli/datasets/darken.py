@@ -1,9 +1,8 @@
-"""A small camera: what a well-exposed picture would have looked like, taken with too little light.
+"""A small camera model: a well-exposed picture as if taken with too little light.
 
-The way back to the sensor and forth again follows Brooks et al., "Unprocessing Images for Learned Raw
-Denoising" (CVPR 2019): undo tone curve, gamma and white balance; expose; add shot and read noise;
-quantise; develop again; compress as JPEG. Everything is batched, differentiable nowhere, and runs on
-the device of its input.
+The steps follow Brooks et al., "Unprocessing Images for Learned Raw Denoising" (CVPR 2019): undo tone
+curve, gamma and white balance; expose; add shot and read noise; quantise; develop again; compress as
+JPEG. Everything is batched, not differentiable, and runs on the device of its input.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def jpeg(picture: Tensor, quality: Tensor) -> Tensor:
 
     Args:
         picture: B×3×H×W in [0, 1], sRGB, any size.
-        quality: [B], 1 … 100 in libjpeg's scale; pictures with more than 100 come back untouched.
+        quality: [B], 1 … 100 in libjpeg's scale; pictures with more than 100 are returned unchanged.
 
     Returns:
         B×3×H×W in [0, 1], multiples of 1/255 where the input is 8-bit.
@@ -101,7 +100,7 @@ class Camera:
         smoothing: in-camera noise reduction, 0 (none) … 1 (3×3 mean).
         tone: strength of the tone curve, 0 (none) … 1 (smoothstep).
         bits: bits of the analogue-to-digital converter.
-        quality: JPEG quality 1 … 100; above 100 stands for no compression.
+        quality: JPEG quality 1 … 100; above 100 means no compression.
     """
 
     exposure: Tensor
@@ -180,9 +179,9 @@ def darken(
         picture: B×3×H×W, sRGB values in [0, 1].
         camera: settings of B pictures.
         generator: source of the noise, on the picture's device.
-        levels: steps of the file the picture ends in, 255 for 8 bits, 65535 for 16.
-        shade: B×1×H×W in [0, 1], the share of the exposure compensation that each pixel gets: 0 leaves a lit place as
-            it is. None for 1 everywhere.
+        levels: steps of the resulting file, 255 for 8 bits, 65535 for 16.
+        shade: B×1×H×W in [0, 1], the share of the exposure compensation at each pixel: 0 leaves a lit place unchanged.
+            None for 1 everywhere.
 
     Returns:
         B×3×H×W in [0, 1], multiples of 1/levels.
@@ -205,13 +204,13 @@ def darken(
 
 
 def expose(picture: Tensor, stops: Tensor) -> Tensor:
-    """The picture with 2^stops the light: B×3×H×W, sRGB values in [0, 1], and stops [B] → the same, clipped."""
+    """The picture with 2^stops times the light: B×3×H×W, sRGB values in [0, 1], and stops [B] → the same, clipped."""
     light = torch.exp2(stops).view(-1, 1, 1, 1)
     return to_srgb((to_linear(picture) * light).clamp(0.0, 1.0))
 
 
 def draw_shade(count: int, size: int, generator: torch.Generator | None = None) -> Tensor:
-    """Smooth maps of light and shade, as lamps, windows and backlight make them, for `darken`.
+    """Smooth maps of light and shade for `darken`, as from lamps, windows and backlight.
 
     Coarse noise, enlarged and passed through a soft threshold, so that most of a map is near 0 or near 1.
 

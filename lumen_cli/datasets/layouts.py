@@ -1,4 +1,4 @@
-"""Data sets as they lie on disk → dark pictures, with their references where there are any."""
+"""Finds the pictures of a data set on disk, with their references where there are some."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from lumen_cli.files.find import find_pictures, is_picture_name
 from lumen_cli.text import did_you_mean, nearest
 
 FOLDER = "folder"
-"""The name that stands for one's own pictures."""
+"""The name for a user's own pictures."""
 DEFAULT_SPLIT = "test"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures to measure on.
+    """The pictures of a benchmark.
 
-    name, split: of the set ("LOL-v1", "test"); root: where it was found; names: of the pictures, unique, in order;
-    pairs: a Pair for each name, or none; unpaired: a dark picture for each name, or none; problems: what was refused.
+    name, split: of the set ("LOL-v1", "test"); root: its folder; names: of the pictures, unique, in order; pairs: one
+    for each name, or none; unpaired: a dark picture for each name, or none; problems: refused pictures.
     """
 
     name: str
@@ -52,10 +52,10 @@ class Dataset:
 
 
 def find_layout(name: str) -> Layout:
-    """The data set of that name, however it is spelled (`lolv1`, `LOL`, `lol-v2-real`).
+    """The data set of that name in any spelling (`lolv1`, `LOL`, `lol-v2-real`).
 
     Raises:
-        UsageError: there is none, with the nearest name and the list; or the name stands for two sets.
+        UsageError: it is unknown (with the nearest name and the list), or the name stands for two sets.
     """
     letters = _letters(name)
     known = {_letters(layout.name): layout for layout in LAYOUTS}
@@ -63,7 +63,7 @@ def find_layout(name: str) -> Layout:
     if letters in known:
         return known[letters]
     if letters == "lolv2":
-        raise UsageError(f"{name} has two parts that are measured apart: LOL-v2-real and LOL-v2-synthetic")
+        raise UsageError(f"{name} has two parts that are measured separately: LOL-v2-real and LOL-v2-synthetic")
     near = nearest(letters, known)
     hint = did_you_mean(known[near].name if near else None)
     names = ", ".join(layout.name for layout in LAYOUTS)
@@ -75,13 +75,13 @@ def find_dataset(name: str, root: Path, split: str | None = None) -> Dataset:
 
     Args:
         name: of the set, or "folder" for any folder of dark pictures without references.
-        root: the set's own folder, or the one around it.
+        root: the set's own folder, or its parent folder.
         split: "test", "train" or the name of a folder with a dark and a bright side ("val20"); None for "test", or for
             what lies in `root` itself.
 
     Raises:
-        UsageError: the set is not there (with where its authors publish it and the layout expected), it holds no
-            pictures, or all of them were refused.
+        UsageError: the set is missing (the message has its page and the expected layout), it has no pictures, or all
+            were refused.
     """
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder" if not root.exists() else f"{root}: not a folder")
@@ -153,7 +153,7 @@ def _dataset(name: str, split: str, root: Path, matched: Matched) -> Dataset:
     problems = tuple(matched.problems)
     if not matched.pairs:
         first = f"; the first: {problems[0].path} {problems[0].reason}" if problems else ""
-        raise UsageError(f"{root}: no pair is left of {name}: {len(problems)} refused{first}")
+        raise UsageError(f"{root}: no usable pair of {name}: {len(problems)} refused{first}")
     names, pairs = tuple(matched.pairs), tuple(matched.pairs.values())
     return Dataset(name, split, root, names, pairs, problems=problems)
 
@@ -193,7 +193,7 @@ def _sides(folder: Path) -> _Sides | None:
 
 
 def _homes(layout: Layout, root: Path) -> Iterator[Path]:
-    """The folders below `root` that bear the set's name, one inside the other, then `root` itself."""
+    """The folders below `root` with the set's name, innermost first, then `root` itself."""
     names = {_letters(home) for home in layout.homes}
     for child in _folders(root):
         if _letters(child.name) in names:
@@ -210,14 +210,14 @@ def _descend(home: Path, path: str) -> Path | None:
 
 
 def _child(folder: Path, name: str) -> Path | None:
-    """The sub-folder of that name, spelled exactly so if there is one, else with other case or separators."""
+    """The sub-folder of exactly that name, otherwise one that differs in case or separators."""
     if (folder / name).is_dir():
         return folder / name
     return next((child for child in _folders(folder) if _letters(child.name) == _letters(name)), None)
 
 
 def _holds_pictures(folder: Path) -> bool:
-    """Whether pictures lie in the folder itself; those below it may be of any set."""
+    """Whether the folder itself holds pictures; its sub-folders may belong to other sets."""
     return any(is_picture_name(entry.name) for entry in folder.iterdir())
 
 
@@ -234,8 +234,8 @@ def _letters(name: str) -> str:
 
 def _not_there(layout: Layout, split: str, root: Path, places: list[Path]) -> str:
     what = f"{layout.name} ({split})" if split else layout.name
-    text = f"{root}: {what} is not there; expected {layout.expected}; its authors publish it at {layout.page}"
+    text = f"{root}: {what} not found; expected {layout.expected}; its authors publish it at {layout.page}"
     splits = dict.fromkeys(child.name for home in places for child in _folders(home) if _sides(child) is not None)
     if splits:
-        text += "; pairs that are there: " + ", ".join(f"--split {name}" for name in splits)
+        text += f"; splits found: {', '.join(splits)}"
     return text

@@ -1,4 +1,4 @@
-"""The field's data sets: what they are called, how they lie on disk, and where their authors publish them."""
+"""The field's data sets: names, layouts on disk, and where their authors publish them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from lumen_cli.datasets.pairs import Rule, same_stem, side_word
 
 Place = str | tuple[str, str]
-"""A folder that holds one for the dark and one for the bright side, or those two folders themselves."""
+"""A folder with a dark and a bright sub-folder, or these two folders themselves."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """One data set.
 
-    name: as people write it; about: paper; page: where its authors publish it; homes: what the folder around it may be
-    called; splits: for each split the ways it may lie below that folder, the first that is there wins, each a list of
-    parts that belong together; rule: how partners are named; expected: the layout in words; sequences: exposures in a
-    folder a scene. A set without splits has no bright side: any folder of pictures.
+    name: as usually written; about: paper; page: where its authors publish it; homes: names of its folder; splits: for
+    each split its possible layouts below that folder, of which the first existing one counts, each a list of parts;
+    rule: how partners are named; expected: the layout in words; sequences: a folder of exposures for each scene. A set
+    without splits has no references: any folder of pictures.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Layout:
 
 
 def _ways(*places: Place) -> tuple[tuple[Place, ...], ...]:
-    """Each place alone is the whole split."""
+    """Each place by itself is the whole split."""
     return tuple((place,) for place in places)
 
 
@@ -157,4 +157,4 @@ OTHER_NAMES = {
     "velolsyn": "VE-LOL-synthetic",
     "velollsyn": "VE-LOL-synthetic",
 }
-"""Further names, by their letters and digits in lower case."""
+"""Other names, reduced to letters and digits in lower case."""

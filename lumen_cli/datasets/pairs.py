@@ -1,4 +1,4 @@
-"""Training data on disk: folders of dark and bright pictures of the same scenes, and folders of bright ones."""
+"""Pairs of dark and bright pictures on disk, and folders of bright ones."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ HIGH_NAMES = ("high", "High", "Normal", "normal", "gt")
 
 @dataclass(frozen=True)
 class Pair:
-    """One scene, dark and bright; the two files bear the same name up to the suffix."""
+    """One scene, dark and bright; the two files share a name, except for the suffix."""
 
     low: Path
     high: Path
 
     def require_one_size(self, low: Sequence[int], high: Sequence[int]) -> None:
-        """UsageError where its two pictures, of these shapes, differ in size."""
+        """UsageError where the two pictures, with these shapes, differ in size."""
         if low != high:
             raise UsageError(f"{self.low} and {self.high} differ in size")
 
 
 @dataclass(frozen=True)
 class TrainingFiles:
-    """What a list of folders holds: aligned pairs, and bright pictures to be darkened."""
+    """The files of some folders: aligned pairs, and bright pictures to darken."""
 
     pairs: tuple[Pair, ...]
     bright: tuple[Path, ...]
 
     def require_some(self) -> None:
-        """UsageError where there is nothing to train on."""
+        """UsageError where there are no files."""
         if not self.pairs and not self.bright:
             raise UsageError("no training pictures: name folders with low/ and high/, or folders of bright pictures")
 
@@ -45,7 +45,7 @@ class TrainingFiles:
 def find_pairs(folder: Path) -> tuple[Pair, ...]:
     """Pairs below a folder with `low/` and `high/` sub-folders (LOL's layout), matched by stem.
 
-    Raises UsageError where a picture has no partner: a pair lost in silence would falsify every figure.
+    Raises UsageError where a picture has no partner: a silently missing pair would distort every figure.
     """
     low_dir = next((folder / name for name in LOW_NAMES if (folder / name).is_dir()), None)
     high_dir = next((folder / name for name in HIGH_NAMES if (folder / name).is_dir()), None)
@@ -84,12 +84,12 @@ _PREFIX = re.compile(rf"(?:{_SIDE_WORD})(?=[\W_\d])[\W_]*", re.IGNORECASE)
 _SUFFIX = re.compile(rf"(?:[\W_]+|(?<=\d))(?:{_SIDE_WORD})$", re.IGNORECASE)
 
 Rule = Callable[[str], str]
-"""From a file's stem to what it has in common with its partner's."""
+"""From a file's stem to the part that it shares with its partner's."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A picture that was refused: the file, and why in one line."""
+    """A refused picture and the reason on one line."""
 
     path: Path
     reason: str
@@ -97,19 +97,19 @@ class Problem:
 
 @dataclass
 class Matched:
-    """Pairs by name (`room/0001`), in natural order of the names, and what was refused."""
+    """Pairs by name (`room/0001`), in natural order, and refused pictures."""
 
     pairs: dict[str, Pair] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, other: Matched, prefix: str = "") -> None:
-        """Take over another part's pairs, their names under `prefix`."""
+        """Add another part's pairs, with `prefix` before their names."""
         self.pairs |= {f"{prefix}{name}": pair for name, pair in other.pairs.items()}
         self.problems += other.problems
 
 
 def same_stem(stem: str) -> str:
-    """The names are equal up to the ending: `146.png` and `146.jpg`."""
+    """The names are equal except for the suffix: `146.png` and `146.jpg`."""
     return stem.casefold()
 
 
@@ -162,7 +162,7 @@ def match_sequences(folder: Path, labels: Path) -> Matched:
 
 
 def add_pair(matched: Matched, name: str, pair: Pair) -> None:
-    """Accept a pair, or refuse it where the two sizes differ. What a header does not tell is found when it is read."""
+    """Accept a pair, or refuse it where the sizes in the two headers differ; decoding checks the others."""
     low, high = upright_size(pair.low), upright_size(pair.high)
     if low is not None and high is not None and low != high:
         sizes = f"is {low[0]}×{low[1]} pixels, its partner {pair.high.name} {high[0]}×{high[1]}"
@@ -181,7 +181,7 @@ def upright_size(path: Path) -> tuple[int, int] | None:
             with Image.open(path) as picture:
                 width, height = picture.size
                 turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except Exception:  # any fault of the file is the decoder's to report, in its own words
+    except Exception:  # the decoder will report the fault
         return None
     return (height, width) if turned else (width, height)
 
@@ -192,7 +192,7 @@ def _by_key(folder: Path, rule: Rule, problems: list[Problem]) -> dict[str, Path
         key = (source.relative.parent / rule(source.path.stem)).as_posix()
         groups[key].append(source.path)
     problems += (
-        Problem(path, f"has the name of {paths[0].name} up to the ending or a word for the side: which one counts?")
+        Problem(path, f"has the same name as {paths[0].name}, except for the suffix or the word for the side")
         for paths in groups.values()
         for path in _others(paths)
     )

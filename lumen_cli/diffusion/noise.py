@@ -1,4 +1,4 @@
-"""Noise that belongs to a picture: the same for every batch, order, worker and device."""
+"""Noise of a picture: the same for every batch, order, worker and device."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ def picture_noise(seed: int, digest: bytes, shape: tuple[int, ...]) -> Tensor:
         shape: C×H×W of the network's noise for the picture at its full size.
 
     The same three arguments give the same numbers on every machine.
+
+    >>> first, again = (picture_noise(0, b"digest", (3, 2, 2)) for _ in range(2))
+    >>> torch.equal(first, again), torch.equal(first, picture_noise(1, b"digest", (3, 2, 2)))
+    (True, False)
     """
     key = hashlib.blake2b(digest, key=str(seed).encode()[:64], digest_size=8).digest()
     generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(key, "little") >> 1)
@@ -34,10 +38,13 @@ def normal(shape: Sequence[int], like: Tensor, generator: torch.Generator | None
 
 
 def fresh_noise(noise: Tensor) -> Iterator[Tensor]:
-    """More standard normal noise of each picture, without end: tensors of the shape of `noise` (B×C×h×w), float32.
+    """Endless standard normal noise in the shape of `noise` (B×C×h×w), float32, for samplers that add it in every step.
 
-    For samplers that draw in every step. What comes is derived from each picture's own `noise`, so that batch-mates
-    and devices change nothing.
+    It is derived from each picture's own `noise`, so that batch-mates and devices change nothing.
+
+    >>> both = torch.randn(2, 3, 4, 4)
+    >>> torch.equal(next(fresh_noise(both))[1:], next(fresh_noise(both[1:])))
+    True
     """
     generators = []
     for picture in noise:

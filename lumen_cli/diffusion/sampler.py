@@ -1,4 +1,4 @@
-"""One sampling loop. What differs between samplers is a small value handed to it."""
+"""One sampling loop. Samplers differ only in a small value, `Sampler`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Sampler:
 
     eta: share of fresh noise per step; 0 is DDIM, 1 the DDPM posterior (Song et al., "Denoising Diffusion
         Implicit Models", equation 12 and 16).
-    prediction: what the network returns: the noise ε (the papers' checkpoints), the clean x_0, or
+    prediction: the network's output: the noise ε (the papers' checkpoints), the clean x_0, or
         v = sqrt(ᾱ) ε - sqrt(1 - ᾱ) x_0 (Salimans & Ho, "Progressive Distillation", section 4).
     clip: bound on |x_0| at every step, or None for none (the papers' code).
-    temperature: of the starting noise, its standard deviation: 1 as the process was trained, 0 starts at the noise's
-        mean, where nothing is random (Kingma & Dhariwal, "Glow", section 6, sample so from a flow).
+    temperature: standard deviation of the starting noise: 1 as in training; 0 starts at the noise's mean, where
+        nothing is random (Kingma & Dhariwal, "Glow", section 6, sample so from a flow).
     """
 
     eta: float = 0.0
@@ -47,7 +47,15 @@ DDPM = Sampler(eta=1.0)
 def split_prediction(
     output: Tensor, noisy: Tensor, signal: Tensor | float, spread: Tensor | float, prediction: Prediction
 ) -> tuple[Tensor, Tensor]:
-    """(x_0, ε) that a network's `output` stands for at x_t = signal·x_0 + spread·ε; all B×C×H×W."""
+    """(x_0, ε) that follow from a network's `output` at x_t = signal·x_0 + spread·ε; all B×C×H×W.
+
+    >>> clean, noise = torch.rand(1, 3, 2, 2), torch.randn(1, 3, 2, 2)
+    >>> signal, spread = torch.tensor(0.8), torch.tensor(0.6)
+    >>> output = target_of(clean, noise, signal, spread, "v")
+    >>> found, _ = split_prediction(output, signal * clean + spread * noise, signal, spread, "v")
+    >>> torch.allclose(found, clean, atol=1e-6)
+    True
+    """
     if prediction == "epsilon":
         return (noisy - spread * output) / signal, output
     clean = output if prediction == "x0" else signal * noisy - spread * output
@@ -55,7 +63,7 @@ def split_prediction(
 
 
 def target_of(clean: Tensor, noise: Tensor, signal: Tensor, spread: Tensor, prediction: Prediction) -> Tensor:
-    """What a network of this `prediction` should return at x_t = signal·clean + spread·noise."""
+    """The training target of a network of this `prediction` at x_t = signal·clean + spread·noise."""
     if prediction == "epsilon":
         return noise
     return clean if prediction == "x0" else signal * noise - spread * clean
@@ -101,8 +109,8 @@ def sample(
 
     Args:
         denoise: (x_t, t) → the network's output; x_t is B×C×H×W, t a float32 tensor of shape [B].
-        start: x at the first timestep, B×C×H×W, float32; standard normal noise, where no `center` is given, of which
-            `sampler.temperature` takes its share.
+        start: x at the first timestep, B×C×H×W, float32; without `center` standard normal noise, which is scaled by
+            `sampler.temperature`.
         schedule: the forward process the network was trained with.
         steps: number of steps; see the schedule's `respaced`.
         sampler: the rule of a step.
@@ -119,7 +127,14 @@ def sample(
     DRDS of AnlightenDiff when all timesteps are visited, and DDPM's posterior for m = 0.
 
     Returns:
-        x_0, B×C×H×W. Nothing but `sampler.clip` bounds it. Differentiable.
+        x_0, B×C×H×W. Only `sampler.clip` bounds it. Differentiable.
+
+    >>> from lumen_cli.diffusion.schedule import LinearSchedule
+    >>> clean = torch.full((1, 3, 4, 4), 0.25)
+    >>> start = torch.randn(1, 3, 4, 4)
+    >>> found = sample(lambda x, t: clean, start, LinearSchedule(), 4, Sampler(prediction="x0"))
+    >>> torch.allclose(found, clean)
+    True
     """
     x = start if center is not None or sampler.temperature == 1.0 else sampler.temperature * start
     fresh = fresh_noise(start) if fresh is None else fresh

@@ -18,7 +18,7 @@ class Schedule(ABC):
     timesteps: int
 
     fewest_steps: ClassVar[int] = 1
-    """Below that, a sampler's start has nothing to do with noise."""
+    """With fewer steps, a sampler would not start from noise."""
 
     @abstractmethod
     def betas(self) -> Tensor:
@@ -36,7 +36,12 @@ class Schedule(ABC):
         """
 
     def alpha_bar(self, timestep: int) -> float:
-        """ᾱ_t as a Python number; `timestep` -1 is the clean end of the chain (ᾱ = 1)."""
+        """ᾱ_t as a Python number; `timestep` -1 is the clean end of the chain (ᾱ = 1).
+
+        >>> schedule = LinearSchedule()
+        >>> [round(schedule.alpha_bar(timestep), 4) for timestep in (-1, 0, 999)]
+        [1.0, 0.9999, 0.0]
+        """
         return 1.0 if timestep < 0 else float(_alphas_cumprod(self)[timestep])
 
     def diffuse(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -66,7 +71,7 @@ class LinearSchedule(Schedule):
     of 1 - β, as in the papers' code.
     """
 
-    # A single step would visit timestep 0 only and take the starting noise for a picture.
+    # A single step would only visit timestep 0 and treat the starting noise as a picture.
     fewest_steps = 2
 
     beta_start: float = 1e-4
@@ -84,7 +89,10 @@ class LinearSchedule(Schedule):
     def respaced(self, steps: int) -> list[int]:
         """0, skip, 2·skip … reversed, skip = timesteps // steps.
 
-        So their count differs from `steps` where it does not divide `timesteps`, as in the papers' code.
+        Their count differs from `steps` where it does not divide `timesteps`, as in the papers' code.
+
+        >>> LinearSchedule().respaced(4)
+        [750, 500, 250, 0]
         """
         self._check(steps)
         return list(range(0, self.timesteps, self.timesteps // steps))[::-1]
@@ -112,9 +120,12 @@ class CosineSchedule(Schedule):
         return _alphas_cumprod(self).clone()
 
     def respaced(self, steps: int) -> list[int]:
-        """Evenly spaced from the last timestep down, which a chain without starting noise has to begin at.
+        """Evenly spaced from the last timestep down, where a chain without starting noise must start.
 
         (Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", section 3.3: trailing.)
+
+        >>> CosineSchedule().respaced(4)
+        [99, 74, 49, 24]
         """
         self._check(steps)
         return [-(-self.timesteps * (k + 1) // steps) - 1 for k in reversed(range(steps))]

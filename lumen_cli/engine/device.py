@@ -1,4 +1,4 @@
-"""Which device and precision a run gets, and why."""
+"""Chooses the device and the precision of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _BATCH_MEMORY_SHARE = 0.5
 _BYTES_PER_PIXEL = 4096
-"""A generous guess of what a network keeps alive per pixel of a picture; only the automatic batch size rests on it."""
+"""A generous estimate of a network's memory per pixel; only the automatic batch size uses it."""
 _LARGEST_AUTOMATIC_BATCH = 16
 
 
@@ -29,9 +29,9 @@ _LARGEST_AUTOMATIC_BATCH = 16
 class DevicePolicy:
     """Where and how the network runs.
 
-    device: "cpu", "cuda:0", "mps"; device_name: the chip, for people; precision: "fp32", "bf16" or "fp16";
-    deep_precision: the same for pictures of more than 8 bits; why: one phrase; memory: bytes on the device where it
-    bounds a batch, else None; batch_size: asked for, or None.
+    device: "cpu", "cuda:0", "mps"; device_name: name of the chip; precision: "fp32", "bf16" or "fp16"; deep_precision:
+    the same for pictures of more than 8 bits; why: reason as a phrase; memory: bytes on the device where they limit a
+    batch, else None; batch_size: requested, or None.
     """
 
     device: str
@@ -43,16 +43,16 @@ class DevicePolicy:
     batch_size: int | None = None
 
     def precision_for(self, bit_depth: int) -> str:
-        """The precision a picture of 8 or 16 bits is computed in."""
+        """The precision for a picture of 8 or 16 bits."""
         return self.precision if bit_depth <= 8 else self.deep_precision
 
     @property
     def single(self) -> bool:
-        """Whether pictures run one by one: on a CPU, where batching gains nothing and another batch size other bits."""
+        """Whether pictures run one by one: on a CPU, where batches gain no speed and change the last bits."""
         return self.device == "cpu"
 
     def batch_for(self, height: int, width: int) -> int:
-        """Pictures of `height` × `width` in one batch."""
+        """Batch size for pictures of `height` × `width`."""
         if self.single:
             return 1
         if self.batch_size is not None:
@@ -63,16 +63,16 @@ class DevicePolicy:
         return max(1, min(_LARGEST_AUTOMATIC_BATCH, fitting))
 
     def prepare(self, network: LowLightModel) -> LowLightModel:
-        """Move a network to the device in the memory layout its convolutions like best. Weights stay float32."""
+        """Move a network to the device, in the memory layout that its convolutions prefer. Weights stay float32."""
         return network.to(torch.device(self.device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @contextmanager
     def running(self, precision: str) -> Iterator[None]:
-        """Run networks inside: no gradients, mixed precision unless `precision` is fp32, the same numbers each time."""
+        """Run networks inside: no gradients, mixed precision unless `precision` is fp32, deterministic kernels."""
         kind = torch.device(self.device).type
         cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
         before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
-        # fp32 has to mean fp32: TF32 keeps ten bits of the mantissa.
+        # No TF32 in fp32: it keeps only ten bits of the mantissa.
         cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = True, False, False, False
         try:
             with (
@@ -92,18 +92,18 @@ def choose_device(
     batch_size: int | None = None,
     model: str = "this model",
 ) -> DevicePolicy:
-    """Turn what was asked for into what runs.
+    """Choose the device and the precision for a request.
 
     Args:
         device: auto, cpu, cuda, cuda:N or mps. auto takes the first CUDA device, then mps, then the CPU.
-        precision: auto, fp32, bf16 or fp16. auto takes bf16 where the chip computes it natively and the model allows
-            it, for pictures of 8 bits; the others stay in fp32, as bf16 has no more than 8 bits itself.
-        precisions: what the model supports.
-        batch_size: pictures per batch, None for automatic; a CPU always runs one by one.
+        precision: auto, fp32, bf16 or fp16. auto takes bf16 for pictures of 8 bits, where the chip computes it natively
+            and the model supports it; deeper pictures stay in fp32, because bf16 itself has only 8 bits.
+        precisions: those that the model supports.
+        batch_size: pictures per batch, None for automatic; on a CPU always one.
         model: its name, for errors.
 
     Raises:
-        UsageError: no such device here, or a precision that the model does not support.
+        UsageError: the device does not exist here, or the model does not support the precision.
     """
     chosen = _device(device)
     if precision != "auto" and precision not in precisions:
@@ -112,7 +112,7 @@ def choose_device(
     if precision != "auto":
         emulated = precision != "fp32" and precision not in native
         dtype, deep = precision, precision
-        why = "as asked" + (", though this chip only emulates it" if emulated else "")
+        why = "requested" + (", but this chip only emulates it" if emulated else "")
     else:
         dtype = next((name for name in ("bf16", "fp16") if name in native and name in precisions), "fp32")
         deep, why = "fp32", _reason(dtype, native, precisions)
@@ -121,7 +121,7 @@ def choose_device(
 
 
 def native_bf16_on_cpu() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware; emulated it is slower than fp32."""
+    """Whether this processor multiplies bfloat16 in hardware; emulation is slower than fp32."""
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         check = getattr(torch.cpu, name, None)
         if check is not None and check():
@@ -143,14 +143,14 @@ def _device(asked: str) -> torch.device:
     if asked.startswith("cuda"):
         if not has_cuda:
             build = "is built without CUDA" if torch.version.cuda is None else "finds no CUDA device"
-            raise UsageError(f"no CUDA device here (PyTorch {torch.__version__} {build}); use --device cpu or auto")
+            raise UsageError(f"no CUDA device here (PyTorch {torch.__version__} {build})", remedy="device=cpu")
         index, count = int(asked.partition(":")[2] or 0), torch.cuda.device_count()
         if index >= count:
             known = ", ".join(f"cuda:{number}" for number in range(count))
-            raise UsageError(f"there is no device {asked}; this machine has {known}")
+            raise UsageError(f"no device {asked} here; this machine has {known}")
         return torch.device("cuda", index)
     if asked == "mps" and not has_mps:
-        raise UsageError("no Metal device here; use --device cpu or auto")
+        raise UsageError("no Metal device here", remedy="device=cpu")
     return torch.device(asked)
 
 

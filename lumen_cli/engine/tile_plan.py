@@ -62,7 +62,7 @@ class TilePlan:
     @property
     def why(self) -> str:
         """The reason for tiles, to end a sentence."""
-        return "there is too little memory for the whole picture" if self.tile == "auto" else "as asked for"
+        return "there is too little memory for the whole picture" if self.tile == "auto" else "requested"
 
     def side_for(self, network: LowLightModel, policy: DevicePolicy, shape: Sized, precision: str) -> int | None:
         """The side of the tiles that a picture of this shape runs in, None where it runs whole."""

@@ -1,9 +1,9 @@
-"""BRISQUE: a picture's statistics, and what people thought of pictures with such (Mittal, Moorthy and Bovik, 2012).
+"""BRISQUE: quality as people rate pictures with the same statistics (Mittal, Moorthy and Bovik, 2012).
 
 The features are those of OpenCV's contributed module `quality`, so that its model of the LIVE database fits: the
-files brisque_model_live.yml and brisque_range_live.yml (Apache-2.0), which a user puts where lumen finds them. The
-module itself is in no wheel that goes together with opencv-python; the PyPI package brisque (0.2.0) does not run with
-NumPy 2.4, and piq needs torchvision.
+files brisque_model_live.yml and brisque_range_live.yml (Apache-2.0), which users download. No wheel compatible with
+opencv-python contains the module itself; the PyPI package brisque (0.2.0) does not run with NumPy 2.4, and piq needs
+torchvision.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Model:
 def brisque(output: Tensor) -> float:
     """Predicted distortion of a 3×H×W picture in [0, 1], 0 (best) to 100.
 
-    NaN below 16 pixels a side and where a picture has no structure. On the CPU; beside the picture some 40 bytes a
-    pixel.
+    NaN below 16 pixels a side and where a picture has no structure. On the CPU; about 40 bytes per
+    pixel beside the picture.
     """
     values = features(output)
     return _model().score(values) if np.isfinite(values).all() else math.nan
@@ -76,7 +76,7 @@ def _scale_features(grey: np.ndarray) -> list[float]:
     found = [shape, (left**2 + right**2) / 2]
     height, width = structure.shape
     for down, across in ((0, 1), (1, 0), (1, 1), (-1, 1)):
-        product = np.zeros_like(structure)  # beyond the border is nothing
+        product = np.zeros_like(structure)  # zero beyond the border
         here = slice(max(-down, 0), height - max(down, 0)), slice(0, width - across)
         there = slice(max(down, 0), height + min(down, 0)), slice(across, width)
         product[here] = structure[here] * structure[there]
@@ -112,7 +112,7 @@ def read_model(model: Path, limits: Path) -> Model:
     """OpenCV's file of a support vector machine and its file of the features' range.
 
     Raises:
-        UsageError: they are not that.
+        UsageError: the files have another content.
     """
     try:
         stored, ranges = (cv2.FileStorage(str(path), cv2.FILE_STORAGE_READ) for path in (model, limits))

@@ -1,4 +1,4 @@
-"""How near an output is to its reference: PSNR and SSIM of RGB, of luma, and with the reference's mean brightness."""
+"""Similarity to a reference: PSNR and SSIM of RGB, of luma and with the reference's mean brightness, and ΔE2000."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ _CREST = _WINDOW // 2
 
 
 def psnr(output: Tensor, reference: Tensor) -> float:
-    """Peak signal-to-noise ratio over C×H×W in dB, peak 1; infinite for equal pictures. Takes the memory of one."""
+    """Peak signal-to-noise ratio over C×H×W in dB, peak 1; infinite for equal pictures. Takes the memory of one.
+
+    >>> round(psnr(torch.full((3, 8, 8), 0.6), torch.full((3, 8, 8), 0.5)), 2)
+    20.0
+    """
     error = float((output - reference).square_().mean())
     return -10.0 * math.log10(error) if error > 0.0 else math.inf
 
@@ -25,7 +29,7 @@ def ssim(output: Tensor, reference: Tensor) -> float:
 
     Gaussian window 11×11, σ 1.5, K1 0.01, K2 0.03, peak 1; as in the authors' code, only where the whole window lies
     in the picture (torchmetrics itself and some tables average over mirrored borders too). NaN for a picture with a
-    side below 11 pixels. torchmetrics computes the map, in strips: some 0.3 GB beside the pictures of any size.
+    side below 11 pixels. torchmetrics computes the map in strips, with about 0.3 GB beside pictures of any size.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -43,7 +47,11 @@ def ssim(output: Tensor, reference: Tensor) -> float:
 
 
 def luma(picture: Tensor) -> Tensor:
-    """3×H×W in [0, 1] → 1×H×W, BT.601 luma of studio range, 16/255 to 235/255: MATLAB's rgb2ycbcr, not rounded."""
+    """3×H×W in [0, 1] → 1×H×W, BT.601 luma of studio range, 16/255 to 235/255: MATLAB's rgb2ycbcr, not rounded.
+
+    >>> [round(255 * float(luma(torch.full((3, 1, 1), value)))) for value in (0.0, 1.0)]
+    [16, 235]
+    """
     weights = picture.new_tensor([65.481, 128.553, 24.966]) / 255.0
     return (torch.tensordot(weights, picture, dims=1) + 16.0 / 255.0)[None]
 
@@ -65,11 +73,14 @@ def grey(picture: Tensor) -> Tensor:
 
 
 def with_mean_of(output: Tensor, reference: Tensor) -> Tensor:
-    """The output as GT-mean figures see it: clip(output · mean(grey(reference)) / mean(grey(output)), 0, 1).
+    """The output scaled to the reference's mean: clip(output · mean(grey(reference)) / mean(grey(output)), 0, 1).
 
-    As KinD, LLFlow, Retinexformer and the diffusion models after them evaluate; not rounded to 8 bits again. It takes
-    from the ground truth what the model had to find, so its figures stand in columns of their own. A black output
-    stays black. With PSNR it takes the memory of two more pictures.
+    This is how KinD, LLFlow, Retinexformer and later diffusion models are evaluated; it is not rounded to 8 bits again.
+    It uses the ground truth's brightness, which the model had to find, so its figures have their own columns. A black
+    output stays black. With PSNR it takes the memory of two more pictures.
+
+    >>> round(float(with_mean_of(torch.full((3, 2, 2), 0.2), torch.full((3, 2, 2), 0.6)).mean()), 4)
+    0.6
     """
     mean = grey(output).mean()
     factor = torch.where(mean > 0.0, grey(reference).mean() / mean.clamp_min(1e-12), 1.0)
@@ -99,8 +110,11 @@ _25_TO_7 = 25.0**7
 def delta_e(output: Tensor, reference: Tensor) -> float:
     """Mean colour difference ΔE00 over the pixels (CIEDE2000; Sharma, Wu and Dalal, 2005; kL = kC = kH = 1).
 
-    Both 3×H×W in [0, 1] are read as sRGB, white D65, 2° observer. 0 where equal; about 1 can just be seen, black
-    against white is 100. In strips of a megapixel: some 0.2 GB beside the pictures.
+    Both 3×H×W in [0, 1] are read as sRGB, white D65, 2° observer. 0 for equal pictures; about 1 is just
+    visible, black against white is 100. In strips of a megapixel: about 0.2 GB beside the pictures.
+
+    >>> round(delta_e(torch.zeros(3, 8, 8), torch.ones(3, 8, 8)), 1)
+    100.0
     """
     height, width = output.shape[-2:]
     total = 0.0

@@ -1,4 +1,4 @@
-"""How bright a picture is, and whether its light keeps its order: brightness and LOE."""
+"""Brightness, and whether the order of lightness is kept (LOE)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,26 @@ _TABLE_CELLS = 1 << 20
 
 
 def brightness(output: Tensor) -> float:
-    """Mean of all values of a 3×H×W picture, 0 to 1; tables of exposure give the same times 255."""
+    """Mean of all values of a 3×H×W picture, 0 to 1; tables of exposure state it times 255.
+
+    >>> brightness(torch.full((3, 4, 4), 0.25))
+    0.25
+    """
     return float(output.mean())
 
 
 def loe(output: Tensor, input: Tensor) -> float:
     """Lightness order error against the dark picture, 0 to the number of samples (Wang et al., 2013, eq. 21 to 24).
 
-    Lightness is the largest of R, G, B. For every sample, the samples are counted whose order with it (≥) is another
-    in output and input; the mean over the samples. As in the paper, the pictures are sampled down first, to 50 pixels
-    on the shorter side and in proportion on the other; here by taking the pixel at the middle of each cell, so that
-    the values of 8-bit pictures and their ties stay. A shorter side of up to 50 is taken whole. Its scale depends on
-    the number of samples: compare only with figures of the same sampling, see `loe_100`.
+    Lightness is the maximum of R, G and B. For each sample it counts the samples whose order with it (≥) differs
+    between output and input, and takes the mean. As in the paper, the pictures are first reduced to 50 pixels on the
+    shorter side, here by taking the pixel at the centre of each cell, which keeps the values of 8-bit pictures and
+    their ties. A shorter side of up to 50 is not reduced. The scale depends on the number of samples: compare it only
+    with figures of the same sampling, see `loe_100`.
+
+    >>> dark = torch.rand(3, 20, 30)
+    >>> loe(dark / 2, dark)
+    0.0
     """
     height, width = input.shape[-2:]
     ratio = min(1.0, _SHORT_SIDE / min(height, width))
@@ -35,8 +43,8 @@ def loe(output: Tensor, input: Tensor) -> float:
 def loe_100(output: Tensor, input: Tensor) -> float:
     """LOE as `loe`, on 100×100 pixels spread evenly from edge to edge whatever the shape, 0 to 10000.
 
-    The sampling of the evaluation code that came with BIMEF (Ying et al., 2017), on which many tables for DICM, LIME,
-    MEF, NPE and VV rest.
+    This is the sampling of BIMEF's evaluation code (Ying et al., 2017), which many tables for DICM, LIME, MEF, NPE and
+    VV use.
     """
     rows, columns = (_from_edge_to_edge(side) for side in input.shape[-2:])
     return _order_errors(output[:, rows][:, :, columns], input[:, rows][:, :, columns])
@@ -62,7 +70,7 @@ def _order_errors(output: Tensor, input: Tensor) -> float:
 
 
 def _errors_by_table(after: Tensor, before: Tensor, rows: int, columns: int) -> int:
-    """Of few levels, as 8 bits have: |A xor B| = |A| + |B| - 2 |A and B|, of cumulative histograms."""
+    """For few levels, as in 8 bits: |A xor B| = |A| + |B| - 2 |A and B|, of cumulative histograms."""
     table = torch.bincount(after * columns + before, minlength=rows * columns).view(rows, columns)
     below = table.cumsum(dim=0).cumsum(dim=1)  # samples of at most this rank in both
     in_order_after = (table.sum(dim=1) * below[:, -1]).sum()

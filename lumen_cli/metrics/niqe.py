@@ -1,21 +1,21 @@
-"""NIQE: how far a picture's statistics are from those of good photographs (Mittal, Soundararajan and Bovik, 2013).
+"""NIQE: distance of a picture's statistics from those of good photographs (Mittal, Soundararajan and Bovik, 2013).
 
 The method is the paper's, details as in the authors' MATLAB code: 8-bit grey (BT.601, rounded), a Gaussian window of
 7×7 with σ 7/6 and repeated borders, patches of 96×96 without overlap, a second scale by bicubic halving, all patches of
-the judged picture used. No library that lumen could depend on has it with the authors' model of good photographs:
-torchmetrics has none, pyiqa's licence forbids commercial use, scikit-video (1.1.11, of 2018) no longer runs and departs
-from the paper. So there are two metrics:
+the picture. No library that lumen could depend on has it with the authors' model of good photographs: torchmetrics
+lacks it, pyiqa's licence forbids commercial use, scikit-video (1.1.11, of 2018) no longer runs and departs from the
+paper. So there are two metrics:
 
 niqe: with lumen's own model, `niqe.safetensors` beside this file: mean and covariance of the 1499 sharp patches (mean σ
 above 0.75 of the sharpest of their photograph's, as in the paper) of 271 photographs: 24 of Kodak's suite
 (unrestricted), 41 of CLIC 2025 (Unsplash licence), 206 of CID22 (CC BY-SA 4.0), all as WebP of quality 93. On nine
 photographs it has not seen, means are 3.0 (untouched), 4.1 (JPEG 20), 4.4 (a tenth of the light), 5.4 and 6.2 (Gaussian
 blur, σ 1.5 and 3), 6.7 and 9.8 (noise, σ 10 and 25). A model of the 65 photographs that are not from CID22 ranks those
-alike (Spearman 0.98). How far it goes with the authors' model has not been measured. Its figures rank the pictures of
-one table; they must not be set beside published ones.
+alike (Spearman 0.98). Its agreement with the authors' model has not been measured. Its figures rank the pictures of one
+table; they cannot be compared with published ones.
 
-niqe_original: with the authors' model, where a user puts it, as the file niqe_pris_params.npz that BasicSR (Apache-2.0)
-distributes. Its figures can be compared with published ones as far as those were made of rounded grey at full size.
+niqe_original: with the authors' model, which users download: the file niqe_pris_params.npz of BasicSR (Apache-2.0). Its
+figures can be compared with published ones that were computed from rounded grey at full size.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SIGMA = 7.0 / 6.0
 
 
 def rounded_grey(picture: Tensor) -> Tensor:
-    """3×H×W in [0, 1] → H×W whole numbers 0 to 255, as MATLAB's rgb2gray makes them of 8 bits (BT.601)."""
+    """3×H×W in [0, 1] → H×W whole numbers 0 to 255, as MATLAB's rgb2gray for 8 bits (BT.601)."""
     red, green, blue = (picture * 255.0).round()
     return (0.298936 * red + 0.587043 * green + 0.114021 * blue).round()
 
@@ -131,8 +131,8 @@ _OWN_MODEL = Path(__file__).with_name("niqe.safetensors")
 def niqe(output: Tensor) -> float:
     """Distance of a 3×H×W picture in [0, 1] from lumen's model of good photographs; lower is more natural.
 
-    From 192×96 pixels up; NaN below, and where fewer than two patches have any structure. Computed in float64, a row of
-    patches at a time: beside the picture some 27 bytes a pixel.
+    From 192×96 pixels up; NaN below, and where fewer than two patches have structure. Computed in float64, one row of
+    patches at a time: about 27 bytes per pixel beside the picture.
     """
     return distance(patch_features(output)[0], *_own_model())
 
@@ -144,7 +144,7 @@ def niqe_original(output: Tensor) -> float:
 
 def patch_features(picture: Tensor) -> tuple[Tensor, Tensor]:
     """3×H×W in [0, 1] → N×36 features of the N whole patches, and N sharpnesses (mean σ at full size)."""
-    picture = picture.cpu() if picture.device.type == "mps" else picture  # which knows no float64
+    picture = picture.cpu() if picture.device.type == "mps" else picture  # MPS has no float64
     rows, columns = (side // _PATCH for side in picture.shape[-2:])
     if rows * columns == 0:
         nothing = torch.zeros(0, dtype=torch.float64)
@@ -159,8 +159,8 @@ def patch_features(picture: Tensor) -> tuple[Tensor, Tensor]:
 def fit_model(pictures: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean (36) and covariance (36×36) of the sharp patches of good photographs, each 3×H×W in [0, 1].
 
-    Sharp: a mean σ above 0.75 of the sharpest patch's of its photograph (Mittal et al., section II-C). What
-    `niqe.safetensors` was made with.
+    Sharp: a mean σ above 0.75 of that of its photograph's sharpest patch (Mittal et al., section II-C). Made
+    `niqe.safetensors`.
     """
     sharp = []
     for picture in pictures:

@@ -1,4 +1,4 @@
-"""What networks trained to recognise things make of a difference: LPIPS and DISTS, in tiles of bounded memory."""
+"""Perceptual distances from the features of classification networks: LPIPS and DISTS, in tiles of bounded memory."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SMALLEST_SIDE = 32
-"""Pixels below which the networks have no features left."""
+"""Smaller pictures have no features in the last layers."""
 
 _CORE = 768
 _HALO = 128  # a multiple of every stride, and more than half of the widest receptive field (DISTS: 105 pixels)
 
 
 def trained_weights(metric: str) -> dict[str, Tensor]:
-    """What LPIPS and DISTS themselves have learnt, from torchmetrics."""
+    """The trained weights of LPIPS and DISTS themselves, from torchmetrics."""
     import torch
 
     path = torchmetrics_file(NEEDED[metric].trained)
@@ -42,7 +42,7 @@ def load_backbone(network: str, device: torch.device) -> nn.Sequential:
     """The convolutional part of "alexnet" or "vgg16", numbered as torchvision numbers it, so that its weights fit.
 
     Raises:
-        UsageError: the weights are not there or damaged.
+        UsageError: the weights are missing or damaged.
     """
     import torch
 
@@ -82,10 +82,10 @@ def build(network: str) -> nn.Sequential:
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of a picture with what surrounds it.
+    """A part of a picture with its surroundings.
 
-    rows, columns: of the picture, with the surroundings; core_rows, core_columns: what counts, on the same scale, None
-    at the end where it goes on to the picture's border.
+    rows, columns: of the picture, with the surroundings; core_rows, core_columns: of the part itself, None at the end
+    where it reaches the picture's border.
     """
 
     rows: slice
@@ -128,20 +128,20 @@ _TINY = 1e-6
 def lpips_alex(output: Tensor, reference: Tensor) -> float:
     """Learned perceptual distance (Zhang et al., 2018, version 0.1) of 3×H×W in [0, 1], AlexNet; 0 where equal.
 
-    Beside the pictures and weights some 0.4 GB, whatever their size. NaN below 32 pixels a side.
+    About 0.4 GB beside the pictures and weights, whatever their size. NaN below 32 pixels a side.
     """
     return _lpips(output, reference, "alexnet", "lpips_alex")
 
 
 def lpips_vgg(output: Tensor, reference: Tensor) -> float:
-    """As `lpips_alex`, with VGG16; some 1 GB beside pictures and weights."""
+    """As `lpips_alex`, with VGG16; about 1 GB beside pictures and weights."""
     return _lpips(output, reference, "vgg16", "lpips_vgg")
 
 
 def dists(output: Tensor, reference: Tensor) -> float:
     """Deep image structure and texture similarity (Ding et al., 2020) of 3×H×W in [0, 1], at full size; 0 where equal.
 
-    The authors' demonstration scales the shorter side to 256 pixels first; neither torchmetrics nor lumen does. Some
+    The authors' demonstration scales the shorter side to 256 pixels first; neither torchmetrics nor lumen does. About
     1.2 GB beside pictures and weights. NaN below 32 pixels a side.
     """
     if min(output.shape[-2:]) < SMALLEST_SIDE:
@@ -191,7 +191,7 @@ def _unit(features: Tensor) -> Tensor:
 
 
 class _Moments:
-    """Means, variances and covariance of two features per channel, summed up tile by tile."""
+    """Means, variances and covariance of two features per channel, accumulated over tiles."""
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
         # Differences from a value near the mean: sums of squares then lose nothing to cancellation.

@@ -1,4 +1,4 @@
-"""Every metric by its name: what it needs, which way is better, and who computes it. Importing this stays cheap."""
+"""Every metric by name: what it needs, which direction is better, and which library computes it. Cheap to import."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ Need = Literal["reference", "input"]
 class Metric:
     """A figure of one picture.
 
-    name: what a user types; title: a column's heading; unit: "dB" or ""; better: "higher", "lower" or "" where neither
-    is; digits: after the point in a table; needs: what it takes beside the output, of "reference" and "input";
-    source: "module:function", a function of the output and, by their names, of `needs`, each a 3×H×W float32 in
-    [0, 1], that returns a float; library: who computes it; bounds: the values it can take; check: "" or
-    "module:function", which takes the name and returns why the metric cannot be computed here, in one line, or None;
-    problem: what is wrong with a plug-in, else "".
+    name: as users type it; title: a column's heading; unit: "dB" or ""; better: "higher", "lower" or "" for neither;
+    digits: after the point in a table; needs: of "reference" and "input"; source: "module:function", a function of the
+    output and, by name, of its `needs`, each 3×H×W float32 in [0, 1], that returns a float; library: that computes it;
+    bounds: of its values; check: "" or "module:function", which takes the name and returns why the metric is not
+    available here, on one line, or None; problem: of a plug-in, else "".
     """
 
     name: str
@@ -45,7 +44,7 @@ class Metric:
     problem: str = ""
 
     def unavailable(self) -> str | None:
-        """Why it cannot be computed here, in one line that says what to do; None where it can. Loads no weights."""
+        """Why it cannot be computed here and what to do, on one line; None where it can. Loads no weights."""
         if self.problem:
             return f"{self.name} cannot be computed: {self.problem}"
         try:
@@ -59,7 +58,7 @@ class Metric:
         return None
 
     def lacks(self, *, reference: bool, input: bool) -> list[Need]:
-        """What it needs and is not there."""
+        """Its needs that are not given."""
         given: dict[Need, bool] = {"reference": reference, "input": input}
         return [need for need, there in given.items() if need in self.needs and not there]
 
@@ -116,13 +115,13 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _BUILT_IN}
 """The metrics that come with lumen, in the order of a table's columns."""
 
 DEFAULT_METRICS = ("psnr", "ssim", "psnr_gt_mean", "ssim_gt_mean", "niqe", "loe")
-"""What is measured where nothing else is asked for: all that can be computed on any machine."""
+"""The default metrics: those that can be computed on any machine."""
 
 
 def all_metrics() -> dict[str, Metric]:
-    """`METRICS` and those of installed packages (entry points "lumen.metrics"); ours win by name.
+    """`METRICS` and those of installed packages (entry points "lumen.metrics"); lumen's own take precedence.
 
-    An entry point that cannot be imported is there as a metric whose `unavailable()` says why.
+    An entry point that cannot be imported becomes a metric whose `unavailable()` states the reason.
     """
     from importlib.metadata import entry_points
 
@@ -134,10 +133,13 @@ def all_metrics() -> dict[str, Metric]:
 
 
 def find_metrics(names: Iterable[str]) -> list[Metric]:
-    """The metrics of these names, in this order, each once.
+    """The metrics with these names, in this order, each once.
+
+    >>> [metric.title for metric in find_metrics(["PSNR", "psnr-y", "psnr"])]
+    ['PSNR', 'PSNR-Y']
 
     Raises:
-        UsageError: there is none of a name (with the nearest one and the list).
+        UsageError: a name is unknown; the message has the nearest name and the list.
     """
     known = all_metrics()
     found: dict[str, Metric] = {}
@@ -157,15 +159,19 @@ def measure(
 
     Args:
         metric: from `find_metrics` or `METRICS`.
-        output: B×3×H×W float32 in [0, 1], what is judged.
-        reference: the same, what it should be; for metrics that need one.
-        input: the same, the dark picture it was made from; for metrics that need one.
+        output: B×3×H×W float32 in [0, 1], the pictures to judge.
+        reference: their references, for metrics that need them.
+        input: the dark pictures they were made from, for metrics that need them.
 
     Returns:
         NaN where a metric is undefined (a picture smaller than its window, values that are not finite).
 
     Raises:
-        UsageError: reference or input is needed and not there, of another size, or the metric is not available.
+        UsageError: a reference or input is missing or has another size, or the metric is not available.
+
+    >>> import torch
+    >>> measure(METRICS["brightness"], torch.full((2, 3, 8, 8), 0.25))
+    [0.25, 0.25]
     """
     import torch
 
@@ -195,7 +201,7 @@ def _check(metric: Metric, output: Tensor, given: dict[str, Tensor | None]) -> N
         other = given[need]
         if other is None:
             article = "an" if need == "input" else "a"
-            raise UsageError(f"{metric.name} compares with {article} {need} picture, and there is none")
+            raise UsageError(f"{metric.name} needs {article} {need} picture")
         if other.shape != output.shape:
             sizes = [f"{tensor.shape[-1]}×{tensor.shape[-2]}" for tensor in (output, other)]
             raise UsageError(f"{metric.name}: the output is {sizes[0]}, the {need} {sizes[1]} pixels")
@@ -205,7 +211,7 @@ def _check(metric: Metric, output: Tensor, given: dict[str, Tensor | None]) -> N
 
 
 def _plugged(name: str, value: str) -> Metric:
-    """An installed package's metric; where there is something wrong with it, one that is not available."""
+    """The metric of an installed package; a faulty one becomes a metric that is not available."""
     try:
         metric = _imported(value)
     except Exception as error:  # a third party's module may raise anything
@@ -213,7 +219,7 @@ def _plugged(name: str, value: str) -> Metric:
     else:
         if isinstance(metric, Metric) and metric.name == name:
             return metric
-        problem = f"{value} is no Metric of that name"
+        problem = f"{value} is not a Metric of that name"
     return Metric(name, name, "", "", 3, _ALONE, value, value, problem=problem)
 
 

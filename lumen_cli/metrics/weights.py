@@ -1,4 +1,4 @@
-"""Weights that metrics need and lumen cannot carry: where they are looked for, and what to do where they are not."""
+"""Weights that metrics need and lumen cannot ship: where they are searched, and what to do where they are missing."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 from lumen_cli.errors import UsageError
 
 WEIGHTS_VARIABLE = "LUMEN_METRIC_WEIGHTS"
-"""Names folders of weights (several separated as in PATH), looked into first."""
+"""Environment variable with folders of weights (separated as in PATH), which are searched first."""
 
 
 @dataclass(frozen=True)
 class Needed:
-    """What a metric cannot do without.
+    """The weights of a metric.
 
-    what: for people; files: their names; address: where they can be had; trained, version: a file of torchmetrics and
-    the version that brought it, where the metric's own weights come from there.
+    what: description; files: names; address: where to download them; trained, version: a file in torchmetrics and the
+    version that added it, where the metric's own weights come from there.
     """
 
     what: str
@@ -43,10 +43,10 @@ NEEDED = {
 
 
 def missing(metric: str) -> str | None:
-    """Why a metric cannot be computed here, in one line that says what to put where; None where it can."""
+    """Why a metric cannot be computed here and which file to put where, on one line; None where it can."""
     needed = NEEDED[metric]
     if needed.trained and not torchmetrics_file(needed.trained).is_file():
-        return f"{metric} needs torchmetrics {needed.version} or newer, which carries its trained weights"
+        return f"{metric} needs torchmetrics {needed.version} or newer, which has its trained weights"
     name = next((name for name in needed.files if _find(name) is None), None)
     if name is None:
         return None
@@ -68,7 +68,7 @@ def weight_files(metric: str) -> list[Path]:
 
 
 def weight_folders() -> list[Path]:
-    """Where weights are looked for: LUMEN_METRIC_WEIGHTS, the user's data folder, torchvision's downloads."""
+    """Where weights are searched: LUMEN_METRIC_WEIGHTS, the user's data folder, torchvision's downloads."""
     import platformdirs
 
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -77,7 +77,7 @@ def weight_folders() -> list[Path]:
 
 
 def torchmetrics_file(name: str) -> Path:
-    """A file of weights that torchmetrics' wheel carries."""
+    """A file of weights in torchmetrics' wheel."""
     from importlib.util import find_spec
 
     spec = find_spec("torchmetrics")

@@ -132,7 +132,7 @@ def test_unpaired_sets_are_folders_of_pictures(name: str, files: Files) -> None:
 
 
 def test_an_unpaired_set_is_not_made_of_whatever_lies_below_a_folder(files: Files) -> None:
-    with pytest.raises(UsageError, match=r"DICM is not there.*mcl\.korea"):
+    with pytest.raises(UsageError, match=r"DICM not found.*mcl\.korea"):
         find_dataset("DICM", files("holiday/a.png"))
 
 
@@ -205,17 +205,17 @@ def test_two_pictures_for_one_name_are_refused(files: Files) -> None:
 
 
 def test_a_set_of_which_nothing_is_left_is_an_error_with_the_first_reason(files: Files) -> None:
-    with pytest.raises(UsageError, match=r"no pair is left of LOL-v1: 2 refused.*no partner"):
+    with pytest.raises(UsageError, match=r"no usable pair of LOL-v1: 2 refused.*no partner"):
         find_dataset("LOL", files("eval15/low/1.png", "eval15/high/2.png"))
 
 
 def test_lol_v2s_names_do_not_pass_for_lol_v1(files: Files) -> None:
-    with pytest.raises(UsageError, match="no pair is left"):
+    with pytest.raises(UsageError, match="no usable pair"):
         find_dataset("LOL", files("Test/Low/low1.png", "Test/Normal/normal1.png"))
 
 
 def test_a_set_that_is_not_there_says_where_it_is_published_and_what_is_expected(files: Files) -> None:
-    with pytest.raises(UsageError, match=r"eval15/low.*daooshee\.github\.io.*--split val20") as caught:
+    with pytest.raises(UsageError, match=r"eval15/low.*daooshee\.github\.io.*splits found: val20") as caught:
         find_dataset("LOL", files("val20/low/1.png", "val20/high/1.png"), "test")
     assert "\n" not in str(caught.value)
 

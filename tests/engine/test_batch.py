@@ -197,7 +197,7 @@ def test_tiles_asked_for_are_used_for_larger_pictures_only_and_strength_mixes_th
     notes: Notes = {}
     large = picture(540, 700)
     (half,) = enhance_batch(network, [large], CPU, detail="whole", strength=0.5, plan=TilePlan(512), notes=notes)
-    assert notes[0] == ["run in tiles of 512 pixels: as asked for"]
+    assert notes[0] == ["run in tiles of 512 pixels: requested"]
     assert np.allclose(half, run(Tiny().eval(), large, strength=0.5)[0], atol=1e-5)
     notes.clear()
     enhance_batch(network, [picture(500, 512)], CPU, plan=TilePlan(512), notes=notes)

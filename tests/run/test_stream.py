@@ -234,4 +234,4 @@ def test_how_a_picture_was_made_is_told_with_its_result(tmp_path: Path, tags: Ta
     work = Enhancement(SETTINGS, TilePlan(512))
     results = run_stream(planned(tmp_path / "in", tmp_path / "out"), Tiny().eval(), CPU, work, tags)
     said = {result.task.output: result.notices for result in results}
-    assert said == {"large.png": ("run in tiles of 512 pixels: as asked for",), "small.png": ()}
+    assert said == {"large.png": ("run in tiles of 512 pixels: requested",), "small.png": ()}
