@@ -100,7 +100,7 @@ def test_a_helper_process_can_send_pictures_and_nothing_that_runs(tmp_path: Path
     marker = tmp_path / "ran"
     for call in ((os.system, f"touch {marker}"), (open, str(marker), "w"), (eval, "1"), (read_picture, marker)):
         message = ("picture", Runs(*call))
-        with pytest.raises(EOFError, match="nothing that a picture is made of"):
+        with pytest.raises(EOFError, match="not part of a picture"):
             passed(message)
     assert not marker.exists()
     pickle.loads(pickle.dumps(Runs(open, str(marker), "w")))  # what would have happened
