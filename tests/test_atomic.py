@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lumen_cli.atomic import TEMPORARY_PREFIX, sweep_temporaries, temporary_beside
 
@@ -41,6 +43,17 @@ def test_long_names_stay_within_what_file_systems_take(tmp_path: Path, name: str
     temporary.with_name(temporary.name + "_exiftool_tmp").touch()
     temporary.touch()
     assert temporary.suffix == Path(name).suffix
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(min_size=1, max_size=255).filter(lambda name: not {0, 47} & {*name} and name not in (b".", b"..")))
+@pytest.mark.skipif(sys.platform != "linux", reason="only here are names any bytes")
+def test_a_temporary_name_is_short_and_hidden_whatever_the_target_is_called(name: bytes) -> None:
+    target = Path("/folder") / os.fsdecode(name)
+    temporary = temporary_beside(target)
+    assert temporary.parent == target.parent
+    assert temporary.name.startswith(TEMPORARY_PREFIX)
+    assert len(os.fsencode(temporary.name + "_exiftool_tmp")) <= 255
 
 
 def test_leftovers_go_when_their_process_is_killed_and_not_before(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from lumen_cli import __version__
 from tests.conftest import Finished, MakeModel, folder_bytes, write_dark
-from tests.imaging.tags.test_metadata import camera_file, needs_exiftool
+from tests.imaging.tags.tagged import camera_file, needs_exiftool
 
 Lumen = Callable[..., Finished]
 SIDECAR = (

@@ -30,12 +30,12 @@ def test_a_folder_is_searched_to_the_bottom_in_natural_order(tmp_path: Path) -> 
     assert found(tmp_path) == ["c.jpeg", "d.bmp", "img2.jpg", "img10.JPG", "sub/b.webp", "sub/deeper/a.TIF"]
 
 
-def test_hidden_files_and_leftovers_are_no_pictures(tmp_path: Path) -> None:
+def test_hidden_files_and_temporary_files_do_not_count(tmp_path: Path) -> None:
     tree(tmp_path, "a.jpg", ".hidden.jpg", ".thumbnails/b.jpg", ".lumen-1-abc-a.jpg", "._a.jpg")
     assert found(tmp_path) == ["a.jpg"]
 
 
-def test_a_named_file_counts_whatever_it_is_called(tmp_path: Path) -> None:
+def test_a_file_named_directly_counts_whatever_its_name(tmp_path: Path) -> None:
     tree(tmp_path, "picture", "b.dat")
     sources = find_pictures([str(tmp_path / "picture"), str(tmp_path / "b.dat")])
     assert [(s.relative.name, s.root) for s in sources] == [("b.dat", None), ("picture", None)]
@@ -51,13 +51,13 @@ def test_odd_names_are_found_and_can_be_named(tmp_path: Path, name: str, monkeyp
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only here are names any bytes")
-def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff\xfe.jpg")
     tree(tmp_path, name)
     assert found(tmp_path) == found(tmp_path / name) == [name]
 
 
-def test_patterns_the_shell_left_alone(tmp_path: Path) -> None:
+def test_patterns_that_the_shell_did_not_expand(tmp_path: Path) -> None:
     tree(tmp_path, "p/a1.jpg", "p/a2.png", "p/b1.jpg", "p/s/a3.jpg", "p/a.txt", "p/.a9.jpg")
     assert found(tmp_path / "p" / "a*") == ["a1.jpg", "a2.png"]
     assert found(tmp_path / "*") == ["a1.jpg", "a2.png", "b1.jpg", "s/a3.jpg"]
@@ -67,7 +67,7 @@ def test_patterns_the_shell_left_alone(tmp_path: Path) -> None:
     assert recursive[0].root == tmp_path / "p"
 
 
-def test_each_real_file_once(tmp_path: Path) -> None:
+def test_each_real_file_is_found_once(tmp_path: Path) -> None:
     tree(tmp_path, "p/a.jpg", "p/sub/b.jpg")
     (tmp_path / "p" / "aa-link.jpg").symlink_to("sub/b.jpg")
     named_twice = find_pictures([str(tmp_path / "p" / "a.jpg"), str(tmp_path / "p" / "sub"), str(tmp_path / "p")])
@@ -83,7 +83,7 @@ def test_the_order_of_the_inputs_does_not_matter(tmp_path: Path) -> None:
     assert find_pictures(inputs) == find_pictures(inputs[::-1])
 
 
-def test_links_that_loop_come_to_an_end(tmp_path: Path) -> None:
+def test_loops_of_links_end(tmp_path: Path) -> None:
     tree(tmp_path, "p/a.jpg", "p/sub/b.jpg")
     (tmp_path / "p" / "sub" / "up").symlink_to(tmp_path / "p")
     (tmp_path / "p" / "self").symlink_to(".")
@@ -91,7 +91,7 @@ def test_links_that_loop_come_to_an_end(tmp_path: Path) -> None:
     assert found(tmp_path / "p" / "**" / "*.jpg") == ["a.jpg", "sub/b.jpg"]
 
 
-def test_a_linked_folder_is_followed_and_a_dangling_link_is_kept_to_be_reported(tmp_path: Path) -> None:
+def test_a_linked_folder_is_followed_and_a_broken_link_is_kept(tmp_path: Path) -> None:
     tree(tmp_path, "elsewhere/a.jpg", "p/b.jpg")
     (tmp_path / "p" / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "p" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
@@ -110,7 +110,7 @@ def test_a_missing_input_is_named_with_the_nearest_name(tmp_path: Path) -> None:
         find_pictures(["x" * 5000])
 
 
-def test_nothing_found_says_what_was_looked_for_and_where(tmp_path: Path) -> None:
+def test_without_pictures_the_error_says_what_was_looked_for(tmp_path: Path) -> None:
     tree(tmp_path, "p/a.txt", "p/b.MOV", "p/c.mov")
     with pytest.raises(UsageError) as caught:
         find_pictures([str(tmp_path / "p")])
@@ -138,7 +138,7 @@ def test_hard_links_are_pictures_of_their_own(tmp_path: Path) -> None:
     assert found(tmp_path / "p") == ["a.jpg", "b.jpg"]
 
 
-def test_links_that_stay_inside_count_once_and_those_that_lead_out_are_told(tmp_path: Path) -> None:
+def test_links_inside_count_once_and_links_out_are_listed(tmp_path: Path) -> None:
     tree(tmp_path, "elsewhere/a.jpg", "p/b.jpg", "p/sub/c.jpg")
     for name, leads in (
         ("folder", "../elsewhere"),
@@ -155,7 +155,7 @@ def test_links_that_stay_inside_count_once_and_those_that_lead_out_are_told(tmp_
     assert looked.troubles == ()
 
 
-def test_a_root_that_is_a_link_is_what_was_asked_for(tmp_path: Path) -> None:
+def test_an_input_may_be_a_link(tmp_path: Path) -> None:
     tree(tmp_path, "elsewhere/a.jpg")
     (tmp_path / "p").symlink_to("elsewhere")
     looked = search([tmp_path / "p"])
@@ -163,7 +163,7 @@ def test_a_root_that_is_a_link_is_what_was_asked_for(tmp_path: Path) -> None:
     assert looked.outside == ()
 
 
-def test_what_a_list_names_is_taken_as_it_stands(tmp_path: Path) -> None:
+def test_paths_from_a_list_are_not_expanded(tmp_path: Path) -> None:
     tree(tmp_path, "[1].jpg", "1.jpg")
     looked = search([], [str(tmp_path / "[1].jpg"), str(tmp_path / "*.jpg"), str(tmp_path / "2.jpg")])
     assert [source.relative.name for source in looked.sources] == ["[1].jpg"]
@@ -172,7 +172,7 @@ def test_what_a_list_names_is_taken_as_it_stands(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
-def test_pipes_and_devices_are_no_pictures(tmp_path: Path) -> None:
+def test_pipes_and_devices_are_troubles(tmp_path: Path) -> None:
     tree(tmp_path, "p/a.jpg")
     os.mkfifo(tmp_path / "p" / "b.jpg")
     looked = search([tmp_path / "p"])

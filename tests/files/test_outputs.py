@@ -8,12 +8,12 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import Source, find_pictures
-from lumen_cli.files.outputs import check_writable, name_template, output_folders, plan_outputs
+from lumen_cli.files.outputs import FIELDS, check_writable, name_template, output_folders, plan_outputs
 from tests.files.test_find import tree
 
 
@@ -27,7 +27,7 @@ def targets(base: Path, inputs: list[str], output: str | None = None, suffix: st
     }
 
 
-def test_a_folder_goes_to_its_enhanced_sibling_same_tree_same_names(tmp_path: Path) -> None:
+def test_a_folder_is_mirrored_beside_itself(tmp_path: Path) -> None:
     tree(tmp_path, "photos/a.JPG", "photos/s/b.png")
     assert targets(tmp_path, ["photos"]) == {
         "photos/a.JPG": "photos-enhanced/a.JPG",
@@ -35,7 +35,7 @@ def test_a_folder_goes_to_its_enhanced_sibling_same_tree_same_names(tmp_path: Pa
     }
 
 
-def test_one_file_goes_beside_itself_or_where_asked(tmp_path: Path) -> None:
+def test_one_file_goes_beside_itself_or_to_the_named_place(tmp_path: Path) -> None:
     tree(tmp_path, "a.jpg")
     (tmp_path / "there").mkdir()
     assert targets(tmp_path, ["a.jpg"]) == {"a.jpg": "a-enhanced.jpg"}
@@ -46,7 +46,7 @@ def test_one_file_goes_beside_itself_or_where_asked(tmp_path: Path) -> None:
     assert targets(tmp_path, ["a.jpg"], "new.jpg/") == {"a.jpg": "new.jpg/a.jpg"}
 
 
-def test_the_chosen_format_changes_the_ending_only_where_it_must(tmp_path: Path) -> None:
+def test_a_format_changes_the_ending_only_where_needed(tmp_path: Path) -> None:
     tree(tmp_path, "p/a.jpeg", "p/b.PNG", "p/c.JPG")
     assert targets(tmp_path, ["p"], "out", ".jpg") == {
         "p/a.jpeg": "out/a.jpeg",
@@ -55,7 +55,7 @@ def test_the_chosen_format_changes_the_ending_only_where_it_must(tmp_path: Path)
     }
 
 
-def test_several_folders_each_below_their_own_name(tmp_path: Path) -> None:
+def test_several_folders_keep_their_names(tmp_path: Path) -> None:
     tree(tmp_path, "x/p/a.jpg", "y/p/a.jpg", "q/a.jpg", "lone.jpg")
     assert targets(tmp_path, ["x/p", "y/p", "q", "lone.jpg"], "out") == {
         "x/p/a.jpg": "out/x/p/a.jpg",
@@ -76,7 +76,7 @@ def test_same_stem_other_ending_does_not_collide(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="such names exist only where case and spelling count")
-def test_names_that_differ_in_case_or_spelling_alone_stay_apart_on_any_file_system(tmp_path: Path) -> None:
+def test_names_that_differ_only_in_case_or_spelling_get_numbers(tmp_path: Path) -> None:
     spelled = [unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD")]
     tree(tmp_path, "p/A.jpg", "p/a.jpg", *(f"p/{name}" for name in spelled))
     planned = targets(tmp_path, ["p"], "out")
@@ -86,7 +86,7 @@ def test_names_that_differ_in_case_or_spelling_alone_stay_apart_on_any_file_syst
     assert len(folded) == 4
 
 
-def test_two_named_files_for_one_name_are_refused_by_name(tmp_path: Path) -> None:
+def test_two_files_for_one_output_are_refused(tmp_path: Path) -> None:
     tree(tmp_path, "x/a.jpg", "y/a.jpg")
     with pytest.raises(UsageError, match=r"x/a\.jpg and .*y/a\.jpg.*name_template="):
         targets(tmp_path, ["x/a.jpg", "y/a.jpg"], "out")
@@ -110,7 +110,7 @@ def test_an_output_in_an_input_folder_is_refused(tmp_path: Path, output: str) ->
         targets(tmp_path, ["p"], output)
 
 
-def test_no_input_is_overwritten_not_through_links_either(tmp_path: Path) -> None:
+def test_no_input_is_overwritten_even_through_links(tmp_path: Path) -> None:
     tree(tmp_path, "a.jpg", "b.jpg", "out/x")
     with pytest.raises(UsageError, match="overwrite the input"):
         targets(tmp_path, ["a.jpg"], "a.jpg")
@@ -127,7 +127,7 @@ def test_no_input_is_overwritten_not_through_links_either(tmp_path: Path) -> Non
         targets(tmp_path, ["a.jpg", "a-enhanced.jpg"])
 
 
-def test_outputs_that_cannot_be_what_they_would_have_to_be(tmp_path: Path) -> None:
+def test_impossible_outputs_are_refused(tmp_path: Path) -> None:
     tree(tmp_path, "p/a.jpg", "p/b.jpg", "c.jpg")
     with pytest.raises(UsageError, match="one file cannot take"):
         targets(tmp_path, ["p"], "out.jpg")
@@ -137,18 +137,18 @@ def test_outputs_that_cannot_be_what_they_would_have_to_be(tmp_path: Path) -> No
         plan_outputs(find_pictures([str(tmp_path / "c.jpg")]), "", None)
 
 
-def test_the_folders_written_into(tmp_path: Path) -> None:
+def test_output_folders(tmp_path: Path) -> None:
     tree(tmp_path, "p/a.jpg", "p/b.jpg", "p/s/c.jpg")
     jobs = plan_outputs(find_pictures([str(tmp_path / "p")]), None, None)
     assert output_folders(jobs) == {tmp_path / "p-enhanced", tmp_path / "p-enhanced" / "s"}
 
 
-def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path: Path) -> None:
+def test_a_writable_folder_is_created_and_left_empty(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "deep")
     assert list((tmp_path / "new" / "deep").iterdir()) == []
 
 
-def test_what_stands_in_the_way_of_an_output_folder_is_named(tmp_path: Path) -> None:
+def test_the_error_says_what_is_in_the_way_of_an_output_folder(tmp_path: Path) -> None:
     tree(tmp_path, "file")
     with pytest.raises(UsageError, match="file of this name is in the way"):
         check_writable(tmp_path / "file")
@@ -174,7 +174,7 @@ roots = st.sampled_from(["/lumen-test/in", "/lumen-test/In", "/lumen-test/x/in",
     st.randoms(),
 )
 @settings(max_examples=400, deadline=None)
-def test_never_two_on_one_never_onto_a_source_and_order_does_not_matter(
+def test_outputs_are_distinct_and_independent_of_the_order_of_sources(
     named: list[tuple[str, str]], output: str | None, suffix: str | None, text: str | None, random: object
 ) -> None:
     template = None if text is None else name_template(text, model="png")
@@ -201,3 +201,50 @@ def test_never_two_on_one_never_onto_a_source_and_order_does_not_matter(
     assert not any(parent in set(plan.values()) for target in plan.values() for parent in target.parents)
     if suffix is None:
         assert all(target.suffix == source.suffix for source, target in plan.items())
+
+
+def test_fields_are_filled_in() -> None:
+    template = name_template("{parent} {stem}-{model}-{seed}{suffix}", model="kind", seed="3")
+    assert template.name(stem="a.b", suffix=".JPG", parent="night") == "night a.b-kind-3.JPG"
+    assert name_template("{{{stem}}}{suffix}").name(stem="a", suffix="", parent="") == "{a}"
+
+
+def test_odd_names_stay_as_they_are() -> None:
+    for stem in ("new\nline", "sp ace ", "-o", "夜", b"\xff".decode("utf-8", "surrogateescape"), "[1]", "%d"):
+        assert name_template("{stem}-x{suffix}").name(stem=stem, suffix=".png", parent="p") == f"{stem}-x.png"
+
+
+def test_a_models_name_cannot_lead_elsewhere() -> None:
+    template = name_template("{stem}-{model}{suffix}", model="../../hf/evil\0")
+    assert template.name(stem="a", suffix=".png", parent="p") == "a-.._.._hf_evil_.png"
+
+
+def test_unknown_fields_are_refused_with_the_known_ones() -> None:
+    assert all(FIELDS.values())
+    with pytest.raises(UsageError, match=r"no field \{date\}; fields: \{stem\} \{suffix\} \{parent\} \{model\}$"):
+        name_template("{date}{suffix}", model="kind")
+
+
+pieces = st.one_of(
+    st.sampled_from(
+        ["{stem}", "{suffix}", "{parent}", "{model}", "{part}", "{", "}", "{{", "}}", "..", "/", "\\", "."]
+    ),
+    st.text(max_size=4),
+)
+plain = st.text(st.characters(exclude_characters="/\\\0"), max_size=6)
+
+
+@given(st.lists(pieces, max_size=6).map("".join), st.booleans(), plain, st.text(max_size=6), plain)
+@example("{stem}", True, "..", "", "")
+@example("", True, "..", "..", "..")
+@settings(max_examples=500, deadline=None)
+def test_a_template_gives_a_plain_name_or_one_line(text: str, ending: bool, stem: str, model: str, parent: str) -> None:
+    try:
+        name = name_template(text + "{suffix}" * ending, model=model).name(stem=stem, suffix=".png", parent=parent)
+    except UsageError as error:
+        assert str(error).startswith("name template ")  # noqa: PT017
+        return
+    assert Path("/out").joinpath(name).parent == Path("/out")
+    assert name.endswith(".png")
+    assert name not in ("", ".", "..")
+    assert not name.startswith(".lumen-")

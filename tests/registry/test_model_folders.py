@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lumen_cli.errors import ModelError, UsageError
 from lumen_cli.registry.card import read_card
@@ -103,3 +107,36 @@ def test_the_weights_of_a_built_in_model_with_another_config_do_not_take_its_nam
     with pytest.raises(UsageError, match="another model is called kind"):
         pull_model(f"{site.address}/night")
     assert find_model("kind").folder == built_in.folder
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=8,
+)
+FIELDS = ["name", "architecture", "network", "defaults", "steps_range", "precisions", "size_multiple", "tiling"]
+FIELDS += ["abilities", "weights", "trained_on", "licence", "paper", "official_checkpoint", "imported_from", "summary"]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=3), st.sampled_from(FIELDS))
+def test_a_config_is_a_card_or_one_line(tmp_path: Path, changes: dict[str, object], missing: str) -> None:
+    config: dict[str, object] = {
+        "name": "tiny",
+        "architecture": "tiny",
+        "network": {},
+        "steps_range": [1, 10],
+        "defaults": {"steps": 2},
+        "weights": {"file": "model.safetensors", "sha256": "0" * 64},
+    }
+    config |= changes
+    if missing in changes:
+        config.pop(missing)
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    try:
+        card = read_card(tmp_path)
+    except ModelError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+    else:
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", card.name)
+        assert card.weights_path.parent == tmp_path

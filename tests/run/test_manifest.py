@@ -1,12 +1,21 @@
+"""The manifest: what lumen wrote, from one run to the next."""
+
+from __future__ import annotations
+
+import json
+import string
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lumen_cli.atomic import sweep_temporaries
 from lumen_cli.errors import LumenError
 from lumen_cli.files.find import find_pictures
 from lumen_cli.run.manifest import MANIFEST_NAME, Manifest, Record
 from tests.conftest import write_dark
+from tests.registry.test_model_folders import json_values
 
 
 def finished(name: str, size: int = 5) -> Record:
@@ -156,3 +165,32 @@ def test_the_manifest_is_no_picture_and_no_temporary_file(tmp_path: Path) -> Non
     assert [source.path.name for source in find_pictures([str(tmp_path)])] == ["a.png"]
     sweep_temporaries([tmp_path])
     assert sorted(path.name for path in tmp_path.iterdir()) == [MANIFEST_NAME, "a.png"]
+
+
+manifest_lines = st.one_of(
+    st.binary(max_size=40),
+    json_values.map(lambda value: json.dumps(value).encode()),
+    st.dictionaries(st.sampled_from(["output", "source", "output_size", "settings"]), json_values, max_size=4).map(
+        lambda value: json.dumps(value).encode()
+    ),
+    st.text(string.printable, max_size=30).map(
+        lambda name: json.dumps({"output": name, "source": name, "output_size": 1}).encode()
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(manifest_lines, max_size=8))
+def test_a_manifest_of_anything_is_read_and_tidied(tmp_path: Path, content: list[bytes]) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir(exist_ok=True)
+    (folder / "there.png").touch()
+    known = json.dumps({"output": "there.png", "source": "a.png", "output_size": 0}).encode()
+    (folder / MANIFEST_NAME).write_bytes(b"\n".join([*content, known, b""]))
+    manifest = Manifest(folder)
+    assert manifest.get("there.png") is not None
+    manifest.begin()
+    manifest.finish()
+    again = [json.loads(line) for line in (folder / MANIFEST_NAME).read_bytes().splitlines()]
+    assert "there.png" in [record["output"] for record in again]
+    assert sorted(path.name for path in folder.iterdir()) == [MANIFEST_NAME, "there.png"]

@@ -5,13 +5,11 @@ from __future__ import annotations
 import mmap
 import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from lumen_cli.imaging.formats import recognise
-from lumen_cli.imaging.formats.png import SIGNATURE
+from lumen_cli.imaging.formats import png, recognise
 from lumen_cli.imaging.tags.exif import entries, read_header
 from lumen_cli.imaging.tags.rules import NO_IPTC
 
@@ -23,7 +21,6 @@ EXTENSIONS = range(0xF0, 0xFE)
 MOST_IN_SEGMENT = 0xFFFF - 2
 """Bytes that one segment of a JPEG holds."""
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_TABLES = {0xDB, 0xC4, 0xDD, *range(0xC0, 0xC4), *range(0xC5, 0xD0)}
 PNG_PIXELS = {
     b"IHDR",
     b"PLTE",
@@ -97,7 +94,7 @@ def read_chunks(file: BinaryIO, format: str) -> Iterator[tuple[bytes, int]]:
     """Name and length of each chunk of a PNG or WebP; the file stands where the chunk's content begins."""
     is_png = format == "png"
     file.seek(4)
-    at = len(SIGNATURE) if is_png else 12
+    at = len(png.SIGNATURE) if is_png else 12
     end = 0 if is_png else 8 + int.from_bytes(file.read(4), "little")
     while is_png or at + 8 <= end:
         file.seek(at)
@@ -117,32 +114,20 @@ def pack_webp_chunk(name: bytes, body: bytes) -> bytes:
     return name + len(body).to_bytes(4, "little") + body + b"\0" * (len(body) % 2)
 
 
-@dataclass(frozen=True)
-class Text:
-    """The unpacked text of a PNG's chunk."""
+def unpack_text(name: bytes, body: bytes, most: int) -> tuple[bytes, bytes, Callable[[bytes], bytes]] | None:
+    """Keyword and content of a PNG's text, and a function that gives the chunk with another content.
 
-    keyword: bytes
-    content: bytes
-    head: bytes
-    """All bytes before the content."""
-    is_packed: bool
-
-    def pack(self, content: bytes) -> bytes:
-        """The chunk's body with another content."""
-        return self.head + (zlib.compress(content, 9) if self.is_packed else content)
-
-
-def unpack_text(name: bytes, body: bytes, most: int) -> Text | None:
-    """The text in a chunk's body; None where it is damaged or unpacks to more than `most` bytes."""
+    None where the text is damaged or unpacks to more than `most` bytes.
+    """
     keyword, _, rest = body.partition(b"\0")
-    head = len(keyword) + 1
+    start = len(keyword) + 1
     is_packed = name == b"zTXt" or (name == b"iTXt" and rest[:1] == b"\1")
     if name == b"zTXt":
-        head += 1
+        start += 1
     elif name == b"iTXt":
         language, _, translated = rest[2:].partition(b"\0")
-        head += 2 + len(language) + 1 + translated.find(b"\0") + 1
-    content = body[head:]
+        start += 2 + len(language) + 1 + translated.find(b"\0") + 1
+    content = body[start:]
     if is_packed:
         unpacker = zlib.decompressobj()
         try:
@@ -151,7 +136,11 @@ def unpack_text(name: bytes, body: bytes, most: int) -> Text | None:
             return None
         if not unpacker.eof:
             return None
-    return Text(keyword, content, body[:head], is_packed)
+
+    def pack(new: bytes) -> bytes:
+        return png.pack_chunk(name, body[:start] + (zlib.compress(new, 9) if is_packed else new))
+
+    return keyword, content, pack
 
 
 def unpack_profile(text: bytes) -> bytes | None:
@@ -184,7 +173,7 @@ def may_hold_tags(path: Path) -> bool:
                 names = (name for name, _ in read_chunks(file, format))
                 return next((name for name in names if name == b"IEND" or name not in PNG_PIXELS), b"") != b"IEND"
             if format == "jpeg":
-                return _jpeg_may_hold_tags(file)
+                return any(not _is_plain(marker, body) for marker, body in read_segments(file))
             if format == "webp":
                 return any(name in (b"EXIF", b"XMP ") for name, _ in read_chunks(file, format))
     except OSError:
@@ -192,22 +181,13 @@ def may_hold_tags(path: Path) -> bool:
     return True
 
 
-def _jpeg_may_hold_tags(file: BinaryIO) -> bool:
-    file.seek(2)
-    while len(head := file.read(4)) == 4 and head[0] == 0xFF:
-        marker, length = head[1], int.from_bytes(head[2:], "big")
-        if marker == _START_OF_SCAN:
-            return False
-        body = file.read(max(0, length - 2))
-        is_plain = (
-            marker in _TABLES
-            or (marker == APP0 and body.startswith(b"JFIF\0") and body[7:8] == b"\0")  # no resolution in inches or cm
-            or (marker == 0xE2 and body.startswith(b"ICC_PROFILE\0"))
-            or (marker == 0xEE and body.startswith(b"Adobe"))
-        )
-        if not is_plain:
-            return True
-    return True
+def _is_plain(marker: int, body: bytes) -> bool:
+    """Whether a segment has no tags: JFIF without a resolution in inches or cm, a profile, Adobe's colour transform."""
+    return (
+        (marker == APP0 and body.startswith(b"JFIF\0") and body[7:8] == b"\0")
+        or (marker == 0xE2 and body.startswith(b"ICC_PROFILE\0"))
+        or (marker == 0xEE and body.startswith(b"Adobe"))
+    )
 
 
 def find_unsupported(source: Path, target_format: str) -> list[str]:

@@ -172,8 +172,7 @@ def put_thumbnail(block: bytes, jpeg: bytes, old: Thumbnail | None = None) -> by
     Args:
         block: without a second directory.
         jpeg: the thumbnail.
-        old: the thumbnail that the block had before. Its bytes are free, so a new one that fits takes its place; others
-            are appended.
+        old: the block's former thumbnail. A new one that fits takes its place, others are appended.
 
     Raises:
         ValueError: the block is damaged.

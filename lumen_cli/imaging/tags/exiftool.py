@@ -38,11 +38,6 @@ class PatientExifTool(ExifTool):
         self._read_process: subprocess.Popen[bytes] | None = None
 
     @property
-    def number(self) -> int:
-        """The process id; 0 when there is no process."""
-        return 0 if self._process is None else int(self._process.pid)
-
-    @property
     def is_alive(self) -> bool:
         """Whether the process runs. It may have died on its own: a Ctrl-C at the terminal reaches it too."""
         return self._process is not None and self._process.poll() is None
@@ -134,7 +129,6 @@ class ExifToolPool:
         self._seconds, self._executable = seconds, executable
         self._lock = threading.Lock()
         self._idle: list[PatientExifTool] = []
-        self._used: set[PatientExifTool] = set()
         self._is_closed = False
         # On Linux, a process of the library ends with the thread that started it. This thread lives as long as the
         # pool, so the end of a worker does not take a process away from the others.
@@ -157,15 +151,12 @@ class ExifToolPool:
             UnusableExifToolError: none can be started, or this one dies or hangs.
         """
         tool = self._take_idle() or self._start()
-        with self._lock:
-            self._used.add(tool)
         failed = True
         try:
             yield tool
             failed = False
         finally:
             with self._lock:
-                self._used.discard(tool)
                 is_kept = not failed and not self._is_closed
                 if is_kept:
                     self._idle.append(tool)
@@ -178,11 +169,6 @@ class ExifToolPool:
             self._is_closed, idle, self._idle = True, self._idle, []
         for tool in idle:
             tool.stop()
-
-    def numbers(self) -> list[int]:
-        """The ids of all processes."""
-        with self._lock:
-            return sorted(tool.number for tool in (*self._idle, *self._used) if tool.number)
 
     def _take_idle(self) -> PatientExifTool | None:
         """The process used last, so that no more live than are needed; dead ones are dropped."""

@@ -212,6 +212,7 @@ _PNG_OF_THE_ENCODER = PNG_PIXELS | {b"cICP", b"mDCV", b"cLLI", b"sPLT", b"pHYs",
 """Chunks that are written with the pixels where they hold for them, or say how the old ones lay in the file."""
 _PNG_KEPT = (b"tIME", b"sTER")
 """Chunks that PNG counts among those that depend on pixels; these hold for a brighter picture too."""
+_IN_PROFILES: tuple[tuple[Kind, bytes], ...] = (("exif", EXIF), ("xmp", XMP))
 
 
 def _read_png(file: BinaryIO) -> Pieces:
@@ -235,17 +236,21 @@ def _read_png_chunk(name: bytes, body: bytes, behind: bool) -> Piece:
     if name == b"eXIf":
         return Piece("exif", body.removeprefix(EXIF), partial(png.pack_chunk, name), behind)
     text = unpack_text(name, body, _MOST_BYTES) if name in PNG_TEXTS else None
-    if text is not None and text.keyword == b"XML:com.adobe.xmp":
-        return Piece("xmp", text.content, lambda new: png.pack_chunk(name, text.pack(new)), behind)
-    if text is not None and text.keyword.lower() in (b"raw profile type exif", b"raw profile type app1"):
-        profile = unpack_profile(text.content) or b""
-        start = next((start for start in (EXIF, XMP) if profile.startswith(start)), None)
-        if start is not None:
-            kind: Kind = "exif" if start == EXIF else "xmp"
-            old = text.content
-            wrap = lambda new: png.pack_chunk(name, text.pack(pack_profile(old, start + new)))  # noqa: E731
-            return Piece(kind, profile[len(start) :], wrap, behind)
+    if text is not None:
+        keyword, content, pack = text
+        if keyword == b"XML:com.adobe.xmp":
+            return Piece("xmp", content, pack, behind)
+        if keyword.lower() in (b"raw profile type exif", b"raw profile type app1"):
+            profile = unpack_profile(content) or b""
+            for kind, start in _IN_PROFILES:
+                if profile.startswith(start):
+                    wrap = partial(_pack_profile, content, start, pack)
+                    return Piece(kind, profile.removeprefix(start), wrap, behind)
     return Piece("raw", png.pack_chunk(name, body), is_behind=behind)
+
+
+def _pack_profile(old: bytes, start: bytes, pack: Callable[[bytes], bytes], new: bytes) -> bytes:
+    return pack(pack_profile(old, start + new))
 
 
 # WebP
@@ -295,13 +300,7 @@ def exif_piece(format: str, block: bytes = EMPTY) -> Piece:
 
 
 def put_pieces(data: bytes, format: str, pieces: list[Piece], size: tuple[int, int]) -> bytes:
-    """A finished file with these pieces in it.
-
-    Args:
-        data: a whole file as `write_picture` makes it.
-        format: its format, one of `SPLICED`; the pieces are of the same.
-        pieces: its new content.
-        size: width and height of the picture.
+    """A finished file, as `write_picture` makes it, with these pieces in it. size: width and height of the picture.
 
     Raises:
         NotSplicedError: one does not fit.

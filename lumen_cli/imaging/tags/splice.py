@@ -57,17 +57,7 @@ def splice(source: Path, target: Path, format: str, picture: Picture, stamp: str
     """Copy all tags of `source` into `target`, a finished file of the same format, in place.
 
     EXIF and XMP are corrected for the result (orientation, sizes, stamp, small pictures, pointers to what lay behind
-    the picture). Other tags stay as they are, or are left out and reported.
-
-    Args:
-        source: the original.
-        target: the result, with pixels and profile only.
-        format: of both, one of `SPLICED`.
-        picture: the content of `target`.
-        stamp: what ProcessingSoftware gets; None leaves it alone.
-
-    Returns:
-        A line for each thing that is left out.
+    the picture). Other tags stay as they are, or are left out: a line for each.
 
     Raises:
         NotSplicedError: exiftool has to copy them; `target` is unchanged.
@@ -106,12 +96,7 @@ def _update_pieces(old: list[Piece], pieces: Pieces, format: str, picture: Pictu
 
 
 def _update_exif(
-    block: bytes,
-    picture: Picture,
-    stamp: str | None,
-    small: Callable[[], bytes],
-    limit: int | None,
-    pieces: Pieces,
+    block: bytes, picture: Picture, stamp: str | None, small: Callable[[], bytes], limit: int | None, pieces: Pieces
 ) -> bytes:
     """The block as it holds for the picture, of no more bytes than `limit`."""
     old = find_thumbnail(block)
@@ -182,12 +167,10 @@ def write_exif(target: Path, format: str, picture: Picture, block: bytes) -> lis
         if format not in EMBEDDABLE:
             raise ValueError("only exiftool writes EXIF into this format")
         data = target.read_bytes()
-        size = picture.width, picture.height
-        data = (
-            _put_in_tiff(data, block)
-            if format == "tiff"
-            else put_pieces(data, format, [exif_piece(format, block)], size)
-        )
+        if format == "tiff":
+            data = _put_in_tiff(data, block)
+        else:
+            data = put_pieces(data, format, [exif_piece(format, block)], (picture.width, picture.height))
     except Exception as error:  # Pillow's TIFF writer fails in many ways on odd tags; the picture itself is good
         return [f"its EXIF could not be copied ({error})"]
     write(target, data)

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 from lumen_cli.atomic import require_room, temporary_beside
@@ -98,18 +97,12 @@ class TagWriter:
     def __enter__(self) -> TagWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
         """End the exiftool processes."""
         self._pool.close()
-
-    def processes(self) -> list[int]:
-        """The ids of the exiftool processes that run."""
-        return self._pool.numbers()
 
     def copy(self, source: Path, target: Path, picture: Picture) -> list[str]:
         """Copy the tags of `source` that hold for the result and that the rules keep into `target`, in place.

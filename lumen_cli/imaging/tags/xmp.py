@@ -38,13 +38,8 @@ class _DoctypeError(Exception):
 def update_xmp(packet: bytes, width: int, height: int, *, keep_all: bool = False) -> bytes:
     """The packet with orientation 1, this size, and without thumbnails and pointers to what lay behind the picture.
 
-    A packet that ends early is changed as far as it can be parsed.
-
-    Args:
-        packet: XMP, with or without its wrapper.
-        width: columns of the picture that it describes.
-        height: its rows.
-        keep_all: keep thumbnails and pointers, as in a sidecar.
+    A packet that ends early is changed as far as it can be parsed. keep_all: keep thumbnails and pointers, as in a
+    sidecar.
     """
     bare = packet.removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff")
     for start, encoding in _WIDE:

@@ -1,4 +1,4 @@
-"""`--metadata private` keeps what is on its list and nothing else, whatever tags exiftool can write."""
+"""`private` keeps the tags on its list and no others, whatever tags exiftool can write."""
 
 from __future__ import annotations
 
@@ -16,14 +16,11 @@ from lumen_cli.imaging.formats import find_format
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.imaging.tags.check import find_unwanted, is_allowed
 from lumen_cli.imaging.tags.rules import TagRules
-from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.imaging.write import write_picture
 from lumen_cli.run.stamp import rules_for
 from tests.imaging import make
-from tests.imaging.tags.test_metadata import needs_exiftool
-from tests.imaging.tags.test_tag_changes import CONTAINERS, can_write
+from tests.imaging.tags.tagged import CONTAINERS, STAMP, carry_by, needs_exiftool
 
-STAMP = "lumen 0.1.0, model tiny"
 MARK = "Quentin"
 _PLACES_OF_DATA = ("GeoTiff", "SubIFD", "GPSInfo", "ExifOffset", "InteropOffset", "GlobalParametersIFD", "DNGVersion")
 _OF_THE_FILE = ("FileName", "Directory", "TestName", "HardLink", "SymLink", "FileModifyDate", "Geotag", "Geosync")
@@ -76,18 +73,15 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def private(source: Path, target: Path, format: str, *, credits: bool = False) -> dict[str, Any]:
-    picture = read_picture(source)
-    write_picture(picture, target, format=format)
-    with TagWriter("exiftool", rules=TagRules("private", STAMP, credits)) as writer:
-        said = writer.copy(source, target, picture)
-    assert not [line for line in said if "none were copied" in line]
-    return read(target)
+def private(source: Path, format: str = "jpeg", *, credits: bool = False) -> tuple[Path, dict[str, Any]]:
+    target, lines = carry_by(TagRules("private", STAMP, credits), source, format)
+    assert not [line for line in lines if "none were copied" in line]
+    return target, read(target)
 
 
 @needs_exiftool
-@pytest.mark.parametrize("format", [*filter(can_write, CONTAINERS)])
-def test_of_all_tags_that_exiftool_writes_private_keeps_those_on_its_list(
+@pytest.mark.parametrize("format", CONTAINERS)
+def test_private_keeps_only_its_list_of_all_tags_that_exiftool_writes(
     marked: Path, tmp_path: Path, format: str
 ) -> None:
     source = tmp_path / f"in{find_format(format).suffix}"
@@ -95,36 +89,36 @@ def test_of_all_tags_that_exiftool_writes_private_keeps_those_on_its_list(
     write(source, "-tagsFromFile", str(marked), "-all:all", *(f"-{tag}" for tag in STRUCTURES))
     written = read(source)
     assert len([name for name in written if not is_allowed(name, "7", credits=False)]) > 1561, len(written)
-    kept = private(source, tmp_path / f"out{find_format(format).suffix}", format)
+    target, kept = private(source, format)
     assert find_unwanted(kept, credits=False, software=STAMP) == []
     named = {name for name, value in kept.items() if MARK in str(value)}
     assert named <= {
         *("IFD0:Make", "IFD0:Model", "ExifIFD:LensMake", "ExifIFD:LensModel", "XMP-tiff:Make", "XMP-tiff:Model"),
         *("XMP-exifEX:LensMake", "XMP-exifEX:LensModel", "XMP-aux:Lens"),
     }
-    content = (tmp_path / f"out{find_format(format).suffix}").read_bytes()
+    content = target.read_bytes()
     assert content.count(MARK.encode()) <= len(named)
     assert f"{MARK} EXIF:Model" in str(kept["IFD0:Model"])
 
 
 @needs_exiftool
-def test_title_and_rights_stay_only_where_they_are_asked_for(tmp_path: Path) -> None:
+def test_title_and_rights_stay_only_on_request(tmp_path: Path) -> None:
     source = tmp_path / "in.jpg"
     Image.fromarray(make.photo()).save(source)
     credits = ["IFD0:Artist", "IFD0:Copyright", "XMP-dc:Title", "XMP-dc:Rights-de", "IPTC:By-line", "XMP-cc:License"]
     others = ["IFD0:ImageDescription", "XMP-dc:Subject", "IPTC:City", "IFD0:Software", "IFD0:ProcessingSoftware"]
     write(source, *(f"-{name}={MARK}" for name in (*credits, *others)), "-ExifIFD:FNumber=1.8")
-    without = private(source, tmp_path / "without.jpg", "jpeg")
+    _, without = private(source)
     assert MARK not in str(without)
     assert without["ExifIFD:FNumber"] == 1.8
-    kept = private(source, tmp_path / "with.jpg", "jpeg", credits=True)
+    _, kept = private(source, credits=True)
     assert {name for name, value in kept.items() if MARK in str(value)} >= {*credits} - {"XMP-dc:Rights-de"}
     assert "XMP-dc:Rights-de" in kept
     assert not {*others[:-1]} & {*kept}
     assert kept["IFD0:ProcessingSoftware"] == STAMP
 
 
-def test_credits_go_with_private_alone() -> None:
+def test_credits_need_private() -> None:
     assert rules_for("private", STAMP, credits=True).credits
     for way in ("keep", "strip"):
         with pytest.raises(UsageError, match="--keep-credits"):
@@ -140,25 +134,22 @@ def test_a_value_of_another_kind_is_removed(tmp_path: Path) -> None:
     exif.get_ifd(0x8769).update({0x9003: "2024:01:02 03:04:05", 0x9291: MARK, 0x9011: MARK})
     Image.fromarray(make.photo()).save(source, exif=exif)
     assert str(read(source)).count(MARK) >= 4
-    kept = private(source, tmp_path / "out.jpg", "jpeg")
+    target, kept = private(source)
     assert MARK not in str(kept)
     assert (kept["IFD0:Make"], kept["ExifIFD:DateTimeOriginal"]) == ("Lumen", "2024:01:02 03:04:05")
-    assert MARK.encode() not in (tmp_path / "out.jpg").read_bytes()
+    assert MARK.encode() not in target.read_bytes()
 
 
 @needs_exiftool
-def test_what_cannot_be_removed_costs_the_picture_its_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, target = tmp_path / "in.jpg", tmp_path / "out.jpg"
+def test_a_tag_that_cannot_be_removed_costs_all_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "in.jpg"
     Image.fromarray(make.photo()).save(source)
     write(source, "-IFD0:Model=Nocturne", f"-XMP-dc:Title={MARK}")
     monkeypatch.setattr("lumen_cli.imaging.tags.arguments.copied_tags", lambda credits: ["all:all"])
     monkeypatch.setattr("lumen_cli.imaging.tags.arguments.remove_tags", lambda file, tags: [b"-ver"])
-    picture = read_picture(source)
-    write_picture(picture, target, format="jpeg")
-    with TagWriter("exiftool", rules=TagRules("private", STAMP)) as writer:
-        (said,) = writer.copy(source, target, picture)
-    assert "cannot be removed: XMP-dc:Title" in said
-    assert "none were copied" in said
+    target, (line,) = carry_by(TagRules("private", STAMP), source)
+    assert "cannot be removed: XMP-dc:Title" in line
+    assert "none were copied" in line
     assert MARK.encode() not in target.read_bytes()
 
 
@@ -179,5 +170,5 @@ def test_what_cannot_be_removed_costs_the_picture_its_tags(tmp_path: Path, monke
         ("XMP-dc:Title", "Night", False),
     ],
 )
-def test_the_list_names_tags_and_kinds_of_values(tag: str, value: object, allowed: bool) -> None:
+def test_the_list_allows_tags_by_name_and_kind_of_value(tag: str, value: object, allowed: bool) -> None:
     assert is_allowed(tag, value, credits=False) == allowed

@@ -1,12 +1,9 @@
-"""Properties of what is done to raw EXIF blocks, names and records, whatever is in them."""
+"""Raw EXIF blocks and file names, whatever is in them: corrected, stamped or refused."""
 
 from __future__ import annotations
 
 import io
-import json
 import os
-import re
-import string
 import struct
 import sys
 from pathlib import Path
@@ -16,9 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from lumen_cli.atomic import TEMPORARY_PREFIX, temporary_beside
 from lumen_cli.compare.rows import essentials
-from lumen_cli.errors import ModelError
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.imaging.tags.arguments import whole_blocks
 from lumen_cli.imaging.tags.containers import find_unsupported, may_hold_tags
@@ -34,10 +29,8 @@ from lumen_cli.imaging.tags.splice import make_thumbnail
 from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.imaging.tags.xmp import update_xmp
 from lumen_cli.imaging.write import write_picture
-from lumen_cli.registry.card import read_card
-from lumen_cli.run.manifest import MANIFEST_NAME, Manifest
 from tests.imaging import make
-from tests.imaging.tags.test_metadata import camera_file, needs_exiftool
+from tests.imaging.tags.tagged import MAKER_NOTE, STAMP, both_engines, camera_file, needs_exiftool
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 texts = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=80).filter(str.strip)
@@ -81,7 +74,7 @@ def test_a_damaged_block_is_corrected_stamped_or_refused(data: bytes, stamp: str
 
 @quick
 @given(st.sampled_from("<>"), texts, texts, st.integers(1, 70000), st.integers(1, 70000))
-def test_what_is_put_into_a_block_is_read_from_it(order: str, one: str, two: str, width: int, height: int) -> None:
+def test_a_block_gives_back_what_is_written_into_it(order: str, one: str, two: str, width: int, height: int) -> None:
     raw = block(order)
     true = correct(raw, width, height)
     assert true is not None
@@ -100,24 +93,34 @@ def test_what_is_put_into_a_block_is_read_from_it(order: str, one: str, two: str
     assert result[start : start + length] == b"\xff\xd8new\xff\xd9"
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_stamping_a_block_moves_no_other_value(order: str) -> None:
+    exif = Image.Exif()
+    exif.endian = order
+    exif[ExifTags.Base.Model], exif[ExifTags.Base.Orientation] = "Nocturne 1", 6
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] = MAKER_NOTE
+    block = exif.tobytes().removeprefix(b"Exif\0\0")
+    result = write_software(block, STAMP)
+    assert result[8 : len(block)] == block[8:]
+    assert read_software(result) == STAMP
+    assert read_software(write_software(result, "short")) == "short"
+    assert read_software(write_software(None, "abc")) == "abc"
+    again = Image.Exif()
+    again.load(result)
+    assert again[ExifTags.Base.Model] == "Nocturne 1"
+    assert again.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] == MAKER_NOTE
+    assert read_software(b"II*\0\x08\0\0\0\xff\xff") is None
+    with pytest.raises(ValueError, match="damaged"):
+        write_software(b"II*\0\x08\0\0\0\xff\xff", STAMP)
+
+
 @quick
 @given(texts | st.none(), texts)
-def test_a_stamp_is_said_once_behind_what_was_there(earlier: str | None, stamp: str) -> None:
+def test_a_stamp_is_appended_once(earlier: str | None, stamp: str) -> None:
     once = join_software(earlier, stamp)
     assert join_software(once, stamp) == once
     assert once.endswith(" ".join(stamp.split()))
     assert once.startswith(" ".join((earlier or "").split()))
-
-
-@quick
-@given(st.binary(min_size=1, max_size=255).filter(lambda name: not {0, 47} & {*name} and name not in (b".", b"..")))
-@pytest.mark.skipif(sys.platform != "linux", reason="only here are names any bytes")
-def test_a_temporary_name_is_short_and_hidden_whatever_the_target_is_called(name: bytes) -> None:
-    target = Path("/folder") / os.fsdecode(name)
-    temporary = temporary_beside(target)
-    assert temporary.parent == target.parent
-    assert temporary.name.startswith(TEMPORARY_PREFIX)
-    assert len(os.fsencode(temporary.name + "_exiftool_tmp")) <= 255
 
 
 @needs_exiftool
@@ -141,7 +144,7 @@ def test_exiftool_takes_every_name(tmp_path: Path) -> None:
             target = folder / given_name.name
             source.rename(given_name)
             try:
-                write_picture(picture, target, format="jpeg")
+                write_picture(picture, target, format="tiff")  # exiftool copies to another format only
                 assert writer.copy(given_name, target, picture) == []
                 assert Image.open(io.BytesIO(target.read_bytes())).getexif()[0x0110] == expected
                 assert [path.name for path in folder.iterdir()] == [target.name]
@@ -154,7 +157,7 @@ def test_exiftool_takes_every_name(tmp_path: Path) -> None:
 
 @quick
 @given(damaged_blocks(), st.binary(max_size=60), st.sampled_from(["jpeg", "webp", "tiff"]))
-def test_damaged_tags_are_looked_for_without_an_error(
+def test_damaged_tags_are_searched_without_an_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, rest: bytes, format: str
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "looked"
@@ -174,7 +177,7 @@ def test_damaged_tags_are_looked_for_without_an_error(
     update_xmp(rest + b'tiff:Orientation="6"' + data, picture.width, picture.height)
 
 
-@pytest.mark.parametrize("engine", [pytest.param("exiftool", marks=needs_exiftool), "pillow"])
+@both_engines
 def test_damaged_tags_never_fail_a_picture(tmp_path: Path, engine: str) -> None:
     """A good picture whose EXIF and XMP were hit in 40 ways: pixels through, warnings of one line."""
     import numpy as np
@@ -217,65 +220,3 @@ def test_a_thumbnail_is_small_upright_and_the_same_each_time(tmp_path: Path) -> 
         assert min(small.size) <= 120
         assert (small.width > small.height) == (width > height)
         assert make_thumbnail(picture) == make_thumbnail(picture)
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
-    max_leaves=8,
-)
-FIELDS = ["name", "architecture", "network", "defaults", "steps_range", "precisions", "size_multiple", "tiling"]
-FIELDS += ["abilities", "weights", "trained_on", "licence", "paper", "official_checkpoint", "imported_from", "summary"]
-
-
-@quick
-@given(st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=3), st.sampled_from(FIELDS))
-def test_a_config_is_a_card_or_one_line(tmp_path: Path, changes: dict[str, object], missing: str) -> None:
-    config: dict[str, object] = {
-        "name": "tiny",
-        "architecture": "tiny",
-        "network": {},
-        "steps_range": [1, 10],
-        "defaults": {"steps": 2},
-        "weights": {"file": "model.safetensors", "sha256": "0" * 64},
-    }
-    config |= changes
-    if missing in changes:
-        config.pop(missing)
-    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    try:
-        card = read_card(tmp_path)
-    except ModelError as error:
-        assert "\n" not in str(error)  # noqa: PT017
-    else:
-        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", card.name)
-        assert card.weights_path.parent == tmp_path
-
-
-lines = st.one_of(
-    st.binary(max_size=40),
-    json_values.map(lambda value: json.dumps(value).encode()),
-    st.dictionaries(st.sampled_from(["output", "source", "output_size", "settings"]), json_values, max_size=4).map(
-        lambda value: json.dumps(value).encode()
-    ),
-    st.text(string.printable, max_size=30).map(
-        lambda name: json.dumps({"output": name, "source": name, "output_size": 1}).encode()
-    ),
-)
-
-
-@quick
-@given(st.lists(lines, max_size=8))
-def test_a_manifest_of_anything_is_read_and_tidied(tmp_path: Path, content: list[bytes]) -> None:
-    folder = tmp_path / "out"
-    folder.mkdir(exist_ok=True)
-    (folder / "there.png").touch()
-    known = json.dumps({"output": "there.png", "source": "a.png", "output_size": 0}).encode()
-    (folder / MANIFEST_NAME).write_bytes(b"\n".join([*content, known, b""]))
-    manifest = Manifest(folder)
-    assert manifest.get("there.png") is not None
-    manifest.begin()
-    manifest.finish()
-    again = [json.loads(line) for line in (folder / MANIFEST_NAME).read_bytes().splitlines()]
-    assert "there.png" in [record["output"] for record in again]
-    assert sorted(path.name for path in folder.iterdir()) == [MANIFEST_NAME, "there.png"]

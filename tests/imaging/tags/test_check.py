@@ -13,65 +13,50 @@ import tifffile
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from lumen_cli.imaging.formats import find_format
-from lumen_cli.imaging.read import read_picture
-from lumen_cli.imaging.tags.check import find_differences, is_reported, parse_listing, report_missing
+from lumen_cli.imaging.tags.check import find_differences, is_reported, report_missing
 from lumen_cli.imaging.tags.containers import XMP, pack_segment
 from lumen_cli.imaging.tags.rules import TagRules
-from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.imaging.tags.xmp import repair_xmp
-from lumen_cli.imaging.write import write_picture
 from tests import census
 from tests.imaging import make
-from tests.imaging.tags.test_metadata import dump, needs_exiftool
-from tests.imaging.tags.test_splicing import PACKET, jpeg
+from tests.imaging.tags.tagged import (
+    PACKET,
+    PACKETS,
+    carry_by,
+    jpeg,
+    list_tags,
+    needs_exiftool,
+    read_tags,
+    write_tags,
+)
 
-OTHERS = ["png", "tiff", "webp", "avif"]
-
-
-def copied(source: Path, format: str) -> tuple[Path, list[str]]:
-    picture = read_picture(source)
-    target = source.with_name(f"out{find_format(format).suffix}")
-    write_picture(picture, target, format=format)
-    with TagWriter("exiftool", rules=TagRules("keep", "lumen")) as writer:
-        return target, writer.copy(source, target, picture)
+RULES = TagRules("keep", "lumen")
 
 
 @needs_exiftool
-@pytest.mark.parametrize("format", OTHERS)
-@pytest.mark.parametrize(
-    "packet",
-    [
-        PACKET,
-        PACKET[:-2],
-        PACKET.replace(b'<?xpacket end="w"?>', b""),
-        PACKET + bytes(40),
-        PACKET.replace(b'<x:xmpmeta xmlns:x="adobe:ns:meta/">', b"").replace(b"</x:xmpmeta>", b""),
-    ],
-    ids=["sound", "cut short", "no end", "padded", "no wrapper"],
-)
+@pytest.mark.parametrize("format", ["png", "tiff", "webp", "avif"])
+@pytest.mark.parametrize("packet", PACKETS.values(), ids=PACKETS)
 def test_xmp_that_exiftool_refuses_is_copied_to_other_formats(tmp_path: Path, packet: bytes, format: str) -> None:
-    """A namespace that exiftool cannot write tag by tag, in packets that it refuses as a block with exit code 0."""
-    target, lines = copied(jpeg(tmp_path / "in.jpg", pack_segment(0xE1, XMP + packet)), format)
+    target, lines = carry_by(RULES, jpeg(tmp_path / "in.jpg", pack_segment(0xE1, XMP + packet)), format)
     assert lines == []
-    assert str(dump(target)["XMP-my:Shelf"]) == "42"
+    assert str(read_tags(target)["XMP-my:Shelf"]) == "42"
 
 
 @needs_exiftool
 @pytest.mark.parametrize("format", ["png", "tiff"])
-def test_xmp_that_nobody_can_repair_is_copied_tag_by_tag_or_named(tmp_path: Path, format: str) -> None:
+def test_xmp_beyond_repair_is_copied_tag_by_tag_or_reported(tmp_path: Path, format: str) -> None:
     broken = PACKET.replace(
         b"<rdf:Description", b'<rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4"', 1
     ).replace(b"</x:xmpmeta>", b"<oops></x:xmpmeta>")
-    target, lines = copied(jpeg(tmp_path / "in.jpg", pack_segment(0xE1, XMP + broken)), format)
-    after = dump(target)
+    target, lines = carry_by(RULES, jpeg(tmp_path / "in.jpg", pack_segment(0xE1, XMP + broken)), format)
+    after = read_tags(target)
     assert str(after["XMP-xmp:Rating"]) == "4"
     assert "XMP-my:Shelf" in after or lines == ["not copied: XMP-my:Shelf"]
 
 
 @needs_exiftool
 @pytest.mark.parametrize("format", ["jpeg", "png", "tiff", "avif"])
-def test_exif_of_a_webp_that_begins_as_in_a_jpeg_reaches_other_formats(tmp_path: Path, format: str) -> None:
+def test_exif_of_a_webp_with_the_prefix_of_a_jpeg_reaches_other_formats(tmp_path: Path, format: str) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Make], exif[ExifTags.Base.Orientation] = "TestMake", 6
     exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
@@ -81,33 +66,33 @@ def test_exif_of_a_webp_that_begins_as_in_a_jpeg_reaches_other_formats(tmp_path:
     block = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
     data = data[:at] + b"EXIF" + struct.pack("<I", len(block)) + block + b"\0" * (len(block) % 2)
     (tmp_path / "in.webp").write_bytes(b"RIFF" + struct.pack("<I", len(data) - 8) + data[8:])
-    target, lines = copied(tmp_path / "in.webp", format)
+    target, lines = carry_by(RULES, tmp_path / "in.webp", format)
     assert lines == []
-    after = dump(target)
+    after = read_tags(target)
     assert (after["IFD0:Make"], after["GPS:GPSLatitudeRef"]) == ("TestMake", "N")
     assert after.get("IFD0:Orientation", 1) == 1
 
 
 @needs_exiftool
-def test_pngs_texts_are_announced_where_they_cannot_go(tmp_path: Path) -> None:
+def test_png_texts_that_cannot_be_copied_are_reported(tmp_path: Path) -> None:
     info = PngInfo()
     info.add_text("parameters", "a castle")
     Image.fromarray(make.photo()).save(tmp_path / "in.png", pnginfo=info)
-    assert copied(tmp_path / "in.png", "jpeg")[1] == ["jpeg cannot hold PNG's texts"]
+    assert carry_by(RULES, tmp_path / "in.png", "jpeg")[1] == ["jpeg cannot hold PNG's texts"]
 
 
 @needs_exiftool
 def test_xmp_of_a_gif_is_copied(tmp_path: Path) -> None:
     Image.fromarray(make.photo()).save(tmp_path / "in.gif", comment=b"by hand")
-    subprocess.run(["exiftool", "-q", "-overwrite_original", "-XMP-dc:Title=Night", "in.gif"], check=True, cwd=tmp_path)
-    target, lines = copied(tmp_path / "in.gif", "png")
+    write_tags(tmp_path / "in.gif", "XMP-dc:Title=Night")
+    target, lines = carry_by(RULES, tmp_path / "in.gif", "png")
     assert lines == []
-    assert dump(target)["XMP-dc:Title"] == "Night"
+    assert read_tags(target)["XMP-dc:Title"] == "Night"
 
 
 @needs_exiftool
 @pytest.mark.parametrize("order", "<>")
-def test_a_tiffs_own_tags_are_kept_or_named(tmp_path: Path, order: str) -> None:
+def test_unusual_tags_of_a_tiff_are_kept_or_reported(tmp_path: Path, order: str) -> None:
     records = b"\x1c\x02\x19\0\x03abc"
     resources = b"8BIM\x04\x04\0\0\0\0\0" + bytes([len(records)]) + records + b"8BIM\x03\xed\0\0\0\0\0\x10" + bytes(16)
     tags = [
@@ -119,17 +104,16 @@ def test_a_tiffs_own_tags_are_kept_or_named(tmp_path: Path, order: str) -> None:
     ]
     pixels = np.ascontiguousarray(make.photo())
     tifffile.imwrite(tmp_path / "in.tif", pixels, photometric="rgb", byteorder=order, extratags=tags, metadata=None)
-    target, lines = copied(tmp_path / "in.tif", "tiff")
+    target, lines = carry_by(RULES, tmp_path / "in.tif", "tiff")
     assert not [line for line in lines if "argument" in line or "Traceback" in line]
-    command = ["exiftool", "-j", "-n", "-G0:1:4", "-a", "-s", "-u", "-struct"]
-    done = subprocess.run([*command, tmp_path / "in.tif", target], capture_output=True, text=True, check=True)
-    before, after = parse_listing(done.stdout)
+    listed = list_tags([tmp_path / "in.tif", target])
+    before, after = listed["in.tif"], listed[target.name]
     assert "EXIF:IFD0:Exif_0xc350" in before
     assert {name for name in before if "IPTC2" in name}
-    assert find_differences(before, after, TagRules("keep", "lumen"), "tiff", "tiff", lines) == {}
+    assert find_differences(before, after, RULES, "tiff", "tiff", lines) == {}
 
 
-def test_a_line_names_tags_by_group_and_is_understood() -> None:
+def test_missing_tags_are_reported_by_group() -> None:
     names = ["EXIF:IFD0:Model", "PNG:Title", *(f"MakerNotes:Canon:Tag{n}" for n in range(5))]
     (line,) = report_missing(names)
     assert line == "not copied: IFD0:Model, PNG:Title, 5 tags of Canon"
@@ -139,7 +123,7 @@ def test_a_line_names_tags_by_group_and_is_understood() -> None:
     assert report_missing([]) == []
 
 
-def test_a_packet_is_repaired_only_where_it_must_be() -> None:
+def test_a_packet_is_repaired_only_where_needed() -> None:
     assert repair_xmp(PACKET) is None
     assert repair_xmp(b"<broken") is None
     for packet in (PACKET[:-2], PACKET + bytes(9), PACKET.replace(b"x:xmpmeta", b"rdf:none").replace(b"rdf:none", b"")):
@@ -154,7 +138,7 @@ def test_the_census_prints_what_no_rule_and_no_line_explains(
     source = jpeg(
         tmp_path / "a.jpg", pack_segment(0xFE, b"by hand"), pack_segment(0xEB, b"JP\0\1" + bytes(16) + b"c2pa")
     )
-    target, lines = copied(source, "jpeg")
+    target, lines = carry_by(RULES, source, "jpeg")
     result = {"status": "done", "input": str(source), "output": str(target), "notices": [], "warnings": lines}
     assert census.census(tmp_path, [result]) == 0
     assert capsys.readouterr().out == ""

@@ -1,11 +1,10 @@
-"""Tags that lumen copies by its own code: JPEG to JPEG, PNG to PNG, WebP to WebP."""
+"""Tags that lumen copies by itself: JPEG to JPEG, PNG to PNG, WebP to WebP."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,19 +15,12 @@ from PIL.PngImagePlugin import PngInfo
 from lumen_cli.imaging.formats import png
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.imaging.tags.containers import EXTENDED_XMP, XMP, pack_segment, read_segments
+from lumen_cli.imaging.tags.exif import has_thumbnail, put_thumbnail
 from lumen_cli.imaging.tags.rules import TagRules
 from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.imaging.tags.xmp import update_xmp
-from lumen_cli.imaging.write import write_picture
 from tests.imaging import make
-from tests.imaging.tags.test_metadata import camera_file
-
-STAMP = "lumen 0.1.0, model tiny"
-PACKET = (
-    b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
-    b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
-    b'xmlns:my="http://example.com/my/" my:Shelf="42"/></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
-)
+from tests.imaging.tags.tagged import PACKET, PACKETS, STAMP, camera_file, carry, jpeg, small_jpeg
 
 
 @pytest.fixture(params=["auto", "pillow"])
@@ -36,29 +28,6 @@ def writer(request: pytest.FixtureRequest) -> Iterator[TagWriter]:
     """With exiftool and without: it has no part in this."""
     with TagWriter(request.param, rules=TagRules("keep", STAMP)) as tags:
         yield tags
-
-
-def jpeg(path: Path, *segments: bytes, behind: bytes = b"", exif: bytes | None = None) -> Path:
-    """A JPEG with these segments after JFIF's, and these bytes behind its end."""
-    buffer = io.BytesIO()
-    Image.fromarray(make.photo()).save(buffer, "JPEG", quality=95, **({"exif": exif} if exif else {}))
-    data = buffer.getvalue()
-    at = 4 + int.from_bytes(data[4:6], "big")
-    path.write_bytes(data[:at] + b"".join(segments) + data[at:] + behind)
-    return path
-
-
-def small_jpeg(width: int = 64, height: int = 48, quality: int = 90) -> bytes:
-    buffer = io.BytesIO()
-    Image.effect_noise((width, height), 90).convert("RGB").save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
-
-
-def copied(writer: TagWriter, source: Path) -> tuple[Path, list[str]]:
-    picture = read_picture(source)
-    target = source.with_name(f"out{source.suffix}")
-    write_picture(picture, target, format=picture.format)
-    return target, [*picture.notices, *writer.copy(source, target, picture)]
 
 
 def xmp(path: Path) -> bytes:
@@ -84,7 +53,7 @@ def test_segments_of_a_jpeg_are_copied_raw(tmp_path: Path, writer: TagWriter) ->
         pack_segment(0xFE, b"first comment"),
         pack_segment(0xFE, b"second comment\0\xff"),
     ]
-    target, lines = copied(writer, jpeg(tmp_path / "in.jpg", *segments))
+    target, lines = carry(writer, jpeg(tmp_path / "in.jpg", *segments))
     assert lines == []
     data = target.read_bytes()
     assert all(data.count(segment) == 1 for segment in segments)
@@ -101,10 +70,10 @@ def test_segments_of_a_jpeg_are_copied_raw(tmp_path: Path, writer: TagWriter) ->
         (pack_segment(0xE8, b"SPIFF\0header"), "SPIFF"),
     ],
 )
-def test_segments_that_are_untrue_of_the_result_are_named(
+def test_segments_that_do_not_hold_for_the_result_are_reported(
     tmp_path: Path, writer: TagWriter, segment: bytes, words: str
 ) -> None:
-    target, lines = copied(writer, jpeg(tmp_path / "in.jpg", segment))
+    target, lines = carry(writer, jpeg(tmp_path / "in.jpg", segment))
     assert len(lines) == 1
     assert words in lines[0]
     assert segment[-20:-4] not in target.read_bytes()
@@ -114,31 +83,20 @@ def test_a_preview_over_two_segments_is_one_line(tmp_path: Path, writer: TagWrit
     preview = small_jpeg(400, 300, 98)
     parts = [pack_segment(0xE4, preview[at : at + 60000]) for at in range(0, len(preview), 60000)]
     assert len(parts) > 1
-    target, lines = copied(writer, jpeg(tmp_path / "in.jpg", *parts))
+    target, lines = carry(writer, jpeg(tmp_path / "in.jpg", *parts))
     assert lines == ["left out: an old preview"]
     assert len(target.read_bytes()) < len(preview)
 
 
-@pytest.mark.parametrize(
-    "packet",
-    [
-        PACKET,
-        PACKET[:-2],
-        PACKET.replace(b'<?xpacket end="w"?>', b""),
-        PACKET + bytes(40),
-        PACKET.replace(b'<x:xmpmeta xmlns:x="adobe:ns:meta/">', b"").replace(b"</x:xmpmeta>", b""),
-        b"<broken",
-    ],
-    ids=["sound", "cut short", "no end", "padded", "no wrapper", "broken"],
-)
+@pytest.mark.parametrize("packet", [*PACKETS.values(), b"<broken"], ids=[*PACKETS, "broken"])
 def test_an_xmp_packet_is_copied_byte_for_byte(tmp_path: Path, writer: TagWriter, packet: bytes) -> None:
     source = jpeg(tmp_path / "in.jpg", pack_segment(0xE1, XMP + packet))
-    target, lines = copied(writer, source)
+    target, lines = carry(writer, source)
     assert lines == []
     assert pack_segment(0xE1, XMP + packet) in target.read_bytes()
 
 
-def test_extended_xmp_over_several_segments_stays_and_is_found(tmp_path: Path, writer: TagWriter) -> None:
+def test_extended_xmp_over_several_segments_is_copied(tmp_path: Path, writer: TagWriter) -> None:
     shelf = '<my:Long xmlns:my="http://example.com/my/">' + "x" * 150_000 + "</my:Long>"
     thumbnails = '<xmp:Thumbnails xmlns:xmp="http://ns.adobe.com/xap/1.0/">dark</xmp:Thumbnails>'
     for inner, kept in ((shelf, shelf), (thumbnails + shelf, shelf)):
@@ -157,7 +115,7 @@ def test_extended_xmp_over_several_segments_stays_and_is_found(tmp_path: Path, w
             for at in range(0, len(extended), 65000)
         ]
         source = jpeg(tmp_path / "in.jpg", pack_segment(0xE1, XMP + main), *parts)
-        target, lines = copied(writer, source)
+        target, lines = carry(writer, source)
         assert lines == []
         result = form.format(kept).encode()
         renamed = hashlib.md5(result).hexdigest().upper().encode()
@@ -171,22 +129,20 @@ def test_extended_xmp_over_several_segments_stays_and_is_found(tmp_path: Path, w
 
 
 @pytest.mark.parametrize("order", "<>")
-def test_exif_over_several_segments_in_either_byte_order(tmp_path: Path, writer: TagWriter, order: str) -> None:
+def test_exif_over_several_segments_in_both_byte_orders(tmp_path: Path, writer: TagWriter, order: str) -> None:
     exif = Image.Exif()
     exif.endian = order
     exif[ExifTags.Base.Model], exif[0xC000] = "Nocturne 1", "x" * 70_000
     exif[ExifTags.Base.Orientation] = 1
     block = exif.tobytes().removeprefix(b"Exif\0\0")
     parts = [pack_segment(0xE1, b"Exif\0\0" + block[at : at + 65000]) for at in range(0, len(block), 65000)]
-    target, lines = copied(writer, jpeg(tmp_path / "in.jpg", *parts))
+    target, lines = carry(writer, jpeg(tmp_path / "in.jpg", *parts))
     assert lines == []
     after = Image.open(target).getexif()
     assert (after[ExifTags.Base.Model], after[0xC000], after[0x000B]) == ("Nocturne 1", "x" * 70_000, STAMP)
 
 
-def test_small_pictures_in_exif_and_photoshop_show_the_result_and_nothing_else_moves(
-    tmp_path: Path, writer: TagWriter
-) -> None:
+def test_small_pictures_in_exif_and_photoshop_show_the_result(tmp_path: Path, writer: TagWriter) -> None:
     """The thumbnail, the preview in maker notes and Photoshop's: of the dark picture before."""
     note = b"MAKER" + small_jpeg(96, 64, 95) + b"behind the preview"
     exif = Image.Exif()
@@ -197,7 +153,7 @@ def test_small_pictures_in_exif_and_photoshop_show_the_result_and_nothing_else_m
     resources = b"8BIM\x04\x0c\0\0" + struct.pack(">I", len(resource)) + resource + b"\0" * (len(resource) % 2)
     resources += b"8BIM\x04\x04\0\0\0\0\0\x08\x1c\x02\x19\0\x03abc"
     source = jpeg(tmp_path / "in.jpg", pack_segment(0xED, b"Photoshop 3.0\0" + resources), exif=exif.tobytes())
-    target, lines = copied(writer, source)
+    target, lines = carry(writer, source)
     assert lines == []
     expected = read_picture(source).pixels.mean(axis=(0, 1))
     after = Image.open(target)
@@ -214,14 +170,11 @@ def test_small_pictures_in_exif_and_photoshop_show_the_result_and_nothing_else_m
 
 
 def test_a_new_thumbnail_takes_the_old_ones_place(tmp_path: Path, writer: TagWriter) -> None:
-    source = camera_file(tmp_path / "camera.jpg")
-    from lumen_cli.imaging.tags.exif import has_thumbnail, put_thumbnail
-
-    block = read_picture(source).exif
+    block = read_picture(camera_file(tmp_path / "camera.jpg")).exif
     assert block is not None
     old = small_jpeg(160, 120, 95)
     source = jpeg(tmp_path / "in.jpg", pack_segment(0xE1, b"Exif\0\0" + put_thumbnail(block, old)))
-    target, _ = copied(writer, source)
+    target, _ = carry(writer, source)
     after = read_picture(target).exif
     assert after is not None
     assert has_thumbnail(after)
@@ -232,7 +185,7 @@ def test_a_new_thumbnail_takes_the_old_ones_place(tmp_path: Path, writer: TagWri
 # What XMP says
 
 
-def test_xmp_becomes_true_and_every_other_byte_stays() -> None:
+def test_xmp_is_corrected_and_every_other_byte_stays() -> None:
     packet = (
         b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>"
         b"<rdf:Description xmlns:t='http://ns.adobe.com/tiff/1.0/' t:Orientation='6' t:Make='a&amp;b'\n"
@@ -278,7 +231,7 @@ def test_every_text_of_a_png_stays_where_it_was(tmp_path: Path, writer: TagWrite
     data = (tmp_path / "in.png").read_bytes()
     chunk = png.pack_chunk(b"tEXt", b"behind\0the pixels")
     (tmp_path / "in.png").write_bytes(data.replace(chunk, b"")[:-12] + chunk + data[-12:])
-    target, lines = copied(writer, tmp_path / "in.png")
+    target, lines = carry(writer, tmp_path / "in.png")
     assert lines == []
 
     def others(path: Path) -> list[tuple[bytes, bytes]]:
@@ -289,19 +242,19 @@ def test_every_text_of_a_png_stays_where_it_was(tmp_path: Path, writer: TagWrite
     assert others(target)[-2][0] == b"tEXt"
 
 
-def test_chunks_that_depend_on_the_pixels_are_named(tmp_path: Path, writer: TagWriter) -> None:
+def test_chunks_that_depend_on_the_pixels_are_reported(tmp_path: Path, writer: TagWriter) -> None:
     info = PngInfo()
     info.add(b"caBX", b"jumb c2pa")
     info.add(b"prVT", b"unsafe to copy")
     Image.fromarray(make.photo()).save(tmp_path / "in.png", pnginfo=info)
-    target, lines = copied(writer, tmp_path / "in.png")
+    target, lines = carry(writer, tmp_path / "in.png")
     assert len(lines) == 2
     assert "C2PA" in lines[0]
     assert "prVT" in lines[1]
     assert b"prVT" not in target.read_bytes()
 
 
-def test_exif_in_a_pngs_text_becomes_true_in_its_place(tmp_path: Path, writer: TagWriter) -> None:
+def test_exif_in_a_png_text_is_corrected_in_place(tmp_path: Path, writer: TagWriter) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Model], exif[ExifTags.Base.Orientation] = "Nocturne 1", 6
     digits = exif.tobytes().hex()
@@ -309,8 +262,8 @@ def test_exif_in_a_pngs_text_becomes_true_in_its_place(tmp_path: Path, writer: T
     info = PngInfo()
     info.add_text("Raw profile type exif", f"\nexif\n{len(digits) // 2:8d}\n{lines}\n", zip=True)
     Image.fromarray(make.photo()).save(tmp_path / "in.png", pnginfo=info)
-    target, said = copied(writer, tmp_path / "in.png")
-    assert said == []
+    target, left_out = carry(writer, tmp_path / "in.png")
+    assert left_out == []
     assert read_picture(target).width == 24
     with Image.open(target) as after:
         assert "Raw profile type exif" in after.info
@@ -324,7 +277,7 @@ def test_xmp_in_a_png_packed_and_plain(tmp_path: Path, writer: TagWriter) -> Non
         info = PngInfo()
         info.add_itxt("XML:com.adobe.xmp", PACKET.decode(), zip=packed)
         Image.fromarray(make.photo()).save(tmp_path / "in.png", pnginfo=info)
-        target, lines = copied(writer, tmp_path / "in.png")
+        target, lines = carry(writer, tmp_path / "in.png")
         assert lines == []
         assert xmp(target) == PACKET
 
@@ -347,7 +300,7 @@ def test_exif_in_webp_is_kept_whatever_it_begins_with(
     chunk = b"EXIF" + struct.pack("<I", len(block)) + block + b"\0" * (len(block) % 2)
     data = data[:20] + bytes((data[20] | 8,)) + data[21:] + chunk
     (tmp_path / "in.webp").write_bytes(b"RIFF" + struct.pack("<I", len(data) - 8) + data[8:])
-    target, lines = copied(writer, tmp_path / "in.webp")
+    target, lines = carry(writer, tmp_path / "in.webp")
     assert lines == []
     with Image.open(target) as after:
         after.load()
@@ -355,80 +308,3 @@ def test_exif_in_webp_is_kept_whatever_it_begins_with(
         assert after.getexif().get_ifd(ExifTags.IFD.GPSInfo)[1] == "N"
         assert after.info["xmp"] == PACKET
     assert b"EXIF" + struct.pack("<I", len(block)) + b"Exif" not in target.read_bytes()
-
-
-# Behind the end
-
-VIDEO = b"\0\0\0\x18ftypmp42\0\0\0\0isommp42" + bytes(4000)
-
-
-def _gain_map() -> bytes:
-    data = small_jpeg()
-    packet = b'<rdf:Description xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"/>'
-    return data[:2] + pack_segment(0xE1, XMP + packet) + data[2:]
-
-
-@pytest.mark.parametrize(
-    ("behind", "words"),
-    [
-        (_gain_map(), ["gain map"]),
-        (VIDEO, ["video (motion photo)"]),
-        (_gain_map() + VIDEO, ["gain map", "video (motion photo)"]),
-        (b"\0\0\x30\x0a\x10\0\0\0MotionPhoto_Data" + VIDEO + b"SEFH\0\0\0\0SEFT", ["video", "Samsung's trailer"]),
-        (small_jpeg(), ["1 further picture behind it"]),
-        (b"a letter", ["8 bytes behind its end"]),
-        (bytes(100_000), []),
-        (b"\xff\xd9\r\n", []),
-    ],
-)
-def test_what_lies_behind_a_jpeg_is_named(tmp_path: Path, behind: bytes, words: list[str]) -> None:
-    notices = read_picture(jpeg(tmp_path / "in.jpg", behind=behind)).notices
-    assert len(notices) == len(words)
-    assert all(word in notice for word, notice in zip(words, notices, strict=True))
-
-
-def test_what_lies_behind_a_hole_is_found(tmp_path: Path) -> None:
-    path = jpeg(tmp_path / "in.jpg")
-    with path.open("r+b") as file:
-        file.truncate(200 << 20)
-    assert read_picture(path).notices == ()
-    with path.open("r+b") as file:
-        file.seek(0, 2)
-        file.write(b"cbipcbbl")
-    assert read_picture(path).notices == ("left out: Photo Mechanic's trailer",)
-
-
-@pytest.mark.parametrize("suffix", [".png", ".webp"])
-def test_what_lies_behind_other_pictures_is_named(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"in{suffix}"
-    Image.fromarray(make.photo()).save(path)
-    path.write_bytes(path.read_bytes() + b"a letter")
-    assert read_picture(path).notices == ("left out: 8 bytes behind its end",)
-
-
-# Profiles
-
-
-def test_an_incomplete_profile_is_named(tmp_path: Path) -> None:
-    profile = make.srgb_profile()
-    line = ("its colour profile is incomplete and was left out",)
-    half = pack_segment(0xE2, b"ICC_PROFILE\0\1\2" + profile[: len(profile) // 2])
-    assert read_picture(jpeg(tmp_path / "a.jpg", half)).notices == line
-    chunk = png.pack_chunk(b"iCCP", b"name\0\0" + zlib.compress(profile)[:-20])
-    Image.fromarray(make.photo()).save(tmp_path / "a.png")
-    data = (tmp_path / "a.png").read_bytes()
-    (tmp_path / "a.png").write_bytes(data[:33] + chunk + data[33:])
-    assert read_picture(tmp_path / "a.png").notices == line
-    make.png16(tmp_path / "b.png", make.deep(), (b"iCCP", b"name\0\0" + zlib.compress(profile)[:-20]))
-    assert read_picture(tmp_path / "b.png").notices == line
-
-
-def test_a_bmps_profile_is_named(tmp_path: Path) -> None:
-    Image.fromarray(make.photo()).save(tmp_path / "a.bmp")
-    data = (tmp_path / "a.bmp").read_bytes()
-    head = bytearray(data[14:54].ljust(124, b"\0"))
-    head[:4], head[56:60] = struct.pack("<I", 124), b"DEBM"
-    moved = data[:10] + struct.pack("<I", 138) + bytes(head) + data[54:]
-    (tmp_path / "b.bmp").write_bytes(moved + make.srgb_profile())
-    assert read_picture(tmp_path / "a.bmp").notices == ()
-    assert read_picture(tmp_path / "b.bmp").notices == ("its colour profile was left out",)
