@@ -1,4 +1,4 @@
-"""Pictures of equal padded shape through the network, each with its own noise."""
+"""Runs the network on pictures of equal padded shape, each with its own noise."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shape:
-    """What pictures in one batch have in common: padded height and width in pixels, and the precision."""
+    """The common properties of a batch: padded height and width in pixels, and the precision."""
 
     height: int
     width: int
@@ -40,7 +40,7 @@ class Shape:
 
 
 class NetworkError(LumenError):
-    """The network gave no usable result for one picture."""
+    """The network returned no usable result for one picture."""
 
 
 class NotFiniteError(NetworkError):
@@ -48,11 +48,11 @@ class NotFiniteError(NetworkError):
 
 
 class TooLargeError(NetworkError):
-    """The picture does not fit into the memory."""
+    """The picture does not fit into memory."""
 
 
 def shape_of(picture: Picture, network: LowLightModel, policy: DevicePolicy) -> Shape:
-    """The batch a picture belongs in."""
+    """The shape of a picture's batch."""
     height, width = padded_size(picture.height, picture.width, network.size_multiple)
     return Shape(height, width, policy.precision_for(picture.bit_depth))
 
@@ -66,7 +66,7 @@ def enhance_batch(
     strength: float = 1.0,
     **options: Any,
 ) -> list[NDArray[Any] | NetworkError]:
-    """Brighten pictures whose scenes have one `shape_of`, as `enhance_scenes` and `finish` do together.
+    """Brighten pictures whose scenes have one `shape_of`: `enhance_scenes`, then `finish`.
 
     Returns:
         For each picture H×W×3, floats in [0, 1] or integers of the picture's depth, or the error of its result.
@@ -101,29 +101,29 @@ def enhance_scenes(
     plan: TilePlan | None = None,
     notes: Notes | None = None,
 ) -> list[np.ndarray | NetworkError]:
-    """Run the network on what it sees of pictures, all of one `shape_of`.
+    """Run the network on the scenes of pictures, all of one `shape_of`.
 
     Args:
         network: on the policy's device.
         scenes: from `scene_of`; sizes may differ within the padded shape.
         policy: from `choose_device`.
-        digests: the pictures' `digest()`, where they are known already.
-        seed: the run's seed; each picture's noise comes from it and from the picture's content alone.
+        digests: the pictures' `digest()`, where they are already known.
+        seed: the run's seed; each picture's noise depends only on it and on the picture's content.
         steps: sampling steps, None for the network's own.
-        brightness: mean linear light wanted, as a multiple of the picture's own; None leaves it to the model.
+        brightness: target mean linear light, as a multiple of the picture's own; None leaves it to the model.
         illumination_ratio: KinD's α, the ratio of target to source illumination, for networks that take one. The
             result is then the network's alone: no grading, no rule of `light`. None asks for nothing.
-        plan: what runs in tiles; None for as much as the memory asks for.
-        notes: takes what has to be said, by the picture's number.
+        plan: which pictures run in tiles; None: those that do not fit into memory.
+        notes: collects remarks by the picture's number.
 
     Returns:
-        For each scene h×w×3 float32 in [0, 1], or the error of a picture whose result has NaN or infinity in float32
-        too. How batches are taken apart: see `in_parts`.
+        For each scene h×w×3 float32 in [0, 1], or the error of a picture whose result has NaN or infinity even in
+        float32. How batches are split: see `in_parts`.
     """
     contents = digests or [scene.picture.digest() for scene in scenes]
     pictures = [scene.seen for scene in scenes]
     if brightness is not None and illumination_ratio is not None:
-        raise ValueError("brightness and illumination_ratio both decide about the light; give one of them")
+        raise ValueError("brightness and illumination_ratio cannot be combined")
     knobs: dict[str, Any] = {} if illumination_ratio is None else {"illumination_ratio": illumination_ratio}
     plan = TilePlan() if plan is None else plan
     shape = shape_of(pictures[0], network, policy)
@@ -175,11 +175,11 @@ def _lit(picture: Picture, result: NDArray[np.float32], brightness: float | None
 
 Outcome = TypeVar("Outcome")
 Notes = dict[int, list[str]]
-"""What has to be said of the pictures of a batch, by their numbers."""
+"""Remarks on the pictures of a batch, by their numbers."""
 
 
 def notes_of(notes: Notes, index: int) -> tuple[str, ...]:
-    """What was said of one picture, each line once."""
+    """The remarks on one picture, each once."""
     return tuple(dict.fromkeys(notes.get(index, ())))
 
 
@@ -193,11 +193,11 @@ def in_parts(
     run_tiled: Callable[[int, str, int], Outcome | NetworkError] | None = None,
     notes: Notes | None = None,
 ) -> list[Outcome | NetworkError]:
-    """Call `run` with all pictures and their precision, or bit by bit where they cannot be run together.
+    """Call `run` with all pictures and their precision, or with parts of them where they cannot run together.
 
-    A CPU runs them one by one, so that batch-mates change no bit. A batch that the device's memory cannot hold is run
-    in halves, and what does not fit alone in tiles, which the plan knows beforehand of large pictures; without
-    `run_tiled` such a picture is a TooLargeError. What is not finite in half precision is run in float32 again.
+    A CPU runs them one by one, so that batch-mates change no bit. A batch that does not fit into memory runs in halves,
+    and a single picture that does not fit runs in tiles, as do large pictures by the plan; without `run_tiled` it is a
+    TooLargeError. A result that is not finite in half precision is computed again in float32.
     """
     parts = _Parts(run, pictures, policy, network, plan, run_tiled, {} if notes is None else notes)
     return parts.all()
@@ -205,7 +205,7 @@ def in_parts(
 
 @dataclass(frozen=True)
 class _Parts(Generic[Outcome]):
-    """A batch on its way. No closures that name themselves: their cycles would keep the pictures in memory."""
+    """A batch in progress. It uses no recursive closures, whose reference cycles would keep pictures in memory."""
 
     run: Callable[[slice, str], list[Outcome | NetworkError]]
     pictures: Sequence[Picture]
@@ -221,7 +221,7 @@ class _Parts(Generic[Outcome]):
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, NotFiniteError) and precision != "fp32":
                 (outcomes[index],) = self.once(index, index + 1, "fp32")
-                self.say(index, f"computed in fp32, as the network's numbers were not finite in {precision}")
+                self.say(index, f"computed in fp32, because the network's values were not finite in {precision}")
         return outcomes
 
     @property
@@ -297,6 +297,6 @@ def as_batch(pictures: Sequence[Picture], network: LowLightModel, policy: Device
 
 
 def cropped(result: Tensor, picture: Picture) -> np.ndarray | NetworkError:
-    """C×H×W of the padded shape → H×W×C of the picture's size, or the error of a result that is not finite."""
+    """C×H×W of the padded shape → H×W×C of the picture's size, or an error where the result is not finite."""
     pixels = as_pixels(result[:, : picture.height, : picture.width])
     return pixels if np.isfinite(pixels).all() else _not_finite()

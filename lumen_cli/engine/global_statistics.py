@@ -1,9 +1,9 @@
-"""What a network's norms, poolings and attentions see of a whole picture, while it is run on parts of it.
+"""Statistics of a whole picture for a network's norms, poolings and attentions, while it runs on tiles.
 
-A group norm divides by the spread of the whole map, an attention looks at every position of it: run on a tile alone,
-both would follow that tile, and neighbours would differ. So what they take from the map is collected over all tiles,
-call by call, and given to each. The first call of a network is exact after one pass over the tiles, the second one's
-input is exact then, and so on; few passes are enough (see `tiling`).
+A group norm divides by the spread of the whole map, and an attention reads all its positions. On a tile alone both
+would depend on that tile, and neighbours would differ. So their statistics are collected over all tiles, call by call,
+and given to each tile. After one pass over the tiles the first call is exact, so the input of the second is exact, and
+so on; few passes are enough (see `tile`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from torch.overrides import TorchFunctionMode
 
 _TINY = 1e-12
 MOST_POSITIONS = 1 << 16
-"""Keys and values that an attention is given at most; of a larger picture they are an even selection."""
+"""Most keys and values of an attention; of a larger picture every n-th."""
 
 
 class EnoughError(Exception):
-    """All calls have been seen: nothing that the network does from here on is needed."""
+    """All calls have been seen; the rest of the network is not needed."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and variance [C or groups], float64, of a map's values; of parts: see `merge`."""
+    """Count, mean and variance [C or groups], float64, of a map's values; `merge` joins those of parts."""
 
     count: int
     mean: Tensor
@@ -36,14 +36,14 @@ class Moments:
 
 
 Seen = Moments | tuple[Tensor, Tensor]
-"""What one call takes from the map: moments, or the keys and values of an attention, 1×1×N×C each."""
+"""The statistics of one call: moments, or the keys and values of an attention, 1×1×N×C each."""
 
 
 @dataclass(frozen=True)
 class Core:
-    """The part of a tile that no other tile counts: rows and columns in the tile's pixels; `size` is the tile's.
+    """The part of a tile that belongs to no other tile: rows and columns in its pixels; `size` is the tile's.
 
-    Where a bound is the tile's end, all that lies beyond it in a map, such as padding, belongs to it too.
+    A core that reaches the tile's end includes what follows in a map, such as padding.
     """
 
     size: tuple[int, int]
@@ -61,13 +61,13 @@ class Core:
 
 
 class WholeStatistics(TorchFunctionMode):
-    """Run a network inside: its calls get what is `known` of the whole picture, and what they see here is kept.
+    """Run a network inside: its calls use `known` statistics of the whole picture; their own are recorded.
 
     Args:
-        known: of each call in turn; None where nothing is known yet (all calls then see their own map).
-        usual: what the calls saw of the one core when `known` was found; they then get what they see now, changed as
-            `known` differs from it. So an error in what one call gets is not handed on to the next.
-        cores: where to look; what is seen there is kept in `seen`, a list for each core.
+        known: for each call in order; None where nothing is known yet (all calls then use their own map).
+        usual: the calls' statistics of the one core at the time of `known`. The calls then use their current ones,
+            changed as `known` differs from `usual`, so that an error in one call does not spread to the next.
+        cores: where to record; `seen` has a list for each core.
         enough: whether the last known call ends the run by EnoughError.
     """
 
@@ -88,12 +88,12 @@ class WholeStatistics(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Pass every call on but those that look at a whole map."""
+        """Forward every call except those that read a whole map."""
         call = _CALLS.get(func)
         return func(*args, **(kwargs or {})) if call is None else call(self, *args, **(kwargs or {}))
 
     def _next(self, see: Callable[[Core], Seen]) -> Seen | None:
-        """What this call gets, None for its own map; what it sees itself is kept."""
+        """The statistics for this call, None for its own map; its own are recorded."""
         for core, seen in zip(self.cores, self.seen, strict=True):
             seen.append(see(core))
         number, self._calls = self._calls, self._calls + 1
@@ -139,7 +139,7 @@ class WholeStatistics(TorchFunctionMode):
         return self.group_norm(x, x.shape[1], weight, bias, eps)
 
     def average(self, x: Tensor, output_size: Any) -> Tensor:
-        """See `torch.nn.functional.adaptive_avg_pool2d`; only the mean of the whole is another for a tile."""
+        """See `torch.nn.functional.adaptive_avg_pool2d`; only the mean of the whole map differs for a tile."""
         if output_size not in (1, (1, 1), [1, 1]):
             return F.adaptive_avg_pool2d(x, output_size)
         known = self._next(lambda core: moments(core.of(x), x.shape[1]))
@@ -149,7 +149,7 @@ class WholeStatistics(TorchFunctionMode):
         return known.mean.to(x.dtype).view(1, -1, 1, 1)
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-        """See `torch.nn.functional.scaled_dot_product_attention`, over the positions of the map last normed."""
+        """See `torch.nn.functional.scaled_dot_product_attention`, over the positions of the last normalised map."""
         height, width = self._map
         if height * width != key.shape[-2] or key.ndim != 4 or key.shape[:2] != (1, 1):
             return F.scaled_dot_product_attention(query, key, value, **options)
@@ -181,7 +181,7 @@ def moments(x: Tensor, groups: int) -> Moments:
 
 
 def merge(parts: Sequence[Sequence[Seen]]) -> list[Seen]:
-    """What the calls saw of each tile → what they see of all."""
+    """Statistics of each tile → statistics of the whole, call by call."""
     return [_merged(call) for call in zip(*parts, strict=True)]
 
 
@@ -202,7 +202,7 @@ def _merged(parts: Sequence[Seen]) -> Seen:
 
 
 def _changed(now: Seen, then: Seen, known: Seen) -> Seen:
-    """`known` as it would be, had the part been seen as `now` when it was seen as `then`."""
+    """`known`, corrected for a part whose statistics are `now` instead of `then`."""
     if not (isinstance(now, Moments) and isinstance(then, Moments) and isinstance(known, Moments)):
         return known
     ratio = (now.variance + _TINY) / (then.variance + _TINY)

@@ -1,4 +1,4 @@
-"""How much memory is free here, and how much a network asks for: known before a picture is run, not after."""
+"""The free memory, and the memory that a network needs, both known before a picture runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PROBE_SIDE = 256
 SPARE = 1.25
-"""On top of the tensors themselves: what the libraries underneath take for the time of one layer."""
+"""Factor for the temporary memory of the libraries beside the tensors themselves."""
 _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file"),
     (
@@ -41,7 +41,7 @@ _MEMORY_WORDS = (
 
 
 def free_memory(device: str = "cpu") -> int:
-    """Bytes that can be taken now: of a CUDA device, else of the machine, within the container's and own limits."""
+    """Bytes available now: of a CUDA device, otherwise of the machine within the limits of container and process."""
     if device.startswith("cuda"):
         free, _ = torch.cuda.mem_get_info(device)
         reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -79,10 +79,10 @@ def peak_resident() -> int:
 
 
 def return_freed_memory() -> None:
-    """Give what has been freed back to the system, where the C library keeps it (glibc).
+    """Return freed memory to the system where the C library keeps it (glibc).
 
-    Its heap comes to hold many times what a tile takes, as tensors of many sizes are taken and freed in turn: of a
-    1.5-megapixel picture in tiles of 512 pixels 1.7 GB were kept where 1.1 GB do, at no cost in time.
+    Its heap grows to many times the size of a tile, because tensors of many sizes are allocated and freed: for a
+    picture of 1.5 megapixels in tiles of 512 pixels it held 1.7 GB instead of 1.1 GB. Returning it costs no time.
     """
     trim = _heap_trim()
     if trim is not None:
@@ -100,7 +100,7 @@ def _heap_trim() -> Callable[[int], int] | None:
 
 
 def _container_room() -> list[int]:
-    """What a control group leaves; its cache of files gives way and counts as free."""
+    """The remaining memory of the control group; its file cache can be evicted and counts as free."""
     room = []
     for limit, usage, statistics, files in _CGROUPS:
         try:
@@ -116,7 +116,7 @@ def _container_room() -> list[int]:
 
 
 def _process_room() -> list[int]:
-    """What `ulimit -v` leaves."""
+    """The remaining memory under `ulimit -v`."""
     try:
         import resource
 
@@ -131,7 +131,7 @@ def _process_room() -> list[int]:
 def bytes_per_pixel(
     network: LowLightModel, policy: DevicePolicy, precision: str, *, sample_whole: bool = False
 ) -> float:
-    """The most that a network's tensors take at once, by pixel of the picture; found by running a small one.
+    """Peak memory of a network's tensors per pixel of the picture, measured on a small one.
 
     sample_whole: only its `sample_whole`; of a mean, the dearest of its members', which are run one after the other.
     """
@@ -154,7 +154,7 @@ def bytes_per_pixel(
 
 
 class _Watch(TorchDispatchMode):
-    """Adds up the bytes of the tensors that were made inside and are still there; `most` is the greatest sum."""
+    """Tracks the bytes of the live tensors that were created inside; `most` is the peak."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel
 
 MARGIN = 128
-"""Pixels that a tile sees beyond its own part on every side; half of them are blended with the neighbour's."""
+"""Pixels that a tile sees beyond its own part on each side; half of them are blended with the neighbour's."""
 PASSES = 1
-"""Times the tiles are gone through for what the layers see of the whole picture, before the result is made."""
+"""Passes over the tiles that collect global statistics before the result is computed."""
 _UNIT = 32
 
 
 @dataclass(frozen=True)
 class Span:
-    """One tile along one axis, pixels: `start` to `stop` is shown to the network, `first` to `last` its own part."""
+    """One tile along one axis in pixels: the network sees `start` to `stop`; `first` to `last` is its own part."""
 
     start: int
     stop: int
@@ -48,7 +48,7 @@ class Span:
         return self.first - self.start, self.last - self.start
 
     def weights(self, margin: int) -> np.ndarray:
-        """How much this tile has to say at each of its pixels; over all spans of an axis they add up to 1."""
+        """The tile's weight at each of its pixels; the weights of all spans of an axis add up to 1."""
         at = np.arange(self.start, self.stop, dtype=np.float32) + 0.5
         weights = np.ones(len(at), np.float32)
         if self.start < self.first:
@@ -67,17 +67,17 @@ class Tile:
 
     @property
     def core(self) -> Core:
-        """The part that is this tile's alone."""
+        """The part that belongs to this tile only."""
         size = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
         return Core(size, self.rows.core, self.columns.core)
 
     def cut(self, pixels: np.ndarray) -> np.ndarray:
-        """The part of H×W×C that the tile shows, as a view."""
+        """The tile's part of H×W×C, as a view."""
         return pixels[self.rows.start : self.rows.stop, self.columns.start : self.columns.stop]
 
 
 def spans(length: int, side: int, margin: int = MARGIN, unit: int = _UNIT) -> list[Span]:
-    """Cut `length` pixels into tiles of about `side`, own parts beginning at multiples of `unit`."""
+    """Cut `length` pixels into tiles of about `side`, with own parts that start at multiples of `unit`."""
     if length <= side:
         return [Span(0, length, 0, length)]
     own = max(side - 2 * margin, margin, unit)
@@ -88,7 +88,7 @@ def spans(length: int, side: int, margin: int = MARGIN, unit: int = _UNIT) -> li
 
 
 def tiles_of(network: LowLightModel, height: int, width: int, side: int) -> list[Tile]:
-    """The tiles of a picture; bands of its whole width for a network that looks along whole rows."""
+    """The tiles of a picture; bands of its whole width for a network that reads whole rows."""
     unit = math.lcm(_UNIT, network.size_multiple)
     if network.whole_rows:
         columns = [Span(0, width, 0, width)]
@@ -110,7 +110,7 @@ def enhance_tiled(
     sample_whole: bool = True,
     **knobs: Any,
 ) -> np.ndarray:
-    """Brighten a picture in tiles; runs under the caller's precision.
+    """Brighten a picture in tiles, in the caller's precision.
 
     Args:
         network: on `device`.
@@ -119,12 +119,12 @@ def enhance_tiled(
         side: of a tile, pixels.
         device: where the network is.
         steps: sampling steps, None for the network's own.
-        passes: see `PASSES`; of no account for a network none of whose layers look at a whole map.
+        passes: see `PASSES`; irrelevant for a network whose layers read no whole map.
         sample_whole: whether a network that samples on a small map may do so for the whole picture at once.
         knobs: further arguments of `enhance`.
 
     Returns:
-        H×W×3 float32 in [0, 1]; stops at the first tile whose values are not finite and returns them.
+        H×W×3 float32 in [0, 1]; if a tile's values are not finite, it stops and returns them.
     """
     settings = {"device": device, "passes": passes, "sample_whole": sample_whole, **knobs}
     if network.members:
@@ -156,7 +156,7 @@ def _assembled(
     sample_whole: bool,
     **knobs: Any,
 ) -> np.ndarray:
-    """What `network.enhance` makes of the tiles, put together; see `enhance_tiled`."""
+    """The joined results of `network.enhance` for the tiles; see `enhance_tiled`."""
     height, width = low.shape[:2]
     tiles = tiles_of(network, height, width, side)
     options = knobs | network.global_context(as_tensor(low), **knobs)
@@ -214,7 +214,7 @@ def _first_look(
     options: dict[str, Any],
     tiles: Sequence[Tile],
 ) -> list[list[Seen]]:
-    """What the layers see of each tile's part of the picture made smaller; empty where none looks at a whole map."""
+    """Statistics of each tile's part of the reduced picture; empty where no layer reads a whole map."""
     height, width = low.shape[:2]
     factor = max(1.0, math.sqrt(height * width / side**2))
     size = [max(1, round(length / factor)) for length in (height, width)]
@@ -240,7 +240,7 @@ def _smaller(tile: Tile, size: tuple[int, int], small: tuple[int, int]) -> Core:
 
 
 def _cut_noise(noise: Tensor, tile: Tile, network: LowLightModel, size: tuple[int, int]) -> Tensor:
-    """The part of a picture's noise that lies under a tile, 1×C×h×w; what its padding needs beyond is repeated."""
+    """The noise under a tile, 1×C×h×w; for the padding it is repeated."""
     wanted = network.noise_shape(tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start)
     assert wanted is not None
     cut = noise[None]

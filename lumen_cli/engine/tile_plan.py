@@ -1,4 +1,4 @@
-"""Which pictures run in tiles, and how large these are: as asked for, or as the memory asks for."""
+"""Decides which pictures run in tiles and how large the tiles are: as requested, or by the free memory."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Tiling = Literal["auto", "off"] | int
 LARGEST_TILE = 4096
 _STEP = 32
 _WORST_BYTES_PER_PIXEL = 4096
-"""More than any network takes: a picture that would fit even so needs no closer look."""
+"""More than any network needs: a picture that fits with this needs no measurement."""
 _SHARE = 0.6
-"""Of the free memory, for the network and a whole picture; others are read and written meanwhile."""
+"""Share of the free memory for the network and a whole picture; other pictures are read and written meanwhile."""
 _TILE_SHARE = 0.5
-"""Of that, for a tile: where memory is short, the next large picture is on its way already."""
+"""Share of that for a tile: where memory is short, the next large picture is already being decoded."""
 _PICTURE_BYTES_PER_PIXEL = 36
 """The whole picture, its noise and its result, three float32 channels each."""
 
 
 def tiling_of(text: str) -> Tiling:
-    """What the command line says: "auto", "off" or a number."""
+    """From "auto", "off" or a number as text."""
     if text == "auto":
         return "auto"
     return "off" if text == "off" else int(text)
@@ -45,12 +45,11 @@ class Sized(Protocol):
 
 
 class TilePlan:
-    """Decides for each shape; one object a run, as it learns what did not fit.
+    """Decides for each shape. One object per run: it remembers which sizes did not fit.
 
     Args:
-        tile: "auto" (tiles where memory asks for them), "off", or the side of a tile in pixels, for every picture that
-            is larger.
-        memory: bytes that the network may take, None for what is free.
+        tile: "auto" (tiles where memory is short), "off", or the side of a tile in pixels, for all larger pictures.
+        memory: bytes for the network, None for the free memory.
     """
 
     def __init__(self, tile: Tiling = "auto", memory: int | None = None) -> None:
@@ -61,11 +60,11 @@ class TilePlan:
 
     @property
     def why(self) -> str:
-        """The reason for tiles, to end a sentence."""
+        """The reason for tiles, as the end of a sentence."""
         return "there is too little memory for the whole picture" if self.tile == "auto" else "requested"
 
     def side_for(self, network: LowLightModel, policy: DevicePolicy, shape: Sized, precision: str) -> int | None:
-        """The side of the tiles that a picture of this shape runs in, None where it runs whole."""
+        """The side of the tiles for a picture of this shape, None where it runs whole."""
         pixels = shape.height * shape.width
         if not network.tiles or self.tile == "off":
             return None
@@ -91,7 +90,7 @@ class TilePlan:
         return pixels * self._cost(network, policy, precision, sample_whole=True) <= room
 
     def after_failure(self, network: LowLightModel, shape: Sized) -> int | None:
-        """The side to try after a picture of this shape did not fit; pictures as large run in tiles from now on."""
+        """The side to try after a picture of this shape did not fit; equally large pictures now run in tiles."""
         pixels = shape.height * shape.width
         if not network.tiles or self.tile == "off":
             return None
@@ -115,5 +114,5 @@ class TilePlan:
 
 
 def smaller(side: int) -> int:
-    """The next side to try, 0 where tiles cannot become smaller."""
+    """The next smaller side, 0 where there is none."""
     return 0 if side <= SMALLEST_TILE else max(SMALLEST_TILE, side // 2 // _STEP * _STEP)

@@ -218,7 +218,7 @@ def test_what_is_not_finite_in_half_precision_is_computed_in_fp32_and_that_is_sa
     (result,) = enhance_batch(Overflowing().eval(), [picture()], policy, notes=notes)
     assert isinstance(result, np.ndarray)
     assert np.array_equal(result, run(Tiny().eval(), picture())[0])
-    assert notes[0] == ["computed in fp32, as the network's numbers were not finite in bf16"]
+    assert notes[0] == ["computed in fp32, because the network's values were not finite in bf16"]
 
 
 def test_a_picture_too_large_for_the_memory_is_said_to_be() -> None:
