@@ -61,7 +61,7 @@ class Depth(str, enum.Enum):
 def _output_format(value: str) -> str:
     """The value: "keep", or a file name ending of a format that lumen writes."""
     if value != "keep" and not any(value in endings for endings in _WRITTEN):
-        raise typer.BadParameter(f"{value!r} is none of keep, {', '.join(endings[0] for endings in _WRITTEN)}")
+        raise typer.BadParameter(f"{value!r} is not one of keep, {', '.join(endings[0] for endings in _WRITTEN)}")
     return value
 
 
