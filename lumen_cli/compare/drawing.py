@@ -1,4 +1,4 @@
-"""What the page shows of a picture: a reduced copy, its difference to the reference, its histograms."""
+"""Drawings of a picture for the page: a reduced copy, its difference from the reference, its histograms."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from PIL import Image
 
 LARGEST_SIDE = 16383
-"""WebP's own limit."""
+"""WebP's limit."""
 BINS = 64
 _SCALES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _HEAT_QUALITY = 80
+_THUMBNAIL_QUALITY = 75
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture ready for a page: width and height in pixels, data: a WebP file as a data URI."""
+    """A picture on the page: width and height in pixels; data: a WebP file as a data URI."""
 
     width: int
     height: int
@@ -41,8 +42,8 @@ class Histogram:
     mean: float
 
 
-def reduced(picture: Picture, max_side: int) -> Image.Image:
-    """An 8-bit copy no longer than `max_side` a side."""
+def reduce(picture: Picture, max_side: int) -> Image.Image:
+    """An 8-bit copy whose longer side has at most `max_side` pixels."""
     from PIL import Image
 
     image = Image.fromarray(to_integers(picture.pixels, 8))
@@ -53,10 +54,13 @@ def reduced(picture: Picture, max_side: int) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def shown(image: Image.Image, quality: int, icc: bytes | None = None) -> Shown:
-    """The image in its profile as a WebP file; quality 1 to 100, of which 100 loses nothing."""
-    profile = icc if icc and icc[16:20] == b"RGB " else None
-    return Shown(image.width, image.height, data_uri(_webp(image, quality, profile)))
+def encode(image: Image.Image, quality: int, icc: bytes | None = None) -> Shown:
+    """The image with its profile as a WebP file; quality 1 to 100 (lossless)."""
+    options = {"icc_profile": icc} if icc and icc[16:20] == b"RGB " else {}
+    buffer, lossless = io.BytesIO(), quality == 100
+    image.save(buffer, "WEBP", quality=75 if lossless else quality, lossless=lossless, method=4, **options)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Shown(image.width, image.height, f"data:image/webp;base64,{data}")
 
 
 def difference(picture: Picture, reference: Picture, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -74,7 +78,7 @@ def difference(picture: Picture, reference: Picture, size: tuple[int, int]) -> N
 
 
 def heat_scale(errors: list[NDArray[np.float32]]) -> float:
-    """The upper end of a colour scale that suits all these maps: a round number that 99 % of the values stay below."""
+    """The upper end of a common colour scale: a round number above 99 % of each map's values."""
     highest = max((float(np.quantile(error, 0.99)) for error in errors), default=0.0)
     return next((scale for scale in _SCALES if highest <= scale), _SCALES[-1])
 
@@ -84,8 +88,7 @@ def heat_map(error: NDArray[np.float32], scale: float) -> Shown:
     from PIL import Image
 
     indices = to_integers(np.clip(error / np.float32(scale), 0.0, 1.0), 8)
-    image = Image.fromarray(colours()[indices])
-    return Shown(image.width, image.height, data_uri(_webp(image, _HEAT_QUALITY)))
+    return encode(Image.fromarray(colours()[indices]), _HEAT_QUALITY)
 
 
 def colours() -> NDArray[np.uint8]:
@@ -110,7 +113,7 @@ def histogram(picture: Picture) -> Histogram:
 
 
 def curve_path(shares: NDArray[np.float64], top: float, closed: bool) -> str:
-    """An SVG path through the shares, 256 wide and 100 high; heights are square roots, so that little is seen too."""
+    """An SVG path through the shares, 256 wide and 100 high; square roots as heights make small shares visible."""
     heights = 100 - 100 * np.sqrt(np.clip(shares / max(top, 1e-9), 0.0, 1.0))
     step = 256 / len(shares)
     points = [f"{step * (index + 0.5):g} {height:.1f}" for index, height in enumerate(heights)]
@@ -122,23 +125,10 @@ def curve_path(shares: NDArray[np.float64], top: float, closed: bool) -> str:
 
 
 def thumbnail(first: Image.Image, last: Image.Image, height: int = 96) -> Shown:
-    """One small picture, its left half from one version and its right half from another."""
+    """A thumbnail: its left half from one version, its right half from another."""
     from PIL import Image, ImageOps
 
     width = min(2 * height, max(height * 2 // 3, round(first.width * height / first.height)))
     left, right = (ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS) for image in (first, last))
     right.paste(left.crop((0, 0, width // 2, height)), (0, 0))
-    return Shown(width, height, data_uri(_webp(right, 75)))
-
-
-def data_uri(content: bytes) -> str:
-    """A WebP file as the value of a `src`."""
-    return f"data:image/webp;base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _webp(image: Image.Image, quality: int, profile: bytes | None = None) -> bytes:
-    buffer = io.BytesIO()
-    lossless = quality == 100
-    options = {"icc_profile": profile} if profile else {}
-    image.save(buffer, "WEBP", quality=75 if lossless else quality, lossless=lossless, method=4, **options)
-    return buffer.getvalue()
+    return encode(right, _THUMBNAIL_QUALITY)

@@ -1,4 +1,4 @@
-"""Which pictures belong together: the same name below each folder, whatever the file's ending."""
+"""Matches pictures by name below each folder, ignoring suffixes and an added `-enhanced`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from lumen_cli.files.outputs import ADDITION
 from lumen_cli.imaging.formats import find_format
 
 MOST_VERSIONS = 12
-"""Columns of one comparison; more are of no use to an eye."""
+"""Columns of one comparison; nobody can compare more by eye."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """One column: how it is called, and its pictures by name."""
+    """One column: its label, and its pictures by name."""
 
     label: str
     pictures: Mapping[str, Path]
@@ -29,7 +29,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Row:
-    """One picture in every version, in the versions' order."""
+    """One picture in all versions, in their order."""
 
     name: str
     files: tuple[Path, ...]
@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Problem:
-    """A picture that is left out, and why; one line."""
+    """A picture that is left out, and the reason on one line."""
 
     name: str
     reason: str
@@ -45,9 +45,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Matched:
-    """labels: one a version; reference: the index of the version the others are measured against.
+    """Matched pictures.
 
-    truth: whether it was named as ground truth; where not, being near to it is not being good.
+    labels: one per version; reference: index of the version that the others are measured against; truth: whether it is
+    the ground truth, so that full-reference metrics rank the versions.
     """
 
     labels: tuple[str, ...]
@@ -58,20 +59,20 @@ class Matched:
 
     @property
     def input(self) -> int:
-        """The index of the version the others were made from: the first that is not the ground truth."""
+        """The index of the version that the others were made from: the first that is not the ground truth."""
         return 1 if self.truth and self.reference == 0 else 0
 
 
 def match_paths(paths: Sequence[str], reference: str | None = None) -> Matched:
-    """Match folders with folders by name, or single pictures with each other whatever their names.
+    """Match folders with folders by name, or single pictures with each other regardless of name.
 
     Args:
         paths: the versions in their order; the first is the input.
-        reference: ground truth, one of `paths` or a further version, which then comes last. None: the first.
+        reference: ground truth, one of `paths` or an additional version at the end. None: the first.
 
     Raises:
-        UsageError: fewer than two versions, folders mixed with pictures, the same one twice, a folder without
-            pictures, or no picture that is there in all of them.
+        UsageError: fewer than two versions, folders mixed with pictures, the same version twice, a folder without
+            pictures, or no picture that exists in all versions.
     """
     given = [absolute_name(path) for path in paths]
     at = 0
@@ -99,10 +100,10 @@ def match_paths(paths: Sequence[str], reference: str | None = None) -> Matched:
 
 
 def match(versions: Sequence[Version], reference: int, truth: bool) -> Matched:
-    """Rows of the names that every version has; every other name is a problem.
+    """Rows for the names that all versions have; every other name is a problem.
 
     Raises:
-        UsageError: no name is in all versions.
+        UsageError: no name exists in all versions.
     """
     labels = tuple(version.label for version in versions)
     rows, problems = [], []
@@ -114,15 +115,15 @@ def match(versions: Sequence[Version], reference: int, truth: bool) -> Matched:
         else:
             rows.append(Row(name, tuple(version.pictures[name] for version in versions)))
     if not rows:
-        said = "; ".join(f"{version.label} has {_some(version.pictures)}" for version in versions[:4])
-        raise UsageError(f"no picture is there under the same name in all versions: {said}")
+        held = "; ".join(f"{version.label} has {_some(version.pictures)}" for version in versions[:4])
+        raise UsageError(f"no picture has the same name in all versions: {held}")
     return Matched(labels, reference, truth, tuple(rows), tuple(problems))
 
 
 def by_name(labels: Sequence[str], found: Sequence[Iterable[Source]]) -> list[Version]:
-    """Versions by relative path without ending; `a-enhanced` is `a` where another version has an `a`.
+    """Versions by relative path without suffix; `a-enhanced` is `a` where another version has an `a`.
 
-    Where a folder holds a.jpg beside a.png, these two keep their endings, in every version.
+    Where a folder holds both a.jpg and a.png, they keep their suffixes in every version.
     """
     listed = [list(sources) for sources in found]
     stems = [Counter(_stem(source) for source in sources) for sources in listed]
@@ -146,7 +147,7 @@ def by_name(labels: Sequence[str], found: Sequence[Iterable[Source]]) -> list[Ve
 
 
 def distinct_labels(paths: Sequence[Path]) -> tuple[str, ...]:
-    """The names of the paths, with as many parents as tell them apart."""
+    """The names of the paths, with as many parents as needed to distinguish them."""
     longest = max(len(path.parts) for path in paths)
     for length in range(1, longest + 1):
         labels = tuple("/".join(part for part in path.parts[-length:] if part != path.anchor) for path in paths)
@@ -156,7 +157,7 @@ def distinct_labels(paths: Sequence[Path]) -> tuple[str, ...]:
 
 
 def absolute_name(path: str) -> Path:
-    """The absolute path of what is there under this name; UsageError, with the nearest name, where nothing is."""
+    """The absolute path of an existing file or folder; UsageError with the nearest name where there is none."""
     if not path or not Path(path).exists():
         find_pictures([path])  # raises, knowing what to say
         raise UsageError(f"{path}: neither a file nor a folder; patterns are for --models")
@@ -172,12 +173,12 @@ def _below(folder: Path, others: Sequence[Path]) -> list[Source]:
 
 def _refuse_twice(paths: Sequence[Path]) -> None:
     if len(paths) > MOST_VERSIONS:
-        raise UsageError(f"{len(paths)} versions are too many to look at; at most {MOST_VERSIONS} can be compared")
+        raise UsageError(f"{len(paths)} versions are too many; at most {MOST_VERSIONS} can be compared")
     seen: dict[str, Path] = {}
     for path in paths:
         real = os.path.realpath(path)
         if real in seen:
-            raise UsageError(f"{path} is named twice; there is nothing to compare it with itself")
+            raise UsageError(f"{path} is named twice; name each version once")
         seen[real] = path
 
 
@@ -202,7 +203,7 @@ def page_target(output: str | None, beside: Path, overwrite: bool) -> Path:
     """The absolute path of the page: `output`, or compare.html in it where it is a folder, or `beside` something.
 
     Raises:
-        UsageError: the name does not end like a page's, or the file exists and `overwrite` is not said.
+        UsageError: the name has no suffix of a page, or the file exists and `overwrite` is false.
     """
     if output == "":
         raise UsageError("the page's name is empty")
@@ -221,7 +222,7 @@ def sheet_target(name: str, overwrite: bool) -> Path:
     """The absolute path of a contact sheet.
 
     Raises:
-        UsageError: the ending is no picture's, or the file exists and `overwrite` is not said.
+        UsageError: the name has no suffix of a picture, or the file exists and `overwrite` is false.
     """
     target = absolute(name)
     find_format(target)
@@ -230,18 +231,18 @@ def sheet_target(name: str, overwrite: bool) -> Path:
 
 
 def protect_inputs(target: Path, matched: Matched) -> None:
-    """UsageError where a contact sheet would replace one of the pictures compared."""
+    """UsageError where a contact sheet would replace one of the compared pictures."""
     real = os.path.realpath(target)
     for row in matched.rows:
         if real in map(os.path.realpath, row.files):
-            raise UsageError(f"{target}: the sheet would replace a picture that is compared; name another file")
+            raise UsageError(f"{target}: the sheet would replace a compared picture; choose another file")
 
 
 def link(file: Path, folder: Path) -> str:
     """A relative reference from a page in `folder` to a file, percent-encoded.
 
     Raises:
-        UsageError: there is no way from one to the other.
+        UsageError: there is no relative path.
     """
     try:
         relative = os.path.relpath(file, folder)

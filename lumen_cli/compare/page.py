@@ -1,4 +1,4 @@
-"""The page: one HTML file that holds pictures and figures, and asks no network for anything."""
+"""The page: one HTML file with pictures and figures, which works offline."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _SCRIPTS = ("data.js", "zoom.js", "slider.js", "grid.js", "details.js", "table.j
 _STOPS = 9
 
 
-def rendered(content: Mapping[str, Any], *, linked: bool) -> Iterator[str]:
-    """The page's text, piece by piece. All of `content` is escaped but what is `Markup` already.
+def render(content: Mapping[str, Any], *, linked: bool) -> Iterator[str]:
+    """The page's text, piece by piece. `content` is escaped, except what is already `Markup`.
 
     Args:
-        content: what the template asks for beside the fixed parts.
-        linked: whether pictures may come from files; else only from the page itself.
+        content: variables of the template.
+        linked: whether pictures may come from files; otherwise only from the page itself.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -55,7 +55,7 @@ def rendered(content: Mapping[str, Any], *, linked: bool) -> Iterator[str]:
 
 
 def policy(style: str, script: str, *, linked: bool) -> str:
-    """Content-Security-Policy: nothing from anywhere, this style, this script, and no other."""
+    """Content-Security-Policy: only this style and this script, and nothing from the network."""
 
     def hashed(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
@@ -86,7 +86,7 @@ _IN_BROWSERS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 @dataclass(frozen=True)
 class _Entry:
-    """What the tables and the strip of small pictures need of one picture."""
+    """One picture in the tables and the strip of thumbnails."""
 
     measured: Measured
     name: str
@@ -94,10 +94,10 @@ class _Entry:
 
 
 class Page:
-    """Takes pictures one after the other, keeps them on the disk, and writes the page at the end. A context manager."""
+    """Collects pictures on disk and writes the page at the end. A context manager."""
 
     def __init__(self, target: Path, matched: Matched, metrics: Sequence[Metric], looks: Looks, linked: bool) -> None:
-        """linked: pictures a browser can show are referred to, relative to the page, and not copied into it."""
+        """linked: refer to pictures that browsers can show, relative to the page, instead of copying them into it."""
         self.target, self.matched, self.metrics, self.looks, self.linked = target, matched, metrics, looks, linked
         self._entries: list[_Entry] = []
         self._blocks: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n")  # noqa: SIM115
@@ -111,13 +111,13 @@ class Page:
         self._blocks.close()
 
     def add(self, compared: Compared) -> None:
-        """One picture. Its heat maps share a scale, its histograms each have their own."""
+        """Add one picture. Its heat maps share a scale; each histogram has its own."""
         from jinja2.utils import htmlsafe_json_dumps
 
         from lumen_cli.text import printable
 
         measured, drawn = compared.measured, compared.drawn
-        # Beside a ground truth the dark input differs most by far; were the scale its own, all other maps were black.
+        # The input differs most from a ground truth: with its own scale, every other map would look black.
         maps = {index: one.error for index, one in enumerate(drawn) if one.error is not None}
         decisive = {index: error for index, error in maps.items() if index != self.matched.input} or maps
         scale = drawing.heat_scale(list(decisive.values()))
@@ -135,15 +135,15 @@ class Page:
         self._entries.append(_Entry(measured, name, thumbnail))
 
     def write(self, problems: Sequence[Problem]) -> int:
-        """Write the page beside its target and rename it; returns its size in bytes.
+        """Write the page atomically; returns its size in bytes.
 
         Raises:
-            LumenError: the file cannot be written; then none is left.
+            LumenError: the file cannot be written.
         """
         try:
             with replacing(self.target) as temporary:
                 with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                    for piece in rendered(self._content(problems), linked=self.linked):
+                    for piece in render(self._content(problems), linked=self.linked):
                         file.write(piece)
                     file.flush()
                     os.fsync(file.fileno())
@@ -153,7 +153,7 @@ class Page:
         return size
 
     def _latest(self) -> int:
-        """The version to look at first: the last one that was made, else the reference."""
+        """The version to show first: the last generated one, otherwise the reference."""
         made = {*range(len(self.matched.labels))} - {self.matched.input, self.matched.reference}
         return max(made, default=self.matched.reference)
 
@@ -162,7 +162,7 @@ class Page:
         if self.linked and file.suffix.lower() in _IN_BROWSERS:
             width, height, source = measured.width, measured.height, link(file, self.target.parent)
         else:
-            copy = drawing.shown(drawn.image, self.looks.quality, drawn.icc)
+            copy = drawing.encode(drawn.image, self.looks.quality, drawn.icc)
             width, height, source = copy.width, copy.height, copy.data
         curves = drawn.histogram.curves
         top = max(float(curve.max()) for curve in curves.values())
@@ -220,7 +220,7 @@ class Page:
         }
 
     def _cells(self, columns: Sequence[dict[str, float]]) -> list[list[dict[str, Any]]]:
-        """For each metric and version: the value, as it is written, and whether it is the best."""
+        """For each metric and version: value, text, and whether it is the best."""
         cells = []
         for metric in self.metrics:
             values = [column[metric.name] for column in columns]
@@ -234,7 +234,7 @@ class Page:
         return cells
 
     def _means(self) -> list[dict[str, Any]]:
-        """The table of means: for each version its cells, with `of` where it is not the mean of all pictures."""
+        """The table of means: cells of each version, with `of` where a mean does not include all pictures."""
         columns = means([entry.measured for entry in self._entries], self.metrics, len(self.matched.labels))
         cells = self._cells([{name: mean.value for name, mean in column.items()} for column in columns])
         rows = []

@@ -1,4 +1,4 @@
-"""One row of a comparison: read, measured against the reference, and drawn."""
+"""Reads one row of a comparison, measures it against the reference and draws it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _LONGEST = 120
 
 
 def essentials(block: bytes | None) -> list[tuple[str, str]]:
-    """Camera, lens, exposure, ISO and date of a raw EXIF block, name and value; those that are there.
+    """Camera, lens, exposure, ISO and date in a raw EXIF block, as names and values.
 
-    A damaged block gives what can be read of it, or nothing.
+    A damaged block gives its readable tags.
     """
     if not block:
         return []
@@ -42,7 +42,7 @@ def essentials(block: bytes | None) -> list[tuple[str, str]]:
             warnings.simplefilter("ignore")
             exif.load(block)
             inner = exif.get_ifd(_EXIF)
-    except Exception:  # Pillow raises many kinds on damaged blocks, and tags are no reason to fail
+    except Exception:  # Pillow raises many exceptions for damaged blocks; missing tags are acceptable here
         return []
     return [(name, value[:_LONGEST]) for name, value in _rows(exif, inner) if value]
 
@@ -89,17 +89,17 @@ def _number(value: object, negative: bool = False) -> float | None:
 
 
 Values = Mapping[str, float]
-"""A version's figures by metric; NaN where there is none to be had."""
+"""A version's figures by metric; NaN where undefined."""
 
 
 AGAINST_TRUTH = (*DEFAULT_METRICS, "brightness")
 ALONE = ("psnr", "ssim", "niqe", "loe", "brightness")
-"""What is measured with and without ground truth; brightness taken from the truth says nothing without one."""
+"""The default metrics with and without ground truth; GT-mean figures need one."""
 
 
 @dataclass(frozen=True)
 class Looks:
-    """How pictures are put on a page. max_side: pixels of the longer side; quality: of WebP, 1 to 100 (lossless)."""
+    """Copies on the page. max_side: pixels of the longer side; quality: of WebP, 1 to 100 (lossless)."""
 
     max_side: int = 1600
     quality: int = 90
@@ -107,7 +107,7 @@ class Looks:
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """One version of a picture on the page. heat: None for the reference; `about`: depth and format of the file."""
+    """One version of a picture on the page. error: None for the reference; about: format and depth of the file."""
 
     image: Image.Image
     icc: bytes | None
@@ -119,7 +119,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Measured:
-    """A row's figures: width and height in pixels, values a version in the versions' order."""
+    """A row's size in pixels, and the figures of its versions, in order."""
 
     row: Row
     width: int
@@ -129,20 +129,20 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """A row's figures and, where they are wanted, what is shown of its versions."""
+    """A row's figures and, where requested, its versions as drawn."""
 
     measured: Measured
     drawn: tuple[Drawn, ...]
 
 
 def chosen_metrics(names: Sequence[str] | None, truth: bool) -> tuple[list[Metric], list[str]]:
-    """The metrics asked for, or those that suit a comparison with or without ground truth.
+    """The named metrics, or the defaults for a comparison with or without ground truth.
 
     Returns:
-        The metrics, and a line for each default that cannot be computed here.
+        The metrics, and a line for each default metric that is not available here.
 
     Raises:
-        UsageError: one that was asked for is not known or cannot be computed here.
+        UsageError: a named metric is unknown or not available here.
     """
     found = find_metrics((AGAINST_TRUTH if truth else ALONE) if names is None else names)
     reasons = {metric.name: metric.unavailable() for metric in found}
@@ -153,7 +153,7 @@ def chosen_metrics(names: Sequence[str] | None, truth: bool) -> tuple[list[Metri
 
 
 def compare_rows(matched: Matched, metrics: Sequence[Metric], looks: Looks | None) -> Iterator[Compared | Problem]:
-    """`compare_row` for every row, in order; a problem for a row whose pictures cannot be compared."""
+    """`compare_row` for every row, in order; a Problem for a row that cannot be compared."""
     for row in matched.rows:
         try:
             yield compare_row(row, matched, metrics, looks)
@@ -165,7 +165,7 @@ def compare_row(row: Row, matched: Matched, metrics: Sequence[Metric], looks: Lo
     """Measure a row's versions, and draw them where `looks` is given. Holds three full pictures at a time.
 
     Raises:
-        PictureError: a version cannot be read, or is not of the reference's size.
+        PictureError: a version cannot be read or has another size than the reference.
     """
     truth = read_picture(row.files[matched.reference])
     given = truth if matched.reference == matched.input else _read(row.files[matched.input], truth, matched)
@@ -198,7 +198,7 @@ def _read(file: Path, truth: Picture, matched: Matched) -> Picture:
 
 
 def comparable(metric: Metric, version: int, matched: Matched) -> bool:
-    """Whether a metric says something about a version: none is compared with itself."""
+    """Whether a metric is meaningful for a version: no version is compared with itself."""
     itself = {"reference": version == matched.reference, "input": version == matched.input}
     return not any(itself[need] for need in metric.needs)
 
@@ -215,7 +215,7 @@ def _value(metric: Metric, picture: Picture, truth: Picture, given: Picture) -> 
 
 
 def _draw(picture: Picture, truth: Picture | None, looks: Looks) -> Drawn:
-    image = drawing.reduced(picture, looks.max_side)
+    image = drawing.reduce(picture, looks.max_side)
     kind = (
         f"{picture.format.upper()}, {picture.storage.bits or picture.bit_depth} bit{', grey' if picture.grey else ''}"
     )
@@ -225,7 +225,7 @@ def _draw(picture: Picture, truth: Picture | None, looks: Looks) -> Drawn:
 
 @dataclass(frozen=True)
 class Mean:
-    """A metric's mean over the pictures where it is defined, and how many these are."""
+    """A metric's mean over the pictures where it is defined, and their number."""
 
     value: float
     count: int
@@ -240,10 +240,10 @@ def means(measured: Sequence[Measured], metrics: Sequence[Metric], versions: int
 
 
 def best(values: Sequence[float], metric: Metric, matched: Matched) -> set[int]:
-    """The versions with the best value, those that read the same included.
+    """The versions with the best value, including those whose text is the same.
 
-    The reference takes no part: it is what the others are to come near to. None is best where only one can be compared,
-    and none by its nearness to a reference that nobody called the ground truth: it is as a rule the dark input.
+    The reference takes no part. There is no best version with fewer than two candidates, and none for a full-reference
+    metric without ground truth, because the reference is then usually the dark input.
     """
     if not metric.better or ("reference" in metric.needs and not matched.truth):
         return set()
@@ -263,7 +263,7 @@ def written(value: float, metric: Metric) -> str:
 
 
 def heading(metric: Metric) -> str:
-    """The metric's title with its unit and an arrow that says which way is better."""
+    """The metric's title with its unit and an arrow for the better direction."""
     arrow = {"higher": " ↑", "lower": " ↓"}.get(metric.better, "")
     return f"{metric.title}{arrow}{f' ({metric.unit})' if metric.unit else ''}"
 

@@ -1,4 +1,4 @@
-"""A contact sheet: every picture in all its versions, on one picture."""
+"""A contact sheet: one picture with all versions of every picture."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from PIL import Image
 
 LARGEST = 24_000_000
-"""Pixels of a sheet; panels become smaller where there are many."""
+"""Pixels of a sheet; many panels become smaller."""
 _PANELS = (480, 400, 320, 240, 192, 160, 128, 96, 64)
-"""Widths; the narrowest is taken however many pictures there are."""
+"""Widths; the narrowest is used for any larger number of pictures."""
 _GAP, _PADDING = 8, 16
 _BACKGROUND, _INK, _FAINT = (38, 38, 38), (236, 236, 236), (160, 160, 160)
 
 
 class ContactSheet:
-    """Collects reduced pictures row by row, then lays them out; a line of the sheet may hold several rows."""
+    """Collects reduced pictures row by row, then lays them out; a line of the sheet may have several rows."""
 
     def __init__(self, labels: Sequence[str], rows: int) -> None:
-        """labels: one a version; rows: how many pictures will come at most."""
+        """labels: one per version; rows: the greatest number of pictures."""
         self.labels = [_one_line(label) for label in labels]
         fitting = (width for width in _PANELS if rows * self._area(width) <= LARGEST)
         self.width = next(fitting, _PANELS[-1])
         self._rows: list[tuple[str, list[Image.Image]]] = []
 
     def _area(self, width: int) -> int:
-        """Pixels that a row of this width takes, of pictures of the usual shape."""
+        """Pixels of a row of this width with pictures of the usual shape."""
         across = len(self.labels) * (width + _GAP) + 2 * _PADDING
         return across * (width * 3 // 4 + 2 * _font_size(width) + _PADDING)
 
@@ -101,7 +101,7 @@ def _split(heights: Sequence[int], columns: int) -> list[tuple[int, int]]:
 
 
 def _cut(text: str, draw: object, font: object, width: int) -> str:
-    """The text, its middle left out where it is wider than `width`."""
+    """The text, shortened in the middle where it is wider than `width`."""
     length = draw.textlength  # type: ignore[attr-defined]
     if length(text, font=font) <= width:
         return text
@@ -120,7 +120,7 @@ def write_sheet(sheet: ContactSheet, target: Path) -> None:
     """Write beside the target and rename.
 
     Raises:
-        PictureError: it cannot be encoded or written; then nothing is left.
+        PictureError: it cannot be encoded or written.
     """
     try:
         with replacing(target) as temporary:

@@ -165,7 +165,7 @@ def test_an_input_is_never_replaced_by_a_sheet(versions: tuple[Path, Path, Path]
     before = folder_bytes(versions[0].parent)
     finished = lumen("compare", *versions, *FEW, "--sheet", versions[0] / "z9.png", "--overwrite", "--no-page")
     assert finished.code == 2
-    assert "would replace a picture" in finished.err
+    assert "would replace a compared picture" in finished.err
     assert folder_bytes(versions[0].parent) == before
 
 
@@ -174,7 +174,7 @@ def test_an_input_is_never_replaced_by_a_sheet(versions: tuple[Path, Path, Path]
     [
         (["low"], "at least two versions"),
         (["low", "nowhere"], "no such file or folder"),
-        (["low", "other"], "no picture is there under the same name"),
+        (["low", "other"], "no picture has the same name"),
         (["low", "high", "--metrics", "psnrr"], "Did you mean psnr?"),
         (["low", "high", "-o", "x.png"], "has to end in .html"),
         (["low", "high", "--sheet", "x.gif"], "not a format lumen writes"),

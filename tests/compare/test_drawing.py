@@ -28,17 +28,17 @@ def decoded(data: str) -> Image.Image:
 
 
 def test_a_copy_is_no_longer_than_asked_and_keeps_shape_and_profile() -> None:
-    image = drawing.reduced(picture(np.full((300, 450, 3), 99, np.uint8)), 150)
-    shown = drawing.shown(image, 90, srgb_profile())
+    image = drawing.reduce(picture(np.full((300, 450, 3), 99, np.uint8)), 150)
+    shown = drawing.encode(image, 90, srgb_profile())
     assert (shown.width, shown.height) == decoded(shown.data).size == (150, 100)
     assert decoded(shown.data).info["icc_profile"] == srgb_profile()
-    assert drawing.reduced(picture(scene(0)), 1600).size == (96, 64), "small pictures are not enlarged"
+    assert drawing.reduce(picture(scene(0)), 1600).size == (96, 64), "small pictures are not enlarged"
 
 
 def test_quality_100_loses_nothing() -> None:
     values = scene(3, noise=0.2)
-    assert np.array_equal(decoded(drawing.shown(Image.fromarray(values), 100).data), values)
-    assert not np.array_equal(decoded(drawing.shown(Image.fromarray(values), 90).data), values)
+    assert np.array_equal(decoded(drawing.encode(Image.fromarray(values), 100).data), values)
+    assert not np.array_equal(decoded(drawing.encode(Image.fromarray(values), 90).data), values)
 
 
 def test_the_difference_is_the_mean_over_the_channels() -> None:
