@@ -1,8 +1,7 @@
-"""Every tag of every picture of a folder, before and after: `python -m tests.census FOLDER`.
+"""Compare every tag of every picture of a folder before and after: `python -m tests.census FOLDER`.
 
-Runs `lumen enhance --strength 0` over the folder and prints each tag that differs though neither a rule of `tag_rules`
-nor a line of the run says so. It prints nothing where there is none. The exit code is the number of pictures with such
-a tag, at most 100.
+It runs `lumen enhance --strength 0` over the folder and prints each difference that neither `rules.CHANGES` nor a
+warning explains. The exit code is the number of pictures with such a difference, at most 100.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ _SHOWN = 60
 
 
 def main() -> int:
-    """Print the differences of the folders that the command line names."""
+    """Print the differences for each folder."""
     parser = argparse.ArgumentParser(prog="census", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="+")
-    parser.add_argument("--format", help="the results' format, each its own where it is missing")
+    parser.add_argument("--format", help="the results' format (default: each picture keeps its own)")
     parser.add_argument("--model", default="kind")
     parser.add_argument("--lines", action="store_true", help="also print the run's lines and failures")
     options = parser.parse_args()
@@ -38,14 +37,13 @@ def main() -> int:
             results = list(run(folder, Path(scratch), options.format, options.model))
             different += census(folder, [result for result in results if result["status"] == "done"])
             for result in results if options.lines else ():
-                said = [result["reason"]] if result["reason"] else [*result["notices"], *result["warnings"]]
-                for line in said:
+                for line in [result["reason"]] if result["reason"] else [*result["notices"], *result["warnings"]]:
                     print(f"# {Path(result['input']).relative_to(folder.absolute())}: {line}")
     return min(different, 100)
 
 
 def run(folder: Path, scratch: Path, format: str | None, model: str) -> Iterator[dict[str, Any]]:
-    """What `lumen enhance` says about each picture of a folder."""
+    """Run `lumen enhance` over a folder; one record a picture."""
     command = [sys.executable, "-m", "lumen_cli", "enhance", str(folder), "-o", str(scratch / "out"), "-m", model]
     command += ["--strength", "0", "--json", "--quiet", *(["--format", format] if format else [])]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -56,15 +54,15 @@ def run(folder: Path, scratch: Path, format: str | None, model: str) -> Iterator
 
 
 def census(folder: Path, results: list[dict[str, Any]]) -> int:
-    """Print what differs; how many pictures have such a tag."""
+    """Print the differences; how many pictures have one."""
     tags = list_all([path for result in results for path in (result["input"], result["output"])])
     different = 0
     for result in results:
         source, target = result["input"], result["output"]
-        said = [*result["notices"], *result["warnings"]]
+        lines = [*result["notices"], *result["warnings"]]
         formats = [name_format(Path(path)) for path in (source, target)]
         rules = TagRules("keep", "lumen")
-        found = find_differences(tags.get(source, {}), tags.get(target, {}), rules, *formats, said)
+        found = find_differences(tags.get(source, {}), tags.get(target, {}), rules, *formats, lines)
         different += bool(found)
         for name, (before, after) in found.items():
             values = " → ".join("—" if value is None else str(value)[:_SHOWN] for value in (before, after))

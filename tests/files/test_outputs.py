@@ -65,14 +65,17 @@ def test_several_folders_keep_their_names(tmp_path: Path) -> None:
     }
 
 
-def test_same_stem_other_ending_does_not_collide(tmp_path: Path) -> None:
-    tree(tmp_path, "p/a.jpg", "p/a.png", "p/a.webp", "p/b.jpg")
-    assert targets(tmp_path, ["p"], "out", ".png") == {
-        "p/a.jpg": "out/a_jpg.png",
-        "p/a.png": "out/a.png",
-        "p/a.webp": "out/a_webp.png",
-        "p/b.jpg": "out/b.png",
-    }
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"a.jpg": "a_jpg.png", "a.png": "a.png", "a.webp": "a_webp.png", "b.jpg": "b.png"},
+        {"a.jpg": "a_jpg_3.png", "a.png": "a.png", "a_jpg.png": "a_jpg.png", "a_jpg_2.png": "a_jpg_2.png"},
+    ],
+    ids=["the old ending", "a number where that is taken"],
+)
+def test_a_name_belongs_to_the_picture_that_bears_it_and_others_get_more(tmp_path: Path, names: dict[str, str]) -> None:
+    tree(tmp_path, *(f"p/{name}" for name in names))
+    assert targets(tmp_path, ["p"], "out", ".png") == {f"p/{name}": f"out/{names[name]}" for name in names}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="such names exist only where case and spelling count")
@@ -90,16 +93,6 @@ def test_two_files_for_one_output_are_refused(tmp_path: Path) -> None:
     tree(tmp_path, "x/a.jpg", "y/a.jpg")
     with pytest.raises(UsageError, match=r"x/a\.jpg and .*y/a\.jpg.*name_template="):
         targets(tmp_path, ["x/a.jpg", "y/a.jpg"], "out")
-
-
-def test_a_name_belongs_to_the_picture_that_bears_it(tmp_path: Path) -> None:
-    tree(tmp_path, "p/a.jpg", "p/a.png", "p/a_jpg.png", "p/a_jpg_2.png")
-    assert targets(tmp_path, ["p"], "out", ".png") == {
-        "p/a.jpg": "out/a_jpg_3.png",
-        "p/a.png": "out/a.png",
-        "p/a_jpg.png": "out/a_jpg.png",
-        "p/a_jpg_2.png": "out/a_jpg_2.png",
-    }
 
 
 @pytest.mark.parametrize("output", ["p", "p/out", "p/sub/out", "link", "link/out", "x/../p"])
