@@ -1,4 +1,4 @@
-"""Temporary files beside their targets: named so that a later run can tell whose they are and remove a dead one's."""
+"""Temporary files beside their targets. Their names say which process made them, so later runs can remove leftovers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY_PREFIX = ".lumen-"
-"""What every temporary file's name begins with. Being hidden, none is ever taken for an input."""
+"""How the name of every temporary file begins. It is hidden, so it never counts as an input."""
 
 _NAME = re.compile(
     rf"{re.escape(TEMPORARY_PREFIX)}(?P<pid>\d+)-(?P<host>[0-9a-f]{{6}})(?P<birth>[0-9a-f]{{6}})(?P<random>[0-9a-f]{{8}})-"
@@ -28,7 +28,7 @@ _UNKNOWN = "0" * 6
 def temporary_beside(target: Path) -> Path:
     """A new path in the target's folder, `.lumen-PID-RANDOM-NAME`, with the target's ending; nothing is created.
 
-    The name says process and machine, so that `sweep_temporaries` knows whether its maker still lives, and stays short
+    The name has process and machine, so that `sweep_temporaries` knows whether the process still runs. It is short
     enough for any file system (255 bytes, with room for exiftool's own temporary file).
     """
     head = f"{TEMPORARY_PREFIX}{os.getpid()}-{_host()}{_birth(os.getpid())}{secrets.token_hex(4)}-"
@@ -42,7 +42,7 @@ def temporary_beside(target: Path) -> Path:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A temporary path beside the target to write to; at the end it becomes the target, after an error it is gone."""
+    """A temporary path beside the target. In the end it becomes the target; after an error it is removed."""
     temporary = temporary_beside(target)
     try:
         yield temporary
@@ -52,41 +52,27 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def sweep_temporaries(folders: Iterable[Path], *, whole_folders: bool = False) -> int:
-    """Remove the temporary files that dead processes left in these folders (not below them).
+    """Remove the temporary files that dead processes left in these folders (not below them); how many.
 
-    `whole_folders`: their temporary folders as well.
-
-    A file is left alone while its process runs on this machine; one made on another machine, whose processes cannot be
-    seen from here, is left alone for a day.
-
-    Returns:
-        How many files and folders were removed.
+    A file stays while its process runs on this machine. One from another machine, whose processes are not visible here,
+    stays for a day. whole_folders: remove temporary folders too.
     """
     removed = 0
     for folder in sorted(set(folders)):
-        try:
-            names = sorted(
-                entry.name
-                for entry in os.scandir(folder)
-                if entry.is_file(follow_symlinks=False) or (whole_folders and entry.is_dir(follow_symlinks=False))
-            )
-        except OSError:
-            continue
-        for name in names:
-            match = _NAME.match(name)
-            if match and _abandoned(folder / name, int(match["pid"]), match["host"], match["birth"]):
-                try:
-                    if (folder / name).is_dir():
-                        shutil.rmtree(folder / name)
-                    else:
-                        (folder / name).unlink()
-                    removed += 1
-                except OSError:
+        with suppress(OSError):
+            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+                is_folder = entry.is_dir(follow_symlinks=False)
+                match = _NAME.match(entry.name)
+                if not match or not (entry.is_file(follow_symlinks=False) or (whole_folders and is_folder)):
                     continue
+                if _is_abandoned(Path(entry), int(match["pid"]), match["host"], match["birth"]):
+                    with suppress(OSError):
+                        shutil.rmtree(entry) if is_folder else Path(entry).unlink()
+                        removed += 1
     return removed
 
 
-def _abandoned(path: Path, pid: int, host: str, birth: str) -> bool:
+def _is_abandoned(path: Path, pid: int, host: str, birth: str) -> bool:
     if host != _host():
         try:
             status = path.stat()
@@ -96,7 +82,7 @@ def _abandoned(path: Path, pid: int, host: str, birth: str) -> bool:
         return time.time() - max(status.st_mtime, status.st_ctime) > _FOREIGN_AGE_SECONDS
     import psutil
 
-    # A process of the same number born at another moment only inherited it; in containers numbers begin with 1 again.
+    # A process with the same number but another start is a new one; in containers numbers begin with 1 again.
     return not psutil.pid_exists(pid) or _birth(pid) not in (birth, _UNKNOWN)
 
 
@@ -106,9 +92,9 @@ def _host() -> str:
 
 @functools.lru_cache(maxsize=64)
 def _birth(pid: int) -> str:
-    """A mark of the moment a process began; `_UNKNOWN` where the system does not tell."""
+    """A mark of the moment a process began; `_UNKNOWN` where the system does not say."""
     try:
-        # In clock ticks since the machine began: unlike a time of day it is the same for everyone who asks.
+        # In clock ticks since the machine began: unlike a time of day, every process reads the same value.
         return _short_hash(Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19])
     except (OSError, IndexError):
         pass
@@ -128,7 +114,7 @@ _PORTION = 1 << 20
 
 
 def require_room(folder: Path, size: int) -> None:
-    """Write `size` bytes into a folder and take them away again; OSError where they find no room."""
+    """Write `size` bytes into a folder and remove them again; OSError where there is no room."""
     path = temporary_beside(folder / "room")
     portion = os.urandom(min(size, _PORTION))  # some file systems store zeros for nothing
     try:
