@@ -49,13 +49,23 @@ def fill_by_formula(network: nn.Module, tag: str = "a", prefix: str = "") -> nn.
     return network
 
 
+def published_keys() -> dict[str, list[tuple[str, list[int]]]]:
+    """Names and shapes of the published parameters in their order, by architecture and variant.
+
+    Some are stored as the SHA-256 of their JSON and left out here.
+    """
+    files = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))]
+    keys = {name: rows for file in files for name, rows in file.get("keys", {}).items()}
+    return {name: [(key, shape) for key, shape in rows] for name, rows in keys.items() if not isinstance(rows, str)}
+
+
 class Figures:
     """The stored figures of one model."""
 
     def __init__(self, model: str) -> None:
         self.stored = load_file(FOLDER / f"{model}.safetensors")
-        self.entries = json.loads((FOLDER / f"{model}.json").read_text())["entries"]
-        self.keys = json.loads((FOLDER / f"{model}.keys.json").read_text())
+        stored = json.loads((FOLDER / f"{model}.json").read_text())
+        self.entries, self.keys = stored["entries"], stored["keys"]
         self.checked: set[str] = set()
 
     def __getitem__(self, name: str) -> Tensor:

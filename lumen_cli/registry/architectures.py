@@ -140,7 +140,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             ),
             paper_baseline="lumen_cli.benchmark.paper_baseline:DIFFLL",
             figures=(Figure("LOL-v1", "psnr", "26.34", _DIFFLL), Figure("LOL-v1", "ssim", "0.845", _DIFFLL)),
-            tiny={"unet_channels": 32, "unet_multipliers": [1, 2], "detail_channels": 8},
+            tiny={"unet_channels": 32, "unet_multipliers": [2, 2], "detail_channels": 8},
         ),
         Architecture(
             id="kind",
@@ -199,7 +199,7 @@ ARCHITECTURES: dict[str, Architecture] = {
                 Figure("LOL-v1", "psnr", "20.3", _LIGHTEN, about=True),
                 Figure("LOL-v1", "ssim", "0.80", _LIGHTEN, about=True),
             ),
-            tiny={"unet_channels": 32, "unet_multipliers": [1, 1], "ctdn_channels": 8},
+            tiny={"unet_channels": 32, "unet_multipliers": [2, 2], "ctdn_channels": 8},
         ),
         Architecture(
             id="lldiffusion",

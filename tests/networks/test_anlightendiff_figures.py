@@ -59,11 +59,10 @@ def bank() -> Iterator[torch.Tensor]:
     return cycle(FIGURES["in/noise_bank"].split(1))
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values())
-def test_parameters_bear_the_official_names_and_shapes(variant):
+def test_parameters_of_the_two_step_variant_have_the_official_names_and_shapes():
     with torch.device("meta"):
-        state = AnlightenDiff(variant=variant).state_dict()
-    assert [[name, list(value.shape)] for name, value in state.items()] == FIGURES.keys[variant]
+        state = AnlightenDiff(variant="two-step").state_dict()
+    assert [[name, list(value.shape)] for name, value in state.items()] == FIGURES.keys["anlightendiff two-step"]
 
 
 def test_features():

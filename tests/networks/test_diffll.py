@@ -39,11 +39,6 @@ def network(config: str) -> DiffLL:
     return build(config)
 
 
-def test_parameters_bear_the_official_names_and_shapes():
-    state = DiffLL().state_dict()
-    assert [[name, list(value.shape)] for name, value in state.items()] == FIGURES.keys["Net"]
-
-
 def test_wavelet():
     average, details = analyse(FIGURES["wavelet/x"])
     FIGURES.check("wavelet/dwt", torch.cat([average, details]))
@@ -307,18 +302,6 @@ def noise_for(network: DiffLL, size: tuple[int, int], count: int = 1) -> torch.T
     return torch.randn(count, *network.noise_shape(*size), generator=torch.Generator().manual_seed(2))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (33, 47), (64, 64), (65, 3)])
-@pytest.mark.parametrize("settings", [{}, {"prediction": "x0"}])
-@torch.inference_mode()
-def test_any_size_gives_a_picture_of_that_size(size, settings):
-    network = small(unet_multipliers=(1, 2, 2, 2), **settings)
-    low = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
-    enhanced = network.enhance(low, noise=noise_for(network, size), steps=2)
-    assert enhanced.shape == low.shape
-    assert torch.isfinite(enhanced).all()
-    assert 0 <= enhanced.min() <= enhanced.max() <= 1
-
-
 @pytest.mark.parametrize("levels", [1, 2, 3])
 def test_any_number_of_wavelet_levels(levels):
     network = small(levels=levels)
@@ -335,38 +318,11 @@ def test_any_number_of_wavelet_levels(levels):
 
 
 @torch.inference_mode()
-def test_bfloat16_stays_near_single_precision():
-    network = small(prediction="x0")
-    low = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
-    noise = noise_for(network, (64, 96))
-    exact = network.enhance(low, noise=noise, steps=2)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = network.enhance(low, noise=noise, steps=2)
-    assert rounded.dtype == torch.float32, "the wavelet transform must not be rounded"
-    assert float((exact - rounded).abs().mean()) < 0.01
-
-
-@torch.inference_mode()
-def test_batch_mates_do_not_change_a_picture():
-    network = small()
-    low = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(1))
-    noise = noise_for(network, (32, 48), 2)
-    together = network.enhance(low, noise=noise)
-    alone = torch.cat([network.enhance(low[i : i + 1], noise=noise[i : i + 1]) for i in range(2)])
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
-
-
-@torch.inference_mode()
 def test_the_clip_bounds_the_average():
     network = small(clip=4.0)
     low = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     *_, coarsest, _ = network.predict(low, 50.0 * noise_for(network, (32, 32)))
     assert float(coarsest.abs().max()) <= 4.0 + 1e-5
-
-
-def test_enhancing_without_noise_is_refused():
-    with pytest.raises(ValueError, match="noise"):
-        small().enhance(torch.rand(1, 3, 64, 64))
 
 
 @pytest.mark.parametrize(

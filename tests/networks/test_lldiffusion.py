@@ -31,10 +31,9 @@ NARROW = {"unet_channels": 32, "feature_channels": [64, 64, 128, 128, 256, 256],
 JOINED = {"features": 6, "fusion": "cat", "image_weight": 1.0}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {"full": {}, "small": NARROW, "smallv2": NARROW | JOINED}
 PUBLISHED = {
-    "lol": {},
-    "lol_v2": JOINED | {"unet_channels": 128, "blocks": 4, "degradation_channels": 128},
-    "small": NARROW,
-    "smallv2": NARROW | JOINED,
+    "lldiffusion LOL-v2": JOINED | {"unet_channels": 128, "blocks": 4, "degradation_channels": 128},
+    "lldiffusion small": NARROW,
+    "lldiffusion small LOL-v2": NARROW | JOINED,
 }
 
 
@@ -85,11 +84,7 @@ def test_parameters_bear_the_official_names_and_shapes(published):
     with torch.device("meta"):
         state = LLDiffusion(**PUBLISHED[published]).state_dict()
     found = [[name, list(value.shape)] for name, value in state.items()]
-    wanted = FIGURES.keys[published]
-    if isinstance(wanted, str):
-        assert hashlib.sha256(json.dumps(found).encode()).hexdigest() == wanted
-    else:
-        assert found == wanted
+    assert hashlib.sha256(json.dumps(found).encode()).hexdigest() == FIGURES.keys[published]
 
 
 def test_schedule_and_time_embedding(full):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.networks.base import LowLightModel, Retinex
+from lumen_cli.networks.base import LowLightModel, Retinex, pad_to_multiple
 
 
 class Tiny(LowLightModel):
@@ -61,11 +61,13 @@ class Tiny(LowLightModel):
     ) -> Tensor:
         self.largest_batch = max(self.largest_batch, len(low))
         time.sleep(self.seconds)
-        bright = (self.gain if illumination_ratio is None else illumination_ratio) * low + 0.1 * self.mix(low)
+        height, width = low.shape[-2:]
+        padded = pad_to_multiple(low, self.size_multiple)
+        bright = (self.gain if illumination_ratio is None else illumination_ratio) * padded + 0.1 * self.mix(padded)
         for _ in range(steps or 1):
             if noise is not None:
-                bright = bright + 0.05 * F.interpolate(noise, size=low.shape[-2:], mode="nearest")
-        bright = bright.clamp(0.0, 1.0)
+                bright = bright + 0.05 * F.interpolate(noise, size=padded.shape[-2:], mode="nearest")
+        bright = bright[..., :height, :width].clamp(0.0, 1.0)
         broken = low.mean(dim=(1, 2, 3), keepdim=True) > self.fails_above
         return torch.where(broken, torch.full_like(bright, float("nan")), bright)
 
@@ -90,6 +92,10 @@ class Tiny(LowLightModel):
         return Retinex(
             rendered(reflectance), rendered(illumination), latents, lambda: rendered(reflectance * illumination)
         )
+
+    def losses(self, batch: dict[str, Tensor], generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        error = F.l1_loss(self.gain * batch["low"] + 0.1 * self.mix(batch["low"]), batch["high"])
+        return {"error": error, "total": error}
 
 
 def _apart(picture: Tensor) -> tuple[Tensor, Tensor]:

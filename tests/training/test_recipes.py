@@ -19,7 +19,7 @@ from lumen_cli.training.grading import export_grading
 from lumen_cli.training.recipes import make_recipe
 from lumen_cli.training.run import start_from
 from lumen_cli.training.stage import Options, compile_parts, run_stage, uncompiled
-from tests.training.tiny import TINY, tiny_recipe
+from tests.training.tiny import TINY
 
 OPTIONS = Options(torch.device("cpu"), torch.float32, save_every=0.0)
 STAGES = [(name, stage.name) for name, recipe in TINY.items() for stage in recipe.stages if stage.name != "refine"]
@@ -115,22 +115,6 @@ UNREAD: dict[str, tuple[str, ...]] = {
     "lightendiffusion": (),
     "lldiffusion": ("fuse.cattns.", "mid.block_1.temb_proj", "mid.block_2.temb_proj"),
 }
-
-
-@pytest.mark.parametrize("name", sorted(TINY))
-def test_the_paper_preset_trains_every_stage_of_the_published_architecture(batches, tmp_path, name):
-    steps = ["steps=2"] if name in ("diffll", "lightendiffusion") else []
-    recipe = tiny_recipe(name, "paper", *steps, crop=64)
-    torch.manual_seed(0)
-    model = recipe.build()
-    changed: dict[str, set[str]] = {}
-    for stage in recipe.stages:
-        before = {key: value.clone() for key, value in model.state_dict().items()}
-        run_stage(recipe, model, replace(stage, steps=2), batches, tmp_path, OPTIONS)
-        changed[stage.name] = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
-    assert all(changed.values())
-    names = list(changed.values())
-    assert len(names) == 1 or not set.intersection(*names), "a paper's stage trains its own network"
 
 
 @pytest.mark.parametrize("name", sorted(TINY))

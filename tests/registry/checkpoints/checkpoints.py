@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lumen_cli.registry.architectures import ARCHITECTURES, import_object
 from tests.reference import fill_by_formula
 
 State = Mapping[str, Tensor]
@@ -65,6 +66,33 @@ def write_bundle(prefix: Path, tensors: Mapping[str, np.ndarray], index: bool = 
     Path(f"{prefix}.data-00000-of-00001").write_bytes(data)
     if index:
         Path(f"{prefix}.index").write_bytes(_table(rows))
+
+
+def write_kind_bundles(folder: Path, network: nn.Module, architecture: str, index: bool = True) -> None:
+    """The authors' folder checkpoint/: a TensorFlow bundle for each network in a folder of its own."""
+    tensorflow_name = import_object(ARCHITECTURES[architecture].layout).tensorflow_name
+    names = {
+        "decom": "decom_net_train",
+        "adjust": "illumination_adjust_net_train",
+        "restoration": "Restoration_net_train",
+    }
+    for part, name in names.items():
+        tensors = {
+            tensorflow_name(key): tensorflow_layout(value)
+            for key, value in network.state_dict().items()
+            if key.startswith(f"{part}.") and value.is_floating_point()
+        }
+        write_bundle(folder / name / "model.ckpt", tensors, index)
+        (folder / name / "checkpoint").write_text('model_checkpoint_path: "model.ckpt"\n')
+
+
+def write_authors_checkpoint(folder: Path, architecture: str, network: nn.Module) -> list[Path]:
+    """A checkpoint of a network as the authors of its architecture write it; what to import."""
+    if import_object(ARCHITECTURES[architecture].layout).tensorflow_name is not None:
+        write_kind_bundles(folder / "checkpoint", network, architecture)
+        return [folder / "checkpoint"]
+    torch.save(training_state(network.state_dict()), folder / "model.pth.tar")
+    return [folder / "model.pth.tar"]
 
 
 def _varint(number: int) -> bytes:

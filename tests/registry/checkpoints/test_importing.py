@@ -16,10 +16,9 @@ from lumen_cli.networks.kind.network import KinD
 from lumen_cli.networks.kind.plus import KinDPlus
 from lumen_cli.networks.lightendiffusion.network import LightenDiffusion
 from lumen_cli.registry.card import read_card
-from lumen_cli.registry.checkpoints.layouts import KIND, KIND_PLUS
 from lumen_cli.registry.load import load
 from tests.conftest import Finished, dark_pixels, read_pixels, write_dark
-from tests.registry.checkpoints.checkpoints import filled, tensorflow_layout, training_state, wrapped, write_bundle
+from tests.registry.checkpoints.checkpoints import filled, training_state, wrapped, write_kind_bundles
 
 Lumen = Callable[..., Finished]
 SMALL_DIFFLL: dict[str, Any] = {"unet_channels": 32, "unet_multipliers": (1, 1, 1), "detail_channels": 16}
@@ -102,25 +101,6 @@ def test_lightendiffusions_first_stage_alone_lacks_the_noise_estimator(tmp_path:
     assert "left over" not in finished.err
 
 
-def kind_bundles(folder: Path, network: KinD, architecture: str, index: bool = True) -> None:
-    """The authors' folder checkpoint/: a TensorFlow bundle for each network in a folder of its own."""
-    names = {
-        "decom": "decom_net_train",
-        "adjust": "illumination_adjust_net_train",
-        "restoration": "Restoration_net_train",
-    }
-    tensorflow_name = {"kind": KIND, "kind-plus": KIND_PLUS}[architecture].tensorflow_name
-    assert tensorflow_name is not None
-    for part, name in names.items():
-        tensors = {
-            tensorflow_name(key): tensorflow_layout(value)
-            for key, value in network.state_dict().items()
-            if key.startswith(f"{part}.") and value.is_floating_point()
-        }
-        write_bundle(folder / name / "model.ckpt", tensors, index)
-        (folder / name / "checkpoint").write_text('model_checkpoint_path: "model.ckpt"\n')
-
-
 @pytest.mark.parametrize(
     ("architecture", "network"),
     [("kind", lambda: KinD(**SMALL_KIND)), ("kind-plus", lambda: KinDPlus(**SMALL_PLUS))],
@@ -130,7 +110,7 @@ def test_kinds_three_tensorflow_checkpoints(
     architecture: str, network: Callable[[], KinD], tmp_path: Path, lumen: Lumen, same_picture: Any
 ) -> None:
     theirs = filled(network())
-    kind_bundles(tmp_path / "checkpoint", theirs, architecture)
+    write_kind_bundles(tmp_path / "checkpoint", theirs, architecture)
     result = imported(lumen, architecture, tmp_path)
     assert result["rebuilt"] == [name for name in theirs.state_dict() if name.endswith("num_batches_tracked")]
     same_picture(f"{architecture}-official", theirs)
@@ -144,7 +124,7 @@ def test_kinds_three_tensorflow_checkpoints(
 @pytest.mark.parametrize("ending", ["", ".index", ".data-00000-of-00001"])
 def test_kinds_checkpoints_can_be_named_one_by_one(ending: str, tmp_path: Path, lumen: Lumen) -> None:
     theirs = filled(KinD(**SMALL_KIND))
-    kind_bundles(tmp_path, theirs, "kind")
+    write_kind_bundles(tmp_path, theirs, "kind")
     folders = ("Restoration_net_train", "decom_net_train", "illumination_adjust_net_train")
     result = imported(
         lumen, "kind", *(tmp_path / folder / f"model.ckpt{ending}" for folder in folders), "-o", tmp_path / "m"
@@ -155,7 +135,7 @@ def test_kinds_checkpoints_can_be_named_one_by_one(ending: str, tmp_path: Path, 
 
 def test_kind_at_published_size_needs_no_index(tmp_path: Path, lumen: Lumen) -> None:
     theirs = filled(KinD())
-    kind_bundles(tmp_path, theirs, "kind", index=False)
+    write_kind_bundles(tmp_path, theirs, "kind", index=False)
     sizes = {path.parent.name: path.stat().st_size for path in tmp_path.rglob("*.data-*")}
     assert sizes == {
         "decom_net_train": 943_504,
@@ -178,7 +158,7 @@ def test_kind_trained_together_is_one_file(tmp_path: Path, lumen: Lumen, same_pi
 
 
 def test_one_of_kinds_networks_is_not_enough(tmp_path: Path, lumen: Lumen) -> None:
-    kind_bundles(tmp_path, filled(KinD(**SMALL_KIND)), "kind")
+    write_kind_bundles(tmp_path, filled(KinD(**SMALL_KIND)), "kind")
     finished = lumen("models", "import", "kind", tmp_path / "decom_net_train")
     assert finished.code == 2
     assert "missing: restoration.de_conv1_1.weight" in finished.err
@@ -186,7 +166,7 @@ def test_one_of_kinds_networks_is_not_enough(tmp_path: Path, lumen: Lumen) -> No
 
 
 def test_two_trainings_of_one_network_are_not_mixed(tmp_path: Path, lumen: Lumen) -> None:
-    kind_bundles(tmp_path, filled(KinD(**SMALL_KIND)), "kind")
+    write_kind_bundles(tmp_path, filled(KinD(**SMALL_KIND)), "kind")
     (tmp_path / "decom_net_retrain").mkdir()
     for path in (tmp_path / "decom_net_train").iterdir():
         (tmp_path / "decom_net_retrain" / path.name).write_bytes(path.read_bytes())
@@ -198,8 +178,8 @@ def test_two_trainings_of_one_network_are_not_mixed(tmp_path: Path, lumen: Lumen
 
 def test_of_several_epochs_the_noted_one_is_taken(tmp_path: Path, lumen: Lumen) -> None:
     old, new = filled(KinD(**SMALL_KIND), "old"), filled(KinD(**SMALL_KIND), "new")
-    kind_bundles(tmp_path, old, "kind")
-    kind_bundles(tmp_path / "again", new, "kind")
+    write_kind_bundles(tmp_path, old, "kind")
+    write_kind_bundles(tmp_path / "again", new, "kind")
     folder = tmp_path / "Restoration_net_train"
     for path in (tmp_path / "again" / "Restoration_net_train").glob("model*"):
         path.rename(folder / path.name.replace("model.ckpt", "model.ckpt-1000"))
