@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lumen_cli.cli.streams import INTERRUPTED, guarded_streams, interrupts_end
+from lumen_cli.cli.interrupt import INTERRUPTED, interrupts_end
+from lumen_cli.cli.streams import guarded_streams
 from lumen_cli.errors import LumenError
 
 
@@ -14,9 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
     Exit codes: 0 all done, 1 some failed, 2 wrong usage or model, 130 interrupted, 141 standard output was closed.
-    What a user can mend ends in one line on standard error; everything else keeps its traceback.
+    An error that the user can fix ends in one line on standard error; any other keeps its traceback.
     """
-    # Threads of torch that wait should sleep: spinning, they take the cores from those that read and write pictures.
+    # Waiting threads of torch should sleep: a spinning one takes a core from the threads that read and write pictures.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with interrupts_end(for_good=arguments is None), guarded_streams():
         code = _run(arguments)

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lumen_cli.engine.batch import NetworkError, enhance_batch
 from lumen_cli.engine.device import choose_device
-from lumen_cli.errors import LumenError, UsageError
+from lumen_cli.errors import UsageError
 from lumen_cli.imaging.colour.convert import convert_depth, to_unit
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.limits import Detail
 from lumen_cli.registry.catalog import DEFAULT_MODEL, check_light, find_model, require_ability
 from lumen_cli.registry.load import load
-from lumen_cli.run.decompose import Maps, decompose_batch
+from lumen_cli.run.decompose import Decompose, Decomposed
+from lumen_cli.run.operation import Enhance, Enhanced
+from lumen_cli.run.run import Run
 
 if TYPE_CHECKING:
+    from lumen_cli.engine.decompose import Maps
     from lumen_cli.networks.base import LowLightModel
 
 
@@ -55,7 +57,7 @@ def enhance(
     precision: str = "auto",
     network: LowLightModel | None = None,
 ) -> np.ndarray:
-    """Brighten one picture; what `lumen enhance` makes of it with the same settings, in sRGB.
+    """Brighten one picture as `lumen enhance` does with the same settings; the result is sRGB.
 
     Args:
         picture: a file, or H×W×3 (RGB) or H×W (grey) as uint8, uint16 or floats in [0, 1].
@@ -72,7 +74,7 @@ def enhance(
             size.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, fp32, bf16 or fp16.
-        network: the model as `load_model` returned it, so that it is not loaded again for every picture.
+        network: the model that `load_model` returned, to load it once for many pictures.
 
     Returns:
         H×W×3, sRGB, upright; uint8 or uint16 as the picture was, float32 for floats.
@@ -90,20 +92,19 @@ def enhance(
     check_light(card, brightness, illumination_ratio)
     read = _picture(picture)
     policy = choose_device(device, card.precision_for(precision), precisions=card.precisions, model=card.name)
-    network = policy.prepare(load(card) if network is None else network)
-    result = enhance_batch(
-        network,
-        [read],
+    operation = Enhance.with_model(
+        card,
         policy,
-        detail=detail,
-        seed=seed,
         steps=chosen_steps,
+        seed=seed,
         strength=strength,
         brightness=brightness,
         illumination_ratio=illumination_ratio,
-    )[0]
-    if isinstance(result, NetworkError):
-        raise LumenError(str(result)) from result
+        detail=detail,
+    )
+    output = Run(card, policy, operation, network=network and policy.prepare(network)).one(read)
+    assert isinstance(output, Enhanced)
+    result = output.values()
     floating = isinstance(picture, np.ndarray) and np.issubdtype(picture.dtype, np.floating)
     return to_unit(result) if floating or read.bit_depth == 32 else convert_depth(result, read.bit_depth)
 
@@ -117,7 +118,7 @@ def decompose(
     precision: str = "fp32",
     network: LowLightModel | None = None,
 ) -> Maps:
-    """Take one picture apart; the same numbers as `lumen decompose --format npy` and `npz` give.
+    """Take one picture apart; the numbers are those of `lumen decompose` in the formats npy and npz.
 
     Args:
         picture: as in `enhance`.
@@ -125,7 +126,7 @@ def decompose(
         reconstruct: whether R ∘ L is wanted too; then `fidelity()` of the result gives its error.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, fp32, bf16 or fp16.
-        network: the model as `load_model` returned it, so that it is not loaded again for every picture.
+        network: the model that `load_model` returned, to load it once for many pictures.
 
     Returns:
         Reflectance H×W×3 and illumination H×W, float32 in [0, 1], upright; for a model that decomposes a latent, the
@@ -141,11 +142,10 @@ def decompose(
     require_ability(card, "decompose")
     read = _picture(picture)
     policy = choose_device(device, precision, precisions=card.precisions, model=card.name)
-    network = policy.prepare(load(card) if network is None else network)
-    maps = decompose_batch(network, [read], policy, reconstruct=reconstruct)[0]
-    if isinstance(maps, NetworkError):
-        raise LumenError(str(maps)) from maps
-    return maps
+    operation = Decompose.with_model(card, policy, reconstruct=reconstruct)
+    output = Run(card, policy, operation, network=network and policy.prepare(network)).one(read)
+    assert isinstance(output, Decomposed)
+    return output.maps
 
 
 def _picture(given: np.ndarray | str | os.PathLike[str]) -> Picture:
@@ -153,7 +153,7 @@ def _picture(given: np.ndarray | str | os.PathLike[str]) -> Picture:
 
 
 def picture_from_array(array: np.ndarray) -> Picture:
-    """H×W×3 (RGB) or H×W (grey) as uint8, uint16 or floats in [0, 1] → the value the pipeline works on."""
+    """H×W×3 (RGB) or H×W (grey) as uint8, uint16 or floats in [0, 1] → the value that lumen works on."""
     if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] != 3):
         raise UsageError(f"a picture has to be an array of H×W×3 or H×W, not {'×'.join(map(str, array.shape))}")
     if array.dtype in (np.uint8, np.uint16):

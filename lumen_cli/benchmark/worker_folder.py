@@ -1,4 +1,4 @@
-"""A folder of pictures from disk to disk, through the stream that `lumen enhance` uses."""
+"""A folder of pictures from disk to disk, by the run that `lumen enhance` uses."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ import numpy as np
 from lumen_cli.benchmark.speed_request import Pipeline, SpeedCase
 from lumen_cli.errors import LumenError
 from lumen_cli.files.find import find_pictures
-from lumen_cli.files.outputs import plan_outputs
-from lumen_cli.imaging.tags.writer import TagWriter
-from lumen_cli.run.plan import Existing, Settings, make_plan
-from lumen_cli.run.stream import enhance_stream
+from lumen_cli.run.operation import Enhance, Settings
+from lumen_cli.run.run import Run, RunOptions
 
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.networks.base import LowLightModel
 
-_MOST_JOBS = 8
 _GRAIN = 8.0
 
 
@@ -45,14 +42,9 @@ def time_folder(
     with tempfile.TemporaryDirectory(prefix="lumen-speed-") as place:
         source, target = Path(place, "dark"), Path(place, "bright")
         write_pictures(source, case.request.pictures, case.width, case.height)
-        with TagWriter() as tags:
+        with Run(None, policy, Enhance(settings), RunOptions(f"{target}{os.sep}"), network=network) as run:
             started = time.perf_counter()
-            outputs = plan_outputs(find_pictures([str(source)]), f"{target}{os.sep}", None)
-            plan = make_plan(outputs, settings.fingerprint(), Existing.REFUSE)
-            for folder in plan.folders:
-                folder.mkdir(parents=True, exist_ok=True)
-            jobs = min(_MOST_JOBS, os.cpu_count() or 1)
-            results = list(enhance_stream(plan, network, policy, settings, tags, jobs=jobs))
+            results = list(run.results(run.plan(find_pictures([str(source)]))))
             wall = time.perf_counter() - started
     failed = [result for result in results if result.status != "done"]
     if failed or len(results) != case.request.pictures:
@@ -62,7 +54,7 @@ def time_folder(
 
 
 def write_pictures(folder: Path, count: int, width: int, height: int) -> None:
-    """Dark JPEGs with a camera's grain, each another, under `folder`."""
+    """Write dark JPEGs with a camera's grain, all different, into `folder`."""
     from PIL import Image
 
     folder.mkdir()

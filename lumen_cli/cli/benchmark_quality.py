@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from lumen_cli.benchmark.entrants import Entrant
     from lumen_cli.benchmark.quality import Score
     from lumen_cli.benchmark.samples import Samples
+    from lumen_cli.cli.interrupt import Interruption
     from lumen_cli.metrics.registry import Metric
-    from lumen_cli.run.interrupt import Interruption
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ def measure_quality(options: QualityOptions, run: dict[str, Any], as_json: bool,
     from rich.console import Console
 
     from lumen_cli.benchmark.plan import check_targets, choose_entrants, choose_metrics, image_paths
+    from lumen_cli.cli.interrupt import interruptible
     from lumen_cli.reports.benchmark_files import writer_for
     from lumen_cli.reports.tables import failure_line
-    from lumen_cli.run.interrupt import interruptible
     from lumen_cli.text import printable, short_path
 
     for path in options.outputs:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import Annotated
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from lumen_cli.cli.options import FILES, LOOK, DeviceOption, JsonOption, OverwriteOption, QuietOption, SeedOption
 from lumen_cli.errors import UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from lumen_cli.cli.interrupt import Interruption
+    from lumen_cli.compare.comparison import Comparison
+    from lumen_cli.compare.matching import Matched
+    from lumen_cli.files.find import Source
+
 PAGE = "Page"
+_LARGE_PAGE = 64 << 20
 
 
 def compare(
@@ -117,12 +129,12 @@ def compare(
     from rich.console import Console
 
     from lumen_cli.atomic import sweep_temporaries
-    from lumen_cli.compare.comparison import Keeping, Wanted, compare_and_report, models_folder, run_models
+    from lumen_cli.cli.interrupt import interruptible
+    from lumen_cli.compare.comparison import Comparison, Wanted
     from lumen_cli.compare.matching import absolute_name, match_paths, page_target, sheet_target
     from lumen_cli.compare.rows import Looks, chosen_metrics
     from lumen_cli.files.find import find_pictures
     from lumen_cli.files.outputs import check_writable
-    from lumen_cli.run.interrupt import interruptible
 
     console = Console(stderr=True, highlight=False, quiet=quiet)
     figures, missing = chosen_metrics(None if metrics is None else metrics.split(","), reference is not None)
@@ -137,15 +149,107 @@ def compare(
         check_writable(target.parent)
         sweep_temporaries([target.parent])
     with ExitStack() as stack, interruptible([]) as interruption:
-        if matched is None:
-            kept = Keeping(models_folder(stack, save_images), overwrite, device, seed)
-            matched = run_models(console, interruption, (models or "").split(","), sources, kept, reference)
-        wanted = Wanted(figures, page, contact, Looks(max_side, quality), linked, as_json)
-        failed = compare_and_report(console, interruption, matched, wanted)
-        if quiet:
-            from lumen_cli.text import printable
+        if models is not None:
+            folder = _models_folder(stack, save_images)
+            names = [name.strip() for name in models.split(",")]
+            matched = _run_models(console, interruption, names, sources, folder, overwrite, device, seed, reference)
+        assert matched is not None
+        comparison = Comparison(matched, Wanted(figures, page, contact, Looks(max_side, quality), linked))
+        _compare(console, interruption, comparison, as_json)
+    _report(console, comparison, as_json)
+    if quiet:
+        from lumen_cli.text import printable
 
-            for problem in failed:
-                typer.echo(f"lumen: {printable(problem.name)}: {printable(problem.reason)}", err=True)
-    if failed:
+        for problem in comparison.problems:
+            typer.echo(f"lumen: {printable(problem.name)}: {printable(problem.reason)}", err=True)
+    if comparison.problems:
         raise typer.Exit(1)
+
+
+def _models_folder(stack: ExitStack, save_images: str | None) -> Path:
+    """Where the models' pictures go: the folder named, or a temporary one."""
+    import tempfile
+    from pathlib import Path
+
+    from lumen_cli.files.find import absolute
+
+    if save_images is None:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lumen-compare-")))
+    return absolute(save_images)
+
+
+def _run_models(
+    console: Console,
+    interruption: Interruption,
+    names: Sequence[str],
+    sources: Sequence[Source],
+    folder: Path,
+    overwrite: bool,
+    device: str,
+    seed: int,
+    reference: str | None,
+) -> Matched:
+    """Run every model on every input, one model after the other; then match the versions."""
+    from lumen_cli.compare.models import match_models, plan_models
+    from lumen_cli.reports.progress import progress_line
+    from lumen_cli.run.existing import IfExists
+
+    if_exists = IfExists.OVERWRITE if overwrite else IfExists.REFUSE
+    models = plan_models(names, sources, folder, device=device, seed=seed, if_exists=if_exists, reference=reference)
+    failed: dict[Path, str] = {}
+    for model in models:
+        with model.run, progress_line(console, len(model.plan.todo), interruption.stop) as line:
+            line.now(model.label)
+            with closing(model.run.results(model.plan, interruption.stop)) as results:
+                for result in results:
+                    line.advance(result)
+                    if result.status == "failed":
+                        failed[result.task.job.target] = result.reason or "failed"
+        if interruption.stop.is_set():
+            _end_interrupted(interruption)
+    return match_models(models, failed, reference)
+
+
+def _compare(console: Console, interruption: Interruption, comparison: Comparison, as_json: bool) -> None:
+    """Measure and draw; shows progress, or a JSON line for each row."""
+    from lumen_cli.compare.matching import Problem
+    from lumen_cli.reports.compare import compared_line, problem_line, row_progress
+
+    matched = comparison.matched
+    for problem in matched.problems if as_json else ():
+        print(problem_line(problem), flush=True)
+    with row_progress(console, len(matched.rows)) as advance:
+        for outcome in comparison.rows(interruption.stop):
+            advance()
+            if as_json:
+                line = problem_line(outcome) if isinstance(outcome, Problem) else compared_line(matched, outcome)
+                print(line, flush=True)
+    if not comparison.complete:
+        _end_interrupted(interruption)
+
+
+def _report(console: Console, comparison: Comparison, as_json: bool) -> None:
+    from lumen_cli.reports.compare import means_line, means_table, means_title, problem_lines
+    from lumen_cli.text import count, memory, short_path
+
+    matched, measured, problems = comparison.matched, comparison.measured, comparison.problems
+    columns, size = comparison.means(), comparison.size
+    if as_json:
+        print(means_line(matched, len(measured), columns, *comparison.written), flush=True)
+    if measured:
+        console.print(means_title(matched, measured), soft_wrap=True)
+        console.print(means_table(matched, measured, comparison.wanted.metrics, columns))
+    if problems:
+        console.print(problem_lines(problems), soft_wrap=True)
+    text = f"{count(len(measured), 'picture')} compared" + (f", {len(problems)} left out" if problems else "")
+    written = [short_path(path) for path in comparison.written if path is not None]
+    text += f" → {', '.join(written)}" if written else ""
+    text += "" if size is None else f" ({memory(size)})"
+    console.print(text, soft_wrap=True, markup=False, style="bold red" if problems else "bold green")
+    if size is not None and size > _LARGE_PAGE:
+        console.print("a large page; --linked, --max-side or --quality make it smaller", style="yellow")
+
+
+def _end_interrupted(interruption: Interruption) -> NoReturn:
+    typer.echo("lumen: interrupted; no page was written", err=True)
+    raise typer.Exit(interruption.exit_code)

@@ -2,99 +2,117 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import Annotated
 
-from lumen_cli.cli.inputs import STANDARD, Request, checked
-from lumen_cli.cli.options import (
-    BatchSizeOption,
-    BrightnessOption,
-    DetailChoice,
-    DetailOption,
-    DeviceOption,
-    DryRunOption,
-    FollowLinksOption,
-    FormatOption,
-    FromFileOption,
-    IlluminationRatioOption,
-    IncludeOutputsOption,
-    InputsArgument,
-    JobsOption,
-    JsonOption,
-    KeepCreditsOption,
-    MaxPixelsOption,
-    Metadata,
-    MetadataOption,
-    ModelOption,
-    NameTemplateOption,
-    NoStampOption,
-    NullOption,
-    OutputOption,
-    OverwriteOption,
-    Precision,
-    PrecisionOption,
-    PreserveTimesOption,
-    QualityOption,
-    QuietOption,
-    ResumeOption,
-    SeedOption,
-    SkipExistingOption,
-    StatsOption,
-    StepsOption,
-    StrengthOption,
-    TileOption,
-    TimeoutOption,
-    WatchOption,
-)
-from lumen_cli.cli.running import carry_out
+import typer
+
+from lumen_cli.cli.options import FILES, LOOK, MACHINE, DetailChoice, DetailOption, SeedOption, StepsOption
+from lumen_cli.cli.picture_options import STANDARD, PictureOptions, with_picture_options
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.formats import MAXIMUM_PIXELS
-from lumen_cli.limits import DEFAULT_TIMEOUT
-from lumen_cli.registry.catalog import DEFAULT_MODEL
+from lumen_cli.imaging.formats import FORMATS
+from lumen_cli.limits import SMALLEST_TILE, Detail
+from lumen_cli.registry.catalog import BRIGHTEST, DIMMEST
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from lumen_cli.files.find import Source
-    from lumen_cli.limits import Detail
-    from lumen_cli.run.plan import Plan
+_WRITTEN = [entry.endings.split() for entry in FORMATS.values() if not entry.kept_as]
 
 
+def _output_format(value: str) -> str:
+    """The value: "keep", or a file name ending of a format that lumen writes."""
+    if value != "keep" and not any(value in endings for endings in _WRITTEN):
+        raise typer.BadParameter(f"{value!r} is not one of keep, {', '.join(endings[0] for endings in _WRITTEN)}")
+    return value
+
+
+def _factor(value: str) -> float | None:
+    """A factor of light within its range, None for "auto"."""
+    if value == "auto":
+        return None
+    try:
+        ratio = float(value)
+    except ValueError:
+        raise typer.BadParameter(f"'{value}' is neither auto nor a number.") from None
+    if not DIMMEST <= ratio <= BRIGHTEST:
+        raise typer.BadParameter(f"{value} is not in the range {DIMMEST:g} to {BRIGHTEST:g}.")
+    return ratio
+
+
+def _tile(value: str) -> str:
+    """auto, off or a number of pixels."""
+    if value not in ("auto", "off") and not (value.isascii() and value.isdigit() and int(value) >= SMALLEST_TILE):
+        raise typer.BadParameter(f"'{value}' is neither auto, off nor a number of pixels from {SMALLEST_TILE} up.")
+    return value
+
+
+@with_picture_options()
 def enhance(
-    inputs: InputsArgument = None,
-    from_file: FromFileOption = None,
-    null: NullOption = False,
-    follow_links: FollowLinksOption = False,
-    include_outputs: IncludeOutputsOption = False,
-    watch: WatchOption = False,
-    output: OutputOption = None,
-    model: ModelOption = DEFAULT_MODEL,
+    options: PictureOptions,
     steps: StepsOption = None,
     seed: SeedOption = 0,
-    strength: StrengthOption = 1.0,
-    brightness: BrightnessOption = None,
-    illumination_ratio: IlluminationRatioOption = None,
+    strength: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="S",
+            rich_help_panel=LOOK,
+            help="Blend with the original: 0 = unchanged, 1 = full effect.",
+        ),
+    ] = 1.0,
+    brightness: Annotated[
+        float | None,
+        typer.Option(
+            parser=_factor,
+            metavar="X|auto",
+            rich_help_panel=LOOK,
+            help=f"Light of the result, as a multiple of the picture's own, {DIMMEST:g} to {BRIGHTEST:g}: 1 leaves it, "
+            "2 doubles the mean (linear) light, 0.5 halves it. auto (default): the model chooses.",
+        ),
+    ] = None,
+    illumination_ratio: Annotated[
+        float | None,
+        typer.Option(
+            "--illumination-ratio",
+            parser=_factor,
+            metavar="X|auto",
+            rich_help_panel=LOOK,
+            help=f"The ratio α of the KinD papers, {DIMMEST:g} to {BRIGHTEST:g}, for comparisons with them; only for "
+            "models that take one (`lumen models`). auto (default): the model chooses.",
+        ),
+    ] = None,
     detail: DetailOption = DetailChoice.auto,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = Precision.auto,
-    batch_size: BatchSizeOption = None,
-    output_format: FormatOption = "keep",
-    quality: QualityOption = None,
-    metadata: MetadataOption = Metadata.keep,
-    keep_credits: KeepCreditsOption = False,
-    no_stamp: NoStampOption = False,
-    preserve_times: PreserveTimesOption = False,
-    jobs: JobsOption = None,
-    max_pixels: MaxPixelsOption = MAXIMUM_PIXELS,
-    timeout: TimeoutOption = DEFAULT_TIMEOUT,
-    tile: TileOption = "auto",
-    name_template: NameTemplateOption = None,
-    dry_run: DryRunOption = False,
-    resume: ResumeOption = False,
-    overwrite: OverwriteOption = False,
-    skip_existing: SkipExistingOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    stats: StatsOption = False,
+    tile: Annotated[
+        str,
+        typer.Option(
+            "--tile",
+            metavar="auto|off|N",
+            callback=_tile,
+            rich_help_panel=MACHINE,
+            help="Process large images in N-pixel tiles with shared global statistics. auto: only when memory is short "
+            "(reported).",
+        ),
+    ] = "auto",
+    output_format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            parser=_output_format,
+            metavar="FORMAT",
+            rich_help_panel=FILES,
+            help="keep (each picture its own; camera raw files become 16-bit TIFF, GIF becomes PNG), "
+            f"{', '.join(endings[0] for endings in _WRITTEN[:-1])} or {_WRITTEN[-1][0]}.",
+        ),
+    ] = "keep",
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100,
+            metavar="Q",
+            rich_help_panel=FILES,
+            help="Quality of lossy outputs (default: a JPEG keeps its own; else 95).",
+        ),
+    ] = None,
 ) -> None:
     """Brighten dark pictures: folders in, folders out, same tree, same names, same tags.
 
@@ -114,66 +132,49 @@ def enhance(
       curl -s https://example.com/night.jpg | lumen enhance - > bright.jpg
       lumen enhance photos/ --json | jq 'select(.status == "failed")'
     """  # noqa: D301
-    together = Request(
-        inputs=tuple(inputs or ()),
-        output=STANDARD if output is None and inputs == [STANDARD] else output,
-        from_file=from_file,
-        null=null,
-        follow_links=follow_links,
-        include_outputs=include_outputs,
-        watch=watch,
-        dry_run=dry_run,
-        overwrite=overwrite,
-        skip_existing=skip_existing,
-        jobs=jobs,
-        as_json=as_json,
-        quiet=quiet,
-        stats=stats,
-        preserve_times=preserve_times,
-        max_pixels=max_pixels,
-        timeout=timeout,
-    )
-    request = checked(together, resume)
+    if options.output is None and options.inputs == [STANDARD]:
+        options = replace(options, output=STANDARD)
+    options.require_consistent()
     chosen_detail = _detail(detail, tile)
 
-    from dataclasses import replace
-
-    from lumen_cli.cli.inputs import gathered
-    from lumen_cli.files.outputs import name_template as template_of
-    from lumen_cli.files.outputs import plan_outputs
+    from lumen_cli.cli.inputs import gather
+    from lumen_cli.cli.running import carry_out
+    from lumen_cli.files.outputs import name_template
     from lumen_cli.imaging.formats import find_format
     from lumen_cli.registry.catalog import check_light, find_model
-    from lumen_cli.run.plan import Settings, make_plan
 
-    card = find_model(model)
+    card = find_model(options.model)
     chosen_steps = card.steps_for(steps)
     check_light(card, brightness, illumination_ratio)
     suffix = None
     if output_format != "keep":
-        wanted_format = find_format(output_format)
-        wanted_format.require_package()
-        suffix = wanted_format.suffix
-    template = None if name_template is None else template_of(name_template, model=card.name, seed=str(seed))
-    with gathered(request) as pictures:
-        plan_outputs(pictures.found.sources, pictures.output, suffix, template)  # names that cannot be are said at once
-
+        format = find_format(output_format)
+        format.require_package()
+        suffix = format.suffix
+    pattern = options.name_template
+    template = None if pattern is None else name_template(pattern, model=card.name, seed=str(seed))
+    with gather(options) as pictures:
         from lumen_cli.engine.device import choose_device
         from lumen_cli.engine.tile_plan import TilePlan, tiling_of
-        from lumen_cli.run.operation import Enhancement
-        from lumen_cli.run.sidecars import with_sidecars
-        from lumen_cli.run.stamp import enhanced_stamp, rules_for
+        from lumen_cli.run.operation import Enhance
 
-        wanted = card.precision_for(precision.value)
-        policy = choose_device(device, wanted, precisions=card.precisions, batch_size=batch_size, model=card.name)
-        settings = Settings(
-            architecture=card.architecture,
-            network=card.network,
-            weights=card.weights_sha256,
+        policy = choose_device(
+            options.device,
+            card.precision_for(options.precision.value),
+            precisions=card.precisions,
+            batch_size=options.batch_size,
+            model=card.name,
+        )
+        operation = Enhance.with_model(
+            card,
+            policy,
+            tiles=TilePlan(tiling_of(tile)),
+            metadata=options.metadata.value,
+            credits=options.keep_credits,
+            stamped=not options.no_stamp,
             steps=chosen_steps,
             seed=seed,
             strength=strength,
-            precision=policy.precision,
-            deep_precision=policy.deep_precision,
             format=suffix,
             quality=quality,
             brightness=brightness,
@@ -181,29 +182,14 @@ def enhance(
             tile=int(tile) if tile.isdigit() else None,
             detail=chosen_detail,
         )
-        stamp = None if no_stamp else enhanced_stamp(card.name, settings)
-        settings = replace(settings, tags=rules_for(metadata.value, stamp, keep_credits))
-
-        def planner(sources: Sequence[Source], looked: Callable[[], None]) -> Plan:
-            named = plan_outputs(sources, pictures.output, suffix, template)
-            made = make_plan(
-                named,
-                settings.fingerprint(),
-                request.existing,
-                looked=looked,
-                in_state=not request.to_stdout,
-                stamp=settings.tags.stamp,
-            )
-            return with_sidecars(made)
-
-        carry_out(request, pictures, card, policy, Enhancement(settings, TilePlan(tiling_of(tile))), planner)
+        carry_out(options, pictures, card, policy, operation, template)
 
 
 def _detail(detail: DetailChoice, tile: str) -> Detail:
-    """The choice of --detail; --tile asks for whole pictures, as reduced ones need no tiles.
+    """The choice of --detail; --tile asks for whole pictures, because reduced ones need no tiles.
 
     Raises:
-        UsageError: both were given and contradict each other.
+        UsageError: the two contradict each other.
     """
     if tile == "auto":
         return detail.value

@@ -173,10 +173,10 @@ def pull(
     """  # noqa: D301
     from rich.console import Console
 
+    from lumen_cli.cli.interrupt import ending_cleanly
     from lumen_cli.registry.download import pull_model
     from lumen_cli.reports.models import pull_line, pull_tables
     from lumen_cli.reports.progress import download_line
-    from lumen_cli.run.interrupt import ending_cleanly
 
     console = Console(stderr=True, highlight=False)
     with ending_cleanly(), download_line(console) as progress:

@@ -1,4 +1,4 @@
-"""The process around a command: standard streams that end or fill, and Ctrl-C wherever it comes."""
+"""The process around a command: standard streams that close or fill, and the one line for a wrong command line."""
 
 from __future__ import annotations
 
@@ -6,23 +6,17 @@ import contextlib
 import difflib
 import errno
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
-from types import FrameType
 from typing import Any, TextIO
 
 import typer
 
 from lumen_cli.errors import LumenError
 
-INTERRUPTED = 130
-_SHOW_CURSOR = b"\x1b[?25h\n"
-
 
 class OutputError(LumenError):
-    """Standard output takes no more: exit code 141 where its reader has closed it, as for any filter, else 1."""
+    """Standard output cannot be written: exit code 141 where its reader has closed it, as for any filter, else 1."""
 
     def __init__(self, error: OSError | ValueError | None) -> None:
         if isinstance(error, BrokenPipeError) or getattr(error, "errno", None) == errno.EPIPE:
@@ -34,7 +28,7 @@ class OutputError(LumenError):
 
 
 class _Wrapped:
-    """A stream whose writing is another's; all else is the stream's own. None: it is closed."""
+    """A stream whose subclass replaces writing; everything else is the stream's. None: it is closed."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -47,13 +41,13 @@ class _Wrapped:
 
 
 class _Output(_Wrapped):
-    """Standard output whose faults are an `OutputError`."""
+    """Standard output that raises `OutputError` where it cannot be written."""
 
     def write(self, text: str) -> int:
         if self._stream is None:
             raise OutputError(None)
         try:
-            return 0 if text == "" else self._stream.write(text)  # nothing is written: typer tries streams that way
+            return 0 if text == "" else self._stream.write(text)  # typer tests streams by writing nothing
         except (OSError, ValueError) as error:  # ValueError: closed meanwhile
             raise self._ended(error) from None
 
@@ -65,7 +59,7 @@ class _Output(_Wrapped):
             raise self._ended(error) from None
 
     def _ended(self, error: OSError | ValueError) -> OutputError:
-        # What is still in the stream's buffer must not fail once more when Python ends.
+        # What is still in the stream's buffer must not fail again when Python ends.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())  # type: ignore[union-attr]
@@ -74,7 +68,7 @@ class _Output(_Wrapped):
 
 
 class _Messages(_Wrapped):
-    """Standard error: where it cannot be written the work goes on, and the exit code shows the outcome."""
+    """Standard error: where it cannot be written, the work continues and the exit code shows the outcome."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -88,8 +82,8 @@ class _Messages(_Wrapped):
 
 @contextlib.contextmanager
 def guarded_streams() -> Iterator[None]:
-    """Inside, faults of standard output are an `OutputError`, and faults of standard error do no harm."""
-    for number in (0, 1, 2):  # a closed one would become the next file that is opened, and take what is printed
+    """Inside, standard output raises `OutputError` where it cannot be written, and standard error ignores that."""
+    for number in (0, 1, 2):  # the next file opened would get a closed one's number, and what is printed
         try:
             os.fstat(number)
         except OSError:
@@ -100,36 +94,6 @@ def guarded_streams() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
-
-
-@contextlib.contextmanager
-def interrupts_end(*, for_good: bool) -> Iterator[None]:
-    """Inside, the first Ctrl-C raises KeyboardInterrupt, and a further one ends the process at once.
-
-    for_good: whether the process ends after this; then one Ctrl-C is enough there, as Python takes its time to end, and
-    an exception would show in a traceback. Outside the main thread, where Python delivers no signals, and where Ctrl-C
-    is ignored, as in a shell's background job, this does nothing.
-    """
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        with contextlib.suppress(OSError):
-            if os.isatty(2):
-                os.write(2, _SHOW_CURSOR)
-        os._exit(INTERRUPTED)
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, end)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, end if for_good else signal.default_int_handler)
 
 
 _NEAR = 0.7
@@ -166,7 +130,7 @@ def _what(error: Any, context: Any) -> str:
 
 
 def near_names(wanted: str, known: list[str]) -> list[str]:
-    """The few names that `wanted` is a slip or the beginning of; options are compared without their dashes."""
+    """A few names that `wanted` misspells or begins; options are compared without their dashes."""
     by_bare = {name.lstrip("-"): name for name in known}
     bare = wanted.lstrip("-")
     begun = [name for name in sorted(by_bare) if len(bare) > 1 and name.startswith(bare)]

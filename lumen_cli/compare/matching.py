@@ -85,7 +85,9 @@ def match_paths(paths: Sequence[str], reference: str | None = None) -> Matched:
             given.append(named)
             at = len(given) - 1
     if len(given) < 2:
-        raise UsageError("comparing takes at least two versions: name two folders or two pictures, or use --models")
+        raise UsageError(
+            "comparing needs at least two versions: name two folders or two pictures, or models to run", remedy="models"
+        )
     _refuse_twice(given)
     kinds = {path.is_dir() for path in given}
     if len(kinds) == 2:
@@ -160,7 +162,7 @@ def absolute_name(path: str) -> Path:
     """The absolute path of an existing file or folder; UsageError with the nearest name where there is none."""
     if not path or not Path(path).exists():
         find_pictures([path])  # raises, knowing what to say
-        raise UsageError(f"{path}: neither a file nor a folder; patterns are for --models")
+        raise UsageError(f"{path}: neither a file nor a folder; patterns are for inputs of models", remedy="models")
     return absolute(path)
 
 
@@ -213,7 +215,9 @@ def page_target(output: str | None, beside: Path, overwrite: bool) -> Path:
         folder = Path(output).is_dir() or output.endswith(tuple(filter(None, (os.sep, os.altsep))))
         target = absolute(output) / PAGE if folder else absolute(output)
     if target.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{output}: the page's name has to end in .html; a contact sheet is named by --sheet")
+        raise UsageError(
+            f"{output}: the page's name has to end in .html; a contact sheet has its own name", remedy="sheet"
+        )
     _refuse_existing(target, overwrite)
     return target
 
@@ -247,7 +251,9 @@ def link(file: Path, folder: Path) -> str:
     try:
         relative = os.path.relpath(file, folder)
     except ValueError:
-        raise UsageError(f"{file}: lies on another drive than the page in {folder}; leave --linked out") from None
+        raise UsageError(
+            f"{file}: lies on another drive than the page in {folder}, which cannot refer to it", remedy="linked"
+        ) from None
     return urllib.parse.quote(os.fsencode(relative.replace(os.sep, "/")))
 
 
@@ -255,4 +261,4 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
     if target.is_dir():
         raise UsageError(f"cannot write {target}: a folder of that name is in the way")
     if target.exists() and not overwrite:
-        raise UsageError(f"{target} already exists; --overwrite replaces it")
+        raise UsageError(f"{target} already exists", remedy="overwrite")

@@ -1,4 +1,4 @@
-"""Versions made on the spot: the inputs through one model after the other, into files."""
+"""Versions that models make: the inputs through one model after the other, into files."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lumen_cli.compare.matching import Matched, Problem, Version, by_name, distinct_labels, match
-from lumen_cli.engine.device import DevicePolicy, choose_device
+from lumen_cli.engine.device import choose_device
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import Source, find_pictures
-from lumen_cli.files.outputs import Job, plan_outputs
+from lumen_cli.files.outputs import Job
 from lumen_cli.registry.catalog import find_model
-from lumen_cli.run.operation import Enhancement
-from lumen_cli.run.plan import Existing, Plan, Settings, make_plan
-
-if TYPE_CHECKING:
-    from lumen_cli.registry.card import ModelCard
+from lumen_cli.run.existing import IfExists
+from lumen_cli.run.operation import Enhance
+from lumen_cli.run.plan import Plan
+from lumen_cli.run.run import Run, RunOptions
 
 INPUT = "input"
 SUFFIX = ".png"
-"""What models make is kept without loss, 16 bits included."""
+"""A lossless format that holds 16 bits."""
 
 
 @dataclass(frozen=True)
 class ModelRun:
-    """One model, what it is to make and how; nothing has run yet."""
+    """One model, its run and its plan; nothing has run yet."""
 
     label: str
-    card: ModelCard
-    policy: DevicePolicy
-    work: Enhancement
+    run: Run
     plan: Plan
-    jobs: tuple[Job, ...]
+
+    @property
+    def jobs(self) -> list[Job]:
+        """A job for each input."""
+        return [task.job for task in self.plan.tasks]
 
 
 def plan_models(
@@ -44,53 +44,45 @@ def plan_models(
     *,
     device: str = "auto",
     seed: int = 0,
-    existing: Existing = Existing.REFUSE,
+    if_exists: IfExists = IfExists.REFUSE,
     reference: str | None = None,
 ) -> list[ModelRun]:
     """A run for each model, with its defaults; its pictures go to `folder`/model/, in the inputs' tree.
 
-    `reference` is only looked for, so that a wrong name is known before anything runs.
+    `reference` is only searched, so that a wrong name is reported before anything runs.
 
     Raises:
         ModelError: there is no such model.
-        UsageError: a model is named twice, the device is not there, or outputs exist and `existing` is REFUSE.
+        UsageError: a model is named twice, there is no such device, or outputs exist and `if_exists` is REFUSE.
     """
     if reference is not None:
         find_pictures([reference])
     cards = [find_model(name) for name in names]
     if len({card.folder for card in cards}) < len(cards):
-        raise UsageError("--models names a model twice; name each one once")
+        raise UsageError("a model is named twice; name each one once", remedy="models")
     alike = len({card.name for card in cards}) < len(cards)
     labels = distinct_labels([card.folder for card in cards]) if alike else tuple(card.name for card in cards)
     runs = []
     for card, label in zip(cards, labels, strict=True):
         if label == INPUT:
-            raise UsageError(f"a model cannot be called {INPUT} here, the first column is")
+            raise UsageError(f"a model cannot be called {INPUT} here: the first column has this name")
         policy = choose_device(device, card.default_precision, precisions=card.precisions, model=card.name)
-        settings = Settings(
-            architecture=card.architecture,
-            network=card.network,
-            weights=card.weights_sha256,
-            steps=card.steps_for(None),
-            seed=seed,
-            precision=policy.precision,
-            deep_precision=policy.deep_precision,
-            format=SUFFIX,
-        )
-        jobs = plan_outputs(sources, f"{folder / label.replace('/', '_')}{os.sep}", SUFFIX)
-        plan = make_plan(jobs, settings.fingerprint(), existing)
+        operation = Enhance.with_model(card, policy, steps=card.steps_for(None), seed=seed, format=SUFFIX)
+        output = f"{folder / label.replace('/', '_')}{os.sep}"
+        run = Run(card, policy, operation, RunOptions(output, if_exists=if_exists))
+        plan = run.plan(sources)
         if plan.left:
-            raise UsageError(plan.left[0].why)
-        runs.append(ModelRun(label, card, policy, Enhancement(settings), plan, tuple(jobs)))
+            raise UsageError(plan.left[0].why, remedy=plan.left[0].remedy)
+        runs.append(ModelRun(label, run, plan))
     return runs
 
 
 def match_models(runs: Sequence[ModelRun], failed: dict[Path, str], reference: str | None = None) -> Matched:
-    """The inputs, what the models made of them and, where it is named, the ground truth, which comes last.
+    """The inputs, the models' pictures and, where it is named, the ground truth as the last version.
 
     Args:
         runs: finished.
-        failed: for outputs that could not be made, why.
+        failed: the reason for each output that could not be made.
         reference: a folder whose names match the inputs', or one picture for one input; None: the input.
 
     Raises:
@@ -124,7 +116,10 @@ def _truth(reference: str, inputs: Version, runs: Sequence[ModelRun]) -> Version
     label = f"{label} (reference)" if label in labels else label
     if not Path(reference).is_dir():
         if len(sources) != 1 or len(inputs.pictures) != 1:
-            raise UsageError("--reference names one picture for several inputs; name a folder with the same names")
+            raise UsageError(
+                "there is one reference picture for several inputs; name a folder with the same names",
+                remedy="reference",
+            )
         return Version(label, {next(iter(inputs.pictures)): sources[0].path})
     stand_ins = [Source(path, None, Path(f"{name}{SUFFIX}")) for name, path in inputs.pictures.items()]
     return by_name((INPUT, label), (stand_ins, sources))[1]

@@ -11,8 +11,7 @@ from lumen_cli.text import with_options
 if TYPE_CHECKING:
     from lumen_cli.files.find import Trouble
     from lumen_cli.registry.card import ModelCard
-    from lumen_cli.run.plan import Task
-    from lumen_cli.run.stages import Result
+    from lumen_cli.run.task import Result, Task
 
 
 def picture_line(result: Result) -> str:
@@ -65,7 +64,7 @@ def trouble_line(trouble: Trouble) -> str:
 
 def planned_line(task: Task, status: str) -> str:
     """The plan for one picture: status "planned", "kept" or "left", and why."""
-    return _line(status=status, input=_input(task), **_outputs(task), why=task.why)
+    return _line(status=status, input=_input(task), **_outputs(task), why=with_options(task.why, task.remedy))
 
 
 def model_line(card: ModelCard) -> str:

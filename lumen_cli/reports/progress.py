@@ -27,7 +27,7 @@ from rich.text import Text
 from lumen_cli.text import printable
 
 if TYPE_CHECKING:
-    from lumen_cli.run.stages import Result
+    from lumen_cli.run.task import Result
 
 _MOST_NAME = 28
 """Characters of the current activity, with a picture's name."""
@@ -112,8 +112,9 @@ class RunLine:
 
 @contextmanager
 def progress_line(console: Console, total: int, stop: threading.Event) -> Iterator[RunLine]:
-    """Show progress inside. Shows nothing where the console is no terminal."""
+    """Show progress inside. Shows nothing where the console is no terminal, or there is nothing to do."""
     line = transient_line(console, _StateColumn(stop), _PixelRateColumn(), _LeftColumn(stop), left=False)
+    line.disable = line.disable or total == 0
     run = RunLine(line, total)
     with line:
         yield run

@@ -13,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from lumen_cli.reports.tables import facts_grid, failure_line, plain_table
+from lumen_cli.run.existing import EDITED
 from lumen_cli.text import count, duration, memory, printable, short_path, with_options
 
 if TYPE_CHECKING:
     from lumen_cli.files.find import Source, Trouble
-    from lumen_cli.run.stages import Result
+    from lumen_cli.run.task import Result
 
 _MOST_ROWS = 40
 _MOST_LEFT = 10
@@ -65,6 +66,10 @@ class Summary:
         if result.status in ("failed", "left"):
             lines = self.failures if result.status == "failed" else self.left
             lines.append(Line(source_name(result.task.job.source), with_options(result.reason or "", result.remedy)))
+            return
+        if result.status == "kept":
+            self.kept += 1
+            self.edited += result.task.why == EDITED
             return
         self.done += 1
         self.whys[result.task.why] += 1

@@ -25,7 +25,7 @@ class AbandonedError(Exception):
 
 
 class HelperReader:
-    """Reads pictures in helper processes, each used by one thread at a time; idle ones are kept for all readers.
+    """Reads pictures in helper processes, each used by one thread at a time; idle processes are reused by all readers.
 
     Args:
         timeout: seconds that a picture may take, None for no limit.
@@ -39,7 +39,7 @@ class HelperReader:
 
     @staticmethod
     def wants(path: Path) -> bool:
-        """Whether a file is of a format that is read in a helper; what cannot be opened is not."""
+        """Whether a file is of a format that is read in a helper; False where it cannot be opened."""
         try:
             if not stat.S_ISREG(path.stat().st_mode):
                 return False
@@ -83,7 +83,7 @@ class HelperReader:
         raise RuntimeError(answer)
 
     def abandon(self) -> None:
-        """End what is being decoded now, and begin nothing."""
+        """End the helpers that are decoding, and begin nothing."""
         with self._lock:
             self._abandoned = True
             for helper in self._busy:
@@ -95,7 +95,7 @@ class _Helper:
 
     def __init__(self) -> None:
         self.late = self.killed = False
-        # A session of its own: Ctrl-C is for the command, which ends its helpers itself.
+        # A session of its own, so that Ctrl-C reaches only the command, which ends its helpers itself.
         self._process = subprocess.Popen(
             [sys.executable, "-c", _START, *filter(None, sys.path)],
             stdin=subprocess.PIPE,
@@ -141,11 +141,11 @@ class _Helper:
                     pipe.close()
 
     def why_it_ended(self, timeout: float | None) -> str:
-        """Why there is no answer, for the picture's line."""
+        """Why there is no answer, in one line."""
         if self.late:
             return f"took more than {timeout:g} seconds to decode"
         if self.killed:
-            return "its decoder gave an answer that cannot be used"
+            return "its decoder sent an unusable answer"
         code = self._process.returncode
         if code == -9:
             return "its decoder was killed, probably for lack of memory"

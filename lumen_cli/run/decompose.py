@@ -1,32 +1,40 @@
-"""Taking pictures apart: reflectance and illumination of a batch, and the files they become."""
+"""Taking pictures apart: the operation, the names of the files that a picture becomes, and the sheet to look at."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lumen_cli.engine.batch import NetworkError, Notes, as_batch, cropped, in_parts, notes_of
+from lumen_cli.engine.batch import NetworkError, Notes, notes_of
+from lumen_cli.engine.decompose import Fidelity, Maps, decompose_batch
 from lumen_cli.engine.scene import Scene, scene_of
+from lumen_cli.errors import UsageError
+from lumen_cli.files.find import PICTURE_SUFFIXES, Source
+from lumen_cli.files.outputs import Job, NameTemplate, folded, plan_outputs, protect_inputs
 from lumen_cli.imaging.colour.convert import to_integers, to_unit
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.tags.rules import KEEP_ALL, TagRules
-from lumen_cli.run.budget import WHOLE_BYTES
-from lumen_cli.run.operation import Fidelity
-from lumen_cli.run.plan import digest_of, without_defaults
+from lumen_cli.imaging.tags.rules import KEEP_ALL, Keeping, TagRules
+from lumen_cli.run.operation import WHOLE_BYTES, digest_of, precision_words, stamp_head, tag_rules, without_defaults
 from lumen_cli.run.save import Content
+from lumen_cli.run.task import Part
 
 if TYPE_CHECKING:
     from PIL import Image
-    from torch import Tensor
 
     from lumen_cli.engine.device import DevicePolicy
-    from lumen_cli.networks.base import LowLightModel, Retinex
+    from lumen_cli.networks.base import LowLightModel
+    from lumen_cli.registry.card import ModelCard
 
+ADDITION = "-decomposed"
+_STAND_IN = ".lumen-maps"
+"""An ending no picture has, while names are sought that do not collide."""
 LARGEST_PANEL = 1024
 """Pixels of a panel's longer side; larger pictures are reduced to that."""
 _NARROWEST_PANEL = 288
@@ -34,8 +42,256 @@ _GAP = 12
 _BACKGROUND, _INK = (24, 24, 24), (232, 232, 232)
 
 
+@dataclass(frozen=True)
+class MapSettings:
+    """Everything but the source that decides about the bytes of a picture's maps.
+
+    network, weights, precision, deep_precision, tags: as in `Settings`; format: "png", "npy" or "npz"; depth: bits of
+    PNG, 8 or 16.
+    """
+
+    architecture: str
+    network: Mapping[str, Any]
+    weights: str
+    precision: str = "fp32"
+    deep_precision: str = "fp32"
+    format: str = "png"
+    depth: int = 8
+    tags: TagRules = KEEP_ALL
+
+    def stamp(self, model: str) -> str:
+        """The stamp of a map."""
+        return f"{stamp_head(model, self.weights)}, decomposed, {precision_words(self)}"
+
+
+@dataclass(frozen=True)
+class Decompose:
+    """Take every picture apart. side_by_side: with a sheet to look at; reconstruct: with R ∘ L and its error."""
+
+    settings: MapSettings
+    side_by_side: bool = False
+    reconstruct: bool = False
+    doing = "decomposing"
+    done = "decomposed"
+    about = ()
+    quality = None
+    bytes_per_pixel = WHOLE_BYTES
+
+    @classmethod
+    def with_model(
+        cls,
+        card: ModelCard,
+        policy: DevicePolicy,
+        *,
+        side_by_side: bool = False,
+        reconstruct: bool = False,
+        metadata: Keeping = "keep",
+        credits: bool = False,
+        stamped: bool = False,
+        **settings: Any,
+    ) -> Decompose:
+        """As `Enhance.with_model`; settings: fields of `MapSettings`."""
+        chosen = MapSettings(
+            card.architecture,
+            card.network,
+            card.weights_sha256,
+            precision=policy.precision,
+            deep_precision=policy.deep_precision,
+            **settings,
+        )
+        tags = tag_rules(metadata, chosen.stamp(card.name) if stamped else None, credits)
+        return cls(dataclasses.replace(chosen, tags=tags), side_by_side, reconstruct)
+
+    @property
+    def endings(self) -> dict[str, str]:
+        """What follows the picture's name in the name of each file, by what the file holds."""
+        if self.settings.format == "npz":
+            endings = {"maps": "-retinex.npz"}
+        else:
+            endings = {name: f"-{name}.{self.settings.format}" for name in ("reflectance", "illumination")}
+        if self.reconstruct:
+            endings["reconstruction"] = "-reconstructed.png"
+        if self.side_by_side:
+            endings["sheet"] = "-sheet.png"
+        return endings
+
+    def fingerprint(self) -> str:
+        """The settings'. Sheet and reconstruction are further files and do not change the others."""
+        return digest_of({"work": "decompose", **without_defaults(asdict(self.settings), self.settings.tags)})
+
+    @property
+    def tags(self) -> TagRules:
+        """As in the settings."""
+        return self.settings.tags
+
+    def name(
+        self, sources: Sequence[Source], output: str | None, template: NameTemplate | None
+    ) -> tuple[list[Job], list[tuple[Part, ...]]]:
+        """See `plan_parts`."""
+        return plan_parts(sources, output, self.endings, template=template)
+
+    def scene(self, picture: Picture) -> Scene:
+        """The whole picture."""
+        return scene_of(picture, "whole")
+
+    def run(
+        self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
+    ) -> list[Decomposed | NetworkError]:
+        """See `decompose_batch`. Nothing here is random, so `digests` are not used."""
+        notes: Notes = {}
+        pictures = [scene.picture for scene in scenes]
+        wanted = self.reconstruct or self.side_by_side
+        outcomes = decompose_batch(network, pictures, policy, reconstruct=wanted, notes=notes)
+        return [
+            outcome if isinstance(outcome, NetworkError) else Decomposed(picture, outcome, self, notes_of(notes, index))
+            for index, (picture, outcome) in enumerate(zip(pictures, outcomes, strict=True))
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposed:
+    """A picture, its maps and the operation that names their files."""
+
+    picture: Picture
+    maps: Maps
+    operation: Decompose
+    notes: tuple[str, ...] = ()
+
+    @property
+    def held(self) -> int:
+        """Bytes of the picture and its maps."""
+        maps, picture = self.maps, self.picture
+        arrays = [
+            picture.samples,
+            picture.alpha,
+            maps.reflectance,
+            maps.illumination,
+            maps.reconstruction,
+            maps.prepared,
+        ]
+        return sum(array.nbytes for array in (*arrays, *(maps.latents or {}).values()) if array is not None)
+
+    def contents(self) -> Sequence[Content]:
+        """One content for each of the operation's `endings`."""
+        return [self._content(name) for name in self.operation.endings]
+
+    def fidelity(self) -> Fidelity | None:
+        """The error of R ∘ L, with `reconstruct`."""
+        return self.maps.fidelity() if self.operation.reconstruct else None
+
+    def _content(self, name: str) -> Content:
+        maps = self.maps
+        if name == "maps":
+            return maps.latents or {"reflectance": maps.reflectance, "illumination": maps.illumination}
+        if name == "sheet":
+            return sheet(self.picture, maps)
+        if name == "reconstruction":
+            assert maps.reconstruction is not None
+            return self._like_the_picture(maps.reconstruction)
+        array = maps.reflectance if name == "reflectance" else maps.illumination
+        if self.operation.settings.format == "npy":
+            return array
+        return self._like_the_picture(array) if name == "reflectance" else self._as_grey(array)
+
+    def _like_the_picture(self, pixels: np.ndarray) -> Picture:
+        """With the picture's alpha and profile, and grey where the picture is."""
+        return dataclasses.replace(self.picture, values=pixels, bit_depth=self.operation.settings.depth, native=None)
+
+    def _as_grey(self, illumination: np.ndarray) -> Picture:
+        """A measure, not a colour: one channel without a profile."""
+        pixels = np.broadcast_to(illumination[:, :, None], (*illumination.shape, 3))
+        grey = dataclasses.replace(self._like_the_picture(pixels), grey=True, alpha=None, icc=None)
+        return grey
+
+
+def plan_parts(
+    sources: Sequence[Source],
+    output: str | None,
+    endings: Mapping[str, str],
+    template: NameTemplate | None = None,
+) -> tuple[list[Job], list[tuple[Part, ...]]]:
+    """Name the files of every picture: `a.jpg` → `a-reflectance.png`, `a-illumination.png`. Nothing is written.
+
+    Args:
+        sources: what `find_pictures` found.
+        output: a folder. None: `photos` becomes `photos-decomposed` beside it, the files of `a.jpg` lie beside it.
+        endings: what follows the picture's name in each file's name, by what the file holds.
+        template: pattern of the files' names; None: the picture's name and the ending. It has to use {part} where there
+            are several.
+
+    Returns:
+        One job a source, in the order of `sources`, whose target is the first of its parts, and the parts of each.
+
+    Raises:
+        UsageError: as in `plan_outputs`, or `output` names a file.
+    """
+    if template is not None and len(endings) > 1 and not template.uses("part"):
+        raise UsageError(
+            f"{template.text}: one picture becomes several files; add {{part}} to their names", remedy="name_template"
+        )
+    bases = _bases(sources, output)
+    planned = []
+    for source, base in zip(sources, bases, strict=True):
+        parts = (Part(name, base.with_name(_name(source, base, ending, template))) for name, ending in endings.items())
+        planned.append(tuple(parts))
+    jobs = [Job(source, parts[0].path) for source, parts in zip(sources, planned, strict=True)]
+    every = [Job(job.source, part.path) for job, parts in zip(jobs, planned, strict=True) for part in parts]
+    _refuse_collisions(every)
+    protect_inputs(every)
+    return jobs, planned
+
+
+def _name(source: Source, base: Path, ending: str, template: NameTemplate | None) -> str:
+    if template is None:
+        return f"{base.stem}{ending}"
+    part, dot, suffix = ending.removeprefix("-").partition(".")
+    return template.name(stem=base.stem, suffix=dot + suffix, parent=source.path.parent.name, part=part)
+
+
+def _bases(sources: Sequence[Source], output: str | None) -> list[Path]:
+    """For each source the path, without its ending, that the names of its parts begin with."""
+    groups: dict[str, list[Source]] = defaultdict(list)
+    for source in sources:
+        groups[_folder(source) if output is None else _as_folder(output)].append(source)
+    bases = {}
+    for folder, group in groups.items():
+        bases.update({job.source.path: job.target for job in plan_outputs(group, folder, _STAND_IN)})
+    return [bases[source.path] for source in sources]
+
+
+def _folder(source: Source) -> str:
+    if source.root is None:
+        return f"{source.path.parent}{os.sep}"
+    if not source.root.name:
+        raise UsageError(f"{source.root}: name an output folder; there is no place beside this one", remedy="output")
+    return f"{source.root.with_name(source.root.name + ADDITION)}{os.sep}"
+
+
+def _as_folder(output: str) -> str:
+    if output == "":
+        raise UsageError("the output's name is empty")
+    if output.endswith(tuple(filter(None, (os.sep, os.altsep)))) or Path(output).is_dir():
+        return output
+    if Path(output).suffix.lower() in PICTURE_SUFFIXES | {".npy", ".npz"}:
+        raise UsageError(f"{output}: a picture becomes several files; name a folder (for one of this name, {output}/)")
+    return f"{output}{os.sep}"
+
+
+def _refuse_collisions(jobs: Sequence[Job]) -> None:
+    """Two input folders may still have one output folder, and a template may give one name twice."""
+    owners: dict[str, Job] = {}
+    for job in jobs:
+        other = owners.setdefault(folded(job.target), job)
+        if other is not job:
+            raise UsageError(
+                f"{other.source.path} and {job.source.path} would both be written to {job.target}; run them "
+                "separately, or give them different names",
+                remedy="name_template",
+            )
+
+
 def sheet(picture: Picture, maps: Maps) -> Picture:
-    """Input, R, L and R ∘ L with captions: four in a row where the picture is upright, else two by two.
+    """Input, R, L and R ∘ L with captions: in one row for upright pictures, else two by two.
 
     Eight bits, in the picture's own profile. `maps` holds its reconstruction.
     """
@@ -89,211 +345,3 @@ def _panel(values: np.ndarray) -> Image.Image:
         return panel
     reduced = max(1, round(panel.width * scale)), max(1, round(panel.height * scale))
     return panel.resize(reduced, Image.Resampling.LANCZOS, reducing_gap=3.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Maps:
-    """One picture taken apart; all float32 in [0, 1], of the picture's size H×W.
-
-    reflectance: H×W×3; illumination: H×W; latents: the maps of a model that decomposes a latent, each C×h×w with
-    h, w smaller than H, W, of which the two pictures are renderings (see the model's `decompose`); reconstruction:
-    R ∘ L, H×W×3, and prepared, the picture as the model took it apart, which it rebuilds; both only when asked for.
-    """
-
-    reflectance: np.ndarray
-    illumination: np.ndarray
-    latents: Mapping[str, np.ndarray] | None = None
-    reconstruction: np.ndarray | None = None
-    prepared: np.ndarray | None = None
-
-    def fidelity(self) -> Fidelity | None:
-        """The error of `reconstruction` against `prepared`; None where they were not asked for."""
-        if self.reconstruction is None or self.prepared is None:
-            return None
-        difference = self.reconstruction - self.prepared
-        square = float(np.square(difference, dtype=np.float64).mean())
-        mae = float(np.abs(difference, out=difference).mean(dtype=np.float64))
-        return Fidelity(mae, -10.0 * math.log10(square) if square > 0.0 else None)
-
-
-def decompose_batch(
-    network: LowLightModel,
-    pictures: Sequence[Picture],
-    policy: DevicePolicy,
-    *,
-    reconstruct: bool = False,
-    notes: Notes | None = None,
-) -> list[Maps | NetworkError]:
-    """Take pictures of one `shape_of` apart.
-
-    Args:
-        network: on the policy's device; one that decomposes.
-        pictures: H×W×3 float32 in [0, 1] each; sizes may differ within the padded shape.
-        policy: from `choose_device`.
-        reconstruct: whether R ∘ L is wanted too.
-        notes: takes what has to be said, by the picture's number.
-
-    Returns:
-        For each picture its maps, or the error of a picture whose maps have NaN or infinity.
-    """
-
-    def run(part: slice, precision: str) -> list[Maps | NetworkError]:
-        group = pictures[part]
-        with policy.running(precision):
-            low = as_batch(group, network, policy)
-            retinex = network.decompose(low)
-            planes = {"reflectance": retinex.reflectance, "illumination": retinex.illumination}
-            if reconstruct:
-                planes |= {"reconstruction": retinex.reconstruction, "prepared": network.prepare(low)}
-            return [_maps(planes, retinex, index, picture, low) for index, picture in enumerate(group)]
-
-    return in_parts(run, pictures, policy, network=network, notes=notes)
-
-
-def _maps(
-    planes: Mapping[str, Tensor], retinex: Retinex, index: int, picture: Picture, low: Tensor
-) -> Maps | NetworkError:
-    arrays: dict[str, np.ndarray] = {}
-    for name, plane in planes.items():
-        array = cropped(plane[index].float(), picture)
-        if isinstance(array, NetworkError):
-            return array
-        arrays[name] = array
-    arrays["illumination"] = arrays["illumination"][:, :, 0]
-    latents = None
-    if retinex.latents is not None:
-        height, width = low.shape[-2:]
-        latents = {}
-        for name, latent in retinex.latents.items():
-            # The part that shows the picture; the rest is padding.
-            rows = -(-picture.height * latent.shape[-2] // height)
-            columns = -(-picture.width * latent.shape[-1] // width)
-            latents[name] = latent[index, :, :rows, :columns].float().contiguous().cpu().numpy()
-    return Maps(**arrays, latents=latents)
-
-
-@dataclass(frozen=True)
-class MapSettings:
-    """Everything but the source that decides about the bytes of a picture's maps.
-
-    network, weights, precision, deep_precision, tags: as in `Settings`; format: "png", "npy" or "npz"; depth: bits of
-    PNG, 8 or 16.
-    """
-
-    architecture: str
-    network: Mapping[str, Any]
-    weights: str
-    precision: str = "fp32"
-    deep_precision: str = "fp32"
-    format: str = "png"
-    depth: int = 8
-    tags: TagRules = KEEP_ALL
-
-
-@dataclass(frozen=True)
-class Decomposition:
-    """Take every picture apart. side_by_side: with a sheet to look at; reconstruct: with R ∘ L and its error."""
-
-    settings: MapSettings
-    side_by_side: bool = False
-    reconstruct: bool = False
-    doing = "decomposing"
-    done = "decomposed"
-    about = ()
-    quality = None
-    bytes_per_pixel = WHOLE_BYTES
-
-    @property
-    def endings(self) -> dict[str, str]:
-        """What stands behind a picture's name in the names of its files, by what they hold."""
-        if self.settings.format == "npz":
-            endings = {"maps": "-retinex.npz"}
-        else:
-            endings = {name: f"-{name}.{self.settings.format}" for name in ("reflectance", "illumination")}
-        if self.reconstruct:
-            endings["reconstruction"] = "-reconstructed.png"
-        if self.side_by_side:
-            endings["sheet"] = "-sheet.png"
-        return endings
-
-    def fingerprint(self) -> str:
-        """The settings'. Sheet and reconstruction are further files and change no other."""
-        return digest_of({"work": "decompose", **without_defaults(asdict(self.settings), self.settings.tags)})
-
-    @property
-    def tags(self) -> TagRules:
-        """As in the settings."""
-        return self.settings.tags
-
-    def scene(self, picture: Picture) -> Scene:
-        """The whole picture."""
-        return scene_of(picture, "whole")
-
-    def run(
-        self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
-    ) -> list[Decomposed | NetworkError]:
-        """See `decompose_batch`; nothing here is random, so `digests` are not needed."""
-        notes: Notes = {}
-        pictures = [scene.picture for scene in scenes]
-        wanted = self.reconstruct or self.side_by_side
-        outcomes = decompose_batch(network, pictures, policy, reconstruct=wanted, notes=notes)
-        return [
-            outcome if isinstance(outcome, NetworkError) else Decomposed(picture, outcome, self, notes_of(notes, index))
-            for index, (picture, outcome) in enumerate(zip(pictures, outcomes, strict=True))
-        ]
-
-
-@dataclass(frozen=True, eq=False)
-class Decomposed:
-    """A picture, its maps and the files they are to become."""
-
-    picture: Picture
-    maps: Maps
-    work: Decomposition
-    notes: tuple[str, ...] = ()
-
-    @property
-    def held(self) -> int:
-        """Bytes of the picture and its maps."""
-        maps, picture = self.maps, self.picture
-        arrays = [
-            picture.samples,
-            picture.alpha,
-            maps.reflectance,
-            maps.illumination,
-            maps.reconstruction,
-            maps.prepared,
-        ]
-        return sum(array.nbytes for array in (*arrays, *(maps.latents or {}).values()) if array is not None)
-
-    def contents(self) -> Sequence[Content]:
-        """One content for each of the work's `endings`."""
-        return [self._content(name) for name in self.work.endings]
-
-    def fidelity(self) -> Fidelity | None:
-        """The error of R ∘ L, with `reconstruct`."""
-        return self.maps.fidelity() if self.work.reconstruct else None
-
-    def _content(self, name: str) -> Content:
-        maps = self.maps
-        if name == "maps":
-            return maps.latents or {"reflectance": maps.reflectance, "illumination": maps.illumination}
-        if name == "sheet":
-            return sheet(self.picture, maps)
-        if name == "reconstruction":
-            assert maps.reconstruction is not None
-            return self._like_the_picture(maps.reconstruction)
-        array = maps.reflectance if name == "reflectance" else maps.illumination
-        if self.work.settings.format == "npy":
-            return array
-        return self._like_the_picture(array) if name == "reflectance" else self._as_grey(array)
-
-    def _like_the_picture(self, pixels: np.ndarray) -> Picture:
-        """With the picture's alpha and profile, and grey where it is."""
-        return dataclasses.replace(self.picture, values=pixels, bit_depth=self.work.settings.depth, native=None)
-
-    def _as_grey(self, illumination: np.ndarray) -> Picture:
-        """A measure rather than a colour: one channel, and no profile to bend it."""
-        pixels = np.broadcast_to(illumination[:, :, None], (*illumination.shape, 3))
-        grey = dataclasses.replace(self._like_the_picture(pixels), grey=True, alpha=None, icc=None)
-        return grey

@@ -1,29 +1,36 @@
-"""Outputs that are there already: which stay, which are made again and why, which are not lumen's to replace."""
+"""Outputs that exist: which stay, which are made again and why, which lumen must not replace; and the same for inputs.
+
+A file is lumen's by a manifest that holds its hash, or by the stamp in its EXIF.
+"""
 
 from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from lumen_cli.errors import LumenError
 from lumen_cli.files.contents import FileState, content_hash, is_write_protected, state_of
-from lumen_cli.run.manifest import Manifest, Record
-from lumen_cli.run.stamp import stamp_in
-
-if TYPE_CHECKING:
-    from lumen_cli.run.plan import Task
+from lumen_cli.files.find import Found, Source
+from lumen_cli.run.manifest import MANIFEST_NAME, Manifest, Record, state_manifest
+from lumen_cli.run.task import Action, Task
 
 OVERWRITTEN = "overwritten"
 STAMPED = "finished, as its stamp says"
 EDITED = "changed since lumen wrote it"
-WAYS_ON = "--overwrite replaces it, --skip-existing keeps it"
+_CHOICES = "overwrite, skip_existing"
+_STAMP = re.compile(
+    rb"(?<![^;\0 ])lumen \d[\w.+-]*, model [^;\0\r\n]{1,300}, (?:seed \d+, |decomposed, )[^;\0\r\n]{1,200}(?=[;\0])"
+)
+_STAMP_BYTES = 1 << 18
+"""Bytes at a file's beginning and end in which its EXIF is searched."""
 
 
-class Existing(enum.Enum):
-    """What happens to outputs that are already there."""
+class IfExists(enum.Enum):
+    """What happens to outputs that exist."""
 
     REFUSE = "refuse"
     RESUME = "resume"
@@ -31,84 +38,97 @@ class Existing(enum.Enum):
     SKIP = "skip"
 
 
-class Fate(enum.Enum):
-    """What becomes of one picture."""
+@dataclass(frozen=True)
+class Rules:
+    """What decides about outputs that exist. fingerprint: of the settings; stamp: of this run."""
 
-    MAKE = "make"
-    KEEP = "keep"
-    LEAVE = "leave"
-    """An output exists that is not lumen's to replace. It is left untouched and reported."""
+    fingerprint: str
+    if_exists: IfExists = IfExists.REFUSE
+    stamp: str | None = None
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """why: in a few words, or, for LEAVE, a sentence; confirmed: the manifest's lines for a source that was touched."""
+class Decision:
+    """why: in a few words, or, for LEAVE, a sentence; confirmed: manifest lines for a source that was only touched."""
 
-    fate: Fate
+    action: Action
     why: str
     confirmed: tuple[Record, ...] = ()
+    remedy: str = ""
 
 
-def judge(task: Task, manifest: Manifest, fingerprint: str, existing: Existing, stamp: str | None = None) -> Verdict:
+def decide(task: Task, manifest: Manifest, rules: Rules) -> Decision:
     """Decide about one picture. Asks the file system for states, and reads files only where those leave a doubt.
 
-    No link below the output folder leads anywhere else, whatever is asked for. A source counts as unchanged where
-    size, modification and change time are those of the record, and else where its content is; so copying or touching
-    pictures costs one reading of them, and no edit goes unseen that the file system noticed. What is in an output's
-    place is replaced only if its content is what the manifest says that lumen wrote there, or if all is to be written
-    anew. An output that no manifest knows is kept where it carries `stamp` and is not older than its source.
+    Nothing is written through a link that leads out of the output folder. A source is unchanged where size,
+    modification and change time match the record, or else where its content does: copying or touching pictures costs
+    one reading of them, and every edit that the file system noticed is seen. An output is replaced only if its content
+    is what the manifest says that lumen wrote, or with OVERWRITE. An output that no manifest names is kept where it
+    carries the stamp and is not older than its source.
     """
-    if leads_out(task.job.target.parent, task.root):
-        return Verdict(Fate.LEAVE, f"{task.job.target.parent} leads out of {task.root} by a link; name another folder")
-    there = [path for path in task.targets if os.path.lexists(path)]
-    for path in there:
+    folder = task.job.target.parent
+    if leads_out(folder, task.root):
+        return _leave(f"{folder} leads out of {task.root} by a link; name another folder")
+    present = [path for path in task.targets if os.path.lexists(path)]
+    for path in present:
         if path.is_dir():
-            return Verdict(Fate.LEAVE, f"a folder is in the way of its output {path}")
+            return _leave(f"a folder is in the way of its output {path}")
         if path.exists() and not path.is_file():
-            return Verdict(Fate.LEAVE, f"{path} is a device or a pipe; name another place with -o")
+            return _leave(f"{path} is a device or a pipe; name another output", "output")
     history = {path: manifest.history(name) for path, name in zip(task.targets, task.outputs, strict=True)}
-    if not there:
-        return Verdict(Fate.MAKE, "missing" if any(history.values()) else "new")
-    if existing is Existing.OVERWRITE:
-        return _unless_protected(there, OVERWRITTEN)
-    if existing is Existing.SKIP and len(there) == len(task.targets):
-        return Verdict(Fate.KEEP, "exists")
-    unknown = [path for path in there if not history[path]]
-    if unknown:
-        if len(there) == len(task.targets) and all(_is_stamped(path, stamp, task.job.source.path) for path in unknown):
-            return Verdict(Fate.KEEP, STAMPED)
-        return Verdict(Fate.LEAVE, f"{unknown[0]} exists and was not created by lumen as it is; {WAYS_ON}")
-    return _known(task, there, history, fingerprint)
+    complete = len(present) == len(task.targets)
+    if not present:
+        return Decision(Action.MAKE, "missing" if any(history.values()) else "new")
+    if rules.if_exists is IfExists.OVERWRITE:
+        return _make_unless_protected(present, OVERWRITTEN)
+    if rules.if_exists is IfExists.SKIP and complete:
+        return Decision(Action.KEEP, "exists")
+    unknown = [path for path in present if not history[path]]
+    if not unknown:
+        return _decide_known(task, present, history, rules.fingerprint)
+    if complete and all(_carries(path, rules.stamp, task.job.source.path) for path in unknown):
+        return Decision(Action.KEEP, STAMPED)
+    return _leave(f"{unknown[0]} exists and was not created by lumen", _CHOICES)
 
 
-def _known(task: Task, there: Sequence[Path], history: dict[Path, tuple[Record, ...]], fingerprint: str) -> Verdict:
-    written = {path: _as_written(path, history[path]) for path in there}
+def _decide_known(
+    task: Task, present: Sequence[Path], history: Mapping[Path, tuple[Record, ...]], fingerprint: str
+) -> Decision:
+    """Decide about outputs that the manifest names, all of them."""
+    written = {path: _record_of(path, history[path]) for path in present}
     edited = [path for path, record in written.items() if record is None]
-    records = [record or history[path][-1] for path, record in written.items()]
     confirmed: list[Record] = []
-    why = "" if len(there) == len(task.targets) else "a file of it is missing"
-    for record in records:
+    why = "" if len(present) == len(task.targets) else "a file of it is missing"
+    for path, known in written.items():
         if why:
             break
-        why, current = _stale(record, task, fingerprint)
-        if current is not None:
-            confirmed.append(current)
+        why, current = _stale(known or history[path][-1], task, fingerprint)
+        confirmed += [current] if current is not None else []
     if not why:
-        if edited:
-            return Verdict(Fate.KEEP, EDITED)
-        return Verdict(Fate.KEEP, "finished", tuple(confirmed))
+        return Decision(Action.KEEP, EDITED) if edited else Decision(Action.KEEP, "finished", tuple(confirmed))
     for path, known in written.items():
         if path.stat().st_size == 0:
-            continue  # what a killed run may leave; nothing is lost with it
+            continue  # a killed run may leave an empty file; nothing is lost with it
         if known is None or (known.output_hash and _hash(path) != known.output_hash):
-            return Verdict(Fate.LEAVE, f"{why}, but {path} was {EDITED}; {WAYS_ON}")
-        if known.output_hash is None:  # any line can name a file: only its content shows whose work it is
-            return Verdict(Fate.LEAVE, f"{why}, but no manifest says by hash that {path} is lumen's; {WAYS_ON}")
-    return _unless_protected(there, why)
+            return _leave(f"{why}, but {path} was {EDITED}", _CHOICES)
+        if known.output_hash is None:  # any line can name a file: only its content proves who wrote it
+            return _leave(f"{why}, but no manifest holds the hash of {path}", _CHOICES)
+    return _make_unless_protected(present, why)
 
 
-def _is_stamped(path: Path, stamp: str | None, source: Path) -> bool:
-    """Whether a file carries this stamp, and is not older than the picture that it would be made from."""
+def _leave(why: str, remedy: str = "") -> Decision:
+    return Decision(Action.LEAVE, why, remedy=remedy)
+
+
+def _make_unless_protected(present: Sequence[Path], why: str) -> Decision:
+    for path in present:
+        if is_write_protected(path):
+            return _leave(f"{path} is write-protected; make it writable, or name another output", "output")
+    return Decision(Action.MAKE, why)
+
+
+def _carries(path: Path, stamp: str | None, source: Path) -> bool:
+    """Whether a file carries this stamp, and is not older than its source."""
     if stamp is None:
         return False
     try:
@@ -122,15 +142,15 @@ def leads_out(folder: Path, root: Path) -> bool:
     return not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root))
 
 
-def _as_written(path: Path, history: Sequence[Record]) -> Record | None:
-    """The record of what the file is; None where it is none of what lumen wrote there.
+def _record_of(path: Path, history: Sequence[Record]) -> Record | None:
+    """The record that describes the file as it is; None where somebody changed it.
 
-    A record is believed by the size alone, unless another of the same size has other content: a run was ended between
-    the record and the renaming, perhaps, and the file's own content tells which is true.
+    The size alone identifies the record, unless another record of the same size has another hash, perhaps because a
+    run was ended between recording and renaming: then the file's content decides.
     """
     try:
         size = path.stat().st_size
-    except OSError:  # a link that leads nowhere: lumen wrote none
+    except OSError:  # a link that leads nowhere: lumen did not write it
         return None
     last = history[-1]
     if not last.finished or (size == 0 and last.output_size):
@@ -144,7 +164,7 @@ def _as_written(path: Path, history: Sequence[Record]) -> Record | None:
 
 
 def _stale(record: Record, task: Task, fingerprint: str) -> tuple[str, Record | None]:
-    """Why an output has to be made again ("": it is current), and the record made true where the source was touched."""
+    """Why an output is made again ("": it is current), and the corrected record where its source was only touched."""
     if not record.finished:
         return "unfinished", None
     if record.settings != fingerprint:
@@ -178,8 +198,74 @@ def _hash(path: Path) -> str | None:
         return None
 
 
-def _unless_protected(there: Sequence[Path], why: str) -> Verdict:
-    for path in there:
-        if is_write_protected(path):
-            return Verdict(Fate.LEAVE, f"{path} is write-protected; make it writable, or name another place with -o")
-    return Verdict(Fate.MAKE, why)
+class OwnOutputs:
+    """Tells lumen's outputs from other pictures. A file is read once while its state stays the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[FileState, bool]] = {}
+        self._manifests: dict[Path, Manifest | None] = {}
+
+    def without(self, found: Found) -> tuple[Found, tuple[Path, ...]]:
+        """What was found without lumen's outputs, and the outputs."""
+        self._manifests.clear()  # they grow while a folder is watched
+        own = tuple(source.path for source in found.sources if self._wrote(source.path))
+        outputs = set(own)
+        sources: list[Source] = [source for source in found.sources if source.path not in outputs]
+        return replace(found, sources=tuple(sources)), own
+
+    def _wrote(self, path: Path) -> bool:
+        try:
+            state = state_of(path)
+            known = self._known.get(path)
+            if known is None or known[0] != state:
+                known = state, stamp_in(path) is not None or self._is_recorded(path, state.size)
+                self._known[path] = known
+            return known[1]
+        except OSError:  # reading it reports the error
+            return False
+
+    def _is_recorded(self, path: Path, size: int) -> bool:
+        """Whether a manifest of a folder above names a file of this content."""
+        content: str | None = None
+        for folder in path.parents:
+            manifest = self._manifest(folder)
+            for record in manifest.history(path.relative_to(folder).as_posix()) if manifest else ():
+                if record.output_size == size and record.output_hash:
+                    content = content or content_hash(path)
+                    if content == record.output_hash:
+                        return True
+        return False
+
+    def _manifest(self, folder: Path) -> Manifest | None:
+        if folder not in self._manifests:
+            exists = (folder / MANIFEST_NAME).is_file() or state_manifest(folder).is_file()
+            try:
+                self._manifests[folder] = Manifest(folder) if exists else None
+            except LumenError:  # an unsafe one; planning reports it where it matters
+                self._manifests[folder] = None
+        return self._manifests[folder]
+
+
+def stamp_in(path: Path) -> str | None:
+    """The last stamp of lumen in a picture file; None where there is none near its beginning and end.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with os.fdopen(_open_untouched(path), "rb") as file:
+        data = file.read(_STAMP_BYTES)
+        size = file.seek(0, os.SEEK_END)
+        if size > len(data):
+            file.seek(max(len(data), size - _STAMP_BYTES))
+            data += file.read()
+    found = _STAMP.findall(data)
+    return found[-1].decode("utf-8", "replace") if found else None
+
+
+def _open_untouched(path: Path) -> int:
+    """Open a file without moving its time of access, where the system allows its owner to do that."""
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        return os.open(path, flags | getattr(os, "O_NOATIME", 0))
+    except PermissionError:
+        return os.open(path, flags)

@@ -1,12 +1,11 @@
 """The record of a run in its output folder: what lumen wrote, from which source, under which settings.
 
-One JSON line per output, appended and on the disk before the output gets its final name. So whatever carries a name
-and the hash of one of its lines is lumen's work, and nothing else is: a run killed at any moment leaves no output of
-doubtful origin, and a file that somebody changed or put there is told from lumen's own. The last line of an output
-counts; a line cut short by a kill counts for nothing. A run that ends normally rewrites the file sorted, and no line
-holds anything that differs from run to run: an interrupted and resumed run leaves the same bytes as an unbroken one.
+One JSON line per output, on the disk before the output gets its final name. A file is lumen's work exactly where its
+name and hash match a line, even after a run was killed at any moment. The last line of an output counts; a line cut
+short by a kill is ignored. A run that ends normally rewrites the file sorted, and no line holds anything that differs
+from run to run: an interrupted and resumed run leaves the same bytes as an unbroken one.
 
-A folder may be prepared by a stranger: only a regular file of bounded size with this one name is read or written.
+A folder may come from a stranger: only a regular file of bounded size with this one name is read or written.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from lumen_cli.files.contents import hash_of
 MANIFEST_NAME = ".lumen-manifest.jsonl"
 LARGEST_MANIFEST = 256 << 20
 """Bytes that a manifest may have, about half a million outputs."""
-_NOT_OWN = "the manifest is {}, and lumen neither reads nor writes such a one; remove it"
+_NOT_OWN = "the manifest is {}, which lumen neither reads nor writes; remove it"
 
 
 _LONGEST_NAME = 40
@@ -37,7 +36,7 @@ _LONGEST_NAME = 40
 
 @dataclass(frozen=True)
 class Record:
-    """One output. What an older lumen did not record is None; of sidecars there are only names, size and hash.
+    """One output. What an older lumen did not record is None; a sidecar has only names, size and hash.
 
     output: its name below the manifest's folder, with "/"; source: the source's path relative to the folder it was
     found under; source_mtime_ns, source_ctime_ns: nanoseconds; content: hash of the decoded source; settings:
@@ -58,7 +57,7 @@ class Record:
 
     @property
     def finished(self) -> bool:
-        """Whether it tells of a whole output; older manifests announced outputs before."""
+        """Whether the output was complete; older manifests named outputs before they were written."""
         return self.output_size is not None
 
 
@@ -85,15 +84,15 @@ class Manifest:
         self._lock = threading.Lock()
 
     def get(self, output: str) -> Record | None:
-        """What was recorded of an output last."""
+        """The last record of an output."""
         return next(reversed(self._records.get(output, {})), None)
 
     def history(self, output: str) -> tuple[Record, ...]:
-        """All that stands there of an output, the last record last; several where a run was ended."""
+        """All records of an output, the last one last; several where a run was ended."""
         return tuple(self._records.get(output, ()))
 
     def begin(self) -> None:
-        """Have the file there.
+        """Make sure that the file exists.
 
         Raises:
             LumenError: it cannot be written, or is a link, which could make lumen write anywhere.
@@ -106,7 +105,7 @@ class Manifest:
         self.add()
 
     def add(self, *records: Record) -> None:
-        """Append what is known of outputs; it stands on the disk when this returns.
+        """Append records; they are on the disk when this returns.
 
         Raises:
             LumenError: it cannot be written.
@@ -126,7 +125,7 @@ class Manifest:
 
     @contextmanager
     def writing(self, *records: Record) -> Iterator[None]:
-        """Inside, these outputs get their final names; where that fails, what was known of them before counts again.
+        """Inside, these outputs get their final names; where that fails, their earlier records count again.
 
         Raises:
             LumenError: the manifest cannot be written; then nothing inside was done.
@@ -141,9 +140,9 @@ class Manifest:
             raise
 
     def finish(self) -> None:
-        """Rewrite the file sorted, a line for each output that exists; what another run added meanwhile stays.
+        """Rewrite the file sorted, a line for each output that exists; lines of another run stay.
 
-        A file that is so already is left alone.
+        A file that is sorted already is not touched.
 
         Raises:
             LumenError: as `begin`.
@@ -156,12 +155,12 @@ class Manifest:
 
     @property
     def unordered(self) -> bool:
-        """Whether `finish` has something to do, as after a run that was ended."""
+        """Whether `finish` would change the file, as after a run that was ended."""
         held, _, wanted = self._in_order()
         return wanted != held
 
     def _in_order(self) -> tuple[bytes, dict[str, Record], bytes]:
-        """What the file holds, the last record of each output that exists, and what the file is to hold."""
+        """What the file holds, the last record of each output that exists, and what the file should hold."""
         held = _content(self.path)
         last = {name: next(reversed(known)) for name, known in _parsed(held).items() if _exists(self.root / name)}
         return held, last, b"".join(_line(last[name]) for name in sorted(last))
@@ -179,19 +178,16 @@ class Manifest:
 
 
 def put_in_order(places: Mapping[Path, Path]) -> None:
-    """Finish the manifests of folders, also one that a run left which was killed after its last picture.
-
-    places: each folder's manifest.
-    """
+    """Finish each folder's manifest, even one of a run that was killed after its last picture."""
     for root, place in places.items():
-        with suppress(LumenError):  # only its order is missing then: every line was written with its picture
+        with suppress(LumenError):  # only the order is missing then: every line was written with its picture
             Manifest(root, place).finish()
 
 
 def state_manifest(root: Path) -> Path:
-    """The manifest of outputs in `root` that lie among photographs, where lumen leaves no file of its own.
+    """The manifest for outputs in a folder of photographs, where lumen writes no file of its own.
 
-    It is in the user's state folder, under the folder's name and a hash of its whole path.
+    It lies in the user's state folder; its name is the folder's name and a hash of its path.
     """
     import platformdirs
 
@@ -201,7 +197,7 @@ def state_manifest(root: Path) -> Path:
 
 
 def signature(place: Path) -> tuple[int, int, int] | None:
-    """What changes with every line of a manifest; None where there is none."""
+    """A value that changes with every line of a manifest; None where there is no manifest."""
     try:
         status = place.stat()
     except OSError:
@@ -210,10 +206,10 @@ def signature(place: Path) -> tuple[int, int, int] | None:
 
 
 def _open(path: Path, flags: int) -> int:
-    """A descriptor of the manifest itself; never of what a link, a second name, a pipe or a device leads to.
+    """Open the manifest itself, never a link, a file with a second name, a pipe or a device.
 
     Raises:
-        LumenError: it is none of its own, or too large.
+        LumenError: it is one of these, or too large.
         OSError: it cannot be opened.
     """
     for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
@@ -223,7 +219,7 @@ def _open(path: Path, flags: int) -> int:
     except OSError as error:
         if path.is_symlink():
             raise LumenError(f"{path}: {_NOT_OWN.format('a link')}") from error
-        if error.errno == errno.ENXIO:  # a pipe that nobody reads
+        if error.errno == errno.ENXIO:  # a pipe without a reader
             raise LumenError(f"{path}: {_NOT_OWN.format('no regular file')}") from error
         raise
     status = os.fstat(descriptor)
@@ -241,7 +237,7 @@ def _open(path: Path, flags: int) -> int:
 
 
 def _mend(file: BinaryIO) -> bytes:
-    """What has to come before the next line: an end for one that was cut short."""
+    """What the next line needs before it: a line end where the last line was cut short."""
     size = file.seek(0, os.SEEK_END)
     if size == 0:
         return b""
@@ -250,7 +246,7 @@ def _mend(file: BinaryIO) -> bytes:
 
 
 def _exists(path: Path) -> bool:
-    """Whatever the name: a manifest may hold any, too long ones as well."""
+    """Works for any name: a manifest may hold too long ones as well."""
     return os.path.exists(path)  # noqa: PTH110
 
 
@@ -260,7 +256,7 @@ def _line(record: Record) -> bytes:
 
 
 def _content(path: Path) -> bytes:
-    """Nothing where nothing can be read; LumenError as of `_open`."""
+    """The file's bytes, none where it cannot be read; LumenError as in `_open`."""
     try:
         with os.fdopen(_open(path, os.O_RDONLY), "rb") as file:
             return file.read(LARGEST_MANIFEST)
@@ -279,7 +275,7 @@ def _note(records: Records, record: Record) -> None:
 
 
 def _parsed(content: bytes) -> Records:
-    """The records of each output in the order they were written; lines that are none are passed over."""
+    """The records of each output in the order they were written; other lines are ignored."""
     records: Records = {}
     for line in content.split(b"\n"):
         try:
@@ -307,44 +303,65 @@ _POLL_SECONDS = 0.1
 
 
 @contextmanager
-def locked(places: Iterable[Path], waiting: Callable[[Path], None]) -> Iterator[None]:
-    """Hold the locks of manifests; all runs take them in one order, so none waits for another that waits for it.
+def locked(
+    places: Iterable[Path], waiting: Callable[[Path], None], held: list[Path], stop: threading.Event
+) -> Iterator[None]:
+    """Hold the locks of manifests. All runs take them in one order, so no two runs wait for each other.
 
     Args:
         places: the manifests' files, in folders that exist.
         waiting: called once for each that another run holds, before waiting for it.
+        held: lists the lock files that are held.
+        stop: once set, waiting ends, and not all locks are held inside.
 
     Raises:
         LumenError: a lock file cannot be made.
     """
     with ExitStack() as stack:
         for place in sorted(set(places)):
-            stack.enter_context(_held(place, waiting))
+            if not stop.is_set():
+                stack.enter_context(_locked(place, waiting, held, stop))
         yield
 
 
-def lock_of(place: Path) -> Path:
-    """The lock file of a manifest."""
+def remove_stale_lock(place: Path) -> None:
+    """Remove the lock file of a run that was killed; a lock that is held stays."""
+    path = _lock_file(place)
+    if not path.exists():
+        return
+    from filelock import FileLock, Timeout
+
+    with suppress(OSError, Timeout), FileLock(path, timeout=0):
+        path.unlink()
+
+
+def _lock_file(place: Path) -> Path:
     return place.with_name(place.name + _SUFFIX)
 
 
 @contextmanager
-def _held(place: Path, waiting: Callable[[Path], None]) -> Iterator[None]:
+def _locked(place: Path, waiting: Callable[[Path], None], held: list[Path], stop: threading.Event) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    path = lock_of(place)
+    path = _lock_file(place)
     lock = FileLock(path)
     try:
         try:
             lock.acquire(timeout=0)
         except Timeout:
             waiting(place)
-            lock.acquire(poll_interval=_POLL_SECONDS)
+            with suppress(Timeout):
+                lock.acquire(poll_interval=_POLL_SECONDS, cancel_check=stop.is_set)
     except OSError as error:
         raise LumenError(f"{path}: the folder cannot be locked ({error.strerror or error})") from error
+    if not lock.is_locked:
+        yield
+        return
+    held.append(path)
     try:
         yield
     finally:
+        held.remove(path)
         with suppress(OSError):
-            path.unlink()  # while it is held; filelock sees that a file it waited for is gone, and takes the next
+            path.unlink()  # while it is held; filelock notices that a file it waited for is gone, and takes the next
         lock.release()

@@ -1,41 +1,47 @@
-"""What a run does with its pictures: brighten them, or take them apart. All else about a run is the same."""
+"""What a run does with its pictures: brighten them, or take them apart. Everything else about a run is the same."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
+from lumen_cli import __version__
 from lumen_cli.engine.batch import NetworkError, Notes, enhance_scenes, notes_of
 from lumen_cli.engine.refine import refining_of
 from lumen_cli.engine.scene import Scene, finish, scene_of
 from lumen_cli.engine.tile_plan import TilePlan
+from lumen_cli.errors import UsageError
+from lumen_cli.files.outputs import NameTemplate, plan_outputs
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.tags.rules import TagRules
-from lumen_cli.run.budget import CARRIED_BYTES, WHOLE_BYTES
-from lumen_cli.run.plan import Settings
+from lumen_cli.imaging.tags.rules import KEEP_ALL, Keeping, TagRules
+from lumen_cli.limits import METHOD, Detail
 from lumen_cli.run.save import Content
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from lumen_cli.engine.colour_maps import Floats
+    from lumen_cli.engine.decompose import Fidelity
     from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.engine.refine import Refining
+    from lumen_cli.files.find import Source
+    from lumen_cli.files.outputs import Job
     from lumen_cli.networks.base import LowLightModel
+    from lumen_cli.registry.card import ModelCard
+    from lumen_cli.run.task import Part
+
+WHOLE_BYTES = 7 * 4
+"""Of a pixel, where the whole picture goes through the network: channels in float32, and alpha in the worst case."""
+CARRIED_BYTES = 12
+"""Of a pixel, where the network sees the picture reduced: 8 or 16 bits a channel, twice."""
+_DIGITS = 12
+"""Of the weights' SHA-256, in a stamp."""
 
 
-@dataclass(frozen=True)
-class Fidelity:
-    """How well R ∘ L rebuilds what was taken apart, on values in [0, 1].
-
-    mae: mean absolute error; psnr: peak signal-to-noise ratio in dB, None where there is no error at all.
-    """
-
-    mae: float
-    psnr: float | None
-
-
-class Product(Protocol):
+class Output(Protocol):
     """What the network made of one picture, on its way to the disk."""
 
     @property
@@ -48,7 +54,7 @@ class Product(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What has to be said of how it was made, one line each."""
+        """How it was computed, where that is worth a line."""
 
     def contents(self) -> Sequence[Content]:
         """What goes into the task's files, in the order of `Task.targets`."""
@@ -57,48 +63,147 @@ class Product(Protocol):
         """The error of the reconstruction, where one was asked for."""
 
 
-class Work(Protocol):
+class Operation(Protocol):
     """A kind of run with its settings."""
 
     @property
     def doing(self) -> str:
-        """What goes on meanwhile: "enhancing"."""
+        """The verb for progress: "enhancing"."""
 
     @property
     def done(self) -> str:
-        """What the pictures are then: "enhanced"."""
+        """The verb for reports: "enhanced"."""
 
     @property
     def about(self) -> tuple[str, ...]:
-        """The settings worth a word beside the model's name."""
+        """The settings that reports show beside the model's name."""
 
     @property
     def quality(self) -> int | None:
-        """Of lossy outputs, 1 to 100."""
+        """Quality of lossy outputs, 1 to 100."""
 
     @property
     def tags(self) -> TagRules:
         """Which tags outputs get."""
 
-    def fingerprint(self) -> str:
-        """Everything but the source that decides about the outputs' bytes, in 32 hexadecimal digits."""
-
     @property
     def bytes_per_pixel(self) -> int:
         """Memory that a decoded picture takes until it is written."""
+
+    def fingerprint(self) -> str:
+        """Everything but the source that decides about the outputs' bytes, in 32 hexadecimal digits."""
+
+    def name(
+        self, sources: Sequence[Source], output: str | None, template: NameTemplate | None
+    ) -> tuple[list[Job], list[tuple[Part, ...]] | None]:
+        """A job for each source, and the parts of each where pictures become several files; see `plan_outputs`."""
 
     def scene(self, picture: Picture) -> Scene:
         """The picture with what the network sees of it."""
 
     def run(
         self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
-    ) -> Sequence[Product | NetworkError]:
+    ) -> Sequence[Output | NetworkError]:
         """Put scenes of one `shape_of` through the network; digests: the `digest()` of their pictures."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything but the source that decides about the bytes of a brightened picture.
+
+    weights: SHA-256; network: its hyper-parameters; steps: None for a network that does not sample; strength: 0 to 1;
+    precision, deep_precision: what 8-bit and 16-bit pictures are computed in; format: a suffix, None keeps each
+    picture's; quality: 1 to 100, None for each format's default; brightness: light of the result as a multiple of the
+    picture's own, None where the model chooses; illumination_ratio: KinD's α, None where none is given; detail: how
+    large pictures reach their size, see `scene`; tags: which of the original's tags are kept, and lumen's stamp.
+    """
+
+    architecture: str
+    network: Mapping[str, Any]
+    weights: str
+    steps: int | None = None
+    seed: int = 0
+    strength: float = 1.0
+    precision: str = "fp32"
+    deep_precision: str = "fp32"
+    format: str | None = None
+    quality: int | None = None
+    brightness: float | None = None
+    illumination_ratio: float | None = None
+    tile: int | None = None
+    detail: Detail = "auto"
+    tags: TagRules = KEEP_ALL
+
+    @property
+    def light(self) -> tuple[str, ...]:
+        """Brightness or illumination ratio in words, where one was chosen."""
+        chosen = {"brightness": self.brightness, "illumination ratio": self.illumination_ratio}
+        return tuple(f"{name} {value:g}" for name, value in chosen.items() if value is not None)
+
+    def fingerprint(self) -> str:
+        """The settings in 32 hexadecimal digits."""
+        fields = without_defaults(asdict(self), self.tags)
+        fields["light"] = fields.pop("brightness")  # the first version's `brightness` was the illumination ratio
+        for name in ("light", "illumination_ratio", "tile"):
+            if fields[name] is None:
+                del fields[name]  # outputs made before this setting existed stay current
+        if self.detail != "whole":
+            fields["full_resolution"] = METHOD
+        else:
+            del fields["detail"]
+        return digest_of(fields)
+
+    def stamp(self, model: str) -> str:
+        """The stamp: "lumen 0.1.0, model kind (weights 0123456789ab), seed 0, strength 1, detail auto, fp32"."""
+        steps = (f"{self.steps} steps",) if self.steps else ()
+        detail = "whole" if self.detail == "whole" else f"detail {self.detail}"
+        made = (f"seed {self.seed}", f"strength {self.strength:g}", *self.light, detail)
+        return ", ".join((stamp_head(model, self.weights), *steps, *made, precision_words(self)))
+
+
+def without_defaults(fields: dict[str, Any], tags: TagRules) -> dict[str, Any]:
+    """The fields, those about tags only where something was asked for: older outputs stay current.
+
+    The list of what `private` keeps has changed since, so such outputs count as made under other settings.
+    """
+    if tags == KEEP_ALL:
+        return {name: value for name, value in fields.items() if name != "tags"}
+    if tags.metadata != "private":
+        fields["tags"].pop("credits")
+    return fields
+
+
+def digest_of(fields: Mapping[str, Any]) -> str:
+    """Values by name, as JSON holds them, in 32 hexadecimal digits."""
+    text = json.dumps(fields, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def stamp_head(model: str, weights: str) -> str:
+    """What every stamp begins with: lumen's version, the model and its weights."""
+    return f"lumen {__version__}, model {model}" + (f" (weights {weights[:_DIGITS]})" if weights else "")
+
+
+def precision_words(settings: Any) -> str:
+    """The precision of `Settings` or `MapSettings`; that of 16-bit pictures too where it differs."""
+    deep = settings.deep_precision
+    return settings.precision if deep == settings.precision else f"{settings.precision} (16-bit pictures {deep})"
+
+
+def tag_rules(metadata: Keeping = "keep", stamp: str | None = None, credits: bool = False) -> TagRules:
+    """The rules for tags; without any tags there is no stamp either.
+
+    Raises:
+        UsageError: title and rights are asked for (`credits`), but tags are not `private`.
+    """
+    if credits and metadata != "private":
+        raise UsageError("title and rights can only be kept with private tags", remedy="metadata=private")
+    return TagRules(metadata, None if metadata == "strip" else stamp, credits)
 
 
 @dataclass(frozen=True, eq=False)
 class Enhanced:
-    """A scene and what the network made of it, h×w×3 float32; `contents` brings that to the picture's size."""
+    """A scene and the network's result for it, h×w×3 float32; `contents` brings that to the picture's size."""
 
     scene: Scene
     result: Floats
@@ -117,29 +222,52 @@ class Enhanced:
         """Bytes of the picture and of its result at full size."""
         return self.picture.nbytes + self.picture.samples.nbytes
 
+    def values(self) -> np.ndarray:
+        """The brightened picture, H×W×3: floats in [0, 1] or integers of the picture's depth."""
+        return finish(
+            self.scene, self.result, strength=self.strength, keep_ratio=self.keep_ratio, refining=self.refining
+        )
+
     def contents(self) -> Sequence[Content]:
         """The brightened picture."""
-        values = finish(
-            self.scene,
-            self.result,
-            strength=self.strength,
-            keep_ratio=self.keep_ratio,
-            refining=self.refining,
-        )
-        return (dataclasses.replace(self.picture, values=values),)
+        return (replace(self.picture, values=self.values()),)
 
     def fidelity(self) -> None:
-        """Nothing was taken apart."""
+        """There is no reconstruction."""
 
 
 @dataclass(frozen=True)
-class Enhancement:
+class Enhance:
     """Brighten every picture: one file each."""
 
     settings: Settings
     tiles: TilePlan = field(default_factory=TilePlan, compare=False, repr=False)
     doing = "enhancing"
     done = "enhanced"
+
+    @classmethod
+    def with_model(
+        cls,
+        card: ModelCard,
+        policy: DevicePolicy,
+        *,
+        tiles: TilePlan | None = None,
+        metadata: Keeping = "keep",
+        credits: bool = False,
+        stamped: bool = False,
+        **settings: Any,
+    ) -> Enhance:
+        """The operation of a model on a device. metadata, credits: see `tag_rules`; settings: fields of `Settings`."""
+        chosen = Settings(
+            card.architecture,
+            card.network,
+            card.weights_sha256,
+            precision=policy.precision,
+            deep_precision=policy.deep_precision,
+            **settings,
+        )
+        tags = tag_rules(metadata, chosen.stamp(card.name) if stamped else None, credits)
+        return cls(replace(chosen, tags=tags), TilePlan() if tiles is None else tiles)
 
     @property
     def about(self) -> tuple[str, ...]:
@@ -158,14 +286,20 @@ class Enhancement:
         """As in the settings."""
         return self.settings.tags
 
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Less where the network sees the picture reduced."""
+        return WHOLE_BYTES if self.settings.detail == "whole" else CARRIED_BYTES
+
     def fingerprint(self) -> str:
         """The settings'."""
         return self.settings.fingerprint()
 
-    @property
-    def bytes_per_pixel(self) -> int:
-        """See `budget`."""
-        return WHOLE_BYTES if self.settings.detail == "whole" else CARRIED_BYTES
+    def name(
+        self, sources: Sequence[Source], output: str | None, template: NameTemplate | None
+    ) -> tuple[list[Job], None]:
+        """See `plan_outputs`."""
+        return plan_outputs(sources, output, self.settings.format, template), None
 
     def scene(self, picture: Picture) -> Scene:
         """See `scene_of`."""

@@ -1,4 +1,4 @@
-"""One finished picture to disk: whole under its final names, with its tags, or not there at all."""
+"""One finished picture to disk: complete under its final names, with its tags and its manifest lines, or not at all."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +17,13 @@ import numpy as np
 
 from lumen_cli.atomic import temporary_beside
 from lumen_cli.errors import PictureError, UsageError
-from lumen_cli.files.contents import content_hash
-from lumen_cli.files.outputs import Job
+from lumen_cli.files.contents import Original, content_hash
 from lumen_cli.imaging.formats import SUFFIXES, find_format, load_format
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.write import find_changes, find_losses, write_picture
-from lumen_cli.run.plan import Sidecar
+from lumen_cli.run.manifest import Manifest, Record
 from lumen_cli.run.sidecars import copies
+from lumen_cli.run.task import Sidecar, Task
 
 if TYPE_CHECKING:
     from lumen_cli.imaging.tags.writer import TagWriter
@@ -34,7 +34,7 @@ Content = Picture | np.ndarray | Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Written:
-    """A whole file that is about to get its final name. size: bytes; content: its `content_hash`."""
+    """A complete file that is about to get its final name. size: bytes; content: its `content_hash`."""
 
     target: Path
     size: int
@@ -42,50 +42,26 @@ class Written:
 
 
 Recording = Callable[[Sequence[Written]], AbstractContextManager[None]]
-"""Entered before files get their final names, with all of them; an error there, and none gets it."""
+"""A context entered with all files before any of them gets its final name; an error in it prevents that."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """sizes: bytes of each file; write, tags: seconds; warnings: one line each; sidecars: the copies beside it."""
+    """size: bytes of the files; write, tags: seconds; warnings: one line each; sidecars: the copies beside them."""
 
-    sizes: tuple[int, ...]
+    size: int
     write: float
     tags: float
     warnings: tuple[str, ...]
     sidecars: tuple[Path, ...] = ()
 
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(self.sizes)
-
 
 def output_format(picture: Picture, target: Path) -> str:
-    """The container an output gets: what its suffix says, and the source's own where the suffix says nothing."""
+    """The container an output gets: by its suffix, or the source's own where the suffix names none."""
     try:
         return find_format(target).name
     except UsageError:
         return load_format(picture.format).output.name
-
-
-def misnamed(source: Path, picture: Picture, container: str) -> list[str]:
-    """The notice about a file whose content is not what its name says, where its output follows the name."""
-    suffix = source.suffix.lower()
-    claimed = SUFFIXES.get(suffix)
-    if claimed is None or picture.format in (claimed, container) or container != load_format(claimed).output.name:
-        return []
-    content, output = (load_format(name).title for name in (picture.format, container))
-    return [f"its content is {content}, but its name ends with {suffix}: it became {output}"]
-
-
-def save_picture(picture: Picture, job: Job, tags: TagWriter, quality: int | None = None) -> Saved:
-    """Encode beside the target, copy the source's tags, flush to the disk, rename.
-
-    Raises:
-        PictureError: the disk is full, the folder is gone, an encoder or exiftool refuses; no temporary file is left.
-    """
-    return save_files([(job.target, picture)], job.source.path, tags, quality)
 
 
 def save_files(
@@ -98,31 +74,29 @@ def save_files(
     times: tuple[int, int] | None = None,
     recording: Recording | None = None,
 ) -> Saved:
-    """Like `save_picture`, for all files that came of one picture: none is renamed before all are complete.
+    """Encode beside the targets, copy the source's tags, flush to the disk; rename when all files are complete.
 
     Args:
         files: targets and what goes into them.
         source: the original.
-        tags: what carries them.
+        tags: copies its tags.
         quality: of lossy files, 1 to 100.
         sidecars: files that follow the picture, which is then the only one of `files`.
-        times: access and modification time in nanoseconds that the files shall have (sidecars: their originals').
-        recording: what has to happen before the renaming.
+        times: access and modification time of the files in nanoseconds (sidecars get their originals').
+        recording: surrounds the renaming.
 
     Raises:
-        PictureError: as in `save_picture`; then none of the targets has changed, unless renaming itself failed.
+        PictureError: the disk is full, the folder is gone, an encoder or exiftool fails. No temporary file is left, and
+            no target has changed unless renaming itself failed.
     """
     started, tagging = time.perf_counter(), 0.0
-    sizes: list[int] = []
     warnings: list[str] = []
     temporaries: list[tuple[Path, Path]] = []
     written: list[Written] = []
     target = files[0][0]
     try:
         for target, content in files:
-            temporary = temporary_beside(target)
-            temporaries.append((temporary, target))
-            mode = _create(temporary, source)
+            temporary, mode = _create(target, source, temporaries)
             if isinstance(content, Picture):
                 container = output_format(content, target)
                 write_picture(content, temporary, format=container, quality=quality)
@@ -130,29 +104,23 @@ def save_files(
                 carried = tags.copy(source, temporary, content)
                 tagging += time.perf_counter() - encoded
                 warnings += [f"{container} cannot hold {what}" for what in find_losses(content, container)]
-                warnings += find_changes(content, container)
-                warnings += misnamed(source, content, container)
-                warnings += carried
+                warnings += (*find_changes(content, container), *_misnamed(source, content, container), *carried)
             else:
                 _write_arrays(content, temporary)
             written.append(_finish(temporary, target, mode, times))
-            sizes.append(written[-1].size)
-        content = files[0][1]
+        size = sum(file.size for file in written)
         followers: list[tuple[Sidecar, bytes]] = []
         if sidecars and isinstance(content, Picture):
             followers, lines = copies(sidecars, content, tags.rules.metadata == "keep")
             warnings += lines
         for sidecar, tagged in followers:
             target = sidecar.target
-            temporary = temporary_beside(target)
-            temporaries.append((temporary, target))
-            mode = _create(temporary, sidecar.source)
+            temporary, mode = _create(target, sidecar.source, temporaries)
             temporary.write_bytes(tagged)
             written.append(_finish(temporary, target, mode, times and times_of(sidecar.source)))
-        # The picture last: where it is, all that belongs to it is.
-        renamed = temporaries[len(files) :] + temporaries[: len(files)]
         with recording(written) if recording else nullcontext():
-            for temporary, target in renamed:
+            # The picture comes last: where it exists, everything that belongs to it does.
+            for temporary, target in temporaries[len(files) :] + temporaries[: len(files)]:
                 temporary.replace(target)
     except OSError as error:
         raise PictureError(target, f"cannot be written: {error.strerror or error}") from error
@@ -161,11 +129,21 @@ def save_files(
             temporary.unlink(missing_ok=True)
     write = time.perf_counter() - started - tagging
     copied = tuple(sidecar.target for sidecar, _ in followers)
-    return Saved(tuple(sizes), write, tagging, tuple(dict.fromkeys(warnings)), copied)
+    return Saved(size, write, tagging, tuple(dict.fromkeys(warnings)), copied)
+
+
+def _misnamed(source: Path, picture: Picture, container: str) -> list[str]:
+    """The notice about a file whose content is not what its name says, where its output follows the name."""
+    suffix = source.suffix.lower()
+    claimed = SUFFIXES.get(suffix)
+    if claimed is None or picture.format in (claimed, container) or container != load_format(claimed).output.name:
+        return []
+    content, output = (load_format(name).title for name in (picture.format, container))
+    return [f"its content is {content}, but its name ends with {suffix}: it became {output}"]
 
 
 def times_of(path: Path) -> tuple[int, int] | None:
-    """When a file was last read and last changed, in nanoseconds; None where it cannot be told."""
+    """When a file was last read and last changed, in nanoseconds; None where that is not known."""
     try:
         status = path.stat()
     except OSError:
@@ -182,25 +160,26 @@ def _write_arrays(content: np.ndarray | Mapping[str, np.ndarray], path: Path) ->
             np.savez(file, **content)  # type: ignore[arg-type]  # numpy's stub sees allow_pickle in any keyword
 
 
-def _create(path: Path, source: Path) -> int:
-    """Make an empty file that may be read and written by whom the source may, under the umask, and by its owner.
+def _create(target: Path, source: Path, temporaries: list[tuple[Path, Path]]) -> tuple[Path, int]:
+    """Make an empty temporary file with the permissions of `source` under the umask; returns it and its mode.
 
-    Returns:
-        Its mode. From the first byte on nobody can read in it what the source keeps from them.
+    Nobody can ever read in it what the source's permissions keep from them.
     """
+    temporary = temporary_beside(target)
+    temporaries.append((temporary, target))
     try:
         mode = source.stat().st_mode & 0o666 | 0o600
-    except OSError:  # gone meanwhile; recording refuses it
+    except OSError:  # it is gone; recording raises the error
         mode = 0o600
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
     try:
-        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+        return temporary, stat.S_IMODE(os.fstat(descriptor).st_mode)
     finally:
         os.close(descriptor)
 
 
 def _finish(path: Path, target: Path, mode: int, times: tuple[int, int] | None) -> Written:
-    """Set mode and, where they are given, times, and have it all on the disk."""
+    """Set mode and, where they are given, times, and flush the file to the disk."""
     if stat.S_IMODE(path.stat().st_mode) != mode:  # exiftool puts a new file in its place
         path.chmod(mode)
     written = Written(target, path.stat().st_size, content_hash(path))  # reading it moves its time of access
@@ -214,7 +193,52 @@ def _finish(path: Path, target: Path, mode: int, times: tuple[int, int] | None) 
     return written
 
 
-_LASTING = {
+def record_of(task: Task, original: Original, content: str, settings: str) -> Record:
+    """The manifest line of a picture's first file, before that file is written.
+
+    original: the source as it was read; content: hash of the decoded source; settings: their fingerprint.
+    """
+    state = original.state
+    return Record(
+        output=task.output,
+        source=task.source_name,
+        source_size=state.size,
+        source_mtime_ns=state.mtime_ns,
+        source_ctime_ns=state.ctime_ns,
+        source_hash=original.content,
+        content=content,
+        settings=settings,
+    )
+
+
+@contextmanager
+def record_files(
+    task: Task, record: Record, original: Original, manifest: Manifest | None, files: Sequence[Written]
+) -> Iterator[None]:
+    """Inside, `files`, the picture's and its sidecars', get their final names; the manifest names them before.
+
+    Raises:
+        PictureError: the source has changed or vanished since it was read.
+        LumenError: the manifest cannot be written.
+    """
+    original.require_unchanged()
+    if manifest is None:
+        yield
+        return
+    names = dict(zip(task.targets, task.outputs, strict=True))
+    followed = {sidecar.target: sidecar.source.name for sidecar in task.sidecars}
+    records = []
+    for file in files:
+        if file.target in names:
+            line = replace(record, output=names[file.target])
+        else:
+            line = Record(file.target.relative_to(task.root).as_posix(), followed[file.target])
+        records.append(replace(line, output_size=file.size, output_hash=file.content))
+    with manifest.writing(*records):
+        yield
+
+
+_FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EROFS: "the disk has become read-only",
@@ -224,17 +248,13 @@ _FAILURES_IN_A_ROW = 3
 
 
 class StorageWatch:
-    """Counts pictures that could not be written for lack of room, since the last that could. Thread-safe."""
+    """Counts pictures that did not fit on the disk since the last one that did. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._failures = 0
-        self._trouble: str | None = None
-
-    @property
-    def trouble(self) -> str | None:
-        """Why nothing more should be begun, one line; None while all is well."""
-        return self._trouble
+        self.trouble: str | None = None
+        """Why no further picture can be written, in one line; None while the disk has room."""
 
     def written(self) -> None:
         """A picture is on the disk."""
@@ -243,21 +263,21 @@ class StorageWatch:
 
     def failed(self, error: BaseException, folder: Path) -> None:
         """A picture for `folder` could not be finished."""
-        reason = lasting(error)
+        reason = _why_full(error)
         if reason is None:
             return
         with self._lock:
             self._failures += 1
-            if self._failures >= _FAILURES_IN_A_ROW and self._trouble is None:
-                self._trouble = f"{folder}: {reason}; the run was stopped; run the same command to resume"
+            if self._failures >= _FAILURES_IN_A_ROW and self.trouble is None:
+                self.trouble = f"{folder}: {reason}; the run was stopped; run the same command to resume"
 
 
-def lasting(error: BaseException | None) -> str | None:
-    """Which fault of the disk is behind an error, in words; None where there is none that lasts."""
+def _why_full(error: BaseException | None) -> str | None:
+    """Why the disk takes nothing more, where that is the cause of an error."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in _LASTING:
-            return _LASTING[error.errno]
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return _FULL[error.errno]
         error = error.__cause__ or error.__context__
     return None

@@ -1,4 +1,4 @@
-"""Sidecar files: XMP that a catalogue program keeps beside a picture follows it to its output's name."""
+"""Sidecar files: the XMP that a catalogue program keeps beside a picture is copied to the name of its output."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.tags.xmp import update_xmp
 from lumen_cli.run.existing import OVERWRITTEN
 from lumen_cli.run.manifest import Manifest
-from lumen_cli.run.plan import Plan, Sidecar, Task
+from lumen_cli.run.plan import Plan
+from lumen_cli.run.task import Action, Sidecar, Task
 
 _ENDINGS = (".xmp", ".XMP")
 _MOST_BYTES = 64 << 20
 
 
 def with_sidecars(plan: Plan) -> Plan:
-    """The plan with the sidecars of the pictures that are to be made.
+    """The plan with the sidecars of the pictures to make; a picture that becomes several files has none.
 
     `a.xmp` becomes `b.xmp` beside the output `b.png`, `a.jpg.xmp` becomes `b.png.xmp`. Where two pictures' sidecars
-    would meet (those of `a.jpg` and `a.png` in one folder, be it one file), both take the long form, and so does one
-    that would fall on an input's own (`a.jpg` to `a.png` beside it).
+    would get one name (those of `a.jpg` and `a.png` in one folder, even where it is one file), both take the long
+    form, and so does one that would replace an input's own (`a.jpg` to `a.png` beside it).
     """
-    found = {task.job.target: _beside(task) for task in plan.tasks}
+    found = {task.job.target: _beside(task) for task in plan.tasks if not task.parts}
     owners: dict[str, set[Path]] = defaultdict(set)
     for owner, sidecars in found.items():
         for sidecar in sidecars:
@@ -37,20 +38,22 @@ def with_sidecars(plan: Plan) -> Plan:
     def placed(sidecar: Sidecar, target: Path, root: Path) -> Sidecar:
         if len(owners[folded(sidecar.target)]) > 1 or os.path.realpath(sidecar.target) in inputs:
             sidecar = replace(sidecar, target=target.with_name(target.name + sidecar.source.suffix))
-        if os.path.realpath(sidecar.target) in inputs:  # never over an input's own, whatever a manifest says
+        if os.path.realpath(sidecar.target) in inputs:  # never replace an input's own, whatever a manifest says
             return replace(sidecar, ours=False)
         return replace(sidecar, written=_written(sidecar.target, root, manifests))
 
     manifests: dict[Path, Manifest] = {}
-    todo = []
-    for task in plan.todo:
-        followers = (placed(sidecar, task.job.target, task.root) for sidecar in found[task.job.target])
-        todo.append(replace(task, sidecars=tuple(followers)))
-    return replace(plan, todo=tuple(todo))
+    tasks = []
+    for task in plan.tasks:
+        if task.action is Action.MAKE and found.get(task.job.target):
+            followers = (placed(sidecar, task.job.target, task.root) for sidecar in found[task.job.target])
+            task = replace(task, sidecars=tuple(followers))
+        tasks.append(task)
+    return replace(plan, tasks=tuple(tasks))
 
 
 def _written(target: Path, root: Path, manifests: dict[Path, Manifest]) -> frozenset[str]:
-    """Hashes of what lumen wrote under that name, so that nobody else's ratings and edits are lost."""
+    """Hashes of what lumen wrote under that name; any other content may hold ratings and edits of the user."""
     if not os.path.lexists(target):
         return frozenset()
     if root not in manifests:
@@ -60,15 +63,15 @@ def _written(target: Path, root: Path, manifests: dict[Path, Manifest]) -> froze
 
 
 def copies(sidecars: Iterable[Sidecar], picture: Picture, keep: bool) -> tuple[list[tuple[Sidecar, bytes]], list[str]]:
-    """What is to be written where, and a line for each sidecar that is left out.
+    """The sidecars to write with their bytes, and a line for each one that is not copied.
 
-    Its bytes stay as they are but for orientation and size, which become the upright picture's: else the next program
-    would turn the picture once more. With private tags or none asked for (`keep` false) no sidecar is copied.
+    The bytes change only in orientation and size, which become the upright picture's: otherwise the next program would
+    rotate the picture again. Without `keep` (private tags, or none) no sidecar is copied.
     """
     written, warnings = [], []
     for sidecar in sidecars:
         if not keep:
-            warnings.append("its sidecar was left out: it may hold what --metadata is to keep out")
+            warnings.append("its sidecar was not copied: it may hold tags that the choice of metadata removes")
             continue
         try:
             if sidecar.source.stat().st_size > _MOST_BYTES:
@@ -81,12 +84,12 @@ def copies(sidecars: Iterable[Sidecar], picture: Picture, keep: bool) -> tuple[l
         if present is None or sidecar.ours or hash_of(present) in sidecar.written:
             written.append((sidecar, content))
         elif present != content:
-            warnings.append("its sidecar was not copied: another file of that name is there, and was left alone")
+            warnings.append("its sidecar was not copied: another file of that name exists")
     return written, warnings
 
 
 def _present(target: Path) -> bytes | None:
-    """What is in a sidecar's place, None for nothing; OSError for what cannot be one of lumen's copies."""
+    """The file in a sidecar's place, None where there is none; OSError for what cannot be a copy by lumen."""
     if not os.path.lexists(target):
         return None
     if not target.is_file() or target.stat().st_size > _MOST_BYTES:

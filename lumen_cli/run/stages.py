@@ -1,10 +1,12 @@
-"""The two ends of the stream, in threads of their own: pictures from the disk, and results to the disk."""
+"""The two ends of the stream, in threads of their own: pictures from the disk, and results to the disk.
+
+Each end holds a bounded number of pictures and of bytes.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 import queue
 import threading
 import time
@@ -16,62 +18,99 @@ from typing import TYPE_CHECKING, Any
 
 from lumen_cli.engine.memory import free_memory
 from lumen_cli.engine.scene import Scene
-from lumen_cli.errors import LumenError, PictureError
+from lumen_cli.errors import PictureError
 from lumen_cli.files.contents import Original, original_of
 from lumen_cli.imaging.formats import MAXIMUM_PIXELS
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.limits import DEFAULT_TIMEOUT
-from lumen_cli.run.budget import Budget, ClosedError, decoded_bytes, require_room
 from lumen_cli.run.decode import AbandonedError, HelperReader
 from lumen_cli.run.manifest import Manifest, Record
-from lumen_cli.run.operation import Fidelity, Product, Work
-from lumen_cli.run.plan import Task
-from lumen_cli.run.recording import record_of, recorded
-from lumen_cli.run.save import Recording, StorageWatch, save_files, times_of
+from lumen_cli.run.operation import Operation, Output
+from lumen_cli.run.save import Recording, StorageWatch, record_files, record_of, save_files, times_of
+from lumen_cli.run.task import Result, Task, Timings, failure
 
 if TYPE_CHECKING:
     from lumen_cli.imaging.tags.writer import TagWriter
 
-_log = logging.getLogger("lumen")
+_MIB = 1 << 20
+_RAM_SHARE = 16
+_WORK_SHARE = 2.5
+"""Memory that a picture takes on its way at most, in units of its decoded size; tiles bound what the network adds."""
 
 
-@dataclass(frozen=True)
-class Timings:
-    """Seconds spent on one picture; a batch's run time is shared out evenly."""
-
-    read: float = 0.0
-    run: float = 0.0
-    write: float = 0.0
-    tags: float = 0.0
+class ClosedError(Exception):
+    """The budget was closed while a thread waited for room: the run is ending."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """What became of one picture. status: "done", "failed", "kept" or "left"; reason: why it failed or was left, in one
-    line; remedy: which arguments would help, as in `LumenError`; size: bytes of its files; warnings: what could not be
-    kept; fidelity: the error of its reconstruction, where there is one; sidecars: copies made; notices: what is worth
-    knowing about how it was read; seen: width and height of what the network saw of it.
+class Budget:
+    """Room for at most `pictures` pictures of together at most `size` bytes.
+
+    A picture larger than `size` gets in when nothing else is held, so that it does not wait for ever.
     """
 
-    task: Task
-    status: str
-    reason: str | None = None
-    width: int | None = None
-    height: int | None = None
-    size: int | None = None
-    timings: Timings = Timings()
-    warnings: tuple[str, ...] = ()
-    fidelity: Fidelity | None = None
-    sidecars: tuple[Path, ...] = ()
-    notices: tuple[str, ...] = ()
-    seen: tuple[int, int] | None = None
-    remedy: str = ""
+    def __init__(self, pictures: int, size: int) -> None:
+        self._pictures, self._size = pictures, size
+        self._held = self._held_bytes = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def acquire(self, size: int) -> None:
+        """Wait for room for one picture of `size` bytes; ClosedError when the run ends meanwhile."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._fits(size))
+            if self._closed:
+                raise ClosedError
+            self._held += 1
+            self._held_bytes += size
+
+    def release(self, size: int) -> None:
+        """Give the room of one picture back."""
+        with self._changed:
+            self._held -= 1
+            self._held_bytes -= size
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Wake all waiting threads; from now on `acquire` raises ClosedError."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _fits(self, size: int) -> bool:
+        return self._held == 0 or (self._held < self._pictures and self._held_bytes + size <= self._size)
+
+
+def default_bytes() -> int:
+    """Bytes that one queue may hold here: a sixteenth of the free memory, from 256 MiB to 8 GiB."""
+    import psutil
+
+    return max(256 * _MIB, min(8192 * _MIB, psutil.virtual_memory().available // _RAM_SHARE))
+
+
+def decoded_bytes(path: Path, per_pixel: int) -> int:
+    """Bytes a picture takes once decoded, from its header alone; 0 where the header is unreadable (decoding fails)."""
+    from lumen_cli.imaging.read import measure_picture
+
+    width, height = measure_picture(path) or (0, 0)
+    return width * height * per_pixel
+
+
+def require_room(path: Path, decoded: int, memory: int) -> None:
+    """PictureError where `memory` bytes are not enough to work on a picture of `decoded` bytes.
+
+    Otherwise the system might end the process, and the whole run with it.
+    """
+    needed = _WORK_SHARE * decoded
+    if needed > memory:
+        raise PictureError(
+            path, f"needs about {needed / 2**30:.1f} GiB of memory to work on, and {memory / 2**30:.1f} GiB are free"
+        )
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Picture number `index` of the plan. held: bytes in the decode budget; record: what the manifest will say.
+    """Picture number `index` of the plan. held: bytes in the decode budget; record: its line in the manifest.
 
     Of a picture that becomes several files the record is the first one's. original: the source as it was read; times:
     of the source before that.
@@ -98,7 +137,7 @@ class Undecoded:
 
 @dataclass(frozen=True)
 class Broken:
-    """A thread of the stream has ended by a fault of ours: the run cannot go on."""
+    """A thread of the stream ended by a fault of lumen: the run cannot continue."""
 
     error: BaseException
 
@@ -106,8 +145,8 @@ class Broken:
 Inbox = queue.SimpleQueue["Decoded | Undecoded | Result | Broken"]
 
 
-def reporting(inbox: Inbox, call: Callable[..., None], *arguments: Any) -> None:
-    """Make a call in a thread; what it raises arrives as Broken, for nobody asks a thread how it ended."""
+def report_faults(inbox: Inbox, call: Callable[..., None], *arguments: Any) -> None:
+    """Make a call in a thread. What it raises arrives as Broken; a thread's exception would be lost otherwise."""
     try:
         call(*arguments)
     except BaseException as error:
@@ -115,12 +154,12 @@ def reporting(inbox: Inbox, call: Callable[..., None], *arguments: Any) -> None:
 
 
 class Decoder:
-    """Reads the plan's pictures ahead, as far as the budget goes, and puts them into the inbox (in any order)."""
+    """Reads the plan's pictures ahead, as far as the budget allows, and puts them into the inbox in any order."""
 
     def __init__(
         self,
         tasks: Sequence[Task],
-        work: Work,
+        operation: Operation,
         jobs: int,
         budget: Budget,
         inbox: Inbox,
@@ -130,13 +169,13 @@ class Decoder:
     ) -> None:
         self.begun = 0
         self.feeding = True
-        self._tasks, self._work, self._budget, self._inbox = tasks, work, budget, inbox
-        self._settings = work.fingerprint()
+        self._tasks, self._operation, self._budget, self._inbox = tasks, operation, budget, inbox
+        self._settings = operation.fingerprint()
         self._ending, self._max_pixels = threading.Event(), max_pixels
         self._helpers = HelperReader(timeout)
         self._memory = free_memory()
         self._pool = ThreadPoolExecutor(jobs, "lumen-decode")
-        self._feeder = threading.Thread(target=reporting, args=(inbox, self._feed), name="lumen-feed", daemon=True)
+        self._feeder = threading.Thread(target=report_faults, args=(inbox, self._feed), name="lumen-feed", daemon=True)
         self._feeder.start()
 
     def release(self, held: int) -> None:
@@ -157,14 +196,14 @@ class Decoder:
     def _feed(self) -> None:
         for index, task in enumerate(self._tasks):
             times = times_of(task.job.source.path)
-            # Decided by the header alone, before decoding: room is given in the plan's order, which cannot deadlock.
-            held = decoded_bytes(task.job.source.path, self._work.bytes_per_pixel)
+            # From the header alone, before decoding: room is given in the plan's order, which cannot deadlock.
+            held = decoded_bytes(task.job.source.path, self._operation.bytes_per_pixel)
             try:
                 self._budget.acquire(held)
             except ClosedError:
                 break
             self.begun = index + 1
-            self._pool.submit(reporting, self._inbox, self._decode, index, task, held, times)
+            self._pool.submit(report_faults, self._inbox, self._decode, index, task, held, times)
         self.feeding = False
 
     def _decode(self, index: int, task: Task, held: int, times: tuple[int, int] | None) -> None:
@@ -178,7 +217,7 @@ class Decoder:
             picture = self._read(path, held)
             original.require_unchanged()
             content = picture.digest().hex()
-            scene = self._work.scene(picture)
+            scene = self._operation.scene(picture)
         except AbandonedError:
             self._inbox.put(Undecoded(index, held, None))
             return
@@ -199,7 +238,7 @@ class Decoder:
         try:
             return original_of(path)
         except OSError:
-            read_picture(path)  # says it in its own words
+            read_picture(path)  # its message is better
             raise
 
 
@@ -222,41 +261,36 @@ class Encoder:
         self.storage = StorageWatch()
         self._pool = ThreadPoolExecutor(jobs, "lumen-encode")
 
-    def submit(self, decoded: Decoded, product: Product, run: float) -> None:
-        """Write `product` for the task of `decoded`; waits while the encode queue is full. run: seconds it took."""
-        held = product.held
+    def submit(self, decoded: Decoded, output: Output, seconds: float) -> None:
+        """Write `output` for the task of `decoded`; waits while the encode queue is full. seconds: of the network."""
+        held = output.held
         self._budget.acquire(held)
         self.under_way += 1
-        timings = Timings(read=decoded.seconds, run=run)
+        # Only what is needed: `decoded` would keep the scene's pixels in memory until the file is written.
+        started = Result(
+            decoded.task,
+            "done",
+            timings=Timings(read=decoded.seconds, run=seconds),
+            notices=(*decoded.scene.picture.notices, *output.notes),
+            seen=(decoded.scene.seen.width, decoded.scene.seen.height),
+        )
+        manifest = self._manifests.get(decoded.task.root)
+        recording = functools.partial(record_files, decoded.task, decoded.record, decoded.original, manifest)
         times = decoded.times if self._preserve_times else None
-        recording = functools.partial(
-            recorded, decoded.task, decoded.record, decoded.original, self._manifests.get(decoded.task.root)
-        )
-        notices = (*decoded.scene.picture.notices, *product.notes)
-        seen = decoded.scene.seen.width, decoded.scene.seen.height
-        self._pool.submit(
-            reporting, self._inbox, self._encode, decoded.task, product, held, timings, times, recording, notices, seen
-        )
+        self._pool.submit(report_faults, self._inbox, self._encode, started, output, held, times, recording)
 
     def join(self) -> None:
-        """Wait until all that was submitted is written."""
+        """Wait until everything that was submitted is written."""
         self._pool.shutdown()
 
     def _encode(
-        self,
-        task: Task,
-        product: Product,
-        held: int,
-        timings: Timings,
-        times: tuple[int, int] | None,
-        recording: Recording,
-        notices: tuple[str, ...],
-        seen: tuple[int, int],
+        self, result: Result, output: Output, held: int, times: tuple[int, int] | None, recording: Recording
     ) -> None:
+        task = result.task
         try:
             started = time.perf_counter()
-            files = list(zip(task.targets, product.contents(), strict=True))
-            fidelity = product.fidelity()
+            files = list(zip(task.targets, output.contents(), strict=True))
+            fidelity = output.fidelity()
             rendered = time.perf_counter() - started
             saved = save_files(
                 files,
@@ -267,33 +301,19 @@ class Encoder:
                 times=times,
                 recording=recording,
             )
-            timings = dataclasses.replace(timings, write=rendered + saved.write, tags=saved.tags)
-            size = product.picture.width, product.picture.height
-            result = Result(
-                task, "done", None, *size, saved.size, timings, saved.warnings, fidelity, saved.sidecars, notices, seen
+            result = dataclasses.replace(
+                result,
+                width=output.picture.width,
+                height=output.picture.height,
+                size=saved.size,
+                timings=dataclasses.replace(result.timings, write=rendered + saved.write, tags=saved.tags),
+                warnings=saved.warnings,
+                fidelity=fidelity,
+                sidecars=saved.sidecars,
             )
             self.storage.written()
         except Exception as error:
             self.storage.failed(error, task.job.target.parent)
-            result = failure(task, error, timings)
+            result = failure(task, error, result.timings)
         self._budget.release(held)
         self._inbox.put(result)
-
-
-def failure(task: Task, error: Exception, timings: Timings | None = None) -> Result:
-    """The result of a picture that went wrong; the batch goes on whatever it was."""
-    if isinstance(error, PictureError):
-        reason = error.reason
-    elif isinstance(error, LumenError):
-        reason = error.message
-    elif isinstance(error, FileNotFoundError):
-        reason = "is no longer there"
-    elif isinstance(error, OSError):
-        reason = error.strerror or str(error)
-    elif isinstance(error, MemoryError):
-        reason = "too little memory for this picture"
-    else:
-        _log.debug("fault while working on %s", task.job.source.path, exc_info=error)
-        reason = f"fault of lumen, please report it: {type(error).__name__}: {error}"
-    remedy = error.remedy if isinstance(error, LumenError) else ""
-    return Result(task, "failed", " ".join(reason.split()), timings=timings or Timings(), remedy=remedy)

@@ -156,7 +156,7 @@ def test_existing_pages_are_replaced_only_when_asked(versions: tuple[Path, Path,
     page.write_text("mine")
     refused = lumen("compare", *versions, *FEW)
     assert (refused.code, page.read_text()) == (2, "mine")
-    assert "already exists; --overwrite replaces it" in refused.err
+    assert "already exists (see --overwrite)" in refused.err
     assert lumen("compare", *versions, *FEW, "--overwrite").code == 0
     assert page.stat().st_size > 10_000
 

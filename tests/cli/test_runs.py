@@ -128,7 +128,7 @@ def test_a_retouched_sidecar_is_left_as_it_is(photos: Path, enhance: Lumen) -> N
     assert finished.code == 0
     assert (twin / "a.xmp").read_text() == "five stars"
     assert (twin / "b.xmp").read_text() == "of b, changed"
-    assert "was left alone" in finished.err
+    assert "another file of that name exists" in finished.err
 
 
 def test_without_anything_to_do_nothing_is_written(photos: Path, enhance: Lumen) -> None:

@@ -119,7 +119,7 @@ def test_a_watched_folder_that_is_away_is_waited_for(tmp_path: Path, watched: Ca
 
     finished = watched(inbox, "-o", tmp_path / "out", meanwhile=meanwhile)
     assert finished.code == 0
-    assert finished.err.count("waiting for that to change") == 1
+    assert finished.err.count("waiting until this changes") == 1
     assert "2 pictures: 2 enhanced" in finished.err
 
 

@@ -13,7 +13,7 @@ from lumen_cli.errors import PictureError
 from lumen_cli.networks.kind.network import KinD
 from lumen_cli.networks.lightendiffusion.network import LightenDiffusion
 from lumen_cli.networks.mean import Mean
-from lumen_cli.run.budget import require_room
+from lumen_cli.run.stages import require_room
 
 CPU = choose_device("cpu", "fp32")
 MIB = 1 << 20

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lumen_cli.engine.decompose import Fidelity
 from lumen_cli.files.find import Source
 from lumen_cli.files.outputs import Job
 from lumen_cli.reports.jsonlines import picture_line, planned_line
 from lumen_cli.reports.progress import progress_line
 from lumen_cli.reports.summary import Summary
-from lumen_cli.run.operation import Fidelity
-from lumen_cli.run.plan import Part, Task
-from lumen_cli.run.stages import Result
+from lumen_cli.run.task import Part, Result, Task
 
 
 def result(name: str, mae: float, psnr: float | None) -> Result:

@@ -9,8 +9,7 @@ from lumen_cli.files.outputs import Job
 from lumen_cli.reports.jsonlines import picture_line
 from lumen_cli.reports.progress import progress_line
 from lumen_cli.reports.summary import Summary, peak_memory
-from lumen_cli.run.plan import Task
-from lumen_cli.run.stages import Result, Timings
+from lumen_cli.run.task import Result, Task, Timings
 
 
 def result(name: str, status: str = "done", reason: str | None = None, warnings: tuple[str, ...] = ()) -> Result:

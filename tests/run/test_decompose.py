@@ -8,10 +8,11 @@ import torch
 from lumen_tiny import Tiny
 
 from lumen_cli.engine.batch import NetworkError
+from lumen_cli.engine.decompose import Maps, decompose_batch
 from lumen_cli.engine.device import DevicePolicy, choose_device
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.run.decompose import Decomposition, Maps, MapSettings, decompose_batch
+from lumen_cli.run.decompose import Decompose, MapSettings
 from tests.conftest import dark_pixels
 
 CPU = choose_device("cpu", "fp32")
@@ -87,7 +88,7 @@ def test_a_picture_rebuilt_without_any_error_has_no_finite_psnr() -> None:
 def test_what_decides_about_the_bytes_is_in_the_fingerprint_and_further_files_are_not() -> None:
     import dataclasses
 
-    known = {Decomposition(SETTINGS).fingerprint()}
+    known = {Decompose(SETTINGS).fingerprint()}
     for change in (
         {"weights": "1" * 64},
         {"format": "npz"},
@@ -95,10 +96,10 @@ def test_what_decides_about_the_bytes_is_in_the_fingerprint_and_further_files_ar
         {"precision": "bf16"},
         {"network": {"a": 1}},
     ):
-        fingerprint = Decomposition(dataclasses.replace(SETTINGS, **change)).fingerprint()  # type: ignore[arg-type]
+        fingerprint = Decompose(dataclasses.replace(SETTINGS, **change)).fingerprint()  # type: ignore[arg-type]
         assert fingerprint not in known
         known.add(fingerprint)
-    assert Decomposition(SETTINGS, side_by_side=True, reconstruct=True).fingerprint() in known
+    assert Decompose(SETTINGS, side_by_side=True, reconstruct=True).fingerprint() in known
 
 
 def test_kind_is_measured_against_the_picture_it_stretched() -> None:

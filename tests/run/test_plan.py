@@ -9,8 +9,10 @@ from lumen_cli.errors import UsageError
 from lumen_cli.files.contents import content_hash, hash_of, state_of
 from lumen_cli.files.find import Source, find_pictures
 from lumen_cli.files.outputs import Job, plan_outputs
+from lumen_cli.run.existing import IfExists
 from lumen_cli.run.manifest import MANIFEST_NAME, Manifest, Record
-from lumen_cli.run.plan import Existing, Plan, Settings, make_plan, output_root
+from lumen_cli.run.operation import Settings
+from lumen_cli.run.plan import Plan, make_plan, output_root
 from tests.conftest import write_dark
 
 SETTINGS = Settings("tiny", {"gain": 2.0}, "0" * 64, steps=2)
@@ -45,7 +47,7 @@ def pretend_done(jobs: list[Job], fingerprint: str = SETTINGS.fingerprint()) -> 
 
 
 def resume(jobs: list[Job], settings: Settings = SETTINGS) -> Plan:
-    return make_plan(jobs, settings.fingerprint(), Existing.RESUME)
+    return make_plan(jobs, settings.fingerprint(), IfExists.RESUME)
 
 
 def test_a_first_run_does_everything_in_order(photos: Path) -> None:
@@ -62,7 +64,7 @@ def test_a_first_run_does_everything_in_order(photos: Path) -> None:
 def test_where_nothing_may_be_there_outputs_that_exist_are_refused(photos: Path) -> None:
     jobs = jobs_for(photos)
     pretend_done(jobs[:2])
-    with pytest.raises(UsageError, match=r"2 of 5 outputs already exist in .*photos-enhanced.*--overwrite"):
+    with pytest.raises(UsageError, match=r"2 of 5 outputs already exist in .*photos-enhanced.*overwrite"):
         make_plan(jobs, SETTINGS.fingerprint())
 
 
@@ -139,7 +141,7 @@ def test_what_an_older_lumen_recorded_counts_by_size_and_time(photos: Path) -> N
     assert [task.job for task in resume(jobs[:1]).kept] == jobs[:1]
     os.utime(jobs[0].source.path, ns=(1, 1))
     (left,) = resume(jobs[:1]).left  # without a hash anyone's line could name the file
-    assert "source changed, but no manifest says by hash" in left.why
+    assert "source changed, but no manifest holds the hash" in left.why
 
 
 def test_pictures_that_changed_names_are_told_by_content(photos: Path) -> None:
@@ -172,8 +174,8 @@ def test_an_output_that_somebody_changed_stays_and_is_never_replaced_silently(ph
     plan = resume(jobs, dataclasses.replace(SETTINGS, seed=1))
     assert [task.job for task in plan.left] == jobs[:2]
     assert "settings changed, but" in plan.left[0].why
-    assert "--overwrite" in plan.left[0].why
-    assert len(make_plan(jobs, SETTINGS.fingerprint(), Existing.OVERWRITE).todo) == 5
+    assert "overwrite" in plan.left[0].remedy
+    assert len(make_plan(jobs, SETTINGS.fingerprint(), IfExists.OVERWRITE).todo) == 5
 
 
 def test_an_output_announced_without_a_hash_is_replaced_only_where_it_is_empty(photos: Path) -> None:
@@ -182,7 +184,7 @@ def test_an_output_announced_without_a_hash_is_replaced_only_where_it_is_empty(p
     Path(output_root(jobs[0])).mkdir()
     Manifest(output_root(jobs[0])).add(Record("a.png", "a.png"))
     jobs[0].target.write_bytes(b"done")
-    assert "unfinished, but no manifest says by hash" in resume(jobs[:1]).left[0].why
+    assert "unfinished, but no manifest holds the hash" in resume(jobs[:1]).left[0].why
     jobs[0].target.write_bytes(b"")
     assert [task.why for task in resume(jobs[:1]).todo] == ["unfinished"]
 
@@ -214,8 +216,8 @@ def test_files_of_unknown_origin_are_left_and_the_rest_goes_on(photos: Path) -> 
     assert [task.job for task in plan.left] == jobs[:1]
     assert "was not created by lumen" in plan.left[0].why
     assert [task.job for task in plan.todo] == jobs[1:]
-    assert make_plan(jobs, SETTINGS.fingerprint(), Existing.OVERWRITE).todo[0].why == "overwritten"
-    plan = make_plan(jobs, SETTINGS.fingerprint(), Existing.SKIP)
+    assert make_plan(jobs, SETTINGS.fingerprint(), IfExists.OVERWRITE).todo[0].why == "overwritten"
+    plan = make_plan(jobs, SETTINGS.fingerprint(), IfExists.SKIP)
     assert [(task.job, task.why) for task in plan.kept] == [(jobs[0], "exists")]
     assert [task.job for task in plan.todo] == jobs[1:]
 
@@ -226,7 +228,7 @@ def test_links_and_devices_in_the_place_of_an_output_are_left(photos: Path) -> N
     jobs[0].target.symlink_to("nowhere.png")
     os.mkfifo(jobs[1].target)
     assert [task.job for task in resume(jobs).left] == jobs[:2]
-    assert [task.job for task in make_plan(jobs, SETTINGS.fingerprint(), Existing.OVERWRITE).left] == jobs[1:2]
+    assert [task.job for task in make_plan(jobs, SETTINGS.fingerprint(), IfExists.OVERWRITE).left] == jobs[1:2]
 
 
 def test_a_write_protected_output_is_not_replaced(photos: Path) -> None:
@@ -236,7 +238,7 @@ def test_a_write_protected_output_is_not_replaced(photos: Path) -> None:
     assert resume(jobs).left == ()
     for plan in (
         resume(jobs, dataclasses.replace(SETTINGS, seed=1)),
-        make_plan(jobs, SETTINGS.fingerprint(), Existing.OVERWRITE),
+        make_plan(jobs, SETTINGS.fingerprint(), IfExists.OVERWRITE),
     ):
         assert [task.job for task in plan.left] == jobs[:1]
         assert "write-protected" in plan.left[0].why
@@ -245,13 +247,13 @@ def test_a_write_protected_output_is_not_replaced(photos: Path) -> None:
 def test_overwriting_does_everything(photos: Path) -> None:
     jobs = jobs_for(photos)
     pretend_done(jobs)
-    assert len(make_plan(jobs, SETTINGS.fingerprint(), Existing.OVERWRITE).todo) == 5
+    assert len(make_plan(jobs, SETTINGS.fingerprint(), IfExists.OVERWRITE).todo) == 5
 
 
 def test_a_folder_in_the_way_of_an_output_is_said_and_the_rest_goes_on(photos: Path) -> None:
     jobs = jobs_for(photos)
     jobs[0].target.mkdir(parents=True)
-    plan = make_plan(jobs, SETTINGS.fingerprint(), Existing.OVERWRITE)
+    plan = make_plan(jobs, SETTINGS.fingerprint(), IfExists.OVERWRITE)
     assert [task.job for task in plan.left] == jobs[:1]
     assert "a folder is in the way" in plan.left[0].why
     assert len(plan.todo) == 4

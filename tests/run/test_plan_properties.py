@@ -14,11 +14,12 @@ from lumen_cli.errors import UsageError
 from lumen_cli.files.contents import Original, content_hash, hash_of, original_of
 from lumen_cli.files.find import Source, find_pictures
 from lumen_cli.files.outputs import name_template, plan_outputs
+from lumen_cli.run.decompose import plan_parts
+from lumen_cli.run.existing import IfExists
 from lumen_cli.run.manifest import MANIFEST_NAME, Manifest
-from lumen_cli.run.parts import plan_parts
-from lumen_cli.run.plan import Existing, Plan, Task, make_plan
-from lumen_cli.run.recording import record_of, recorded
-from lumen_cli.run.save import Written
+from lumen_cli.run.plan import Plan, make_plan
+from lumen_cli.run.save import Written, record_files, record_of
+from lumen_cli.run.task import Task
 
 NAMES = ("a.png", "b.png", "c.png")
 
@@ -71,10 +72,10 @@ class Folder:
     def forget(self, name: str) -> None:
         (self.outputs / MANIFEST_NAME).unlink(missing_ok=True)
 
-    def plan(self, seed: str, existing: Existing = Existing.RESUME) -> Plan:
+    def plan(self, seed: str, existing: IfExists = IfExists.RESUME) -> Plan:
         return make_plan(plan_outputs(find_pictures([self.sources]), f"{self.outputs}/", None), seed, existing)
 
-    def run(self, seed: str, killed: str | None = None, existing: Existing = Existing.RESUME) -> None:
+    def run(self, seed: str, killed: str | None = None, existing: IfExists = IfExists.RESUME) -> None:
         """What a run does with its outputs' names; killed: the picture at which it ends, before it is renamed."""
         plan = self.plan(seed, existing)
         manifest = Manifest(self.outputs)
@@ -93,7 +94,7 @@ class Folder:
         result = self.made(task.output, seed)
         written = Written(task.job.target, len(result), hash_of(result))
         record = record_of(task, original, original.content, seed)
-        context = recorded(task, record, original, manifest, [written])
+        context = record_files(task, record, original, manifest, [written])
         context.__enter__()
         if killed:
             raise KilledError
@@ -121,7 +122,7 @@ def test_nothing_of_anybodys_is_lost_and_after_a_run_all_is_current(happening: l
         for what, name, *more in happening:
             before = {path.read_bytes() for path in folder.outputs.glob("*.png")} & folder.peoples
             if what in ("run", "skip"):
-                folder.run(name, more[0], Existing.RESUME if what == "run" else Existing.SKIP)
+                folder.run(name, more[0], IfExists.RESUME if what == "run" else IfExists.SKIP)
                 after = {path.read_bytes() for path in folder.outputs.glob("*.png")}
                 assert before <= after, "a run replaced what was not lumen's"
             else:
@@ -133,7 +134,7 @@ def test_nothing_of_anybodys_is_lost_and_after_a_run_all_is_current(happening: l
             content = task.job.target.read_bytes()
             ours = content == folder.made(task.output, "1")
             assert ours or content in folder.peoples or task in again.left
-        folder.run("2", existing=Existing.OVERWRITE)
+        folder.run("2", existing=IfExists.OVERWRITE)
         assert {path.name: path.read_bytes() for path in folder.outputs.glob("*.png")} == {
             name: folder.made(name, "2") for name in NAMES
         }

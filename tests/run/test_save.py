@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from lumen_cli.errors import PictureError
-from lumen_cli.files.find import Source
-from lumen_cli.files.outputs import Job
+from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.imaging.tags.writer import TagWriter
-from lumen_cli.run.save import output_format, save_picture
+from lumen_cli.run.save import Saved, output_format, save_files
 from tests.conftest import write_dark
 
 
@@ -22,15 +21,15 @@ def tags() -> Iterator[TagWriter]:
         yield writer
 
 
-def job(source: Path, target: Path) -> Job:
-    return Job(Source(source, None, Path(source.name)), target)
+def save(picture: Picture, source: Path, target: Path, tags: TagWriter) -> Saved:
+    return save_files([(target, picture)], source, tags)
 
 
 def test_the_file_is_whole_and_alone_in_its_folder(tmp_path: Path, tags: TagWriter) -> None:
     source = write_dark(tmp_path / "a.png")
     (tmp_path / "out").mkdir()
     picture = read_picture(source)
-    saved = save_picture(picture, job(source, tmp_path / "out" / "a.png"), tags)
+    saved = save(picture, source, tmp_path / "out" / "a.png", tags)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
     assert saved.size == (tmp_path / "out" / "a.png").stat().st_size
     assert read_picture(tmp_path / "out" / "a.png").digest() == picture.digest()
@@ -40,7 +39,7 @@ def test_an_earlier_output_is_replaced(tmp_path: Path, tags: TagWriter) -> None:
     source = write_dark(tmp_path / "a.png")
     target = tmp_path / "b.png"
     target.write_bytes(b"old")
-    save_picture(read_picture(source), job(source, target), tags)
+    save(read_picture(source), source, target, tags)
     assert read_picture(target).digest() == read_picture(source).digest()
 
 
@@ -51,7 +50,7 @@ def test_what_cannot_be_written_is_an_error_that_leaves_nothing(how: str, tmp_pa
     if how == "folder in the way":
         (target / "full").mkdir(parents=True)
     with pytest.raises(PictureError):
-        save_picture(read_picture(source), job(source, target), tags)
+        save(read_picture(source), source, target, tags)
     assert not list(tmp_path.rglob(".lumen-*"))
 
 
@@ -67,7 +66,7 @@ def test_a_full_disk_is_an_error_that_leaves_the_earlier_output(tmp_path: Path, 
         target.write_bytes(b"earlier")
         source = write_dark(tmp_path / "a.png", 400, 600)
         with pytest.raises(PictureError):
-            save_picture(read_picture(source), job(source, target), tags)
+            save(read_picture(source), source, target, tags)
         assert target.read_bytes() == b"earlier"
         assert [path.name for path in disk.iterdir()] == ["a.png"]
     finally:
@@ -83,5 +82,5 @@ def test_the_name_decides_about_the_container_and_the_source_where_it_says_nothi
 def test_what_the_container_cannot_hold_is_said(tmp_path: Path, tags: TagWriter) -> None:
     source = write_dark(tmp_path / "a.png")
     deep = dataclasses.replace(read_picture(source), bit_depth=16)
-    saved = save_picture(deep, job(source, tmp_path / "a.jpg"), tags)
+    saved = save(deep, source, tmp_path / "a.jpg", tags)
     assert any("jpeg" in warning and "16" in warning for warning in saved.warnings)

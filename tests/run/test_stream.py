@@ -1,23 +1,27 @@
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from lumen_tiny import Tiny
 
 from lumen_cli.engine.device import DevicePolicy, choose_device
+from lumen_cli.engine.tile_plan import TilePlan
 from lumen_cli.files.find import find_pictures
 from lumen_cli.files.outputs import plan_outputs
 from lumen_cli.imaging.tags.writer import TagWriter
-from lumen_cli.run.plan import Existing, Plan, Settings, make_plan
-from lumen_cli.run.stages import Result
-from lumen_cli.run.stream import RunEndedError, enhance_stream
+from lumen_cli.run.existing import IfExists
+from lumen_cli.run.operation import Enhance, Settings
+from lumen_cli.run.plan import Plan, make_plan
+from lumen_cli.run.run import Run, RunOptions
+from lumen_cli.run.stream import RunEndedError
+from lumen_cli.run.task import Result
 from tests.conftest import folder_bytes, read_pixels, write_dark
 
 CPU = choose_device("cpu", "fp32")
 SETTINGS = Settings("tiny", {}, "0" * 64, steps=1)
-Stream = Callable[..., Iterator[Result]]
 
 
 class Batching(DevicePolicy):
@@ -34,17 +38,27 @@ def tags() -> Iterator[TagWriter]:
         yield writer
 
 
-def planned(folder: Path, output: Path, existing: Existing = Existing.REFUSE) -> Plan:
-    plan = make_plan(plan_outputs(find_pictures([str(folder)]), f"{output}/", None), SETTINGS.fingerprint(), existing)
-    for place in plan.folders:
-        place.mkdir(parents=True, exist_ok=True)
-    return plan
+def planned(folder: Path, output: Path, existing: IfExists = IfExists.REFUSE) -> Plan:
+    return make_plan(plan_outputs(find_pictures([str(folder)]), f"{output}/", None), SETTINGS.fingerprint(), existing)
 
 
-def run(plan: Plan, tags: TagWriter, network: Tiny | None = None, **options: object) -> list[Result]:
-    network = (network or Tiny()).eval()
-    policy = options.pop("policy", CPU)
-    return list(enhance_stream(plan, network, policy, SETTINGS, tags, **options))  # type: ignore[arg-type]
+def start(
+    plan: Plan,
+    tags: TagWriter,
+    network: Tiny | None = None,
+    policy: DevicePolicy = CPU,
+    tiles: TilePlan | None = None,
+    jobs: int = 2,
+    budget: int | None = None,
+    **how: Any,
+) -> Generator[Result, None, None]:
+    operation = Enhance(SETTINGS, tiles or TilePlan())
+    options = RunOptions(jobs=jobs, budget=budget)
+    return Run(None, policy, operation, options, network=(network or Tiny()).eval(), tags=tags).results(plan, **how)
+
+
+def run(plan: Plan, tags: TagWriter, network: Tiny | None = None, **options: Any) -> list[Result]:
+    return list(start(plan, tags, network, **options))
 
 
 def test_every_picture_comes_out_brighter_under_its_own_name(photos: Path, tmp_path: Path, tags: TagWriter) -> None:
@@ -104,9 +118,11 @@ def test_a_fault_in_the_network_fails_its_pictures_and_not_the_run(
 def test_a_folder_that_vanishes_during_the_run_fails_its_pictures(
     photos: Path, tmp_path: Path, tags: TagWriter
 ) -> None:
-    plan = planned(photos, tmp_path / "out")
-    (tmp_path / "out" / "night").rmdir()
-    results = run(plan, tags)
+    def vanish(doing: str) -> None:
+        if (tmp_path / "out" / "night").exists():
+            (tmp_path / "out" / "night").rmdir()
+
+    results = run(planned(photos, tmp_path / "out"), tags, now=vanish)
     failed = {result.task.output for result in results if result.status == "failed"}
     assert failed == {"night/d.png", "night/e.tif"}
 
@@ -166,16 +182,16 @@ def test_a_stop_ends_the_run_with_whole_files_and_a_true_manifest(tmp_path: Path
     stop = threading.Event()
     plan = planned(tmp_path / "in", tmp_path / "out")
     done = []
-    for result in enhance_stream(plan, Tiny(seconds=0.02).eval(), CPU, SETTINGS, tags, stop=stop):
+    for result in start(plan, tags, Tiny(seconds=0.02), stop=stop):
         done.append(result.task.output)
         if len(done) == 3:
             stop.set()
     assert 3 <= len(done) < 20
     written = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")}
     assert written == set(done)
-    again = planned(tmp_path / "in", tmp_path / "out", Existing.RESUME)
+    again = planned(tmp_path / "in", tmp_path / "out", IfExists.RESUME)
     assert {task.output for task in again.kept} == written
-    run(again, tags)
+    assert sum(result.status == "kept" for result in run(again, tags)) == len(written)
     run(planned(tmp_path / "in", tmp_path / "unbroken"), tags)
     assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "unbroken")
 
@@ -183,7 +199,7 @@ def test_a_stop_ends_the_run_with_whole_files_and_a_true_manifest(tmp_path: Path
 def test_leaving_the_iterator_early_leaves_no_thread_and_no_temporary_file(tmp_path: Path, tags: TagWriter) -> None:
     for index in range(20):
         write_dark(tmp_path / "in" / f"{index}.png", seed=index)
-    stream = enhance_stream(planned(tmp_path / "in", tmp_path / "out"), Tiny(seconds=0.01).eval(), CPU, SETTINGS, tags)
+    stream = start(planned(tmp_path / "in", tmp_path / "out"), tags, Tiny(seconds=0.01))
     next(stream)
     stream.close()
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("lumen-")]
@@ -210,9 +226,7 @@ def test_a_thread_that_ends_by_a_fault_of_ours_ends_the_run_and_keeps_what_is_fi
         return right(*arguments, **options)
 
     monkeypatch.setattr(stages, where, faulty)
-    stream = enhance_stream(
-        planned(tmp_path / "in", tmp_path / "out"), Tiny(seconds=0.01).eval(), CPU, SETTINGS, tags, jobs=1
-    )
+    stream = start(planned(tmp_path / "in", tmp_path / "out"), tags, Tiny(seconds=0.01), jobs=1)
     done = []
     with pytest.raises(RunEndedError, match=r"fault of lumen, please report it: .*a mistake of ours"):
         done += [result.task.output for result in stream]
@@ -220,18 +234,13 @@ def test_a_thread_that_ends_by_a_fault_of_ours_ends_the_run_and_keeps_what_is_fi
     written = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")}
     assert written >= set(done)
     monkeypatch.undo()
-    again = planned(tmp_path / "in", tmp_path / "out", Existing.RESUME)
+    again = planned(tmp_path / "in", tmp_path / "out", IfExists.RESUME)
     assert {task.output for task in again.kept} == written
 
 
 def test_how_a_picture_was_made_is_told_with_its_result(tmp_path: Path, tags: TagWriter) -> None:
-    from lumen_cli.engine.tile_plan import TilePlan
-    from lumen_cli.run.operation import Enhancement
-    from lumen_cli.run.stream import run_stream
-
     write_dark(tmp_path / "in" / "large.png", 40, 700)
     write_dark(tmp_path / "in" / "small.png")
-    work = Enhancement(SETTINGS, TilePlan(512))
-    results = run_stream(planned(tmp_path / "in", tmp_path / "out"), Tiny().eval(), CPU, work, tags)
+    results = run(planned(tmp_path / "in", tmp_path / "out"), tags, tiles=TilePlan(512))
     said = {result.task.output: result.notices for result in results}
     assert said == {"large.png": ("run in tiles of 512 pixels: requested",), "small.png": ()}

@@ -17,7 +17,7 @@ from lumen_cli.imaging.read import read_picture
 from lumen_cli.imaging.tags.check import find_unwanted, is_allowed
 from lumen_cli.imaging.tags.rules import TagRules
 from lumen_cli.imaging.write import write_picture
-from lumen_cli.run.stamp import rules_for
+from lumen_cli.run.operation import tag_rules
 from tests.imaging import make
 from tests.imaging.tags.tagged import CONTAINERS, STAMP, carry_by, needs_exiftool
 
@@ -119,10 +119,10 @@ def test_title_and_rights_stay_only_on_request(tmp_path: Path) -> None:
 
 
 def test_credits_need_private() -> None:
-    assert rules_for("private", STAMP, credits=True).credits
+    assert tag_rules("private", STAMP, credits=True).credits
     for way in ("keep", "strip"):
-        with pytest.raises(UsageError, match="--keep-credits"):
-            rules_for(way, STAMP, credits=True)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="only be kept with private tags"):
+            tag_rules(way, STAMP, credits=True)  # type: ignore[arg-type]
 
 
 @needs_exiftool

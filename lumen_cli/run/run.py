@@ -1,0 +1,265 @@
+"""One run: pictures through a model, from their names to complete files and true manifests."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from lumen_cli.atomic import sweep_temporaries
+from lumen_cli.engine.batch import NetworkError
+from lumen_cli.errors import LumenError
+from lumen_cli.files.outputs import NameTemplate, check_writable
+from lumen_cli.imaging.formats import MAXIMUM_PIXELS
+from lumen_cli.imaging.tags.writer import TagWriter
+from lumen_cli.limits import DEFAULT_TIMEOUT
+from lumen_cli.registry.load import load
+from lumen_cli.run.existing import IfExists
+from lumen_cli.run.manifest import Manifest, locked, put_in_order, remove_stale_lock
+from lumen_cli.run.operation import Operation, Output
+from lumen_cli.run.plan import Plan, make_plan
+from lumen_cli.run.sidecars import with_sidecars
+from lumen_cli.run.stages import Budget, Decoder, Encoder, Inbox, default_bytes
+from lumen_cli.run.stream import RunEndedError, Stream
+from lumen_cli.run.task import Result
+
+if TYPE_CHECKING:
+    from lumen_cli.engine.device import DevicePolicy
+    from lumen_cli.files.find import Source
+    from lumen_cli.imaging.picture import Picture
+    from lumen_cli.networks.base import LowLightModel
+    from lumen_cli.registry.card import ModelCard
+
+_MOST_JOBS = 8
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run reads and writes, whatever its operation.
+
+    output: folder or file as in `plan_outputs`; name_template: pattern of output names; if_exists: what happens to
+    outputs that exist; among_photographs: whether outputs may lie in a photographer's folders: then a picture named
+    alone is recorded in the user's state folder, and sidecar files follow their pictures; jobs: threads that decode,
+    and as many that encode (None: the cores, at most 8); preserve_times: whether outputs get their sources' times;
+    max_pixels: larger pictures are refused from their headers, 0 for no limit; timeout: seconds that a picture may take
+    to decode in a helper, None for no limit; budget: bytes that the decode queue and the encode queue may hold each
+    (None: by the machine's memory).
+    """
+
+    output: str | None = None
+    name_template: NameTemplate | None = None
+    if_exists: IfExists = IfExists.REFUSE
+    among_photographs: bool = False
+    jobs: int | None = None
+    preserve_times: bool = False
+    max_pixels: int = MAXIMUM_PIXELS
+    timeout: float | None = DEFAULT_TIMEOUT
+    budget: int | None = None
+
+
+class Run:
+    """A model, an operation and options: plans what there is to do, and does it. A context manager.
+
+    Args:
+        card: the model; None where `network` is given.
+        policy: from `choose_device`, for this model.
+        operation: what is done with each picture.
+        options: how the run reads and writes.
+        network: the model where it is loaded already, on the policy's device; None loads it when pictures need it.
+        tags: what copies tags; None makes one with the operation's rules.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard | None,
+        policy: DevicePolicy,
+        operation: Operation,
+        options: RunOptions | None = None,
+        *,
+        network: LowLightModel | None = None,
+        tags: TagWriter | None = None,
+    ) -> None:
+        self.card, self.policy, self.operation, self.options = card, policy, operation, options or RunOptions()
+        self.loading = 0.0
+        """Seconds that loading the model took."""
+        self.locks: list[Path] = []
+        """The lock files that this run holds now."""
+        self._network, self._tags = network, tags
+
+    @property
+    def tags(self) -> TagWriter:
+        """What copies tags.
+
+        Raises:
+            UsageError: private tags are asked for and there is no exiftool.
+        """
+        if self._tags is None:
+            self._tags = TagWriter(rules=self.operation.tags)
+        return self._tags
+
+    def __enter__(self) -> Run:
+        """Raises the UsageError of `tags`, before any work."""
+        self._tags = self.tags
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._tags is not None:
+            self._tags.close()
+        self._network = None  # two models one after the other need the memory of one
+
+    def plan(self, sources: Sequence[Source], looked: Callable[[], None] = lambda: None) -> Plan:
+        """Name the outputs and decide about each picture. looked: called after each.
+
+        Raises:
+            UsageError: two pictures would get one name, an input would be overwritten, or outputs exist that the
+                options refuse.
+        """
+        options = self.options
+        jobs, parts = self.operation.name(sources, options.output, options.name_template)
+        plan = make_plan(
+            jobs,
+            self.operation.fingerprint(),
+            options.if_exists,
+            parts,
+            looked,
+            in_state=options.among_photographs,
+            stamp=self.operation.tags.stamp,
+        )
+        return self._with_sidecars(plan)
+
+    def _with_sidecars(self, plan: Plan) -> Plan:
+        return with_sidecars(plan) if self.options.among_photographs else plan
+
+    def one(self, picture: Picture) -> Output:
+        """Work on one picture in memory.
+
+        Raises:
+            NetworkError: the network gave no usable result.
+        """
+        scene = self.operation.scene(picture)
+        (outcome,) = self.operation.run(self.network(), [scene], self.policy, [picture.digest()])
+        if isinstance(outcome, NetworkError):
+            raise outcome
+        return outcome
+
+    def results(
+        self,
+        plan: Plan,
+        stop: threading.Event | None = None,
+        *,
+        now: Callable[[str], None] = lambda line: None,
+        warn: Callable[[str], None] = lambda line: None,
+    ) -> Generator[Result, None, None]:
+        """Carry a plan out: first a result for each picture that is left or kept, then one for each that is made.
+
+        Where another run writes into the same folders, this one waits and then decides again. Closing the generator
+        early ends the threads and leaves complete files only.
+
+        Args:
+            plan: from `plan`.
+            stop: once set, no picture is begun, those whose pixels are ready are written, and the results end.
+            now: called with what is going on.
+            warn: called with what a user should know, one line.
+
+        Raises:
+            UsageError: an output folder cannot be made or written to.
+            RunEndedError: the disk is full, or a thread ended by a fault of lumen; after the results until then.
+        """
+        stop = stop or threading.Event()
+        if plan.writes:
+            for folder in plan.folders:
+                check_writable(folder)
+            plan = _recordable(plan, warn)
+        else:
+            for place in plan.places.values():
+                remove_stale_lock(place)
+        places = plan.places.values() if plan.writes and plan.recorded else ()
+
+        def waiting(place: Path) -> None:
+            warn(f"waiting for another run of lumen that writes {place}")
+
+        with locked(places, waiting, self.locks, stop):
+            if stop.is_set():
+                return
+            if places and plan.outdated:
+                plan = self._with_sidecars(plan.again())
+            sweep_temporaries(plan.folders)
+            _confirm(plan)
+            yield from (Result(task, "left", task.why, remedy=task.remedy) for task in plan.left)
+            yield from (Result(task, "kept") for task in plan.kept)
+            if plan.todo:
+                yield from self._stream(plan, stop, now)
+            if plan.recorded and not stop.is_set():
+                put_in_order(plan.places)
+
+    def _stream(self, plan: Plan, stop: threading.Event, now: Callable[[str], None]) -> Iterator[Result]:
+        options = self.options
+        jobs = options.jobs or min(_MOST_JOBS, os.cpu_count() or 1)
+        room = options.budget or default_bytes()
+        roots = {task.root for task in plan.todo} if plan.recorded else set()
+        manifests = {root: Manifest(root, plan.places[root]) for root in roots}
+        for manifest in manifests.values():
+            manifest.begin()
+        inbox: Inbox = queue.SimpleQueue()
+        encoder = Encoder(
+            manifests, self.tags, self.operation.quality, jobs, Budget(2 * jobs, room), inbox, options.preserve_times
+        )
+        decoder = Decoder(
+            plan.todo,
+            self.operation,
+            jobs,
+            Budget(2 * jobs, room),
+            inbox,
+            max_pixels=options.max_pixels,
+            timeout=options.timeout,
+        )
+        try:
+            now(f"reading {plan.todo[0].job.source.path.name}")
+            network = self.network(now)
+            yield from Stream(network, self.policy, self.operation, decoder, encoder, inbox, stop, now).results()
+            if encoder.storage.trouble:
+                raise RunEndedError(encoder.storage.trouble)
+        finally:
+            decoder.end()
+            decoder.join()
+            encoder.join()
+
+    def network(self, now: Callable[[str], None] = lambda line: None) -> LowLightModel:
+        """The model on the policy's device, loaded once. now: called before loading it."""
+        if self._network is None:
+            assert self.card is not None
+            started = time.perf_counter()
+            now(f"loading {self.card.name}")
+            self._network = self.policy.prepare(load(self.card))
+            self.loading = time.perf_counter() - started
+        return self._network
+
+
+def _recordable(plan: Plan, warn: Callable[[str], None]) -> Plan:
+    """The plan, without manifests where the user's state folder cannot be written to."""
+    for root, place in plan.places.items():
+        if place.parent == root:
+            continue
+        try:
+            plan.manifests[root].begin()
+        except LumenError as error:
+            warn(f"{error}; later runs know these outputs by their stamp alone")
+            return replace(plan, recorded=False)
+    return plan
+
+
+def _confirm(plan: Plan) -> None:
+    """Spare the next run another look at sources that were touched, where the manifest can be written."""
+    for root, record in plan.confirmed:
+        try:
+            plan.manifests[root].add(record)
+        except LumenError:
+            return

@@ -1,0 +1,130 @@
+"""One picture of a run: the files it becomes, what is decided about it, and what became of it."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lumen_cli.errors import LumenError, PictureError, explain
+from lumen_cli.files.outputs import Job
+
+if TYPE_CHECKING:
+    from lumen_cli.engine.decompose import Fidelity
+
+_log = logging.getLogger("lumen")
+
+
+class Action(enum.Enum):
+    """What is done with one picture."""
+
+    MAKE = "make"
+    KEEP = "keep"
+    LEAVE = "leave"
+    """An output exists that lumen did not write. It is left untouched and reported."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the several files that a picture becomes. name: what it holds, "reflectance" for example."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """A file of tags beside an input, and where its copy goes.
+
+    ours: lumen may replace whatever is there now; written: hashes of what lumen wrote there, which it may replace too.
+    """
+
+    source: Path
+    target: Path
+    ours: bool = False
+    written: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One picture of a run. root: the folder whose manifest records it; output: its name below that, with "/".
+
+    why: the reason for `action` in a few words, or, for LEAVE, a sentence; parts: the files of a picture that becomes
+    several, the first of them `job.target`, else empty; sidecars: what follows it; remedy: as in `LumenError`.
+    """
+
+    job: Job
+    root: Path
+    output: str
+    why: str = "new"
+    parts: tuple[Part, ...] = ()
+    sidecars: tuple[Sidecar, ...] = ()
+    action: Action = Action.MAKE
+    remedy: str = ""
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """Every file the picture becomes."""
+        return tuple(part.path for part in self.parts) or (self.job.target,)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of `targets` below `root`, with "/"."""
+        return tuple(target.relative_to(self.root).as_posix() for target in self.targets)
+
+    @property
+    def source_name(self) -> str:
+        """The source relative to where it was found, with "/"."""
+        return self.job.source.relative.as_posix()
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds spent on one picture; a batch's run time is divided evenly."""
+
+    read: float = 0.0
+    run: float = 0.0
+    write: float = 0.0
+    tags: float = 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one picture.
+
+    status: "done", "failed", "kept" or "left"; reason: why it failed or was left, in one line; remedy: as in
+    `LumenError`; size: bytes of its files; warnings: what could not be kept; fidelity: the error of its reconstruction,
+    where there is one; sidecars: copies made; notices: how it was read and computed, where that is worth a line; seen:
+    width and height of what the network saw of it.
+    """
+
+    task: Task
+    status: str
+    reason: str | None = None
+    width: int | None = None
+    height: int | None = None
+    size: int | None = None
+    timings: Timings = Timings()
+    warnings: tuple[str, ...] = ()
+    fidelity: Fidelity | None = None
+    sidecars: tuple[Path, ...] = ()
+    notices: tuple[str, ...] = ()
+    seen: tuple[int, int] | None = None
+    remedy: str = ""
+
+
+def failure(task: Task, error: Exception, timings: Timings | None = None) -> Result:
+    """The result of a picture that failed; the batch goes on whatever the error was."""
+    if isinstance(error, FileNotFoundError):
+        reason = "is no longer there"
+    elif isinstance(error, OSError):
+        reason = error.strerror or str(error)
+    elif isinstance(error, LumenError) and not isinstance(error, PictureError):
+        reason = error.message
+    else:
+        reason = explain(error)
+        _log.debug("while working on %s", task.job.source.path, exc_info=error)
+    remedy = error.remedy if isinstance(error, LumenError) else ""
+    return Result(task, "failed", " ".join(reason.split()), timings=timings or Timings(), remedy=remedy)
