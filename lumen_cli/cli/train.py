@@ -38,18 +38,8 @@ _NETWORK = "Change the compact network, e.g. unet_channels=64 (see the model's c
 _COMPILE = "Compile the network first: takes some minutes, then steps are faster (default: on CUDA)."
 
 
-class Preset(str, enum.Enum):
-    """Recipes of an architecture."""
-
-    compact = "compact"
-    paper = "paper"
-
-
-class Reference(str, enum.Enum):
-    """Source of the target illumination."""
-
-    paired = "paired"
-    unpaired = "unpaired"
+Preset = enum.Enum("Preset", {"compact": "compact", "paper": "paper"}, type=str)
+Reference = enum.Enum("Reference", {"paired": "paired", "unpaired": "unpaired"}, type=str)
 
 
 def train(

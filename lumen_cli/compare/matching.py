@@ -45,15 +45,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Matched:
-    """Matched pictures.
-
-    labels: one per version; reference: index of the version that the others are measured against; truth: whether it is
-    the ground truth, so that full-reference metrics rank the versions.
-    """
+    """Matched pictures."""
 
     labels: tuple[str, ...]
+    """One per version."""
     reference: int
+    """Index of the version that the others are measured against."""
     truth: bool
+    """Whether the reference is the ground truth, so that full-reference metrics rank the versions."""
     rows: tuple[Row, ...]
     problems: tuple[Problem, ...]
 

@@ -107,13 +107,15 @@ class Looks:
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """One version of a picture on the page. error: None for the reference; about: format and depth of the file."""
+    """One version of a picture on the page."""
 
     image: Image.Image
     icc: bytes | None
     about: str
+    """Format and depth of the file."""
     histogram: drawing.Histogram
     error: NDArray[np.float32] | None
+    """Difference from the reference, None for the reference itself."""
     tags: list[tuple[str, str]]
 
 

@@ -51,6 +51,14 @@ def _lsrw(*cameras: str) -> Mapping[str, tuple[tuple[Place, ...], ...]]:
     }
 
 
+def _velol(folder: str, part: str) -> Mapping[str, tuple[tuple[Place, ...], ...]]:
+    def ways(split: str) -> tuple[tuple[Place, ...], ...]:
+        low, high = f"{part}-Low_{split}", f"{part}-Normal_{split}"
+        return _ways((f"{folder}/{low}", f"{folder}/{high}"), (low, high), f"{folder}/{split}", split)
+
+    return {split: ways(split) for split in ("test", "train")}
+
+
 _LSRW = "Hai et al., R2RNet, JVCIR 2023 (arXiv 2106.14501)"
 _LSRW_PAGE = "https://github.com/JianghaiSCU/R2RNet"
 _LSRW_BOTH = "Eval/Huawei/low and high, Eval/Nikon/low and high"
@@ -92,15 +100,7 @@ LAYOUTS: tuple[Layout, ...] = (
         _VELOL,
         _VELOL_PAGE,
         ("VELOL", "VELOLL", "VELOLLCapFull", "VELOLLCap"),
-        {
-            split: (
-                (("VE-LOL-L-Cap-Full/VE-LOL-L-Cap-Low_" + split, "VE-LOL-L-Cap-Full/VE-LOL-L-Cap-Normal_" + split),),
-                (("VE-LOL-L-Cap-Low_" + split, "VE-LOL-L-Cap-Normal_" + split),),
-                ("VE-LOL-L-Cap-Full/" + split,),
-                (split,),
-            )
-            for split in ("test", "train")
-        },
+        _velol("VE-LOL-L-Cap-Full", "VE-LOL-L-Cap"),
         side_word,
         "VE-LOL-L-Cap-Full/VE-LOL-L-Cap-Low_test and VE-LOL-L-Cap-Full/VE-LOL-L-Cap-Normal_test",
     ),
@@ -109,15 +109,7 @@ LAYOUTS: tuple[Layout, ...] = (
         _VELOL,
         _VELOL_PAGE,
         ("VELOL", "VELOLL", "VELOLsyn", "VELOLLSyn"),
-        {
-            split: (
-                (("VE-LOL-L-Syn/VE-LOL-L-Syn-Low_" + split, "VE-LOL-L-Syn/VE-LOL-L-Syn-Normal_" + split),),
-                (("VE-LOL-L-Syn-Low_" + split, "VE-LOL-L-Syn-Normal_" + split),),
-                ("VE-LOL-L-Syn/" + split,),
-                (split,),
-            )
-            for split in ("test", "train")
-        },
+        _velol("VE-LOL-L-Syn", "VE-LOL-L-Syn"),
         side_word,
         "VE-LOL-L-Syn/VE-LOL-L-Syn-Low_test and VE-LOL-L-Syn/VE-LOL-L-Syn-Normal_test",
     ),

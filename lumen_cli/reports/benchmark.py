@@ -36,12 +36,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """value: the mean; interval: "18.90–20.41" or ""; best: of its column; source: footnote number, 0 for none."""
+    """The mean of a metric."""
 
     value: str
     interval: str = ""
+    """For example "18.90–20.41"."""
     best: bool = False
+    """Whether it is the best of its column."""
     source: int = 0
+    """Number of the footnote, 0 for none."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The curves of a stage as a PNG: every loss term over the steps on a logarithmic scale, and the validation."""
+"""The curves of a stage as a PNG: loss terms on a logarithmic scale, and validation scores, over the steps."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Write the panels one below the other: losses, then one for each figure of the validation.
+    """Write one panel for the losses and one for each validation score, one below the other.
 
-    history: entries with `step` and either loss terms by name or `validation_…`, as the loop keeps them.
+    history: the loop's entries with `step` and either loss terms by name or `validation_…`.
     """
     losses = _series(entry for entry in history if not any(name.startswith("validation_") for name in entry))
     scores = _series(entry for entry in history if any(name.startswith("validation_") for name in entry))

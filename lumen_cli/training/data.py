@@ -1,4 +1,4 @@
-"""Batches of dark and bright crops, drawn and darkened on the device from pictures held there as bytes."""
+"""Batches of dark and bright crops, drawn and darkened on the device from pictures stored there as bytes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ WHOLE = 64
 
 @dataclass(frozen=True)
 class Mix:
-    """What a batch is made of.
+    """The composition of a batch.
 
     Attributes:
-        pairs: share of real pairs; the rest are bright pictures darkened by the camera model.
-        exposed: share of the darkened pictures that stay well exposed, so that a good picture is left alone.
-        uneven: share of the darkened pictures that keep lit places, so that lamps, windows and skies are left alone.
-        relit_low: share of the real pairs whose dark side is exposed anew by up to ±0.7 EV.
-        tinted: share of all pictures whose channels are scaled together, against a colour bias of the data.
+        pairs: share of real pairs; the others are bright pictures darkened by the camera model.
+        exposed: share of the darkened pictures that stay well exposed, so that the network keeps a good picture.
+        uneven: share of the darkened pictures with lit places, so that the network keeps lamps, windows and skies.
+        relit_low: share of the real pairs whose dark side changes by up to ±0.7 EV.
+        tinted: share of all pictures whose channels are scaled, on both sides alike, against a colour bias of the data.
     """
 
     pairs: float = 0.5
@@ -40,9 +40,9 @@ class Mix:
 
 
 class PictureBank:
-    """Pictures of any sizes as bytes on one device, one behind the other, so that crops of all are taken at once.
+    """Pictures of any sizes as bytes in one tensor on a device, so that one call takes crops of many.
 
-    reduced: all of them as N×3×WHOLE×WHOLE in [0, 1].
+    reduced: all pictures as N×3×WHOLE×WHOLE in [0, 1].
     """
 
     def __init__(self, paths: Sequence[Path], device: torch.device, progress: Callable[[], None] | None = None) -> None:
@@ -65,9 +65,9 @@ class PictureBank:
         return len(self.shapes)
 
     def crops(self, chosen: Tensor, places: Tensor, size: int) -> Tensor:
-        """Square crops, n×3×size×size in [0, 1]; a picture that is smaller is continued by its last row and column.
+        """Square crops, n×3×size×size in [0, 1]; a smaller picture is extended by its last row and column.
 
-        chosen: numbers of the pictures, [n]; places: large integers [n, 5], for top, left, two flips, transposition.
+        chosen: numbers of the pictures, [n]; places: large integers [n, 5] for top, left, two flips, transposition.
         """
         start, height, width = self._places[chosen].view(-1, 3, 1, 1, 1).unbind(1)
         top, left, *turns = places.view(-1, 5, 1, 1, 1).unbind(1)
@@ -89,13 +89,13 @@ def load_bytes(path: Path) -> Tensor:
 
 
 def named_generator(name: str, device: torch.device) -> torch.Generator:
-    """Randomness on a device that follows from a name alone."""
+    """A generator on a device, seeded by a name."""
     key = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return torch.Generator(device=device).manual_seed(int.from_bytes(key, "little") >> 1)
 
 
 class Batches:
-    """Draws the batch of a given step; the same seed, stage and step give the same batch, also after a restart."""
+    """Draws the batch of a step. The same seed, stage and step give the same batch, also after a restart."""
 
     def __init__(self, files: TrainingFiles, device: torch.device, mix: Mix, seed: int) -> None:
         files.require_some()
@@ -107,7 +107,7 @@ class Batches:
             pair.require_one_size(low, high)
 
     def generator(self, stage: str, step: int, worker: int = 0) -> torch.Generator:
-        """Randomness of one step, on the device; each of several workers has its own."""
+        """The generator of one step, on the device; each worker has its own."""
         name = f"{self.seed}/{stage}/{step}" + (f"/{worker}" if worker else "")
         return named_generator(name, self.device)
 
@@ -115,8 +115,8 @@ class Batches:
         """One batch.
 
         Returns:
-            `low`, `high`: count×3×crop×crop in [0, 1]; `whole`: the dark pictures that `low` is cut from, reduced to
-            count×3×WHOLE×WHOLE; `paired`: bool [count], a real pair.
+            `low`, `high`: count×3×crop×crop in [0, 1]; `whole`: the dark pictures that contain `low`, reduced to
+            count×3×WHOLE×WHOLE; `paired`: bool [count], whether it is a real pair.
         """
         real = round(count * self.mix.pairs) if len(self.bright) else count
         if not len(self.low):
@@ -144,7 +144,7 @@ class Batches:
         exposed = (self._uniform(generator, count) < self.mix.exposed).view(-1, 1, 1, 1)
         even = (self._uniform(generator, count) >= self.mix.uneven).view(-1, 1, 1, 1)
         shade = torch.where(even, torch.ones(()).to(bright), draw_shade(count, crop, generator))
-        # The whole picture's light is that of an even shade as deep as the crop's is in the mean.
+        # The whole picture gets an even shade with the mean of the crop's.
         shades = shade, shade.mean(dim=(1, 2, 3), keepdim=True)
         dark, whole_dark = (
             torch.where(exposed, of, darken(of, camera, generator, shade=depth))
@@ -163,7 +163,7 @@ class Batches:
         return torch.rand(count, generator=generator, device=self.device)
 
     def _choose(self, generator: torch.Generator, bank: PictureBank, count: int) -> tuple[Tensor, Tensor]:
-        """Numbers of `count` pictures and places for their crops."""
+        """Numbers of `count` pictures, and places for their crops."""
         count = count if len(bank) else 0
         chosen = torch.randint(max(len(bank), 1), (count,), generator=generator, device=self.device)
         return chosen, torch.randint(1 << 30, (count, 5), generator=generator, device=self.device)

@@ -1,4 +1,4 @@
-"""Trains the refiner (`networks/refiner.py`): examples are made and kept in files, then the network is fitted."""
+"""Trains the refiner (`networks/refiner.py`): makes example files, then fits the network."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from lumen_cli.training.run import record
 STAGE = "refine"
 WEIGHTS = "refiner.safetensors"
 COARSE_SQUARE = 16
-"""Side of the squares whose mean light and colour stay."""
+"""Side of the squares whose mean light and colour the loss keeps."""
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """How the network is fitted; lengths in steps, or in minutes where given.
+    """Settings of the fit. Length in steps, or in minutes where given.
 
-    paired: share of a batch that comes from real pairs, where there are both; structure, light: weights of `losses`.
+    paired: share of real pairs in a batch, where there are both kinds; structure, light: weights of `losses`.
     """
 
     device: torch.device
@@ -57,7 +57,7 @@ class Fitting:
 
 @dataclass(frozen=True)
 class RefinerRun:
-    """What the refiner is trained on: folders as the user named them, what they hold, held-out files."""
+    """The refiner's data: folders as the user typed them, their files, held-out files."""
 
     data: tuple[str, ...]
     files: TrainingFiles
@@ -68,7 +68,7 @@ class RefinerRun:
 def train_refiner(run: RefinerRun, out: Path, watch: Watch) -> Path:
     """Make the examples, fit the network and write the folder `out/model`.
 
-    Continues an interrupted training in `out`; UsageError where that one had other settings.
+    Resumes an interrupted training in `out`; UsageError if that training has other settings.
     """
     out.mkdir(parents=True, exist_ok=True)
     record(_settings(run), run.fitting.device, out)
@@ -151,7 +151,7 @@ def fit(
     watch: Watch,
     report_every: int = 100,
 ) -> None:
-    """Fit from the checkpoint in `out` where there is one; `model` ends with the averaged parameters."""
+    """Fit, from the checkpoint in `out` if there is one; at the end `model` has the averaged parameters."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=fitting.rate, betas=(0.9, 0.99), weight_decay=1e-4)
     state = Checkpoint(out / f"{STAGE}.pt", STAGE, model, optimizer, fitting.decay, fitting.device)
 
@@ -175,7 +175,7 @@ def fit(
 
 @torch.inference_mode()
 def validate(model: Refiner, examples: Sequence[Path], fitting: Fitting) -> dict[str, float]:
-    """Mean PSNR in dB and SSIM of Y over examples, and by how much each is above the shrunk picture's."""
+    """Mean PSNR in dB and SSIM of Y over examples, and their gains over the shrunk picture."""
     totals = torch.zeros(4, dtype=torch.float64)
     for path in examples:
         with safe_open(path, "pt") as file:

@@ -1,8 +1,8 @@
-"""What the refiner is trained on: dark pictures carried to their light as `engine/full_resolution.py` does it.
+"""Training examples of the refiner: dark pictures brightened as in `engine/full_resolution.py`.
 
-No enhancing network runs. In its place stands the bright picture, reduced by area, a little blurred and blotched, and
-bent in tone and tint; the full-size bright picture, bent in the same way, is the aim, after it has taken over the
-coarse light and colour of the carried picture. So the refiner learns to remove noise and to restore detail, and nothing
+No enhancing network runs. Its result is replaced by the bright picture, reduced by area, slightly blurred and blotched,
+and changed in tone and tint. The target is the full-size bright picture with the same tone and tint, and with the
+coarse light and colour of the carried picture. So the refiner learns to remove noise and to restore detail, but nothing
 about exposure or colour.
 """
 
@@ -33,13 +33,13 @@ Floats = NDArray[np.float32]
 
 PAIRED, PHOTOGRAPHED = 2, 5
 SIDE, KEPT = 640, 384
-"""Of a photograph's part that is darkened and carried, at most, and of the part of that which is kept."""
+"""Greatest side of the part of a photograph that is darkened, and of the part of it that is stored."""
 COARSE = 12.0
-"""Deviation, in full-size pixels, of the Gaussian that tells light and colour from detail."""
+"""Deviation, in full-size pixels, of the Gaussian that separates light and colour from detail."""
 LEAST_SCENE = 80
-"""Shorter side of the small picture, at least."""
+"""Smallest shorter side of the small picture."""
 FACTORS = (1.25, 7.0)
-"""Full-size pixels for each of the small picture, along a side."""
+"""Range of the ratio of full-size to small sides."""
 EXPOSURE = (-5.5, -0.7)
 NOISE = (8e-5, 3e-3)
 COMPRESSED, UNEVEN, ENLARGED, CHROMA_SMOOTHED = 0.5, 0.15, 0.15, 0.2
@@ -48,9 +48,9 @@ COMPRESSED, UNEVEN, ENLARGED, CHROMA_SMOOTHED = 0.5, 0.15, 0.15, 0.2
 
 @dataclass(frozen=True)
 class Example:
-    """One picture, as the refiner sees it, and its aim.
+    """The refiner's input for one picture, and its target.
 
-    planes: 9×H×W float16, Y, Cb and Cr of the shrunk picture, of what shrinkage removed and of the aim; maps:
+    planes: 9×H×W float16, Y, Cb and Cr of the shrunk picture, of what shrinkage removed and of the target; maps:
     (3·LEVELS + 1)×H/4×W/4 float16, deviations of the noise and the gain in stops.
     """
 
@@ -58,7 +58,7 @@ class Example:
     maps: NDArray[np.float16]
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file; an interrupted write leaves nothing under that name."""
+        """Write a safetensors file atomically."""
         beside = path.with_suffix(".tmp")
         save_file({"planes": self.planes, "maps": self.maps}, beside)
         beside.replace(path)
@@ -72,8 +72,8 @@ class Example:
 class Sources:
     """Dark pictures and their bright ones by number; the same for the same seed.
 
-    Every photograph is darkened by `photographed` cameras, every pair is carried from `paired` sizes.
-    Pairs come first; `pairs` is the number of their examples.
+    Each photograph is darkened by `photographed` cameras; each pair is reduced to `paired` sizes. Pairs come first;
+    `pairs` is the number of their examples.
     """
 
     def __init__(self, files: TrainingFiles, seed: int, paired: int = PAIRED, photographed: int = PHOTOGRAPHED) -> None:
@@ -86,7 +86,7 @@ class Sources:
         return len(self.entries)
 
     def example(self, number: int) -> Example:
-        """The example of a number; reads one or two files."""
+        """The example with this number; reads one or two files."""
         entry = self.entries[number]
         generator = named_generator(f"{self.seed}/refiner/{number}", torch.device("cpu"))
         draw = Draw(generator)
@@ -107,11 +107,11 @@ class Draw:
         self.generator = generator
 
     def uniform(self, low: float, high: float) -> float:
-        """Between two numbers."""
+        """A number between two bounds."""
         return low + (high - low) * float(torch.rand(1, generator=self.generator))
 
     def chance(self, share: float) -> bool:
-        """True in a share of all cases."""
+        """True with this probability."""
         return self.uniform(0, 1) < share
 
     def normal(self, *shape: int) -> Floats:
@@ -121,7 +121,7 @@ class Draw:
 
 
 def make_example(dark: NDArray[np.uint8], bright: Floats, draw: Draw) -> Example:
-    """Carry a dark picture, H×W×3, to the light of its bright one, H×W×3 in [0, 1]."""
+    """Brighten a dark picture, H×W×3, to the light of its bright one, H×W×3 in [0, 1]."""
     height, width = (length // (2 * SQUARE) * (2 * SQUARE) for length in dark.shape[:2])
     dark = np.ascontiguousarray(dark[:height, :width])
     aim = _bend(bright[:height, :width], draw)
@@ -146,7 +146,7 @@ def make_example(dark: NDArray[np.uint8], bright: Floats, draw: Draw) -> Example
 
 
 def _take_photograph(bright: Floats, draw: Draw) -> tuple[NDArray[np.uint8], Floats]:
-    """The dark photograph of a bright picture, and that picture at the same size."""
+    """The dark photograph of a bright picture, and the bright picture at the same size."""
     camera = _draw_camera(draw.generator)
     picture = as_tensor(np.ascontiguousarray(bright))
     height, width = bright.shape[:2]
@@ -176,7 +176,7 @@ def _draw_camera(generator: torch.Generator) -> Camera:
 
 
 def _part(bright: Floats, draw: Draw) -> Floats:
-    """A part of a photograph of at most `SIDE`, turned and mirrored, sometimes reduced, so that it is sharp."""
+    """A part of a photograph with sides of at most `SIDE`, turned and mirrored; sometimes reduced, to be sharp."""
     if draw.chance(0.4):
         scale = draw.uniform(0.6, 1.0)
         bright = _resize(bright, (round(bright.shape[0] * scale), round(bright.shape[1] * scale)), cv2.INTER_AREA)
@@ -187,7 +187,7 @@ def _part(bright: Floats, draw: Draw) -> Floats:
 
 
 def _bend(picture: Floats, draw: Draw) -> Floats:
-    """Another rendering of a picture: gamma, contrast and tint, as networks differ in them."""
+    """A picture with another gamma, contrast and tint, as networks differ in them."""
     gamma, contrast = math.exp(draw.uniform(-0.3, 0.3)), draw.uniform(-0.2, 0.4)
     bent = np.clip(picture, 0, 1) ** np.float32(gamma)
     bent += np.float32(contrast) * (bent * bent * (3 - 2 * bent) - bent)
@@ -197,7 +197,7 @@ def _bend(picture: Floats, draw: Draw) -> Floats:
 
 
 def _degrade(result: Floats, draw: Draw) -> Floats:
-    """What a network would make of it: a little less sharp, and with faint blotches of colour."""
+    """A result like a network's: slightly less sharp, with faint blotches of colour."""
     if draw.chance(0.7):
         result = _blur(result, draw.uniform(0.3, 1.2))
     blotches = _resize(draw.normal(8, 8, 3), result.shape[:2], cv2.INTER_CUBIC)

@@ -1,4 +1,4 @@
-"""A whole training: stage after stage, what is needed to repeat it, and the model folder at its end."""
+"""The training of a network: its stages, the record for repeating it, and the model folder at the end."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ RECORD = "train.json"
 
 @dataclass(frozen=True)
 class Run:
-    """What is trained on what.
+    """A recipe, its data and its options.
 
     Attributes:
         recipe: stages, losses and widths of the architecture.
-        data: the folders, as the user named them.
-        files: what was found in them.
+        data: the folders, as the user typed them.
+        files: the files in these folders.
         validation: held-out pairs, possibly none.
-        mix, seed: how batches are drawn.
-        options: device, precision, lengths; `minutes` and `steps` are those of the whole training here.
+        mix: composition of the batches.
+        seed: of parameters and batches.
+        options: device, precision, lengths; here `minutes` and `steps` are those of the whole training.
         init: the model whose weights the training starts from, None for a fresh network.
     """
 
@@ -83,8 +84,8 @@ def train(run: Run, out: Path, stages: Sequence[str], watch: Watch) -> Path:
 def start_from(model: LowLightModel, card: ModelCard) -> None:
     """Copy a model folder's weights into a network of the same architecture and widths.
 
-    What only training needs is not in a model folder and stays fresh; a grading was fitted to what the weights made
-    before, and is left out. UsageError where the two do not fit.
+    Parts for training only are not in a model folder and keep their initial values. The grading is dropped, because it
+    was fitted to the results of the old weights. UsageError where the networks differ.
     """
     start = load(card)
     start.grading = None
@@ -101,7 +102,7 @@ def start_from(model: LowLightModel, card: ModelCard) -> None:
 
 
 def _lengths(recipe: Recipe, options: Options) -> dict[str, Options]:
-    """The options of each stage: the whole length is shared out by the stages' own lengths."""
+    """The options of each stage: the total length, divided in proportion to the stages' own lengths."""
     total = sum(stage.steps for stage in recipe.stages)
     lengths = {}
     for stage in recipe.stages:
@@ -130,7 +131,7 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 def record(settings: dict[str, Any], device: torch.device, out: Path) -> None:
-    """Write train.json, or hold the settings against those of the one that is there; UsageError where they differ."""
+    """Write train.json, or compare the settings with those of an existing one; UsageError where they differ."""
     path = out / RECORD
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))["settings"]

@@ -81,12 +81,14 @@ class Options:
     """How a stage is trained, and for how long.
 
     Attributes:
-        steps, minutes: length of a stage; `minutes`, where given, wins over `steps`.
-        save_every, validate_every: minutes between checkpoints and between validations.
+        steps: length of a stage; None for the recipe's own.
+        minutes: the same in minutes; where given, it wins over `steps`.
+        save_every: minutes between checkpoints.
+        validate_every: minutes between validations.
         clip: bound on the gradient's norm.
         decay: of the moving average of the parameters.
-        workers: the processes that share the training; each draws batches of its own, gradients are averaged.
-        compiled: whether the network's costly parts go through torch.compile first.
+        workers: the processes that share the training; each draws its own batches, gradients are averaged.
+        compiled: whether torch.compile compiles the network's costly parts first.
     """
 
     device: torch.device

@@ -1,4 +1,4 @@
-"""A training shared by several processes, one a device, as `accelerate launch` starts them."""
+"""A training in several processes, one per device, as `accelerate launch` starts them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lumen_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class Workers:
-    """Which of them this process is. rank: from 0, who alone writes files; device: this one's own."""
+    """The place of this process among others. rank: only rank 0 writes files; device: of this process."""
 
     rank: int = 0
     count: int = 1
@@ -26,7 +26,7 @@ class Workers:
         return self.rank == 0
 
     def share_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by the mean over all processes; one that is missing anywhere counts as zero."""
+        """Replace every gradient by the mean over all processes; a missing gradient counts as zero."""
         if self.count == 1:
             return
         import torch.distributed as distributed
@@ -41,27 +41,27 @@ class Workers:
             parameter.grad = part.view_as(parameter).to(parameter.dtype)
 
     def agree(self, value: float) -> float:
-        """The leading process's value, for all."""
+        """The value of the leading process."""
         if self.count == 1:
             return value
         import torch.distributed as distributed
 
-        told = torch.tensor([value], dtype=torch.float64, device=self.device)
-        distributed.broadcast(told, src=0)
-        return float(told)
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        distributed.broadcast(shared, src=0)
+        return float(shared)
 
 
 ALONE = Workers()
 
 
 def join_workers(device: str) -> Workers:
-    """Find out which of the processes that a launcher started this one is; ALONE where there is no launcher.
+    """Find the place of this process among those of a launcher; ALONE without a launcher.
 
     Args:
-        device: as on the command line; "cpu" keeps the processes of a machine with GPUs on its CPU.
+        device: as `choose_device` takes it; "cpu" keeps the processes off the GPUs.
 
     Raises:
-        UsageError: there are several, and accelerate is not installed.
+        UsageError: there are several processes, and accelerate is not installed.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
         return ALONE
