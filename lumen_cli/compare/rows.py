@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lumen_cli.compare import drawing
 from lumen_cli.compare.matching import Matched, Problem, Row
 from lumen_cli.errors import PictureError, UsageError
+from lumen_cli.imaging.formats import load_format
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.metrics.registry import DEFAULT_METRICS, Metric, find_metrics, measure
@@ -218,9 +219,8 @@ def _value(metric: Metric, picture: Picture, truth: Picture, given: Picture) -> 
 
 def _draw(picture: Picture, truth: Picture | None, looks: Looks) -> Drawn:
     image = drawing.reduce(picture, looks.max_side)
-    kind = (
-        f"{picture.format.upper()}, {picture.storage.bits or picture.bit_depth} bit{', grey' if picture.grey else ''}"
-    )
+    title, bits = load_format(picture.format).title, picture.storage.bits or picture.bit_depth
+    kind = f"{title}, {bits} bit{', grey' if picture.grey else ''}"
     error = None if truth is None else drawing.difference(picture, truth, image.size)
     return Drawn(image, picture.icc, kind, drawing.histogram(picture), error, essentials(picture.exif))
 
