@@ -1,9 +1,9 @@
-"""Local colour maps from a small picture to a network's result of it, and their values at full size.
+"""Local colour maps from a small picture to the network's result, and their values at full size.
 
 A guided filter (He, Sun, Tang: "Guided Image Filtering", TPAMI 2013, equations 17 and 18 for colour guides, here for
 each channel of the result) between I = tone(s) and the result S, on a coarse grid as in He and Sun, "Fast Guided
 Filter" (2015). tone is the extended operator of Reinhard et al., "Photographic Tone Reproduction for Digital Images"
-(SIGGRAPH 2002, equation 4): it shows a dark picture with the light that the result will have.
+(SIGGRAPH 2002, equation 4): it brightens a dark picture to about the light of the result.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Settings:
-    """Numbers of the method; lengths in pixels of the small picture, values of pixels in [0, 1]."""
+    """Parameters of the method; lengths in pixels of the small picture, pixel values in [0, 1]."""
 
     whole_pixels: int = 400_000
-    """Pictures of at most so many pixels go through the network at their own size."""
+    """Pictures up to this size run at full size."""
     scene_pixels: int = 250_000
     """Pixels of the small picture."""
     radius: int = 23
-    """Of the windows in which a colour map is fitted: they are 2·radius + 1 wide."""
+    """Of the windows for fitting colour maps, which are 2·radius + 1 wide."""
     grid: int = 4
     """Side of the squares that share a colour map."""
     regularisation: float = 0.02
     """ε of the guided filter: variance below which a window counts as flat."""
     fine_radius: int = 8
-    """Of the windows in which what is left is fitted once more; 0 for none."""
+    """Of the windows for fitting the residual; 0 for none."""
     fine_regularisation: float = 0.01
-    """ε there."""
+    """ε for the residual."""
     misfit: float = 0.03
-    """Deviation from the first fit at which half of it is fitted once more; less is the network's noise."""
+    """Residual of which half is fitted; smaller residuals are the network's noise."""
     target: float = 0.66
-    """The mean that `tone` aims at."""
+    """Target mean of `tone`."""
     largest_gain: float = 16.0
     """Of `tone`."""
     levels: int = 2
-    """Bands from which noise is removed."""
+    """Number of bands that are denoised."""
     light_strength: float = 1.2
-    """How many deviations of the noise a band of Y has to exceed."""
+    """Threshold for bands of Y, in deviations of the noise."""
     colour_strength: float = 2.0
-    """The same of Cb and Cr."""
+    """The same for Cb and Cr."""
     faint_gain: float = 1.1
-    """Where the result is at most so much brighter than the picture, noise stays."""
+    """Up to this gain of the result over the picture, noise is kept."""
     full_gain: float = 1.8
-    """From here on shrinkage has its full strength."""
+    """From this gain on, shrinkage has full strength."""
 
 
 DEFAULTS = Settings()
@@ -81,9 +81,9 @@ class Tone:
 
 
 def tone_for(small: Floats, result: Floats, settings: Settings = DEFAULTS) -> Tone:
-    """The tone that brings a dark picture near `Settings.target`.
+    """The tone that brings the mean of a dark picture near `Settings.target`.
 
-    It fades to x itself where the result is as bright as the picture: what a network leaves alone has identical maps.
+    It becomes the identity where the result is as bright as the picture; an unchanged picture has identity maps.
     """
     mean = max(float(small.mean(dtype=np.float64)), 1e-6)
     gain = min(max(settings.target / mean, 1.0), settings.largest_gain)
@@ -94,8 +94,8 @@ def tone_for(small: Floats, result: Floats, settings: Settings = DEFAULTS) -> To
 def fit_maps(guide: Floats, result: Floats, grid: Grid, settings: Settings = DEFAULTS) -> Floats:
     """Local colour maps from a guide to a result, in two scales.
 
-    Large windows give maps that follow no noise. What these leave of the result, as where one window holds white
-    porcelain and a red table, is fitted once more in small windows. Arguments and result as of `fit_windows`.
+    Large windows give maps that do not follow noise. Their residual, for example where one window contains white
+    porcelain and a red table, is fitted again in small windows. Arguments and result as of `fit_windows`.
     """
     maps = fit_windows(guide, result, grid, settings.radius, settings.regularisation, ratio=True)
     if not settings.fine_radius:
@@ -115,16 +115,16 @@ def fit_windows(guide: Floats, result: Floats, grid: Grid, radius: int, epsilon:
     """Local colour maps from a guide to a result.
 
     In each window A = (C + ε·ρ·1)(Σ + ε·1)⁻¹ and b = S̄ - A·Ī, with Σ the covariance of the guide and C that of the
-    result with it. The ridge pulls A towards ρ, the ratio of their means, rather than towards 0, so that flat places
-    keep the gain of their detail. Maps are averaged over the window again, as every pixel lies in many windows.
+    result with it. The ridge pulls A towards ρ, the ratio of their means, instead of 0, so that flat places keep the
+    gain of their detail. Then maps are averaged over the window, because every pixel lies in many windows.
 
     Args:
         guide: h×w×3 in [0, 1], I.
         result: h×w×3 in [0, 1], S.
-        grid: where maps are wanted.
+        grid: the places of the maps.
         radius: the windows are 2·radius + 1 wide.
         epsilon: ε, the variance below which a window counts as flat.
-        ratio: whether ρ is the ratio of the means; else 0.
+        ratio: whether ρ is the ratio of the means; otherwise it is 0.
 
     Returns:
         rows×columns×3×4: at each place of the grid A and, last, b.
@@ -151,7 +151,7 @@ def fit_windows(guide: Floats, result: Floats, grid: Grid, radius: int, epsilon:
 
 
 class WindowMeans:
-    """Means over square windows around the places of a grid; what lies outside the picture does not count."""
+    """Means over square windows around the places of a grid; pixels outside the picture do not count."""
 
     def __init__(self, grid: Grid, radius: int) -> None:
         self._grid, self._size = grid, (2 * radius + 1, 2 * radius + 1)
@@ -180,7 +180,7 @@ class Grid:
 
     @property
     def factor(self) -> float:
-        """Full-size pixels a side of a small one."""
+        """Ratio of full-size to small sides."""
         return math.sqrt(self.size[0] * self.size[1] / (self.scene[0] * self.scene[1]))
 
     @property
@@ -189,7 +189,7 @@ class Grid:
         return -(-self.size[0] // self.step), -(-self.size[1] // self.step)
 
     def sample(self, planes: NDArray[Any]) -> NDArray[Any]:
-        """h×w×… of the small picture → rows×columns×…, the nearest pixel of each place."""
+        """h×w×… of the small picture → rows×columns×…, the nearest pixel to each place."""
         rows, columns = (
             np.minimum((np.arange(count) + 0.5) * self.step * small / length, small - 1).astype(int)
             for count, small, length in zip(self.shape, self.scene, self.size, strict=True)
@@ -198,10 +198,10 @@ class Grid:
         return chosen
 
     def lines(self, planes: Floats, rows: tuple[int, int], columns: tuple[int, int]) -> tuple[Floats, int]:
-        """The way down of `enlarge`, for several planes at once.
+        """The vertical step of `enlarge`, for several planes at once.
 
         Returns:
-            planes×R×n, the rows of the picture at those columns of the grid that `columns` need; the first of these.
+            planes×R×n, the rows of the picture at the grid's columns around `columns`; the first of these columns.
         """
         step, (count, across) = self.step, self.shape
         at = np.clip((np.arange(*rows, dtype=np.float32) + np.float32(0.5)) / step - np.float32(0.5), 0, count - 1)

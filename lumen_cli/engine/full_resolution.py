@@ -1,14 +1,13 @@
-"""A network's result of a small picture, applied to the full-size picture.
+"""Applies a network's result on a small picture to the full-size picture.
 
-Networks for low light are made for scenes of about 600×400 pixels, and attention grows with the square of the pixels.
-So a large picture is reduced, the network runs on the small one, and what it did is described by local colour maps
-B = A·I + b, which are smooth and so can be applied at any size. `shrinkage` then removes the noise that the gain
-brings up.
+Low-light networks are made for scenes of about 600×400 pixels, and attention grows with the square of the pixels. So a
+large picture is reduced, the network runs on the small one, and local colour maps B = A·I + b describe its change. They
+are smooth, so they can be applied at any size. `shrinkage` then removes the noise that the gain amplifies.
 
 1. `reduce_by_area`: the picture d becomes s, about `scene_pixels` large.
 2. `colour_maps.fit_maps`: a guided filter between I = tone(s) and the result S.
 3. `FullResolution.render`: B = A·tone(d) + b in strips, in Y, Cb and Cr.
-4. `shrinkage`, and where noise is strong the refiner (`networks/refiner.py`).
+4. `shrinkage`, and for strong noise the refiner (`networks/refiner.py`).
 """
 
 from __future__ import annotations
@@ -40,19 +39,19 @@ _BLOCK_COLUMNS = 512
 _STRONG_NOISE = 1 / 255
 """See `FullResolution.noisy`."""
 _INVISIBLE = 0.3 / 255
-"""A band whose threshold is lower keeps its noise."""
+"""A band with a lower threshold keeps its noise."""
 _PATCH = 256
 _SURVEYED_PIXELS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class FullResolution:
-    """What a network did with a small picture, ready for the full-size one.
+    """A network's change of a small picture, ready for the full-size one.
 
     read: the full-size picture; maps: 12×rows×columns, three slopes and the offset of Y, of Cb and of Cr; energies:
     (3·levels)×rows×columns, t² of the noise in each band of Y, of Cb and of Cr; deviation: (3·levels)×rows×columns,
-    that of the noise in Y, Cb and Cr, by halvings; stops: rows×columns, how much brighter the result is than the
-    picture; tone: of the guide; refining: what removes noise after shrinkage, None for nothing.
+    of the noise in Y, Cb and Cr, by halvings; stops: rows×columns, gain of the result over the picture; tone: of the
+    guide; refining: removes noise after shrinkage, or None.
     """
 
     read: Reader
@@ -68,14 +67,14 @@ class FullResolution:
     def noisy(self) -> bool:
         """Whether a quarter of the picture has strong noise.
 
-        That is noise whose deviation in Y is at least `_STRONG_NOISE` in the result; half of it counts where the
-        result is half a stop brighter, all from one stop on.
+        Strong noise has a deviation of at least `_STRONG_NOISE` in the result's Y. It counts fully where the result is
+        one stop brighter, half where it is half a stop brighter.
         """
         light = self.deviation[0] * np.clip(self.stops, 0, 1)
         return bool(np.quantile(light, 0.75) >= _STRONG_NOISE)
 
     def render(self, top: int, bottom: int) -> Floats:
-        """Rows of the full-size result, (bottom - top)×W×3 float32; a little may lie outside [0, 1]."""
+        """Rows of the full-size result, (bottom - top)×W×3 float32; some values may be slightly outside [0, 1]."""
         height, width = self.grid.size
         result = np.empty((bottom - top, width, 3), np.float32)
         table = self.tone.table()
@@ -94,7 +93,7 @@ class FullResolution:
     def carry(
         self, rows: tuple[int, int], columns: tuple[int, int], table: Floats
     ) -> tuple[list[Floats], list[Floats]]:
-        """Y, Cb and Cr of a part of the picture after shrinkage, and what that removed; table: the tone's."""
+        """Y, Cb and Cr of a part of the picture after shrinkage, and the removed part; table: of the tone."""
         height, width = self.grid.size
         edge = shrinkage.margin(len(self.energies) // 3) if self.energies.any() else 0
         down = max(0, rows[0] - edge), min(height, rows[1] + edge)
@@ -150,7 +149,7 @@ def to_rgb(planes: Floats) -> Floats:
 
 
 def _to_rgb(light: Floats, blue: Floats, red: Floats) -> tuple[Floats, Floats, Floats]:
-    """Planes of Y, Cb and Cr → R, G and B. Products and sums one by one, so that blocks give the same bits anywhere."""
+    """Planes of Y, Cb and Cr → R, G and B. One operation at a time, so that all blocks give the same bits."""
     green = np.float32(-0.344136) * blue
     green += light
     green -= np.float32(0.714136) * red
@@ -167,7 +166,7 @@ def noise_variance(maps: Floats, guide: Floats, noise: NoiseLevel, levels: int) 
         maps: rows×columns×3×4 to Y, Cb and Cr.
         guide: rows×columns×3, tone(s) at the places of the grid.
         noise: of tone(d).
-        levels: how many halvings, and none, are wanted.
+        levels: number of halvings, including none.
     """
     # Independent noise of the channels: variances add.
     variance: NDArray[np.float64] = np.einsum("rcij,lrcj->lrci", maps[..., :3] ** 2, noise.at(guide)[:levels] ** 2)
@@ -179,8 +178,8 @@ def noise_energies(variance: NDArray[np.float64], gain: Floats, settings: Settin
 
     Args:
         variance: from `noise_variance`.
-        gain: rows×columns, how much brighter the result is than the picture; near 1 nothing is removed.
-        settings: strengths are used.
+        gain: rows×columns, of the result over the picture; near 1 nothing is removed.
+        settings: for the strengths.
 
     Returns:
         (3·levels)×rows×columns: the bands of Y, those of Cb and those of Cr.
@@ -196,14 +195,14 @@ def noise_energies(variance: NDArray[np.float64], gain: Floats, settings: Settin
 def plan(
     read: Reader, small: Floats, result: Floats, size: tuple[int, int], settings: Settings = DEFAULTS
 ) -> FullResolution:
-    """What is needed to render the full-size result.
+    """Prepare the rendering of the full-size result.
 
     Args:
         read: rows and columns of the full-size picture → these pixels, uint8, or float32 in [0, 1].
-        small: the same reduced, h×w×3 float32.
-        result: what the network made of that, h×w×3 in [0, 1].
+        small: the reduced picture, h×w×3 float32.
+        result: of the network, h×w×3 in [0, 1].
         size: height and width of the full-size picture.
-        settings: the method's numbers.
+        settings: parameters of the method.
     """
     tone = tone_for(small, result, settings)
     factor = math.sqrt(size[0] * size[1] / (small.shape[0] * small.shape[1]))
@@ -227,7 +226,7 @@ def plan(
 
 
 def patches_of(size: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of parts that stand for the whole picture: of a large one every few."""
+    """Rows and columns of sample patches; in a large picture every n-th."""
     step = max(1, round(math.sqrt(size[0] * size[1] / _SURVEYED_PIXELS)))
     for top in range(0, size[0], _PATCH * step):
         for left in range(0, size[1], _PATCH * step):

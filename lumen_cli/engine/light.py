@@ -1,7 +1,7 @@
-"""How much light a picture ends with: whether there is anything to brighten, and `--brightness`.
+"""The light of the result: how much a picture needs brightening, and the target brightness.
 
-Both rules hold for every model. They look at the picture as it was given and at what the network, with its grading,
-made of it, at whatever size the network ran. They are pure functions of these two.
+Both rules apply to every model. They are pure functions of the input and of the graded result, at the size at which the
+network ran.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from lumen_cli.srgb import to_linear, to_srgb
 GRID = 32
 """Rows and columns of the map on which a picture's structure is measured."""
 STRUCTURE = (0.7 / 255, 1.2 / 255)
-"""Structure (see `structure`) up to which a picture has nothing to show, and from which the model decides alone.
+"""Structure (see `structure`) up to which a picture counts as empty, and from which the result is used unchanged.
 
-Pictures of one colour and black frames of a camera with its cap on have less than 0.5 / 255, of 485 dark pictures of
-LOL-v1 the poorest one has 1.38 / 255.
+Pictures of one colour and black frames of a capped camera have less than 0.5 / 255. The least of 485 dark pictures of
+LOL-v1 is 1.38 / 255.
 """
 BRIGHT_QUARTER = (0.42, 0.58)
-"""Brightness of a picture's dark quarter up to which the model decides alone, and from which it counts as bright."""
+"""Lower quartile of brightness up to which the result is used unchanged, and from which a picture counts as bright."""
 BRIGHT_HALF = (0.6, 0.75)
-"""The same of its median. Both have to be bright: a dark foreground before a bright sky is worth brightening."""
+"""The same for the median. Both must be bright: a dark foreground before a bright sky needs brightening."""
 PLACES = 96
 """Rows and columns of the map on which brightness is measured."""
 LEAST_RATIO = 1.5
-"""Light of the model's result over the picture's own, below which `--brightness` does not trust it as an aim."""
+"""Smallest ratio of the result's light to the picture's that counts as the model's own brightness."""
 KNEE = 0.6
-"""Mean light up to which a brightness is met exactly; more than that approaches 1, which is white."""
+"""Mean light up to which a target is met exactly; higher targets approach 1, which is white."""
 SHOULDER = 0.5
-"""Light up to which an exposure is a plain factor; what would go beyond white is rolled off above it."""
+"""Light up to which an exposure is a plain factor; above it, highlights are rolled off to white."""
 LARGEST_CORRECTION = 16.0
-"""How far the factor of an exposure may differ from the plain one, to make up for what the shoulder takes."""
+"""Greatest correction of an exposure's factor, to compensate for the shoulder."""
 LEVELS = 4096
 ROWS = 256
 
@@ -44,13 +44,13 @@ def relight(low: Tensor, finished: Tensor, brightness: float | None = None) -> T
     """Apply both rules of this file.
 
     Args:
-        low: the pictures as they were given, B×3×H×W sRGB values in [0, 1], without padding.
-        finished: what the network and its grading made of them, the same shape and range, finite.
-        brightness: mean linear light wanted, as a multiple of the picture's own; None leaves it to the model.
+        low: the input pictures, B×3×H×W sRGB values in [0, 1], without padding.
+        finished: the graded results, the same shape and range, finite.
+        brightness: target mean linear light, as a multiple of the picture's own; None leaves it to the model.
 
     Returns:
-        The same shape and range, float32. Where a rule changes nothing, the values of `finished`, bit for bit; where
-        nothing is to be brightened, or for a brightness of 1, those of `low`.
+        The same shape and range, float32. Where no rule applies, exactly the values of `finished`; for a picture
+        that needs no brightening, or a brightness of 1, those of `low`.
     """
     pairs = zip(low.split(1), finished.float().split(1), strict=True)
     return torch.cat([_relight_one(*pair, brightness) for pair in pairs])
@@ -66,11 +66,11 @@ def _relight_one(low: Tensor, finished: Tensor, brightness: float | None) -> Ten
 
 
 def brightening_share(low: Tensor) -> float:
-    """How much of a model's change a picture takes: 1 for a dark photograph, 0 where there is nothing to brighten.
+    """The share of the model's change to apply: 1 for a dark photograph, 0 for one that needs no brightening.
 
-    There is nothing to brighten in a picture without structure (one colour, or a black frame with noise and hot pixels)
-    and in one that is bright nearly everywhere (a page of text, a photograph of snow). Between, the share rises
-    smoothly. `low`: 1×3×H×W in [0, 1].
+    A picture without structure (one colour, or a black frame with noise and hot pixels) needs none, nor does one that
+    is bright nearly everywhere (a page of text, a photograph of snow). In between the share rises smoothly.
+    `low`: 1×3×H×W in [0, 1].
     """
     brightest = F.adaptive_avg_pool2d(low.float(), PLACES).amax(dim=1).flatten()
     quarter, half = (float(brightest.quantile(share)) for share in (0.25, 0.5))
@@ -79,13 +79,13 @@ def brightening_share(low: Tensor) -> float:
 
 
 def structure(low: Tensor) -> float:
-    """Standard deviation of a picture's tones over its area, on a map of `GRID` × `GRID` places, without its noise.
+    """Standard deviation of a picture's tones without noise, on a map of `GRID` × `GRID` places.
 
-    The pixels are dealt to two halves like the squares of a chessboard. Noise differs between them, so that it is not
-    in the covariance of their maps; what belongs to the scene is in both. `low`: 1×3×H×W in [0, 1].
+    The pixels are split into two halves like the squares of a chessboard. Their noise is independent, so the covariance
+    of their maps contains only the scene. `low`: 1×3×H×W in [0, 1].
     """
     low = low.float()
-    if min(low.shape[-2:]) < 2 * GRID:  # too few pixels a place to tell noise from structure
+    if min(low.shape[-2:]) < 2 * GRID:  # too few pixels per place to separate noise from structure
         return float(low.double().var(dim=(2, 3), correction=0).mean().sqrt())
     low = F.avg_pool2d(low, 2)
     low = low[..., : low.shape[-2] // 2 * 2, : low.shape[-1] // 2 * 2]
@@ -105,9 +105,9 @@ def smooth_step(value: float, start: float, stop: float) -> float:
 def expose(low: Tensor, finished: Tensor, brightness: float) -> Tensor:
     """Give a picture `brightness` times its own mean linear light.
 
-    Below 1 the picture itself is darkened. From 1 up to the light of the model's result, picture and result are mixed
-    in linear light: 1 is the picture, and the model's own brightness is the model's result. Beyond that the result is
-    exposed further, with its highlights rolled off. The mean is met up to `KNEE`; from there on it approaches white.
+    Below 1 the picture itself is darkened. From 1 up to the brightness of the model's result, picture and result are
+    blended in linear light. Above that the result is exposed further, with highlights rolled off. The target is met up
+    to `KNEE`; beyond it the mean approaches white.
 
     Args:
         low: the picture, 1×3×H×W sRGB values in [0, 1].
@@ -137,7 +137,7 @@ def mean_light(picture: Tensor) -> float:
 
 
 def _reachable(light: float, knee: float) -> float:
-    """A mean light as it is up to the knee; what is beyond approaches 1."""
+    """A mean light, unchanged up to the knee; beyond it, it approaches 1."""
     if light <= knee or knee >= 1.0:
         return min(light, knee)
     excess = (light - knee) / (1.0 - knee)
@@ -145,7 +145,7 @@ def _reachable(light: float, knee: float) -> float:
 
 
 def _mixed(low: Tensor, finished: Tensor, share: float) -> Iterator[tuple[slice, Tensor]]:
-    """Picture and result mixed in linear light, some rows at a time: `share` 0 is the picture, 1 the result."""
+    """Picture and result blended in linear light, in bands of rows: `share` 0 is the picture, 1 the result."""
     for top in range(0, low.shape[-2], ROWS):
         rows = slice(top, top + ROWS)
         if share == 0.0:
@@ -158,10 +158,10 @@ def _mixed(low: Tensor, finished: Tensor, share: float) -> Iterator[tuple[slice,
 
 
 def _gain_for(low: Tensor, finished: Tensor, share: float, plain: float, target: float) -> tuple[float, float]:
-    """The factor on a mix of picture and result that makes its mean light `target`, and the white it leads to.
+    """The factor that gives a blend of picture and result the mean light `target`, and the resulting white.
 
-    plain: the mean light without a shoulder, from which the search starts. A histogram of the mix stands for its
-    pixels, and bisection finds the factor, so that the same pictures give the same one.
+    plain: the mean light without a shoulder, where the search starts. Bisection on a histogram of the blend finds the
+    factor, so that the same pictures give the same one.
     """
     counts = torch.zeros(LEVELS, dtype=torch.int64)
     brightest, total = 0.0, 0.0
@@ -184,7 +184,7 @@ def _gain_for(low: Tensor, finished: Tensor, share: float, plain: float, target:
 
 
 def _roll_off(light: Tensor, white: float) -> Tensor:
-    """Light up to `SHOULDER` as it is; above it, `white` becomes 1. Nothing changes where `white` is at most 1.
+    """Light, unchanged up to `SHOULDER`; above it, compressed so that `white` becomes 1. No change if `white` ≤ 1.
 
     The curve u (1 + u / w²) / (1 + u) is equation 4 of Reinhard et al., "Photographic Tone Reproduction for Digital
     Images" (SIGGRAPH 2002), of the part above the shoulder.

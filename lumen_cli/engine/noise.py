@@ -1,9 +1,9 @@
-"""How strong the noise of a picture is, by brightness and by scale, measured in the picture itself.
+"""Estimates the noise of a picture by brightness and scale, and removes it by shrinkage.
 
-Noise is what remains in the diagonal Haar band (Donoho and Johnstone, "Ideal spatial adaptation by wavelet shrinkage",
-1994), which edges along rows and columns do not reach. Texture does, so each brightness takes a low quantile over small
-squares of the picture instead of the median over all pixels. The picture halved once and twice shows how much coarser
-noise there is: noise of cameras that denoise, of enlarged pictures and of JPEG is correlated.
+The estimate uses the diagonal Haar band (Donoho and Johnstone, "Ideal spatial adaptation by wavelet shrinkage", 1994),
+which edges along rows and columns do not reach. Texture does, so each brightness takes a low quantile over small
+squares instead of the median over all pixels. The picture halved once and twice shows the coarser noise: noise of
+cameras that denoise, of enlarged pictures and of JPEG is correlated.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _SQUARE = 8
 """Side of a square, in Haar coefficients."""
 _QUANTILE = 0.25
 _FEWEST = 24
-"""Squares that a bin needs for an estimate of its own."""
+"""Least squares of a bin with its own estimate."""
 _CLIPPED = 0.004
-"""Squares within this distance of black or white are left out: clipping cuts their noise off."""
+"""Squares within this distance of black or white are left out, because clipping cuts their noise."""
 
 
 @dataclass(frozen=True, eq=False)
 class NoiseLevel:
-    """Standard deviations of white noise that would look as strong at each scale.
+    """Standard deviations of white noise of equal strength at each scale.
 
     sigma: `SCALES`×3×`BINS` float32, by halvings, channel and brightness of the channel in [0, 1].
     """
@@ -54,7 +54,7 @@ class NoiseSurvey:
         self._found: list[list[list[Floats]]] = [[[] for _ in range(3)] for _ in range(SCALES)]
 
     def add(self, patch: Floats) -> None:
-        """A part of the picture, H×W×3 in [0, 1]; sides of at least `_SQUARE` · 2^SCALES pixels serve all scales."""
+        """Add a part of the picture, H×W×3 in [0, 1]; for all scales its sides need `_SQUARE` · 2^SCALES pixels."""
         for scale in range(SCALES):
             if scale:
                 height, width = (length // 2 * 2 for length in patch.shape[:2])
@@ -66,7 +66,7 @@ class NoiseSurvey:
                 self._found[scale][channel].append(_squares(np.ascontiguousarray(patch[:, :, channel])))
 
     def level(self) -> NoiseLevel:
-        """The estimate of all that was added; 0 where nothing could be measured."""
+        """The estimate from all added parts; 0 where nothing could be measured."""
         sigma = np.zeros((SCALES, 3, BINS), np.float32)
         for scale, channels in enumerate(self._found):
             for channel, parts in enumerate(channels):
@@ -89,7 +89,7 @@ def _squares(plane: Floats) -> Floats:
 
 
 def _by_brightness(squares: Floats) -> Floats:
-    """The low quantile of the deviation in each bin; bins with too few squares take their neighbours'."""
+    """The low quantile of the deviation in each bin; bins with too few squares use their neighbours'."""
     mean, deviation = squares[:, 0], squares[:, 1]
     usable = (mean > _CLIPPED) & (mean < 1 - _CLIPPED) & (deviation > 0)
     bins = np.minimum((mean * BINS).astype(int), BINS - 1)
@@ -106,7 +106,7 @@ def _by_brightness(squares: Floats) -> Floats:
 
 
 def survey_of(patches: Iterable[Floats]) -> NoiseLevel:
-    """The noise level of a picture, from patches of it."""
+    """The noise level of a picture, from some of its patches."""
     survey = NoiseSurvey()
     for patch in patches:
         survey.add(patch)
@@ -114,7 +114,7 @@ def survey_of(patches: Iterable[Floats]) -> NoiseLevel:
 
 
 BAND_DEVIATION = (0.8908, 0.2007, 0.0856)
-"""Of unit white noise in the bands 1, 2 and 3 (Starck et al.)."""
+"""Deviation of unit white noise in the bands 1, 2 and 3 (Starck et al.)."""
 _SPLINE = np.array([1, 4, 6, 4, 1], np.float32) / np.float32(16)
 _ENERGY = 5
 """Side of the square in which a band's energy is averaged."""
@@ -122,16 +122,16 @@ _TINY = np.float32(1e-12)
 
 
 def margin(levels: int) -> int:
-    """Pixels beyond a block that its values depend on."""
+    """Number of pixels around a block that its values depend on."""
     return 2 * (2**levels - 1) + _ENERGY // 2
 
 
 def shrink(plane: Floats, energies: Sequence[Callable[[], Floats]]) -> Floats:
-    """Remove noise from a plane, in place; returns what was removed.
+    """Remove noise from a plane, in place; returns the removed part.
 
     Args:
-        plane: H×W; pixels nearer to a border than `margin` may differ from those of a larger plane.
-        energies: give t² of each band, H×W; their number is that of the levels.
+        plane: H×W; pixels within `margin` of a border may differ from those of a larger plane.
+        energies: functions that return t² of each band, H×W; one for each level.
     """
     removed = np.zeros_like(plane)
     if not energies:

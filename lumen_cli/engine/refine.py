@@ -1,8 +1,8 @@
 """Runs the refiner (`networks/refiner.py`) on parts of a full-size picture.
 
-The value of a pixel depends on the margin around it and on nothing else, as long as PyTorch runs the same code for all
-sizes. For maps narrower than about 20 squares it runs other code, so parts have at least `_LEAST` pixels a side. Parts
-of any size then give the same bytes.
+A pixel's value depends only on the margin around it, as long as PyTorch runs the same code for all sizes. For maps
+narrower than about 20 squares it runs other code, so parts have at least `_LEAST` pixels a side. Parts of any size then
+give the same bytes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHA256 = "f6ba5dd9d44a6c25d6926b5d7562594885e06acf562a5e1dbc4ded45f2332533"
 """Of the weights file."""
 _FILE = "refiner/refiner.safetensors"
 _LEAST = 128
-"""Pixels of a part along each side, where the picture has as many."""
+"""Smallest sides of a part, unless the picture is smaller."""
 
 
 class Refining:
@@ -40,7 +40,7 @@ class Refining:
         self._dtype = dtype
 
     def extent(self, start: int, stop: int, length: int) -> tuple[int, int]:
-        """Rows (or columns) of the picture that are needed for those from `start` to `stop`, of `length` in all."""
+        """The rows (or columns) of a picture of `length` that those from `start` to `stop` depend on."""
         margin = max(self._network.margin, -(-(_LEAST - (stop - start)) // 2))
         first = max(0, start - margin) // SQUARE * SQUARE
         last = min(length, max(-(-(stop + margin) // SQUARE) * SQUARE, first + _LEAST))
@@ -48,11 +48,11 @@ class Refining:
 
     @torch.inference_mode()
     def refine(self, planes: list[Floats], removed: list[Floats], maps: Floats) -> list[Floats]:
-        """Refine a part of a picture; values nearer to its borders than the margin are those of a cut-out.
+        """Refine a part of a picture; values within the margin of its borders differ from those of the whole picture.
 
         Args:
-            planes: Y, Cb and Cr, h×w each, after shrinkage. The part begins at a multiple of `SQUARE` of the picture
-                and ends at another, or at the picture's end.
+            planes: Y, Cb and Cr, h×w each, after shrinkage. The part starts at a multiple of `SQUARE` and ends
+                at another, or at the end of the picture.
             removed: what shrinkage removed, h×w each.
             maps: (3·LEVELS + 1)×⌈h/4⌉×⌈w/4⌉, the deviation of the noise and, last, the gain in stops.
 
@@ -69,14 +69,14 @@ class Refining:
 
 
 def _fill(planes: Floats) -> Floats:
-    """3×h×w, continued by its last row and column up to multiples of `SQUARE`."""
+    """3×h×w, extended by its last row and column to multiples of `SQUARE`."""
     height, width = planes.shape[1:]
     missing = -height % SQUARE, -width % SQUARE
     return np.pad(planes, ((0, 0), (0, missing[0]), (0, missing[1])), "edge") if any(missing) else planes
 
 
 def refining_of(scene: Scene, detail: Detail, policy: DevicePolicy) -> Refining | None:
-    """The refiner for a picture whose result is carried to full size with `detail` "auto"; None for all others."""
+    """The refiner for results that are carried to full size with `detail` "auto"; otherwise None."""
     if detail != "auto" or scene.whole:
         return None
     precise = policy.precision_for(scene.picture.bit_depth) == "fp32" or not native_bf16_on_cpu()
@@ -85,7 +85,7 @@ def refining_of(scene: Scene, detail: Detail, policy: DevicePolicy) -> Refining 
 
 @cache
 def load_refining(dtype: torch.dtype) -> Refining:
-    """The refiner that comes with lumen; ModelError where its file is missing or damaged."""
+    """The bundled refiner; ModelError where its file is missing or damaged."""
     path = bundled_models() / _FILE
     network = Refiner()
     apply_weights(network, load_weights(path, SHA256, model="refiner"), path, model="refiner")

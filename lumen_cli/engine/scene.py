@@ -1,4 +1,4 @@
-"""What the network sees of a picture, and the way from its result back to the picture's own size and kind of values."""
+"""Reduces a picture for the network, and carries the result back to the picture's size and kind of values."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from lumen_cli.engine.refine import Refining
 
 _SHORTEST = 64
-"""Networks pad shorter sides to about so many pixels, so that a narrow picture costs as much as one of this width."""
+"""Networks pad shorter sides to about this size, so a narrow picture costs as much as one of this width."""
 _MEASURED_PIXELS = 2_000_000
-"""Pixels that stand for a picture where its light is measured."""
+"""Pixels of a picture that its light is measured on."""
 _GAINS = (0.5, 2.0)
 _FAINTEST = 1e-9
 _STRIP, _REFINED_STRIP = 128, 256
-"""Rows that are rendered at once; any number gives the same values. The refiner's margin asks for many."""
+"""Rows per strip; any number gives the same values. With the refiner's margin, larger strips are faster."""
 _TORCH_THREADS = Lock()
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture, and what the network sees of it: the picture itself, or the picture reduced."""
+    """A picture, and what the network sees: the picture itself or a reduced copy."""
 
     picture: Picture
     seen: Picture
@@ -50,7 +50,7 @@ class Scene:
 
 
 def scene_of(picture: Picture, detail: Detail = "auto", settings: Settings = DEFAULTS) -> Scene:
-    """Reduce a picture for the network where its size and `detail` ask for it."""
+    """Reduce a picture for the network, depending on its size and `detail`."""
     size = (picture.height, picture.width) if detail == "whole" else scene_size(picture.height, picture.width, settings)
     if size == (picture.height, picture.width):
         return Scene(picture, picture)
@@ -59,7 +59,7 @@ def scene_of(picture: Picture, detail: Detail = "auto", settings: Settings = DEF
 
 
 def scene_size(height: int, width: int, settings: Settings = DEFAULTS) -> tuple[int, int]:
-    """Height and width at which the network sees a picture of this size: its own, or about `scene_pixels`."""
+    """The size at which the network sees a picture of this size: its own, or about `scene_pixels`."""
     if _extent(height, width) <= settings.whole_pixels:
         return height, width
     low, high = 1.0, float(max(height, width))
@@ -75,7 +75,7 @@ def _extent(height: float, width: float) -> float:
 
 
 def reduce_by_area(picture: Picture, height: int, width: int) -> Floats:
-    """The means of the picture over areas, height×width×3 float32 in [0, 1]."""
+    """The picture reduced by averaging areas, height×width×3 float32 in [0, 1]."""
     narrow = np.empty((picture.height, width, 3), np.float32)
     for top in range(0, picture.height, _STRIP):
         rows = slice(top, min(top + _STRIP, picture.height))
@@ -94,24 +94,24 @@ def finish(
     refining: Refining | None = None,
     settings: Settings = DEFAULTS,
 ) -> NDArray[Any]:
-    """The picture that a network's result of `scene.seen` leads to.
+    """The full-size picture for a network's result on `scene.seen`.
 
     Args:
         scene: from `scene_of`.
         result: h×w×3 float32, of the size of `scene.seen`.
-        strength: 0 returns the picture, 1 the full effect, between them a straight mix.
-        keep_ratio: whether the mean linear light of the result is to be exactly as many times the picture's as in the
-            small pictures, as a brightness that was asked for needs it.
-        refining: what removes noise after shrinkage where it is strong (see `FullResolution.noisy`).
-        settings: the method's numbers.
+        strength: 0 returns the picture, 1 the full result, values between blend them.
+        keep_ratio: whether the ratio of the result's mean linear light to the picture's must equal that of the small
+            pictures, as a requested brightness needs it.
+        refining: removes strong noise after shrinkage (see `FullResolution.noisy`).
+        settings: parameters of the method.
 
     Returns:
-        H×W×3 of the picture's size: float32 in [0, 1]; of a large picture in sRGB the kind of its values.
+        H×W×3 of the picture's size: float32 in [0, 1], or for a large sRGB picture the kind of its values.
     """
     picture = scene.picture
     if scene.whole:
         return result if strength == 1.0 else _mix(picture.pixels, result, strength)
-    if strength == 0.0 or np.array_equal(result, scene.seen.pixels):  # nothing was to be brightened
+    if strength == 0.0 or np.array_equal(result, scene.seen.pixels):  # nothing to brighten
         return picture.pixels if picture.values is None else picture.values
     size = picture.height, picture.width
     full = plan(lambda rows, columns: _part(picture, rows, columns), scene.seen.pixels, result, size, settings)
@@ -139,10 +139,10 @@ def finish(
 
 
 def _gain_for(scene: Scene, result: Floats, full: FullResolution) -> float:
-    """The factor on the light of a full-size result that gives it the small result's ratio to its picture.
+    """The factor on the full-size result's light so that its ratio to the picture equals that of the small pictures.
 
-    Noise adds to the mean light of a dark picture, and neither the small picture nor a result without noise has it.
-    Some strips stand for the whole picture.
+    Noise adds to the mean light of a dark picture, but not to that of the small picture or of a denoised result. Only
+    some strips are measured.
     """
     picture = scene.picture
     every = max(1, round(picture.height * picture.width / _MEASURED_PIXELS))
@@ -163,25 +163,25 @@ def _light(pixels: Floats) -> float:
 
 
 def multiply_light(values: Floats, gain: float) -> Floats:
-    """SRGB values with `gain` times their linear light, exact on each of the curve's two pieces."""
+    """SRGB values with `gain` times their linear light, exact on both pieces of the curve."""
     power = gain ** (1 / 2.4)
     result: Floats = np.where(values > 0.04045, values * power + 0.055 * (power - 1), values * gain).astype(np.float32)
     return result
 
 
 def store(strip: Floats, values: NDArray[Any]) -> None:
-    """Round floats with 1 for white, which are overwritten, into integers, or clamp them into floats."""
+    """Write floats (white is 1) to integers, rounded, or to floats, clamped; `strip` is overwritten."""
     if values.dtype == np.float32:
         np.clip(strip, 0, 1, out=values)
     else:
         kind, maximum = (cv2.CV_8U, 255.0) if values.dtype == np.uint8 else (cv2.CV_16U, 65535.0)
         np.multiply(strip, np.float32(maximum), out=strip)
-        # Rounds and saturates; other ways to do so multiply and add at once, by which last bits depend on the strip.
+        # Rounds and saturates. Alternatives use fused multiply-add, where the last bits depend on the strip.
         cv2.addWeighted(strip, 1.0, strip, 0.0, 0.0, values, kind)
 
 
 def _part(picture: Picture, rows: slice, columns: slice) -> NDArray[Any]:
-    """Some of the picture's pixels: uint8 where it has 8 bits of sRGB, else float32 in [0, 1]."""
+    """A part of the picture: uint8 for 8-bit sRGB, otherwise float32 in [0, 1]."""
     if picture.values is None:
         assert picture.native is not None
         return picture.native.to_srgb(picture.native.values[rows, columns])
@@ -198,11 +198,11 @@ def _mix(low: Floats, result: Floats, strength: float) -> Floats:
 
 
 def _compute_alone() -> None:
-    """Have PyTorch compute in this thread alone: its siblings render other strips."""
+    """Make PyTorch use one thread here, because the sibling threads render other strips."""
     with _TORCH_THREADS:
         count = torch.get_num_threads()
         torch.set_num_threads(1)
-        # The number is this thread's own, but new threads begin with it too: another thread resets theirs.
+        # The number applies to this thread, but also to new ones: another thread resets it for them.
         resetting = Thread(target=torch.set_num_threads, args=(count,))
         resetting.start()
         resetting.join()
