@@ -72,19 +72,19 @@ def enhance_batch(
         For each picture H×W×3, floats in [0, 1] or integers of the picture's depth, or the error of its result.
     """
     scenes = [scene_of(picture, detail) for picture in pictures]
-    outcomes = enhance_scenes(network, scenes, policy, **options)
+    results = enhance_scenes(network, scenes, policy, **options)
     keep_ratio = options.get("brightness") is not None
     return [
-        outcome
-        if isinstance(outcome, NetworkError)
+        result.value
+        if isinstance(result.value, NetworkError)
         else finish(
             scene,
-            outcome,
+            result.value,
             strength=strength,
             keep_ratio=keep_ratio,
             refining=refining_of(scene, detail, policy),
         )
-        for scene, outcome in zip(scenes, outcomes, strict=True)
+        for scene, result in zip(scenes, results, strict=True)
     ]
 
 
@@ -99,8 +99,7 @@ def enhance_scenes(
     brightness: float | None = None,
     illumination_ratio: float | None = None,
     plan: TilePlan | None = None,
-    notes: Notes | None = None,
-) -> list[np.ndarray | NetworkError]:
+) -> list[Computed[np.ndarray]]:
     """Run the network on the scenes of pictures, all of one `shape_of`.
 
     Args:
@@ -114,7 +113,6 @@ def enhance_scenes(
         illumination_ratio: KinD's α, the ratio of target to source illumination, for networks that take one. The
             result is then the network's alone: no grading, no rule of `light`. None asks for nothing.
         plan: which pictures run in tiles; None: those that do not fit into memory.
-        notes: collects remarks by the picture's number.
 
     Returns:
         For each scene h×w×3 float32 in [0, 1], or the error of a picture whose result has NaN or infinity even in
@@ -159,12 +157,14 @@ def enhance_scenes(
             )
         return bright if np.isfinite(bright).all() else _not_finite()
 
-    outcomes = in_parts(run, pictures, policy, network=network, plan=plan, run_tiled=run_tiled, notes=notes)
+    results = in_parts(run, pictures, policy, network=network, plan=plan, run_tiled=run_tiled)
     if illumination_ratio is not None:
-        return outcomes
+        return results
     return [
-        outcome if isinstance(outcome, NetworkError) else _lit(picture, outcome, brightness)
-        for picture, outcome in zip(pictures, outcomes, strict=True)
+        result
+        if isinstance(result.value, NetworkError)
+        else Computed(_lit(picture, result.value, brightness), result.notes)
+        for picture, result in zip(pictures, results, strict=True)
     ]
 
 
@@ -173,112 +173,104 @@ def _lit(picture: Picture, result: NDArray[np.float32], brightness: float | None
     return as_pixels(relight(as_tensor(picture.pixels), as_tensor(result), brightness))
 
 
-Outcome = TypeVar("Outcome")
-Notes = dict[int, list[str]]
-"""Remarks on the pictures of a batch, by their numbers."""
+Value = TypeVar("Value")
 
 
-def notes_of(notes: Notes, index: int) -> tuple[str, ...]:
-    """The remarks on one picture, each once."""
-    return tuple(dict.fromkeys(notes.get(index, ())))
+@dataclass(frozen=True, eq=False)
+class Computed(Generic[Value]):
+    """The network's value for one picture, or the error in its place; notes: how it was computed, one line each."""
+
+    value: Value | NetworkError
+    notes: tuple[str, ...] = ()
+
+    def with_note(self, note: str) -> Computed[Value]:
+        """The same with one more note in front."""
+        return Computed(self.value, (note, *(other for other in self.notes if other != note)))
+
+
+@dataclass(frozen=True)
+class _Batch(Generic[Value]):
+    """What `in_parts` was called with, for the functions below."""
+
+    run: Callable[[slice, str], list[Value | NetworkError]]
+    pictures: Sequence[Picture]
+    policy: DevicePolicy
+    network: LowLightModel
+    plan: TilePlan | None
+    run_tiled: Callable[[int, str, int], Value | NetworkError] | None
+    shape: Shape
 
 
 def in_parts(
-    run: Callable[[slice, str], list[Outcome | NetworkError]],
+    run: Callable[[slice, str], list[Value | NetworkError]],
     pictures: Sequence[Picture],
     policy: DevicePolicy,
     *,
     network: LowLightModel,
     plan: TilePlan | None = None,
-    run_tiled: Callable[[int, str, int], Outcome | NetworkError] | None = None,
-    notes: Notes | None = None,
-) -> list[Outcome | NetworkError]:
+    run_tiled: Callable[[int, str, int], Value | NetworkError] | None = None,
+) -> list[Computed[Value]]:
     """Call `run` with all pictures and their precision, or with parts of them where they cannot run together.
 
     A CPU runs them one by one, so that batch-mates change no bit. A batch that does not fit into memory runs in halves,
     and a single picture that does not fit runs in tiles, as do large pictures by the plan; without `run_tiled` it is a
     TooLargeError. A result that is not finite in half precision is computed again in float32.
     """
-    parts = _Parts(run, pictures, policy, network, plan, run_tiled, {} if notes is None else notes)
-    return parts.all()
+    shape = shape_of(pictures[0], network, policy)
+    batch = _Batch(run, pictures, policy, network, plan if run_tiled else None, run_tiled, shape)
+    results = _run_range(batch, 0, len(pictures), shape.precision)
+    for index, result in enumerate(results):
+        if isinstance(result.value, NotFiniteError) and shape.precision != "fp32":
+            (again,) = _run_range(batch, index, index + 1, "fp32")
+            note = f"computed in fp32, because the network's values were not finite in {shape.precision}"
+            results[index] = Computed(again.value, tuple(dict.fromkeys((*result.notes, *again.notes, note))))
+    return results
 
 
-@dataclass(frozen=True)
-class _Parts(Generic[Outcome]):
-    """A batch in progress. It uses no recursive closures, whose reference cycles would keep pictures in memory."""
-
-    run: Callable[[slice, str], list[Outcome | NetworkError]]
-    pictures: Sequence[Picture]
-    policy: DevicePolicy
-    network: LowLightModel
-    plan: TilePlan | None
-    run_tiled: Callable[[int, str, int], Outcome | NetworkError] | None
-    notes: Notes
-
-    def all(self) -> list[Outcome | NetworkError]:
-        precision = self.shape.precision
-        outcomes = self.once(0, len(self.pictures), precision)
-        for index, outcome in enumerate(outcomes):
-            if isinstance(outcome, NotFiniteError) and precision != "fp32":
-                (outcomes[index],) = self.once(index, index + 1, "fp32")
-                self.say(index, f"computed in fp32, because the network's values were not finite in {precision}")
-        return outcomes
-
-    @property
-    def shape(self) -> Shape:
-        return shape_of(self.pictures[0], self.network, self.policy)
-
-    def say(self, index: int, text: str) -> None:
-        self.notes.setdefault(index, []).append(text)
-
-    def once(self, start: int, stop: int, precision: str) -> list[Outcome | NetworkError]:
-        side = None
-        if self.plan is not None and self.run_tiled is not None:
-            side = self.plan.side_for(self.network, self.policy, self.shape, precision)
+def _run_range(batch: _Batch[Value], start: int, stop: int, precision: str) -> list[Computed[Value]]:
+    """Pictures `start` to `stop`: in tiles by the plan, one by one on a CPU, else together."""
+    if batch.plan is not None:
+        side = batch.plan.side_for(batch.network, batch.policy, batch.shape, precision)
         if side is not None:
-            return [self.tiled(index, precision, side) for index in range(start, stop)]
-        bounds = range(start, stop + 1) if self.policy.single else (start, stop)
-        return [outcome for one, following in pairwise(bounds) for outcome in self.whole(one, following, precision)]
+            return [_run_tiled(batch, index, precision, side) for index in range(start, stop)]
+    bounds = range(start, stop + 1) if batch.policy.single else (start, stop)
+    return [result for one, following in pairwise(bounds) for result in _run_whole(batch, one, following, precision)]
 
-    def whole(self, start: int, stop: int, precision: str) -> list[Outcome | NetworkError]:
+
+def _run_whole(batch: _Batch[Value], start: int, stop: int, precision: str) -> list[Computed[Value]]:
+    """Pictures together, in halves where the memory is too small, and in tiles where it is too small for one."""
+    try:
+        return [Computed(value) for value in batch.run(slice(start, stop), precision)]
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    _give_back()
+    if stop - start > 1:
+        middle = (start + stop + 1) // 2
+        note = f"run in smaller batches: {batch.policy.device} has too little memory for the whole batch"
+        halves = _run_whole(batch, start, middle, precision) + _run_whole(batch, middle, stop, precision)
+        return [result.with_note(note) for result in halves]
+    side = None if batch.plan is None else batch.plan.after_failure(batch.network, batch.shape)
+    return [_run_tiled(batch, start, precision, side or 0)]
+
+
+def _run_tiled(batch: _Batch[Value], index: int, precision: str, side: int) -> Computed[Value]:
+    """One picture in tiles, smaller ones where the memory is too small; side 0: tiles are impossible."""
+    while side:
+        assert batch.run_tiled is not None
+        assert batch.plan is not None
         try:
-            return self.run(slice(start, stop), precision)
+            value = batch.run_tiled(index, precision, side)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
+        else:
+            return Computed(value, (f"run in tiles of {side} pixels: {batch.plan.why}",))
         _give_back()
-        if stop - start > 1:
-            middle = (start + stop + 1) // 2
-            for index in range(start, stop):
-                self.say(
-                    index, f"run in smaller batches: {self.policy.device} has too little memory for the whole batch"
-                )
-            return self.whole(start, middle, precision) + self.whole(middle, stop, precision)
-        side = None
-        if self.plan is not None and self.run_tiled is not None:
-            side = self.plan.after_failure(self.network, self.shape)
-        return [self.too_large(start) if side is None else self.tiled(start, precision, side)]
-
-    def tiled(self, index: int, precision: str, side: int) -> Outcome | NetworkError:
-        assert self.run_tiled is not None
-        assert self.plan is not None
-        while side:
-            try:
-                outcome = self.run_tiled(index, precision, side)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-            else:
-                self.say(index, f"run in tiles of {side} pixels: {self.plan.why}")
-                return outcome
-            _give_back()
-            side = smaller(side)
-        return self.too_large(index)
-
-    def too_large(self, index: int) -> TooLargeError:
-        picture = self.pictures[index]
-        size = f"{picture.width}×{picture.height}"
-        return TooLargeError(f"{self.policy.device} has too little memory for a picture of {size} pixels")
+        side = smaller(side)
+    picture = batch.pictures[index]
+    size = f"{picture.width}×{picture.height}"
+    return Computed(TooLargeError(f"{batch.policy.device} has too little memory for a picture of {size} pixels"))
 
 
 def _give_back() -> None:

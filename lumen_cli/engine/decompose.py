@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lumen_cli.engine.batch import NetworkError, Notes, as_batch, cropped, in_parts
+from lumen_cli.engine.batch import Computed, NetworkError, as_batch, cropped, in_parts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,8 +61,7 @@ def decompose_batch(
     policy: DevicePolicy,
     *,
     reconstruct: bool = False,
-    notes: Notes | None = None,
-) -> list[Maps | NetworkError]:
+) -> list[Computed[Maps]]:
     """Take pictures of one `shape_of` apart.
 
     Args:
@@ -70,7 +69,6 @@ def decompose_batch(
         pictures: H×W×3 float32 in [0, 1] each; sizes may differ within the padded shape.
         policy: from `choose_device`.
         reconstruct: whether R ∘ L is wanted too.
-        notes: takes what has to be said, by the picture's number.
 
     Returns:
         For each picture its maps, or the error of a picture whose maps have NaN or infinity.
@@ -86,7 +84,7 @@ def decompose_batch(
                 planes |= {"reconstruction": retinex.reconstruction, "prepared": network.prepare(low)}
             return [_maps(planes, retinex, index, picture, low) for index, picture in enumerate(group)]
 
-    return in_parts(run, pictures, policy, network=network, notes=notes)
+    return in_parts(run, pictures, policy, network=network)
 
 
 def _maps(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lumen_cli.engine.batch import NetworkError, Notes, notes_of
+from lumen_cli.engine.batch import NetworkError
 from lumen_cli.engine.decompose import Fidelity, Maps, decompose_batch
 from lumen_cli.engine.scene import Scene, scene_of
 from lumen_cli.errors import UsageError
@@ -138,13 +138,14 @@ class Decompose:
         self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
     ) -> list[Decomposed | NetworkError]:
         """See `decompose_batch`. Nothing here is random, so `digests` are not used."""
-        notes: Notes = {}
         pictures = [scene.picture for scene in scenes]
         wanted = self.reconstruct or self.side_by_side
-        outcomes = decompose_batch(network, pictures, policy, reconstruct=wanted, notes=notes)
+        results = decompose_batch(network, pictures, policy, reconstruct=wanted)
         return [
-            outcome if isinstance(outcome, NetworkError) else Decomposed(picture, outcome, self, notes_of(notes, index))
-            for index, (picture, outcome) in enumerate(zip(pictures, outcomes, strict=True))
+            result.value
+            if isinstance(result.value, NetworkError)
+            else Decomposed(picture, result.value, self, result.notes)
+            for picture, result in zip(pictures, results, strict=True)
         ]
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lumen_cli import __version__
-from lumen_cli.engine.batch import NetworkError, Notes, enhance_scenes, notes_of
+from lumen_cli.engine.batch import NetworkError, enhance_scenes
 from lumen_cli.engine.refine import refining_of
 from lumen_cli.engine.scene import Scene, finish, scene_of
 from lumen_cli.engine.tile_plan import TilePlan
@@ -309,8 +309,8 @@ class Enhance:
         self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
     ) -> list[Enhanced | NetworkError]:
         """See `enhance_scenes`."""
-        settings, notes = self.settings, Notes()
-        outcomes = enhance_scenes(
+        settings = self.settings
+        results = enhance_scenes(
             network,
             scenes,
             policy,
@@ -320,18 +320,17 @@ class Enhance:
             brightness=settings.brightness,
             illumination_ratio=settings.illumination_ratio,
             plan=self.tiles,
-            notes=notes,
         )
         return [
-            outcome
-            if isinstance(outcome, NetworkError)
+            result.value
+            if isinstance(result.value, NetworkError)
             else Enhanced(
                 scene,
-                outcome,
+                result.value,
                 settings.strength,
                 settings.brightness is not None,
                 refining_of(scene, settings.detail, policy),
-                notes_of(notes, index),
+                result.notes,
             )
-            for index, (scene, outcome) in enumerate(zip(scenes, outcomes, strict=True))
+            for scene, result in zip(scenes, results, strict=True)
         ]

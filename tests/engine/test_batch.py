@@ -3,8 +3,9 @@ import pytest
 import torch
 from lumen_tiny import Tiny
 
-from lumen_cli.engine.batch import NetworkError, Notes, as_batch, enhance_batch, in_parts, notes_of, shape_of
+from lumen_cli.engine.batch import NetworkError, as_batch, enhance_batch, enhance_scenes, in_parts, shape_of
 from lumen_cli.engine.device import DevicePolicy, choose_device
+from lumen_cli.engine.scene import scene_of
 from lumen_cli.engine.tile_plan import TilePlan
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.networks.grading import bend
@@ -32,6 +33,11 @@ def run(network: Tiny, *pictures: Picture, **options: object) -> list[np.ndarray
     results = enhance_batch(network, pictures, CPU, **options)  # type: ignore[arg-type]
     assert all(isinstance(result, np.ndarray) for result in results)
     return results  # type: ignore[return-value]
+
+
+def notes(network: Tiny, picture: Picture, policy: DevicePolicy = CPU, **options: object) -> tuple[str, ...]:
+    (result,) = enhance_scenes(network, [scene_of(picture, "whole")], policy, **options)  # type: ignore[arg-type]
+    return result.notes
 
 
 @pytest.fixture
@@ -140,11 +146,10 @@ def test_smaller_batches_are_announced_for_the_pictures_they_held() -> None:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory")
             return super().enhance(low, **options)
 
-    notes: Notes = {}
     policy = Batching("cuda:7", "as if a GPU", "fp32", "fp32", "as asked")
-    in_parts(lambda part, _: run_small(Small().eval(), part), [picture()] * 3, policy, network=Tiny(), notes=notes)
-    assert set(notes) == {0, 1, 2}
-    assert set(notes_of(notes, 0)) == {"run in smaller batches: cuda:7 has too little memory for the whole batch"}
+    results = in_parts(lambda part, _: run_small(Small().eval(), part), [picture()] * 3, policy, network=Tiny())
+    note = "run in smaller batches: cuda:7 has too little memory for the whole batch"
+    assert [result.notes for result in results] == [(note,)] * 3
 
 
 def run_small(network: Tiny, part: slice) -> list[np.ndarray | NetworkError]:
@@ -173,10 +178,10 @@ def test_a_picture_too_large_for_the_memory_runs_in_tiles_and_so_do_later_ones(e
     large, plan, network = picture(600, 1600), TilePlan(), Short().eval()
     network.requires_grad_(False)
     for _ in range(2):
-        notes: Notes = {}
-        (result,) = enhance_batch(network, [large], CPU, detail="whole", plan=plan, notes=notes)
+        (result,) = enhance_batch(network, [large], CPU, detail="whole", plan=plan)
         assert isinstance(result, np.ndarray)
-        assert notes[0] == ["run in tiles of 512 pixels: there is too little memory for the whole picture"]
+        note = "run in tiles of 512 pixels: there is too little memory for the whole picture"
+        assert notes(network, large, plan=plan) == (note,)
     assert network.tried == 1
     assert np.allclose(result, run(Tiny().eval(), large, detail="whole")[0], atol=1e-5)
 
@@ -194,14 +199,11 @@ def test_without_tiles_a_picture_too_large_is_said_to_be() -> None:
 def test_tiles_asked_for_are_used_for_larger_pictures_only_and_strength_mixes_them_too() -> None:
     network = Tiny().eval()
     network.requires_grad_(False)
-    notes: Notes = {}
     large = picture(540, 700)
-    (half,) = enhance_batch(network, [large], CPU, detail="whole", strength=0.5, plan=TilePlan(512), notes=notes)
-    assert notes[0] == ["run in tiles of 512 pixels: requested"]
+    (half,) = enhance_batch(network, [large], CPU, detail="whole", strength=0.5, plan=TilePlan(512))
+    assert notes(network, large, plan=TilePlan(512)) == ("run in tiles of 512 pixels: requested",)
     assert np.allclose(half, run(Tiny().eval(), large, strength=0.5)[0], atol=1e-5)
-    notes.clear()
-    enhance_batch(network, [picture(500, 512)], CPU, plan=TilePlan(512), notes=notes)
-    assert not notes
+    assert notes(network, picture(500, 512), plan=TilePlan(512)) == ()
 
 
 class Overflowing(Tiny):
@@ -214,11 +216,11 @@ class Overflowing(Tiny):
 
 def test_what_is_not_finite_in_half_precision_is_computed_in_fp32_and_that_is_said() -> None:
     policy = DevicePolicy("cpu", "any", "bf16", "fp32", "as asked")
-    notes: Notes = {}
-    (result,) = enhance_batch(Overflowing().eval(), [picture()], policy, notes=notes)
+    (result,) = enhance_batch(Overflowing().eval(), [picture()], policy)
     assert isinstance(result, np.ndarray)
     assert np.array_equal(result, run(Tiny().eval(), picture())[0])
-    assert notes[0] == ["computed in fp32, because the network's values were not finite in bf16"]
+    note = "computed in fp32, because the network's values were not finite in bf16"
+    assert notes(Overflowing().eval(), picture(), policy) == (note,)
 
 
 def test_a_picture_too_large_for_the_memory_is_said_to_be() -> None:

@@ -33,7 +33,8 @@ def picture(height: int = 20, width: int = 28, seed: int = 0) -> Picture:
 
 
 def decomposed(network: LowLightModel, *pictures: Picture, **options: bool) -> list[Maps]:
-    maps = decompose_batch(network.eval().requires_grad_(False), pictures, CPU, **options)
+    results = decompose_batch(network.eval().requires_grad_(False), pictures, CPU, **options)
+    maps = [result.value for result in results]
     assert all(isinstance(each, Maps) for each in maps)
     return maps  # type: ignore[return-value]
 
@@ -51,7 +52,8 @@ def test_any_size_gives_maps_of_that_size(size: tuple[int, int]) -> None:
 def test_a_batch_gives_each_picture_its_own_maps() -> None:
     policy = Batching("cpu", "as if a GPU", "fp32", "fp32", "as asked")
     pictures = [picture(20, 28, 1), picture(17, 25, 2), picture(24, 32, 3)]
-    for together, each in zip(decompose_batch(Tiny(latent=8).eval(), pictures, policy), pictures, strict=True):
+    for result, each in zip(decompose_batch(Tiny(latent=8).eval(), pictures, policy), pictures, strict=True):
+        together = result.value
         assert isinstance(together, Maps)
         (alone,) = decomposed(Tiny(latent=8), each)
         assert np.array_equal(together.reflectance, alone.reflectance)
@@ -69,8 +71,8 @@ def test_a_picture_too_large_for_the_memory_is_said_to_be() -> None:
             raise MemoryError
 
     (result,) = decompose_batch(Hungry().eval(), [picture(20, 28)], CPU)
-    assert isinstance(result, NetworkError)
-    assert "28×20" in str(result)
+    assert isinstance(result.value, NetworkError)
+    assert "28×20" in str(result.value)
 
 
 def test_a_picture_rebuilt_without_any_error_has_no_finite_psnr() -> None:
