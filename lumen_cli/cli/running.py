@@ -119,7 +119,6 @@ class Session:
     ) -> int:
         """Plan and make pictures, all or those `wanted`, and add up; 0, or the exit code of an interruption."""
         from lumen_cli.cli.interrupt import interruptible
-        from lumen_cli.reports.jsonlines import trouble_line
         from lumen_cli.reports.progress import progress_line
         from lumen_cli.run.stream import RunEndedError
 
@@ -132,6 +131,8 @@ class Session:
         for trouble in troubles:
             self.summary.trouble(trouble)
             if self.options.as_json:
+                from lumen_cli.reports.jsonlines import trouble_line
+
                 print(trouble_line(trouble), flush=True)
         if plan.todo and self.run.tags.notice and not self._noticed:
             self.console.print(self.run.tags.notice, markup=False, style="yellow")
@@ -162,12 +163,12 @@ class Session:
             typer.echo(f"lumen: {text}", err=True)
 
     def _take(self, result: Result) -> None:
-        from lumen_cli.reports.jsonlines import picture_line
-
         if result.status == "done":
             self.pictures.deliver(result.task.job.target)
         self.summary.add(result)
         if self.options.as_json:
+            from lumen_cli.reports.jsonlines import picture_line
+
             print(picture_line(result), flush=True)
 
     def report(self) -> None:

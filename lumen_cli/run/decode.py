@@ -13,7 +13,6 @@ from pathlib import Path
 
 from lumen_cli.errors import PictureError
 from lumen_cli.imaging.formats import recognise
-from lumen_cli.imaging.helper import receive, send
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.limits import DEFAULT_TIMEOUT
 
@@ -106,6 +105,8 @@ class _Helper:
 
     def ask(self, path: Path, max_pixels: int, timeout: float | None) -> tuple[str, object]:
         """Send a request and wait for the answer; EOFError or OSError where the process has ended."""
+        from lumen_cli.imaging.helper import receive, send
+
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         watchdog = threading.Timer(timeout, self._give_up) if timeout else None

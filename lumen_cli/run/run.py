@@ -64,7 +64,9 @@ class RunOptions:
 
 
 class Run:
-    """A model, an operation and options: plans what there is to do, and does it. A context manager.
+    """A model, an operation and options: plans what there is to do, and does it.
+
+    Use it as a context manager where files are written: its end closes exiftool and frees the model.
 
     Args:
         card: the model; None where `network` is given.
