@@ -114,11 +114,11 @@ def model_entrant(
 def fit_gain(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Multiply by one factor from 1 up so that the mean luma is `WELL_EXPOSED`; values above 1 are clipped."""
 
-    def applied(values: NDArray[np.float32], gain: float) -> NDArray[np.float32]:
+    def apply(values: NDArray[np.float32], gain: float) -> NDArray[np.float32]:
         return np.minimum(values * np.float32(gain), np.float32(1.0))
 
-    few = _thinned(pixels)
-    return applied(pixels, _solve(lambda gain: float(luma(applied(few, gain)).mean()), 1.0, 1000.0))
+    few = _thin(pixels)
+    return apply(pixels, _solve(lambda gain: float(luma(apply(few, gain)).mean()), 1.0, 1000.0))
 
 
 def fit_gamma(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -128,13 +128,13 @@ def fit_gamma(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     white = max(float(np.percentile(pixels.max(axis=2), _BRIGHT_SHARE)), 1.0 / 255.0)
     stretched = np.minimum(pixels / np.float32(white), np.float32(1.0))
-    few = _thinned(stretched)
+    few = _thin(stretched)
     # A smaller exponent is brighter, so the search runs over its inverse.
     inverse = _solve(lambda inverse: float(luma(few ** np.float32(1.0 / inverse)).mean()), 1.0, 20.0)
     return stretched ** np.float32(1.0 / inverse)
 
 
-def _thinned(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+def _thin(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """At most 200,000 pixels, evenly spread: enough for a mean."""
     step = max(1, int(np.sqrt(pixels.shape[0] * pixels.shape[1] / _FITTED_PIXELS)))
     return pixels[::step, ::step]

@@ -168,7 +168,7 @@ def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
     return (vector / length if length else vector).astype(np.float32)
 
 
-def _mirrored(mark: Fingerprint) -> Fingerprint:
+def _mirror(mark: Fingerprint) -> Fingerprint:
     """The fingerprint of the mirrored picture."""
     ranks = mark.ranks.reshape(_THUMBNAIL, _THUMBNAIL)[:, ::-1].ravel()
     across, down = np.split(mark.gradients, 2)
@@ -178,7 +178,7 @@ def _mirrored(mark: Fingerprint) -> Fingerprint:
 
 def _nearest(name: str, mark: Fingerprint, side: str, paths: Sequence[Path], known: Fingerprint) -> Likeness:
     best: Likeness | None = None
-    for turned, own in ((False, mark), (True, _mirrored(mark))):
+    for turned, own in ((False, mark), (True, _mirror(mark))):
         correlations, gradients = known.ranks @ own.ranks, known.gradients @ own.gradients
         scores = (correlations + gradients) / 2
         index = int(scores.argmax())

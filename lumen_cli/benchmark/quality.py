@@ -152,7 +152,7 @@ def _scores(
     try:
         runner = entrant.prepare()
     except LumenError as error:  # a damaged model costs its own row only
-        yield from (_failed(sample, metrics, explain(error)) for sample in samples.items)
+        yield from (_fail(sample, metrics, explain(error)) for sample in samples.items)
         return
     device = str(entrant.settings.get("device", "cpu"))
     waiting: list[tuple[Sample, Scene]] = []
@@ -169,7 +169,7 @@ def _scores(
         seconds = (time.perf_counter() - started) / len(waiting)
         for (sample, scene), outcome in zip(waiting, outcomes, strict=True):
             if isinstance(outcome, NetworkError):
-                yield _failed(sample, metrics, str(outcome))
+                yield _fail(sample, metrics, str(outcome))
                 continue
             try:
                 rounded = to_unit(convert_depth(outcome, scene.low.bit_depth))
@@ -177,7 +177,7 @@ def _scores(
                     save(entrant.name, sample.name, dataclasses.replace(scene.low, values=rounded))
                 values = measure_scene(metrics, rounded, scene, device)
             except LumenError as error:
-                yield _failed(sample, metrics, explain(error))
+                yield _fail(sample, metrics, explain(error))
             else:
                 yield Score(sample.name, values, seconds, scene.low.width, scene.low.height)
         waiting.clear()
@@ -186,7 +186,7 @@ def _scores(
         try:
             scene = loaded.result()
         except Exception as error:
-            yield _failed(sample, metrics, explain(error))
+            yield _fail(sample, metrics, explain(error))
             continue
         own = runner.shape_of(scene.low)
         if waiting and own != shape:
@@ -233,5 +233,5 @@ def _read_ahead(items: Sequence[Sample], stop: threading.Event) -> Iterator[tupl
             pool.shutdown(cancel_futures=True)
 
 
-def _failed(sample: Sample, metrics: Sequence[Metric], reason: str) -> Score:
+def _fail(sample: Sample, metrics: Sequence[Metric], reason: str) -> Score:
     return Score(sample.name, {metric.name: math.nan for metric in metrics}, reason=reason)

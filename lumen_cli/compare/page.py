@@ -17,7 +17,7 @@ from lumen_cli.atomic import replacing
 from lumen_cli.compare import drawing
 from lumen_cli.compare.drawing import colours
 from lumen_cli.compare.matching import Matched, Problem, link
-from lumen_cli.compare.rows import Compared, Drawn, Looks, Measured, best, heading, means, written
+from lumen_cli.compare.rows import Compared, Drawn, Looks, Measured, best, format_value, heading, means
 from lumen_cli.errors import LumenError
 from lumen_cli.metrics.registry import Metric
 
@@ -44,7 +44,7 @@ def render(content: Mapping[str, Any], *, linked: bool) -> Iterator[str]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, script = _joined(_STYLES), f'"use strict";\n(() => {{\n{_joined(_SCRIPTS)}}})();\n'
+    style, script = _read_assets(_STYLES), f'"use strict";\n(() => {{\n{_read_assets(_SCRIPTS)}}})();\n'
     yield from environment.get_template(_TEMPLATE).generate(
         content,
         style=Markup(style),
@@ -57,12 +57,12 @@ def render(content: Mapping[str, Any], *, linked: bool) -> Iterator[str]:
 def policy(style: str, script: str, *, linked: bool) -> str:
     """Content-Security-Policy: only this style and this script, and nothing from the network."""
 
-    def hashed(text: str) -> str:
+    def hash_of(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
     images = "data: 'self' file:" if linked else "data:"
     return (
-        f"default-src 'none'; img-src {images}; style-src {hashed(style)}; script-src {hashed(script)}; "
+        f"default-src 'none'; img-src {images}; style-src {hash_of(style)}; script-src {hash_of(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
 
@@ -74,7 +74,7 @@ def _stops() -> list[tuple[str, str]]:
     return [(f"{place / 255:.3f}", f"#{every[place].tobytes().hex()}") for place in places]
 
 
-def _joined(names: Sequence[str]) -> str:
+def _read_assets(names: Sequence[str]) -> str:
     from importlib.resources import files
 
     folder = files(_PACKAGE) / _FOLDER
@@ -227,7 +227,7 @@ class Page:
             first = best(values, metric, self.matched)
             cells.append(
                 [
-                    {"value": value, "text": written(value, metric), "best": index in first}
+                    {"value": value, "text": format_value(value, metric), "best": index in first}
                     for index, value in enumerate(values)
                 ]
             )

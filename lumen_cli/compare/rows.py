@@ -254,10 +254,10 @@ def best(values: Sequence[float], metric: Metric, matched: Matched) -> set[int]:
     if len(usable) < 2:
         return set()
     top = (max if metric.better == "higher" else min)(usable.values())
-    return {index for index, value in usable.items() if written(value, metric) == written(top, metric)}
+    return {index for index, value in usable.items() if format_value(value, metric) == format_value(top, metric)}
 
 
-def written(value: float, metric: Metric) -> str:
+def format_value(value: float, metric: Metric) -> str:
     """A value with the metric's digits; "–" where there is none, "∞" for equal pictures."""
     if math.isnan(value):
         return "–"

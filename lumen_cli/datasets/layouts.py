@@ -89,8 +89,8 @@ def find_dataset(name: str, root: Path, split: str | None = None) -> Dataset:
         if split is not None:
             return find_dataset(FOLDER, root / split)
         if _sides(root) is not None:
-            return _paired("folder", root.name, root, _part(root, "", _OWN), _OWN)
-        return _unpaired("folder", "", root)
+            return _list_pairs("folder", root.name, root, _part(root, "", _OWN), _OWN)
+        return _list_unpaired("folder", "", root)
     layout = find_layout(name)
     places = list(_homes(layout, root))
     if not layout.paired:
@@ -98,17 +98,17 @@ def find_dataset(name: str, root: Path, split: str | None = None) -> Dataset:
             raise UsageError(f"{layout.name} has no splits")
         if len(places) == 1 and _letters(root.name) not in map(_letters, layout.homes) and not _holds_pictures(root):
             raise UsageError(_not_there(layout, "", root, []))
-        return _unpaired(layout.name, "", places[0])
+        return _list_unpaired(layout.name, "", places[0])
     wanted = split or DEFAULT_SPLIT
     ways = layout.splits.get(wanted.lower(), ((wanted,),))
     for home in places:
         for way in ways:
             parts = [_part(home, place, layout) for place in way]
             if any(part is not None for part in parts):
-                return _joined(layout, wanted, home, way, parts)
+                return _join(layout, wanted, home, way, parts)
     own = _part(root, "", layout) if split is None else None
     if own is not None:
-        return _paired(layout.name, root.name, root, own, layout)
+        return _list_pairs(layout.name, root.name, root, own, layout)
     raise UsageError(_not_there(layout, wanted, root, places))
 
 
@@ -128,7 +128,7 @@ def find_folders(low: Path, high: Path) -> Dataset:
 _OWN = Layout("folder", "", "", (), {"": ()}, side_word)
 
 
-def _joined(layout: Layout, split: str, home: Path, way: tuple[Place, ...], parts: list[_Sides | None]) -> Dataset:
+def _join(layout: Layout, split: str, home: Path, way: tuple[Place, ...], parts: list[_Sides | None]) -> Dataset:
     matched = Matched()
     for place, part in zip(way, parts, strict=True):
         if part is None:
@@ -138,7 +138,7 @@ def _joined(layout: Layout, split: str, home: Path, way: tuple[Place, ...], part
     return _dataset(layout.name, split, home, matched)
 
 
-def _paired(name: str, split: str, root: Path, sides: _Sides | None, layout: Layout) -> Dataset:
+def _list_pairs(name: str, split: str, root: Path, sides: _Sides | None, layout: Layout) -> Dataset:
     assert sides is not None
     return _dataset(name, split, root, _match(sides, layout))
 
@@ -158,7 +158,7 @@ def _dataset(name: str, split: str, root: Path, matched: Matched) -> Dataset:
     return Dataset(name, split, root, names, pairs, problems=problems)
 
 
-def _unpaired(name: str, split: str, root: Path) -> Dataset:
+def _list_unpaired(name: str, split: str, root: Path) -> Dataset:
     sources = find_pictures([root])
     names = [source.relative.with_suffix("").as_posix() for source in sources]
     again = {name for name in names if names.count(name) > 1}

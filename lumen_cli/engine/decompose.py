@@ -1,4 +1,4 @@
-"""Pictures of equal padded shape taken apart: reflectance and illumination."""
+"""Decomposes pictures of equal padded shape into reflectance and illumination."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How well R ∘ L rebuilds what was taken apart, on values in [0, 1].
+    """The error of R ∘ L against the decomposed picture, on values in [0, 1].
 
-    mae: mean absolute error; psnr: peak signal-to-noise ratio in dB, None where there is no error at all.
+    mae: mean absolute error; psnr: peak signal-to-noise ratio in dB, None without any error.
     """
 
     mae: float
@@ -32,11 +32,11 @@ class Fidelity:
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """One picture taken apart; all float32 in [0, 1], of the picture's size H×W.
+    """One decomposed picture; all maps are float32 in [0, 1], of the picture's size H×W.
 
     reflectance: H×W×3; illumination: H×W; latents: the maps of a model that decomposes a latent, each C×h×w with
     h, w smaller than H, W, of which the two pictures are renderings (see the model's `decompose`); reconstruction:
-    R ∘ L, H×W×3, and prepared, the picture as the model took it apart, which it rebuilds; both only when asked for.
+    R ∘ L, H×W×3, and prepared, the picture that the model decomposed; both only where requested.
     """
 
     reflectance: np.ndarray
@@ -46,7 +46,7 @@ class Maps:
     prepared: np.ndarray | None = None
 
     def fidelity(self) -> Fidelity | None:
-        """The error of `reconstruction` against `prepared`; None where they were not asked for."""
+        """The error of `reconstruction` against `prepared`; None where they were not requested."""
         if self.reconstruction is None or self.prepared is None:
             return None
         difference = self.reconstruction - self.prepared
@@ -62,13 +62,13 @@ def decompose_batch(
     *,
     reconstruct: bool = False,
 ) -> list[Computed[Maps]]:
-    """Take pictures of one `shape_of` apart.
+    """Decompose pictures of one `shape_of`.
 
     Args:
         network: on the policy's device; one that decomposes.
         pictures: H×W×3 float32 in [0, 1] each; sizes may differ within the padded shape.
         policy: from `choose_device`.
-        reconstruct: whether R ∘ L is wanted too.
+        reconstruct: whether to compute R ∘ L too.
 
     Returns:
         For each picture its maps, or the error of a picture whose maps have NaN or infinity.

@@ -102,7 +102,7 @@ class WholeStatistics(TorchFunctionMode):
         if self.enough and self._calls == len(self.known):
             raise EnoughError
         known = self.known[number]
-        return known if self.usual is None else _changed(self.seen[0][number], self.usual[number], known)
+        return known if self.usual is None else _correct(self.seen[0][number], self.usual[number], known)
 
     def group_norm(
         self, x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
@@ -182,10 +182,10 @@ def moments(x: Tensor, groups: int) -> Moments:
 
 def merge(parts: Sequence[Sequence[Seen]]) -> list[Seen]:
     """Statistics of each tile → statistics of the whole, call by call."""
-    return [_merged(call) for call in zip(*parts, strict=True)]
+    return [_merge(call) for call in zip(*parts, strict=True)]
 
 
-def _merged(parts: Sequence[Seen]) -> Seen:
+def _merge(parts: Sequence[Seen]) -> Seen:
     if not isinstance(parts[0], Moments):
         pairs = [part for part in parts if not isinstance(part, Moments)]
         keys, values = (torch.cat([pair[index] for pair in pairs], dim=2) for index in (0, 1))
@@ -201,7 +201,7 @@ def _merged(parts: Sequence[Seen]) -> Seen:
     return Moments(total, mean, torch.tensordot(weights, spread, dims=1))
 
 
-def _changed(now: Seen, then: Seen, known: Seen) -> Seen:
+def _correct(now: Seen, then: Seen, known: Seen) -> Seen:
     """`known`, corrected for a part whose statistics are `now` instead of `then`."""
     if not (isinstance(now, Moments) and isinstance(then, Moments) and isinstance(known, Moments)):
         return known

@@ -125,7 +125,7 @@ def expose(low: Tensor, finished: Tensor, brightness: float) -> Tensor:
     target = _reachable(brightness * given, max(KNEE, given))
     gain, white = _gain_for(low, finished, share, brightness * given, target)
     result = torch.empty_like(finished)
-    for rows, mixed in _mixed(low, finished, share):
+    for rows, mixed in _mix(low, finished, share):
         result[..., rows, :] = to_srgb(_roll_off(gain * mixed, white))
     return result.clamp_(0.0, 1.0)
 
@@ -144,7 +144,7 @@ def _reachable(light: float, knee: float) -> float:
     return knee + (1.0 - knee) * excess / (1.0 + excess)
 
 
-def _mixed(low: Tensor, finished: Tensor, share: float) -> Iterator[tuple[slice, Tensor]]:
+def _mix(low: Tensor, finished: Tensor, share: float) -> Iterator[tuple[slice, Tensor]]:
     """Picture and result blended in linear light, in bands of rows: `share` 0 is the picture, 1 the result."""
     for top in range(0, low.shape[-2], ROWS):
         rows = slice(top, top + ROWS)
@@ -165,7 +165,7 @@ def _gain_for(low: Tensor, finished: Tensor, share: float, plain: float, target:
     """
     counts = torch.zeros(LEVELS, dtype=torch.int64)
     brightest, total = 0.0, 0.0
-    for _, mixed in _mixed(low, finished, share):
+    for _, mixed in _mix(low, finished, share):
         places = (to_srgb(mixed) * (LEVELS - 1)).round().long().clamp_(0, LEVELS - 1).flatten().cpu()
         counts += places.bincount(minlength=LEVELS)
         brightest, total = max(brightest, float(mixed.max())), total + float(mixed.double().sum())

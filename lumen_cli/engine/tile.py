@@ -134,7 +134,7 @@ def enhance_tiled(
             own = None if batch is None else batch[0]
             whole += member.share * enhance_tiled(member.network, low, own, side, steps=member.steps, **settings)
     else:
-        whole = _assembled(network, low, noise, side, steps=steps, **settings)
+        whole = _assemble(network, low, noise, side, steps=steps, **settings)
     grading = network.grading_for(**knobs)
     if grading is not None and whole.shape == low.shape:
         curves = grading.curves(as_tensor(low).to(device), as_tensor(whole).to(device)).cpu()
@@ -144,7 +144,7 @@ def enhance_tiled(
     return whole
 
 
-def _assembled(
+def _assemble(
     network: LowLightModel,
     low: np.ndarray,
     noise: Tensor | None,
@@ -182,7 +182,7 @@ def _assembled(
         usual = _first_look(network, low, noise, side, device, options, tiles)
         known = merge(usual)
         for _ in range(passes if known else 0):
-            usual = [_seen(run, tile, known, then) for tile, then in zip(tiles, usual, strict=True)]
+            usual = [_observe(run, tile, known, then) for tile, then in zip(tiles, usual, strict=True)]
             known = merge(usual)
     whole = np.zeros_like(low)
     for tile in tiles:
@@ -195,7 +195,7 @@ def _assembled(
     return whole
 
 
-def _seen(run: Any, tile: Tile, known: list[Seen], then: list[Seen]) -> list[Seen]:
+def _observe(run: Any, tile: Tile, known: list[Seen], then: list[Seen]) -> list[Seen]:
     watching = WholeStatistics(known, then, [tile.core], enough=True)
     try:
         with watching:

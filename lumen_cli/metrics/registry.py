@@ -49,10 +49,10 @@ class Metric:
             return f"{self.name} cannot be computed: {self.problem}"
         try:
             if self.check:
-                reason: str | None = _imported(self.check)(self.name)
+                reason: str | None = _import(self.check)(self.name)
                 return reason
             if not self.source.startswith(_HOUSE):
-                _imported(self.source)
+                _import(self.source)
         except (ImportError, AttributeError) as error:
             return f"{self.name} cannot be computed: {' '.join(str(error).split())}"
         return None
@@ -128,7 +128,7 @@ def all_metrics() -> dict[str, Metric]:
     found = dict(METRICS)
     for point in entry_points(group=ENTRY_POINTS):
         if point.name not in found:
-            found[point.name] = _plugged(point.name, point.value)
+            found[point.name] = _load_plugin(point.name, point.value)
     return found
 
 
@@ -177,7 +177,7 @@ def measure(
 
     given = {"reference": reference, "input": input}
     _check(metric, output, given)
-    function = _imported(metric.source)
+    function = _import(metric.source)
     values = []
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     try:  # TF32 keeps 10 bits: too few for the difference of squares in SSIM
@@ -210,10 +210,10 @@ def _check(metric: Metric, output: Tensor, given: dict[str, Tensor | None]) -> N
         raise UsageError(reason)
 
 
-def _plugged(name: str, value: str) -> Metric:
+def _load_plugin(name: str, value: str) -> Metric:
     """The metric of an installed package; a faulty one becomes a metric that is not available."""
     try:
-        metric = _imported(value)
+        metric = _import(value)
     except Exception as error:  # a third party's module may raise anything
         problem = f"{value} cannot be imported: {' '.join(str(error).split())}"
     else:
@@ -223,6 +223,6 @@ def _plugged(name: str, value: str) -> Metric:
     return Metric(name, name, "", "", 3, _ALONE, value, value, problem=problem)
 
 
-def _imported(target: str) -> Any:
+def _import(target: str) -> Any:
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)

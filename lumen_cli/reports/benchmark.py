@@ -75,7 +75,7 @@ def make_grid(report: QualityReport) -> Grid:
         columns.append(Column(metric.title, metric.unit, _ARROWS[metric.better]))
         best = report.best(metric)
         for row, line in zip(report.rows, cells, strict=True):
-            line.append(_measured(row.means.get(metric.name), metric, row.entrant.name in best))
+            line.append(_make_cell(row.means.get(metric.name), metric, row.entrant.name in best))
         stated = [report.published(row, metric) for row in report.rows]
         if any(stated):
             columns.append(Column("published", metric.unit, published=True))
@@ -104,7 +104,7 @@ def number(value: float, digits: int) -> str:
     return NOTHING if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.{digits}f}"
 
 
-def _measured(mean: Mean | None, metric: Metric, best: bool) -> Cell:
+def _make_cell(mean: Mean | None, metric: Metric, best: bool) -> Cell:
     if mean is None:
         return Cell("")
     interval = ""
@@ -127,7 +127,7 @@ def print_quality(report: QualityReport, console: Console) -> None:
     for table in quality_tables(grid, console.width):
         console.print(table)
     for place, source in enumerate(grid.sources, start=1):
-        console.print(Text(f"{_raised(place)} {source}", "dim"))
+        console.print(Text(f"{_superscript(place)} {source}", "dim"))
     marked = any(cell.best for line in grid.lines for cell in line.cells)
     for note in ((f"{_MARK} best in its column",) if marked else ()) + report.notes:
         console.print(Text(note, "dim"))
@@ -145,7 +145,7 @@ def quality_tables(grid: Grid, width: int) -> Iterator[RenderableType]:
     """Tables that fit the width, each with the rows' names; published columns follow their measured ones."""
     name_width = max([len("model"), *(len(line.name) for line in grid.lines)])
     counts = {line.count for line in grid.lines}
-    marked = _marked(grid)
+    marked = _find_marked(grid)
     room = width - name_width - _GAP - max(len("n"), *(len(str(number)) for number in counts)) - 2
     for block in _blocks(grid, room):
         table = plain_table(padding=NARROW)
@@ -159,7 +159,7 @@ def quality_tables(grid: Grid, width: int) -> Iterator[RenderableType]:
             name = Text(line.name, "bold cyan" if line.kind == "model" else "dim")
             odd = "" if len(counts) == 1 else "yellow"
             table.add_row(
-                name, Text(str(line.count), odd), *(_rendered(line.cells[index], index in marked) for index in block)
+                name, Text(str(line.count), odd), *(_render(line.cells[index], index in marked) for index in block)
             )
         yield table
 
@@ -210,7 +210,7 @@ def _blocks(grid: Grid, room: int) -> Iterator[list[int]]:
 
 
 def _width(grid: Grid, index: int) -> int:
-    texts = [_heading(grid.columns[index]), *(_rendered(line.cells[index], True) for line in grid.lines)]
+    texts = [_heading(grid.columns[index]), *(_render(line.cells[index], True) for line in grid.lines)]
     return _GAP + max(len(part) for text in texts for part in text.plain.split("\n"))
 
 
@@ -220,13 +220,13 @@ def _heading(column: Column) -> Text:
     return Text("\n".join([*words, below] if len(words) > 1 else [words[0], below]).rstrip("\n"))
 
 
-def _marked(grid: Grid) -> set[int]:
+def _find_marked(grid: Grid) -> set[int]:
     """Columns with a best figure. Their other figures leave room for its mark, so that digits stay aligned."""
     return {index for index in range(len(grid.columns)) if any(line.cells[index].best for line in grid.lines)}
 
 
-def _rendered(cell: Cell, marked: bool) -> Text:
-    source = _raised(cell.source) if cell.source else ""
+def _render(cell: Cell, marked: bool) -> Text:
+    source = _superscript(cell.source) if cell.source else ""
     mark = f" {_MARK}" if cell.best else "  " if marked and cell.value else ""
     text = Text.assemble((cell.value, "bold green" if cell.best else ""), source, mark)
     if cell.interval:
@@ -234,5 +234,5 @@ def _rendered(cell: Cell, marked: bool) -> Text:
     return text
 
 
-def _raised(place: int) -> str:
+def _superscript(place: int) -> str:
     return str(place).translate(_SUPERSCRIPTS)

@@ -80,11 +80,11 @@ def as_csv(report: QualityReport) -> str:
         means = {name: mean.value for name, mean in row.means.items()}
         ends = {f"{name}_lower": mean.lower for name, mean in row.means.items()}
         ends |= {f"{name}_upper": mean.upper for name, mean in row.means.items()}
-        writer.writerow(head | {"scope": "mean", "n": row.count} | _written(means | ends))
+        writer.writerow(head | {"scope": "mean", "n": row.count} | _format(means | ends))
         for score in row.scores:
             facts = {"width": score.width or "", "height": score.height or "", "seconds": f"{score.seconds:.6f}"}
             own = {"scope": "picture", "picture": _field(score.name), "reason": _field(score.reason or "")}
-            writer.writerow(head | own | facts | _written(score.values))
+            writer.writerow(head | own | facts | _format(score.values))
     return buffer.getvalue()
 
 
@@ -225,7 +225,7 @@ def _strict(value: Any) -> Any:
     return value
 
 
-def _written(values: dict[str, float] | dict[str, float | None]) -> dict[str, str]:
+def _format(values: dict[str, float] | dict[str, float | None]) -> dict[str, str]:
     return {
         name: "" if value is None or math.isnan(value) else "inf" if math.isinf(value) else f"{value:.6f}"
         for name, value in values.items()

@@ -36,7 +36,7 @@ def means_table(
     matched: Matched, measured: Sequence[Measured], metrics: Sequence[Metric], columns: Sequence[dict[str, Mean]]
 ) -> Table:
     """A row for each version, a column for each metric; the best is marked where there is one."""
-    from lumen_cli.compare.rows import best, heading, written
+    from lumen_cli.compare.rows import best, format_value, heading
 
     table = plain_table("<version", padding=NARROW)
     for metric in metrics:
@@ -53,7 +53,7 @@ def means_table(
         for metric in metrics:
             mean = column[metric.name]
             first = index in firsts[metric.name]
-            cell = Text(written(mean.value, metric), "bold green" if first else "")
+            cell = Text(format_value(mean.value, metric), "bold green" if first else "")
             cell.append("*" if first else " " if firsts[metric.name] else "")
             if 0 < mean.count < len(measured):
                 cell.append(f"\nof {mean.count}", "dim")

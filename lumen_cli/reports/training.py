@@ -45,7 +45,7 @@ class TrainingWatch:
         if report.validation is None:
             self.reports.append(report)
         if self.live is not None:
-            self.live.update(Group(self.table(), self._validated()), refresh=True)
+            self.live.update(Group(self.table(), self._show_validation()), refresh=True)
         else:
             self.console.print(_line(report), markup=False)
 
@@ -66,7 +66,7 @@ class TrainingWatch:
             )
         return table
 
-    def _validated(self) -> str:
+    def _show_validation(self) -> str:
         if not self.validations:
             return ""
         best = max(self.validations, key=lambda report: (report.validation or {}).get("psnr", 0.0))

@@ -123,7 +123,7 @@ class Batches:
             real = 0
         elif len(self.bright) and (count * self.mix.pairs) % 1:
             real = int(count * self.mix.pairs) + int(self._uniform(generator, 1).item() < (count * self.mix.pairs) % 1)
-        parts = zip(self._real(generator, real, crop), self._darkened(generator, count - real, crop), strict=True)
+        parts = zip(self._real(generator, real, crop), self._darken(generator, count - real, crop), strict=True)
         low, high, whole = (torch.cat(part) for part in parts)
         paired = torch.arange(count, device=self.device) < real
         batch = {"low": low, "high": high, "whole": whole, "paired": paired}
@@ -135,7 +135,7 @@ class Batches:
         ev = (self._uniform(generator, count) * 1.4 - 0.7) * (self._uniform(generator, count) < self.mix.relit_low)
         return expose(low, ev), high, expose(self.low.reduced[chosen], ev)
 
-    def _darkened(self, generator: torch.Generator, count: int, crop: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _darken(self, generator: torch.Generator, count: int, crop: int) -> tuple[Tensor, Tensor, Tensor]:
         chosen, places = self._choose(generator, self.bright, count)
         bright, whole = self.bright.crops(chosen, places, crop), self.bright.reduced[chosen]
         if not count:

@@ -89,13 +89,13 @@ class Sources:
         if isinstance(source, Pair):
             low, bright = load_pair(source)
             both = torch.stack([values(low), values(bright)])
-            both = _relit_crop(both, generator) if kind == "relit" else _reduced(both, LONGEST)
+            both = _relit_crop(both, generator) if kind == "relit" else _reduce(both, LONGEST)
             dark, bright = both.unbind()
         else:
             bright = dark = _photograph(source, generator)
             if kind == "dark":
                 uneven = float(torch.rand(1, generator=generator)) < UNEVEN
-                kind, dark = "shaded" if uneven else "dark", _darkened(bright, generator, uneven)
+                kind, dark = "shaded" if uneven else "dark", _darken(bright, generator, uneven)
         return kind, to_bytes(dark), bright
 
 
@@ -122,10 +122,10 @@ def _photograph(path: Path, generator: torch.Generator) -> Tensor:
     """A square crop of 0.6…1 of the shorter side, reduced to `SIDE` where it is larger."""
     whole = values(load_bytes(path))[None]
     share = 0.6 + 0.4 * float(torch.rand(1, generator=generator))
-    return _reduced(_crop(whole, max(1, int(share * min(whole.shape[-2:]))), generator), SIDE)[0]
+    return _reduce(_crop(whole, max(1, int(share * min(whole.shape[-2:]))), generator), SIDE)[0]
 
 
-def _darkened(bright: Tensor, generator: torch.Generator, uneven: bool = False) -> Tensor:
+def _darken(bright: Tensor, generator: torch.Generator, uneven: bool = False) -> Tensor:
     camera = draw_camera(1, generator)
     shade = draw_shade(1, bright.shape[-1], generator) if uneven else None
     return darken(bright[None], camera, generator, shade=shade)[0]
@@ -138,7 +138,7 @@ def _crop(pictures: Tensor, side: int, generator: torch.Generator) -> Tensor:
     return pictures[..., top : top + side, left : left + side]
 
 
-def _reduced(pictures: Tensor, longest: int) -> Tensor:
+def _reduce(pictures: Tensor, longest: int) -> Tensor:
     height, width = pictures.shape[-2:]
     scale = longest / max(height, width)
     if scale >= 1.0:
@@ -175,7 +175,7 @@ def unseen_examples(
     for number in range(count):
         generator = keyed_generator(seed, "unseen", number)
         bright = _photograph(files.bright[number % len(files.bright)], generator)
-        light = _light(values(to_bytes(_darkened(bright, generator))))
+        light = _light(values(to_bytes(_darken(bright, generator))))
         small = on_grid(bright).half()
         examples.append(Example("unseen", light, small, small))
         report(len(examples))

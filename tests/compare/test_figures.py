@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lumen_cli.compare.matching import Matched, Problem, Row, match_paths
-from lumen_cli.compare.rows import Looks, Measured, best, chosen_metrics, compare_row, compare_rows, means, written
+from lumen_cli.compare.rows import Looks, Measured, best, chosen_metrics, compare_row, compare_rows, format_value, means
 from lumen_cli.errors import UsageError
 from lumen_cli.metrics.registry import METRICS
 from tests.compare.conftest import save, scene
@@ -83,7 +83,7 @@ def test_nearness_to_a_dark_input_is_not_called_good() -> None:
 
 
 def test_values_are_written_with_the_metrics_digits() -> None:
-    assert [written(value, PSNR) for value in (20.004, math.inf, math.nan, -1.0)] == ["20.00", "∞", "–", "−1.00"]
+    assert [format_value(value, PSNR) for value in (20.004, math.inf, math.nan, -1.0)] == ["20.00", "∞", "–", "−1.00"]
 
 
 def test_metrics_that_cannot_be_had_are_refused_when_asked_for_and_said_otherwise() -> None:

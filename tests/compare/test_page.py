@@ -108,7 +108,9 @@ def test_links_lead_from_the_page_to_the_files(tmp_path: Path) -> None:
     assert (tmp_path / "pages" / urllib.parse.unquote(reference)).resolve() == file
 
 
-@pytest.mark.parametrize(("output", "said"), [("out.png", "--sheet"), ("", "is empty"), ("there.html", "--overwrite")])
+@pytest.mark.parametrize(
+    ("output", "said"), [("out.png", "argument sheet"), ("", "is empty"), ("there.html", "argument overwrite")]
+)
 def test_a_page_has_to_be_named_like_one_and_replaces_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, said: str
 ) -> None:
