@@ -1,27 +1,41 @@
-"""The command `lumen`: wires the subcommands. Imports nothing heavy, so that help is there at once."""
+"""The command `lumen`. A subcommand's module is imported when it is asked for, and imports nothing heavy at its top."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from lumen_cli import __version__
-from lumen_cli.cli import benchmark, compare, decompose, enhance, models, train
+
+COMMANDS = ("enhance", "decompose", "compare", "benchmark", "train", "models")
+"""The modules of `cli` with a Typer application `app`, in the order of the help page."""
+
+
+class Subcommands(TyperGroup):
+    """The subcommands; each is made from its module when it is first asked for."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands: dict[str, Any] = dict.fromkeys(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name; None where there is none."""
+        if cmd_name in self.commands and self.commands[cmd_name] is None:
+            self.commands[cmd_name] = typer.main.get_command(import_module(f"lumen_cli.cli.{cmd_name}").app)
+        return self.commands.get(cmd_name)
+
 
 app = typer.Typer(
     name="lumen",
+    cls=Subcommands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("enhance", no_args_is_help=True)(enhance.enhance)
-app.command("decompose", no_args_is_help=True)(decompose.decompose)
-app.command("compare", no_args_is_help=True)(compare.compare)
-app.command("benchmark")(benchmark.benchmark)
-app.command("train", no_args_is_help=True)(train.train)
-app.add_typer(models.app, name="models")
 
 
 def _show_version(wanted: bool) -> None:

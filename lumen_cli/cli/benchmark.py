@@ -21,6 +21,7 @@ from lumen_cli.cli.options import (
 )
 from lumen_cli.errors import UsageError
 
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 _data = partial(typer.Option, rich_help_panel="Pictures", show_default=False)
 _look = partial(typer.Option, rich_help_panel=LOOK, show_default=False)
 _result = partial(typer.Option, rich_help_panel="Results", show_default=False)
@@ -43,6 +44,7 @@ _SIZE = "Sizes, separated by commas: 600x400 (default), 1080p, 4k, 12mp …; wit
 _PUBLISHED = "Time the papers' full-size networks, with random weights."
 
 
+@app.command()
 def benchmark(
     dataset: Annotated[str | None, _data("--dataset", "-d", metavar="NAME", help=_SETS)] = None,
     data_root: Annotated[Path | None, _data(metavar="DIR", help="The data set's folder, or its parent folder.")] = None,

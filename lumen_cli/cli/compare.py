@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from lumen_cli.compare.matching import Matched
     from lumen_cli.files.find import Source
 
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 PAGE = "Page"
 _LARGE_PAGE = 64 << 20
 
 
+@app.command(no_args_is_help=True)
 def compare(
     inputs: Annotated[
         list[str],

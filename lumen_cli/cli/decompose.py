@@ -11,6 +11,8 @@ from lumen_cli.cli.options import FILES, LOOK, MACHINE, Precision
 from lumen_cli.cli.picture_options import PictureOptions, with_picture_options
 from lumen_cli.errors import UsageError
 
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
 
 class MapFormat(str, enum.Enum):
     """The values of --format."""
@@ -47,6 +49,7 @@ PrecisionOption = Annotated[
 ]
 
 
+@app.command(no_args_is_help=True)
 @with_picture_options(output=OutputOption, precision=PrecisionOption)
 def decompose(
     options: PictureOptions,

@@ -14,6 +14,7 @@ from lumen_cli.imaging.formats import FORMATS
 from lumen_cli.limits import SMALLEST_TILE, Detail
 from lumen_cli.registry.catalog import BRIGHTEST, DIMMEST
 
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 _WRITTEN = [entry.endings.split() for entry in FORMATS.values() if not entry.kept_as]
 
 
@@ -44,6 +45,7 @@ def _tile(value: str) -> str:
     return value
 
 
+@app.command(no_args_is_help=True)
 @with_picture_options()
 def enhance(
     options: PictureOptions,

@@ -13,6 +13,7 @@ from lumen_cli.cli.options import DeviceOption, Precision, PrecisionOption
 from lumen_cli.errors import UsageError
 from lumen_cli.registry.architectures import ARCHITECTURES, join_ids
 
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 GRADING, FORMERLY, REFINER = "grading", "rendition", "refiner"
 """In place of an architecture: the grading of any model's pictures, its former name, and what denoises large pictures.
 """
@@ -42,6 +43,7 @@ Preset = enum.Enum("Preset", {"compact": "compact", "paper": "paper"}, type=str)
 Reference = enum.Enum("Reference", {"paired": "paired", "unpaired": "unpaired"}, type=str)
 
 
+@app.command(no_args_is_help=True)
 def train(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL)],

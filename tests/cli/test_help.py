@@ -68,6 +68,13 @@ def test_listing_models_loads_no_network_library() -> None:
     assert not {"torch", "cv2"} & set(loaded("models"))
 
 
+def test_a_command_loads_no_other_command() -> None:
+    from lumen_cli.cli.app import COMMANDS
+
+    modules = loaded("enhance", "--help")
+    assert [name for name in COMMANDS if f"lumen_cli.cli.{name}" in modules] == ["enhance"]
+
+
 def test_the_python_api_is_there_without_loading_anything() -> None:
     code = "import sys, lumen_cli; print(*dir(lumen_cli), *sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -83,8 +90,8 @@ def commands() -> Iterator[list[str]]:
 
     def walk(command: object, words: list[str]) -> Iterator[list[str]]:
         yield words
-        for name, child in getattr(command, "commands", {}).items():
-            yield from walk(child, [*words, name])
+        for name in getattr(command, "commands", ()):
+            yield from walk(command.get_command(None, name), [*words, name])  # type: ignore[attr-defined]
 
     yield from walk(typer.main.get_command(app), [])
 
@@ -109,7 +116,7 @@ def test_every_option_is_explained(words: list[str]) -> None:
 
     command = typer.main.get_command(app)
     for word in words:
-        command = command.commands[word]  # type: ignore[attr-defined]
+        command = command.get_command(None, word)  # type: ignore[attr-defined]
     for parameter in command.params:
         assert getattr(parameter, "help", None), f"{parameter.name} has no help"
 
