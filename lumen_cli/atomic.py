@@ -41,7 +41,7 @@ def temporary_beside(target: Path) -> Path:
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def atomic_file(target: Path) -> Iterator[Path]:
     """A temporary path beside the target. In the end it becomes the target; after an error it is removed."""
     temporary = temporary_beside(target)
     try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lumen_cli.atomic import replacing
+from lumen_cli.atomic import atomic_file
 from lumen_cli.benchmark.entrants import Entrant, baseline_entrant, input_entrant, model_entrant
 from lumen_cli.benchmark.quality import Save
 from lumen_cli.benchmark.samples import Samples
@@ -80,7 +80,7 @@ def save_images(folder: Path) -> Save:
     def save(row: str, name: str, picture: Picture) -> None:
         target = _image_path(folder, row, name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as temporary:
+        with atomic_file(target) as temporary:
             write_picture(picture, temporary, format="png")
 
     return save

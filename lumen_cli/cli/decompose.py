@@ -114,13 +114,13 @@ def decompose(
 
     from lumen_cli.cli.inputs import gather
     from lumen_cli.cli.running import carry_out
-    from lumen_cli.files.outputs import name_template
+    from lumen_cli.files.outputs import parse_template
     from lumen_cli.registry.catalog import find_model, require_ability
 
     card = find_model(options.model, "decompose")
     require_ability(card, "decompose")
     pattern = options.name_template
-    template = None if pattern is None else name_template(pattern, model=card.name, part="")
+    template = None if pattern is None else parse_template(pattern, model=card.name, part="")
     with gather(options) as pictures:
         from lumen_cli.engine.device import choose_device
         from lumen_cli.run.decompose import Decompose

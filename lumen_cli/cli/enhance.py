@@ -141,7 +141,7 @@ def enhance(
 
     from lumen_cli.cli.inputs import gather
     from lumen_cli.cli.running import carry_out
-    from lumen_cli.files.outputs import name_template
+    from lumen_cli.files.outputs import parse_template
     from lumen_cli.imaging.formats import find_format
     from lumen_cli.registry.catalog import check_light, find_model
 
@@ -154,7 +154,7 @@ def enhance(
         format.require_package()
         suffix = format.suffix
     pattern = options.name_template
-    template = None if pattern is None else name_template(pattern, model=card.name, seed=str(seed))
+    template = None if pattern is None else parse_template(pattern, model=card.name, seed=str(seed))
     with gather(options) as pictures:
         from lumen_cli.engine.device import choose_device
         from lumen_cli.engine.tile_plan import TilePlan, tiling_of

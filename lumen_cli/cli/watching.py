@@ -37,13 +37,13 @@ class Settling:
         A file whose last change is old enough by the file system's clock is complete at once; any other when it has
         stayed the same for that long.
         """
-        from lumen_cli.files.contents import state_of
+        from lumen_cli.files.contents import read_state
 
         ready: set[Path] = set()
         seen: dict[Path, tuple[FileState, float]] = {}
         for path in paths:
             try:
-                state = state_of(path)
+                state = read_state(path)
             except OSError:
                 continue
             now = time.monotonic()

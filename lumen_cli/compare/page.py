@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from lumen_cli import __version__
-from lumen_cli.atomic import replacing
+from lumen_cli.atomic import atomic_file
 from lumen_cli.compare import drawing
 from lumen_cli.compare.drawing import colours
 from lumen_cli.compare.matching import Matched, Problem, link
@@ -141,7 +141,7 @@ class Page:
             LumenError: the file cannot be written.
         """
         try:
-            with replacing(self.target) as temporary:
+            with atomic_file(self.target) as temporary:
                 with temporary.open("w", encoding="utf-8", newline="\n") as file:
                     for piece in render(self._content(problems), linked=self.linked):
                         file.write(piece)

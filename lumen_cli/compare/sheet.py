@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lumen_cli.atomic import replacing
+from lumen_cli.atomic import atomic_file
 from lumen_cli.errors import PictureError
 from lumen_cli.imaging.colour.convert import to_unit
 from lumen_cli.imaging.picture import Picture
@@ -123,7 +123,7 @@ def write_sheet(sheet: ContactSheet, target: Path) -> None:
         PictureError: it cannot be encoded or written.
     """
     try:
-        with replacing(target) as temporary:
+        with atomic_file(target) as temporary:
             write_picture(sheet.picture(), temporary, format=target.suffix)
     except OSError as error:
         raise PictureError(target, f"cannot be written ({error.strerror or error})") from None

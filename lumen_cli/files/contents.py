@@ -26,7 +26,7 @@ class FileState:
     inode: int
 
 
-def state_of(path: Path) -> FileState:
+def read_state(path: Path) -> FileState:
     """The state of the file, links followed.
 
     Raises:
@@ -36,7 +36,7 @@ def state_of(path: Path) -> FileState:
     return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino)
 
 
-def content_hash(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """BLAKE2b of the bytes in 32 hexadecimal digits; read in pieces, at about 1 GB a second.
 
     Raises:
@@ -49,14 +49,14 @@ def content_hash(path: Path) -> str:
     return hashed.hexdigest()
 
 
-def hash_of(content: bytes) -> str:
-    """The `content_hash` of a file with these bytes."""
+def hash_bytes(content: bytes) -> str:
+    """The `hash_file` of a file with these bytes."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
 class Original:
-    """A source at the moment it was read. content: its `content_hash`."""
+    """A source at the moment it was read. content: its `hash_file`."""
 
     path: Path
     state: FileState
@@ -69,7 +69,7 @@ class Original:
             PictureError: it holds something else, or is gone.
         """
         try:
-            if state_of(self.path) == self.state or content_hash(self.path) == self.content:
+            if read_state(self.path) == self.state or hash_file(self.path) == self.content:
                 return
         except FileNotFoundError:
             raise PictureError(self.path, "vanished while lumen worked on it") from None
@@ -79,7 +79,7 @@ class Original:
         raise PictureError(self.path, "changed while lumen worked on it; run again for the new version")
 
 
-def original_of(path: Path) -> Original:
+def read_original(path: Path) -> Original:
     """The file's state and content, taken before it is decoded.
 
     Raises:
@@ -88,7 +88,7 @@ def original_of(path: Path) -> Original:
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise PictureError(path, "not a regular file")
-    return Original(path, state_of(path), content_hash(path))
+    return Original(path, read_state(path), hash_file(path))
 
 
 def is_write_protected(path: Path) -> bool:

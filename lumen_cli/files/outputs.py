@@ -60,7 +60,7 @@ class NameTemplate:
         return any(part[1] == name for part in string.Formatter().parse(self.text))
 
 
-def name_template(text: str, **values: str) -> NameTemplate:
+def parse_template(text: str, **values: str) -> NameTemplate:
     """Check a template.
 
     Braces may only have plain fields: no attributes, no indices, no conversions, no formats. `{{` and `}}` are braces.
@@ -223,7 +223,7 @@ def _name_roots(sources: Iterable[Source]) -> dict[Path, Path]:
         grouped: dict[str, list[Path]] = defaultdict(list)
         for root in waiting:
             parts = [part for part in root.parts if part != root.anchor]
-            grouped[folded(Path(*parts[-length:]))].append(root)
+            grouped[fold_case(Path(*parts[-length:]))].append(root)
         for roots in grouped.values():
             longest = max(len(root.parts) for root in roots) <= length
             if len(roots) == 1 or longest:
@@ -242,7 +242,7 @@ def _avoid_collisions(jobs: list[Job]) -> list[Job]:
             old = jobs[i].source.relative.suffix
             if old != jobs[i].target.suffix:
                 jobs[i] = replace(jobs[i], target=_append(jobs[i].target, f"_{old[1:]}" if old else "_"))
-    taken = {folded(job.target) for job in jobs}
+    taken = {fold_case(job.target) for job in jobs}
     for indices in _find_collisions(jobs):
         places = {os.fsencode(jobs[i].source.relative) for i in indices}
         if len(places) < len(indices):
@@ -254,10 +254,10 @@ def _avoid_collisions(jobs: list[Job]) -> list[Job]:
             )
         for i in sorted(indices, key=lambda i: _claim(jobs[i]))[1:]:
             number = 2
-            while folded(_append(jobs[i].target, f"_{number}")) in taken:
+            while fold_case(_append(jobs[i].target, f"_{number}")) in taken:
                 number += 1
             jobs[i] = replace(jobs[i], target=_append(jobs[i].target, f"_{number}"))
-            taken.add(folded(jobs[i].target))
+            taken.add(fold_case(jobs[i].target))
     return jobs
 
 
@@ -270,7 +270,7 @@ def _claim(job: Job) -> tuple[bool, bytes, bytes]:
 def _find_collisions(jobs: Sequence[Job]) -> list[list[int]]:
     groups: dict[str, list[int]] = defaultdict(list)
     for i, job in enumerate(jobs):
-        groups[folded(job.target)].append(i)
+        groups[fold_case(job.target)].append(i)
     return [group for _, group in sorted(groups.items()) if len(group) > 1]
 
 
@@ -291,7 +291,7 @@ def protect_inputs(jobs: Sequence[Job]) -> None:
                 raise UsageError(
                     f"{folder}: the output folder {where} the input folder {roots[place]}", remedy="output"
                 )
-    folders = {folded(parent): parent for folder in output_folders(jobs) for parent in (folder, *folder.parents)}
+    folders = {fold_case(parent): parent for folder in output_folders(jobs) for parent in (folder, *folder.parents)}
     for job in jobs:
         overwritten = inputs.get(os.path.realpath(job.target))
         if overwritten is None and (identity := _identify(job.target)):
@@ -299,7 +299,7 @@ def protect_inputs(jobs: Sequence[Job]) -> None:
         if overwritten is not None:
             text = f"{job.target}: the result of {job.source.path} would overwrite the input {overwritten}"
             raise UsageError(f"{text}; name another output", remedy="output")
-        if folded(job.target) in folders:
+        if fold_case(job.target) in folders:
             text = f"{job.target}: would have to be both a picture and a folder"
             raise UsageError(f"{text}; name another output", remedy="output")
 
@@ -321,6 +321,6 @@ def _append(target: Path, addition: str) -> Path:
     return target.with_name(f"{target.stem}{addition}{target.suffix}")
 
 
-def folded(path: Path) -> str:
+def fold_case(path: Path) -> str:
     """The path as a file system compares it that ignores case and Unicode spelling."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumen_cli.atomic import replacing
+from lumen_cli.atomic import atomic_file
 from lumen_cli.errors import UsageError
 from lumen_cli.reports.benchmark import Cell, Column, make_grid, title
 from lumen_cli.text import printable
@@ -161,7 +161,7 @@ def write_report(report: QualityReport, path: Path) -> None:
     """Write the report atomically; UsageError where that fails."""
     text = writer_for(path)(report)
     try:
-        with replacing(path) as temporary:
+        with atomic_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from None

@@ -17,7 +17,7 @@ from lumen_cli.engine.decompose import Fidelity, Maps, decompose_batch
 from lumen_cli.engine.scene import Scene, scene_of
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import PICTURE_SUFFIXES, Source
-from lumen_cli.files.outputs import Job, NameTemplate, folded, plan_outputs, protect_inputs
+from lumen_cli.files.outputs import Job, NameTemplate, fold_case, plan_outputs, protect_inputs
 from lumen_cli.imaging.colour.convert import to_integers, to_unit
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.tags.rules import KEEP_ALL, Keeping, TagRules
@@ -282,7 +282,7 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
     """Two input folders may still have one output folder, and a template may give one name twice."""
     owners: dict[str, Job] = {}
     for job in jobs:
-        other = owners.setdefault(folded(job.target), job)
+        other = owners.setdefault(fold_case(job.target), job)
         if other is not job:
             raise UsageError(
                 f"{other.source.path} and {job.source.path} would both be written to {job.target}; run them "

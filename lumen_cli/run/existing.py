@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lumen_cli.errors import LumenError
-from lumen_cli.files.contents import FileState, content_hash, is_write_protected, state_of
+from lumen_cli.files.contents import FileState, hash_file, is_write_protected, read_state
 from lumen_cli.files.find import Found, Source
 from lumen_cli.run.manifest import MANIFEST_NAME, Manifest, Record, state_manifest
 from lumen_cli.run.task import Action, Task
@@ -170,14 +170,14 @@ def _stale(record: Record, task: Task, fingerprint: str) -> tuple[str, Record | 
     if record.settings != fingerprint:
         return "settings changed", None
     try:
-        state = state_of(task.job.source.path)
+        state = read_state(task.job.source.path)
         named = record.source == task.source_name
         if named and _same_times(record, state):
             return "", None
         changed = "source changed" if named else "made from another picture"
         if record.source_hash is None or record.source_size != state.size:
             return changed, None
-        if content_hash(task.job.source.path) != record.source_hash:
+        if hash_file(task.job.source.path) != record.source_hash:
             return changed, None
     except OSError:
         return "source cannot be read", None
@@ -193,7 +193,7 @@ def _same_times(record: Record, state: FileState) -> bool:
 
 def _hash(path: Path) -> str | None:
     try:
-        return content_hash(path)
+        return hash_file(path)
     except OSError:
         return None
 
@@ -215,7 +215,7 @@ class OwnOutputs:
 
     def _wrote(self, path: Path) -> bool:
         try:
-            state = state_of(path)
+            state = read_state(path)
             known = self._known.get(path)
             if known is None or known[0] != state:
                 known = state, stamp_in(path) is not None or self._is_recorded(path, state.size)
@@ -231,7 +231,7 @@ class OwnOutputs:
             manifest = self._manifest(folder)
             for record in manifest.history(path.relative_to(folder).as_posix()) if manifest else ():
                 if record.output_size == size and record.output_hash:
-                    content = content or content_hash(path)
+                    content = content or hash_file(path)
                     if content == record.output_hash:
                         return True
         return False

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lumen_cli.errors import LumenError
-from lumen_cli.files.contents import hash_of
+from lumen_cli.files.contents import hash_bytes
 
 MANIFEST_NAME = ".lumen-manifest.jsonl"
 LARGEST_MANIFEST = 256 << 20
@@ -41,7 +41,7 @@ class Record:
     output: its name below the manifest's folder, with "/"; source: the source's path relative to the folder it was
     found under; source_mtime_ns, source_ctime_ns: nanoseconds; content: hash of the decoded source; settings:
     fingerprint of everything that decides about pixels and container; output_size: bytes; source_hash, output_hash:
-    `content_hash` of the files.
+    `hash_file` of the files.
     """
 
     output: str
@@ -166,10 +166,10 @@ class Manifest:
         return held, last, b"".join(_line(last[name]) for name in sorted(last))
 
     def _rewrite(self, content: bytes) -> None:
-        from lumen_cli.atomic import replacing
+        from lumen_cli.atomic import atomic_file
 
         try:
-            with replacing(self.path) as temporary, temporary.open("wb") as file:
+            with atomic_file(self.path) as temporary, temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -193,7 +193,7 @@ def state_manifest(root: Path) -> Path:
 
     real = os.path.realpath(root)
     name = re.sub(r"[^A-Za-z0-9._-]", "_", Path(real).name)[:_LONGEST_NAME]
-    return platformdirs.user_state_path("lumen") / "outputs" / f"{name}-{hash_of(os.fsencode(real))[:16]}.jsonl"
+    return platformdirs.user_state_path("lumen") / "outputs" / f"{name}-{hash_bytes(os.fsencode(real))[:16]}.jsonl"
 
 
 def signature(place: Path) -> tuple[int, int, int] | None:

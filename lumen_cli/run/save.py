@@ -17,7 +17,7 @@ import numpy as np
 
 from lumen_cli.atomic import temporary_beside
 from lumen_cli.errors import PictureError, UsageError
-from lumen_cli.files.contents import Original, content_hash
+from lumen_cli.files.contents import Original, hash_file
 from lumen_cli.imaging.formats import SUFFIXES, find_format, load_format
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.write import find_changes, find_losses, write_picture
@@ -34,7 +34,7 @@ Content = Picture | np.ndarray | Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Written:
-    """A complete file that is about to get its final name. size: bytes; content: its `content_hash`."""
+    """A complete file that is about to get its final name. size: bytes; content: its `hash_file`."""
 
     target: Path
     size: int
@@ -182,7 +182,7 @@ def _finish(path: Path, target: Path, mode: int, times: tuple[int, int] | None) 
     """Set mode and, where they are given, times, and flush the file to the disk."""
     if stat.S_IMODE(path.stat().st_mode) != mode:  # exiftool puts a new file in its place
         path.chmod(mode)
-    written = Written(target, path.stat().st_size, content_hash(path))  # reading it moves its time of access
+    written = Written(target, path.stat().st_size, hash_file(path))  # reading it moves its time of access
     if times is not None:
         os.utime(path, ns=times)
     descriptor = os.open(path, os.O_RDWR)

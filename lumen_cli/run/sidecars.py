@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from lumen_cli.files.contents import hash_of
-from lumen_cli.files.outputs import folded
+from lumen_cli.files.contents import hash_bytes
+from lumen_cli.files.outputs import fold_case
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.tags.xmp import update_xmp
 from lumen_cli.run.existing import OVERWRITTEN
@@ -32,11 +32,11 @@ def with_sidecars(plan: Plan) -> Plan:
     owners: dict[str, set[Path]] = defaultdict(set)
     for owner, sidecars in found.items():
         for sidecar in sidecars:
-            owners[folded(sidecar.target)].add(owner)
+            owners[fold_case(sidecar.target)].add(owner)
     inputs = {os.path.realpath(sidecar.source) for sidecars in found.values() for sidecar in sidecars}
 
     def placed(sidecar: Sidecar, target: Path, root: Path) -> Sidecar:
-        if len(owners[folded(sidecar.target)]) > 1 or os.path.realpath(sidecar.target) in inputs:
+        if len(owners[fold_case(sidecar.target)]) > 1 or os.path.realpath(sidecar.target) in inputs:
             sidecar = replace(sidecar, target=target.with_name(target.name + sidecar.source.suffix))
         if os.path.realpath(sidecar.target) in inputs:  # never replace an input's own, whatever a manifest says
             return replace(sidecar, ours=False)
@@ -81,7 +81,7 @@ def copies(sidecars: Iterable[Sidecar], picture: Picture, keep: bool) -> tuple[l
         except OSError as error:
             warnings.append(f"its sidecar could not be copied ({error.strerror or error})")
             continue
-        if present is None or sidecar.ours or hash_of(present) in sidecar.written:
+        if present is None or sidecar.ours or hash_bytes(present) in sidecar.written:
             written.append((sidecar, content))
         elif present != content:
             warnings.append("its sidecar was not copied: another file of that name exists")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lumen_cli.engine.memory import free_memory
 from lumen_cli.engine.scene import Scene
 from lumen_cli.errors import PictureError
-from lumen_cli.files.contents import Original, original_of
+from lumen_cli.files.contents import Original, read_original
 from lumen_cli.imaging.formats import MAXIMUM_PIXELS
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.read import read_picture
@@ -236,7 +236,7 @@ class Decoder:
     @staticmethod
     def _original(path: Path) -> Original:
         try:
-            return original_of(path)
+            return read_original(path)
         except OSError:
             read_picture(path)  # its message is better
             raise

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from lumen_cli.errors import UsageError
-from lumen_cli.files.find import find_pictures, search
+from lumen_cli.files.find import Source, find_pictures, search
 
 
 def tree(root: Path, *names: str) -> Path:
@@ -17,6 +18,16 @@ def tree(root: Path, *names: str) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(name.encode("utf-8", "surrogateescape"))
     return root
+
+
+def sources_below(places: Iterable[tuple[str, str]]) -> list[Source]:
+    """Sources that no file system knows, by their root ("" for a file named directly) and what is below it."""
+    return [
+        Source(Path(root) / below, Path(root), Path(below))
+        if root
+        else Source(Path("/lumen-test/named") / below, None, Path(Path(below).name))
+        for root, below in places
+    ]
 
 
 def found(*inputs: object) -> list[str]:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import Source, find_pictures
-from lumen_cli.files.outputs import FIELDS, check_writable, name_template, output_folders, plan_outputs
-from tests.files.test_find import tree
+from lumen_cli.files.outputs import FIELDS, check_writable, output_folders, parse_template, plan_outputs
+from tests.files.test_find import sources_below, tree
 
 
 def targets(base: Path, inputs: list[str], output: str | None = None, suffix: str | None = None) -> dict[str, str]:
@@ -170,11 +170,8 @@ roots = st.sampled_from(["/lumen-test/in", "/lumen-test/In", "/lumen-test/x/in",
 def test_outputs_are_distinct_and_independent_of_the_order_of_sources(
     named: list[tuple[str, str]], output: str | None, suffix: str | None, text: str | None, random: object
 ) -> None:
-    template = None if text is None else name_template(text, model="png")
-    sources = []
-    for root, below in named:
-        path = Path(root or "/lumen-test/named") / below
-        sources.append(Source(path, Path(root) if root else None, Path(below) if root else Path(path.name)))
+    template = None if text is None else parse_template(text, model="png")
+    sources = sources_below(named)
 
     def planned(order: list[Source]) -> dict[Path, Path] | None:
         try:
@@ -197,25 +194,25 @@ def test_outputs_are_distinct_and_independent_of_the_order_of_sources(
 
 
 def test_fields_are_filled_in() -> None:
-    template = name_template("{parent} {stem}-{model}-{seed}{suffix}", model="kind", seed="3")
+    template = parse_template("{parent} {stem}-{model}-{seed}{suffix}", model="kind", seed="3")
     assert template.name(stem="a.b", suffix=".JPG", parent="night") == "night a.b-kind-3.JPG"
-    assert name_template("{{{stem}}}{suffix}").name(stem="a", suffix="", parent="") == "{a}"
+    assert parse_template("{{{stem}}}{suffix}").name(stem="a", suffix="", parent="") == "{a}"
 
 
 def test_odd_names_stay_as_they_are() -> None:
     for stem in ("new\nline", "sp ace ", "-o", "夜", b"\xff".decode("utf-8", "surrogateescape"), "[1]", "%d"):
-        assert name_template("{stem}-x{suffix}").name(stem=stem, suffix=".png", parent="p") == f"{stem}-x.png"
+        assert parse_template("{stem}-x{suffix}").name(stem=stem, suffix=".png", parent="p") == f"{stem}-x.png"
 
 
 def test_a_models_name_cannot_lead_elsewhere() -> None:
-    template = name_template("{stem}-{model}{suffix}", model="../../hf/evil\0")
+    template = parse_template("{stem}-{model}{suffix}", model="../../hf/evil\0")
     assert template.name(stem="a", suffix=".png", parent="p") == "a-.._.._hf_evil_.png"
 
 
 def test_unknown_fields_are_refused_with_the_known_ones() -> None:
     assert all(FIELDS.values())
     with pytest.raises(UsageError, match=r"no field \{date\}; fields: \{stem\} \{suffix\} \{parent\} \{model\}$"):
-        name_template("{date}{suffix}", model="kind")
+        parse_template("{date}{suffix}", model="kind")
 
 
 pieces = st.one_of(
@@ -233,7 +230,7 @@ plain = st.text(st.characters(exclude_characters="/\\\0"), max_size=6)
 @settings(max_examples=500, deadline=None)
 def test_a_template_gives_a_plain_name_or_one_line(text: str, ending: bool, stem: str, model: str, parent: str) -> None:
     try:
-        name = name_template(text + "{suffix}" * ending, model=model).name(stem=stem, suffix=".png", parent=parent)
+        name = parse_template(text + "{suffix}" * ending, model=model).name(stem=stem, suffix=".png", parent=parent)
     except UsageError as error:
         assert str(error).startswith("name template ")  # noqa: PT017
         return

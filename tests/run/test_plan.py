@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lumen_cli.errors import UsageError
-from lumen_cli.files.contents import content_hash, hash_of, state_of
+from lumen_cli.files.contents import hash_bytes, hash_file, read_state
 from lumen_cli.files.find import Source, find_pictures
 from lumen_cli.files.outputs import Job, plan_outputs
 from lumen_cli.run.existing import IfExists
@@ -23,18 +23,18 @@ def jobs_for(photos: Path, output: Path | None = None) -> list[Job]:
 
 
 def record_for(job: Job, fingerprint: str = SETTINGS.fingerprint(), output: bytes = b"done") -> Record:
-    source = state_of(job.source.path)
+    source = read_state(job.source.path)
     return Record(
         output=job.target.relative_to(output_root(job)).as_posix(),
         source=job.source.relative.as_posix(),
         source_size=source.size,
         source_mtime_ns=source.mtime_ns,
         source_ctime_ns=source.ctime_ns,
-        source_hash=content_hash(job.source.path),
+        source_hash=hash_file(job.source.path),
         content="c",
         settings=fingerprint,
         output_size=len(output),
-        output_hash=hash_of(output),
+        output_hash=hash_bytes(output),
     )
 
 

@@ -11,15 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumen_cli.errors import UsageError
-from lumen_cli.files.contents import Original, content_hash, hash_of, original_of
+from lumen_cli.files.contents import Original, hash_bytes, hash_file, read_original
 from lumen_cli.files.find import Source, find_pictures
-from lumen_cli.files.outputs import name_template, plan_outputs
+from lumen_cli.files.outputs import parse_template, plan_outputs
 from lumen_cli.run.decompose import plan_parts
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.manifest import MANIFEST_NAME, Manifest
 from lumen_cli.run.plan import Plan, make_plan
 from lumen_cli.run.save import Written, record_files, record_of
 from lumen_cli.run.task import Task
+from tests.files.test_find import sources_below
 
 NAMES = ("a.png", "b.png", "c.png")
 
@@ -80,7 +81,7 @@ class Folder:
         plan = self.plan(seed, existing)
         manifest = Manifest(self.outputs)
         for task in plan.todo:
-            original = original_of(task.job.source.path)
+            original = read_original(task.job.source.path)
             try:
                 self._write(task, original, manifest, seed, killed == task.output)
             except KilledError:
@@ -92,7 +93,7 @@ class Folder:
 
     def _write(self, task: Task, original: Original, manifest: Manifest, seed: str, killed: bool) -> None:
         result = self.made(task.output, seed)
-        written = Written(task.job.target, len(result), hash_of(result))
+        written = Written(task.job.target, len(result), hash_bytes(result))
         record = record_of(task, original, original.content, seed)
         context = record_files(task, record, original, manifest, [written])
         context.__enter__()
@@ -103,7 +104,7 @@ class Folder:
 
     def made(self, name: str, seed: str) -> bytes:
         """A result: of one size whatever the settings."""
-        return f"made {seed} {content_hash(self.sources / name)}".encode()
+        return f"made {seed} {hash_file(self.sources / name)}".encode()
 
 
 edits = st.sampled_from(["edit_source", "edit_quietly", "touch", "put", "remove", "cut_manifest", "forget"])
@@ -156,11 +157,8 @@ ENDINGS = {"reflectance": "-reflectance.png", "illumination": "-illumination.png
 def test_no_two_files_of_any_pictures_meet_and_none_falls_on_a_source(
     named: list[tuple[str, str]], output: str | None, text: str | None, random: object
 ) -> None:
-    template = None if text is None else name_template(text, part="")
-    sources = []
-    for root, name in named:
-        path = Path(root or "/lumen-test/named") / name
-        sources.append(Source(path, Path(root) if root else None, Path(name)))
+    template = None if text is None else parse_template(text, part="")
+    sources = sources_below(named)
 
     def planned(order: list[Source]) -> dict[Path, list[Path]] | None:
         try:
