@@ -157,7 +157,7 @@ def enhance(
     template = None if pattern is None else parse_template(pattern, model=card.name, seed=str(seed))
     with gather(options) as pictures:
         from lumen_cli.engine.device import choose_device
-        from lumen_cli.engine.tile_plan import TilePlan, tiling_of
+        from lumen_cli.engine.memory import TilePlan, tiling_of
         from lumen_cli.run.operation import Enhance
 
         policy = choose_device(

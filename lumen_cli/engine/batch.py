@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from lumen_cli.diffusion.noise import picture_noise
 from lumen_cli.engine.device import DevicePolicy
 from lumen_cli.engine.light import relight
-from lumen_cli.engine.memory import out_of_memory
+from lumen_cli.engine.memory import TilePlan, out_of_memory, smaller
 from lumen_cli.engine.refine import refining_of
 from lumen_cli.engine.scene import Scene, finish, scene_of
-from lumen_cli.engine.tile import enhance_tiled
-from lumen_cli.engine.tile_plan import TilePlan, smaller
 from lumen_cli.errors import LumenError
 from lumen_cli.limits import Detail
 from lumen_cli.networks.base import as_pixels, as_tensor, pad_to_multiple, padded_size
@@ -141,6 +139,8 @@ def enhance_scenes(
             return [cropped(bright[index], picture) for index, picture in enumerate(group)]
 
     def run_tiled(index: int, precision: str, side: int) -> np.ndarray | NetworkError:
+        from lumen_cli.engine.tile import enhance_tiled  # few pictures need it
+
         noise = noise_of(contents[index : index + 1])
         low = pictures[index].pixels
         sample_whole = plan.whole_sample_fits(network, policy, shape, precision)

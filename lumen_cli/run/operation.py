@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lumen_cli import __version__
 from lumen_cli.engine.batch import NetworkError, enhance_scenes
+from lumen_cli.engine.memory import TilePlan
 from lumen_cli.engine.refine import refining_of
 from lumen_cli.engine.scene import Scene, finish, scene_of
-from lumen_cli.engine.tile_plan import TilePlan
 from lumen_cli.errors import UsageError
 from lumen_cli.files.outputs import NameTemplate, plan_outputs
 from lumen_cli.imaging.picture import Picture

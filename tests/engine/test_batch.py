@@ -5,8 +5,8 @@ from lumen_tiny import Tiny
 
 from lumen_cli.engine.batch import NetworkError, as_batch, enhance_batch, enhance_scenes, in_parts, shape_of
 from lumen_cli.engine.device import DevicePolicy, choose_device
+from lumen_cli.engine.memory import TilePlan
 from lumen_cli.engine.scene import scene_of
-from lumen_cli.engine.tile_plan import TilePlan
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.networks.grading import bend
 from lumen_cli.networks.mean import Mean

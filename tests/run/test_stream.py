@@ -8,7 +8,7 @@ import pytest
 from lumen_tiny import Tiny
 
 from lumen_cli.engine.device import DevicePolicy, choose_device
-from lumen_cli.engine.tile_plan import TilePlan
+from lumen_cli.engine.memory import TilePlan
 from lumen_cli.files.find import find_pictures
 from lumen_cli.files.outputs import plan_outputs
 from lumen_cli.imaging.tags.writer import TagWriter

@@ -7,8 +7,7 @@ from lumen_tiny import Tiny
 
 from lumen_cli.engine import memory
 from lumen_cli.engine.device import choose_device
-from lumen_cli.engine.memory import bytes_per_pixel, free_memory, return_freed_memory
-from lumen_cli.engine.tile_plan import TilePlan, smaller, tiling_of
+from lumen_cli.engine.memory import TilePlan, bytes_per_pixel, free_memory, return_freed_memory, smaller, tiling_of
 from lumen_cli.errors import PictureError
 from lumen_cli.networks.kind.network import KinD
 from lumen_cli.networks.lightendiffusion.network import LightenDiffusion
