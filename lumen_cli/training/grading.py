@@ -61,8 +61,24 @@ def train_grading(run: GradingRun, out: Path, watch: Callable[[Report], None]) -
     Resumes an interrupted training in `out`; UsageError if that training has other settings.
     """
     sources = Sources(run.files, run.fitting.seed)
-    out.mkdir(parents=True, exist_ok=True)
-    record(_settings(run), run.fitting.device, out)
+    fitting = run.fitting
+    record(
+        out,
+        fitting.device,
+        run.data,
+        run.files,
+        run.dtype,
+        grading={"channels": fitting.channels, "heads": fitting.heads},
+        model=run.card.name,
+        sha256=run.card.weights_sha256,
+        validation=len(run.validation),
+        variants=VARIANTS,
+        unseen=UNSEEN,
+        batch=fitting.batch,
+        steps=fitting.steps if fitting.minutes is None else None,
+        minutes=fitting.minutes,
+        seed=fitting.seed,
+    )
     model = load(run.card).to(run.fitting.device)
     model.grading = None
     if run.fitting.device.type == "cuda":
@@ -111,22 +127,3 @@ def export_grading(card: ModelCard, grading: Grading, folder: Path) -> Path:
     if (card.folder / "README.md").is_file():
         shutil.copyfile(card.folder / "README.md", folder / "README.md")
     return folder
-
-
-def _settings(run: GradingRun) -> dict[str, Any]:
-    return {
-        "grading": {"channels": run.fitting.channels, "heads": run.fitting.heads},
-        "model": run.card.name,
-        "sha256": run.card.weights_sha256,
-        "data": list(run.data),
-        "pairs": len(run.files.pairs),
-        "bright": len(run.files.bright),
-        "validation": len(run.validation),
-        "variants": VARIANTS,
-        "unseen": UNSEEN,
-        "batch": run.fitting.batch,
-        "steps": run.fitting.steps if run.fitting.minutes is None else None,
-        "minutes": run.fitting.minutes,
-        "seed": run.fitting.seed,
-        "precision": str(run.dtype).removeprefix("torch."),
-    }

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,8 +68,9 @@ def train_refiner(run: RefinerRun, out: Path, watch: Watch) -> Path:
 
     Resumes an interrupted training in `out`; UsageError if that training has other settings.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    record(_settings(run), run.fitting.device, out)
+    settings = {name: value for name, value in asdict(run.fitting).items() if name not in ("device", "dtype")}
+    recipe = {"architecture": "refiner", **settings}
+    record(out, run.fitting.device, run.data, run.files, run.fitting.dtype, recipe=recipe)
     sources = Sources(run.files, run.fitting.seed)
     examples = collect(out / "examples", sources, count_examples(watch, "examples", len(sources)))
     held_out: list[Path] = []
@@ -205,14 +204,3 @@ def export_refiner(model: Refiner, data: Sequence[str], folder: Path) -> Path:
         encoding="utf-8",
     )
     return folder
-
-
-def _settings(run: RefinerRun) -> dict[str, Any]:
-    fitting = {name: value for name, value in asdict(run.fitting).items() if name not in ("device", "dtype")}
-    return {
-        "recipe": {"architecture": "refiner", **json.loads(json.dumps(fitting))},
-        "data": list(run.data),
-        "pairs": len(run.files.pairs),
-        "bright": len(run.files.bright),
-        "precision": str(run.fitting.dtype).removeprefix("torch."),
-    }

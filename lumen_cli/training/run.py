@@ -59,8 +59,9 @@ def train(run: Run, out: Path, stages: Sequence[str], watch: Watch) -> Path:
     """
     leads = run.options.workers.leads
     if leads:
-        out.mkdir(parents=True, exist_ok=True)
-        record(_settings(run), run.options.device, out)
+        settings = {"recipe": as_json(run.recipe), "mix": asdict(run.mix), "seed": run.seed}
+        settings |= {} if run.init is None else {"init": run.init.weights_sha256}
+        record(out, run.options.device, run.data, run.files, run.options.dtype, **settings)
     torch.manual_seed(run.seed)
     model = run.recipe.build()
     if run.init is not None:
@@ -101,6 +102,11 @@ def start_from(model: LowLightModel, card: ModelCard) -> None:
     model.load_state_dict(tensors, strict=False)
 
 
+def as_json(value: Any) -> Any:
+    """A dataclass as JSON reads it back: tuples become lists."""
+    return json.loads(json.dumps(asdict(value)))
+
+
 def _lengths(recipe: Recipe, options: Options) -> dict[str, Options]:
     """The options of each stage: the total length, divided in proportion to the stages' own lengths."""
     total = sum(stage.steps for stage in recipe.stages)
@@ -115,23 +121,17 @@ def _lengths(recipe: Recipe, options: Options) -> dict[str, Options]:
     return lengths
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    settings = {
-        "recipe": json.loads(json.dumps(asdict(run.recipe))),  # type: ignore[call-overload]
-        "data": list(run.data),
-        "pairs": len(run.files.pairs),
-        "bright": len(run.files.bright),
-        "mix": asdict(run.mix),
-        "seed": run.seed,
-        "precision": str(run.options.dtype).removeprefix("torch."),
-    }
-    if run.init is not None:
-        settings["init"] = run.init.weights_sha256
-    return settings
-
-
-def record(settings: dict[str, Any], device: torch.device, out: Path) -> None:
+def record(
+    out: Path, device: torch.device, data: Sequence[str], files: TrainingFiles, dtype: torch.dtype, **settings: Any
+) -> None:
     """Write train.json, or compare the settings with those of an existing one; UsageError where they differ."""
+    out.mkdir(parents=True, exist_ok=True)
+    settings |= {
+        "data": list(data),
+        "pairs": len(files.pairs),
+        "bright": len(files.bright),
+        "precision": str(dtype).removeprefix("torch."),
+    }
     path = out / RECORD
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))["settings"]
