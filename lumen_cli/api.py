@@ -16,8 +16,8 @@ from lumen_cli.imaging.read import read_picture
 from lumen_cli.limits import Detail
 from lumen_cli.registry.catalog import DEFAULT_MODEL, check_light, find_model, require_ability
 from lumen_cli.registry.load import load
-from lumen_cli.run.decompose import Decompose, Decomposed
-from lumen_cli.run.operation import Enhance, Enhanced
+from lumen_cli.run.decompose import Decompose, Decomposed, MapSettings
+from lumen_cli.run.operation import Enhance, Enhanced, Settings
 from lumen_cli.run.run import Run
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def enhance(
     check_light(card, brightness, illumination_ratio)
     read = _picture(picture)
     policy = choose_device(device, card.precision_for(precision), precisions=card.precisions, model=card.name)
-    operation = Enhance.with_model(
+    settings = Settings.with_model(
         card,
         policy,
         steps=chosen_steps,
@@ -102,7 +102,7 @@ def enhance(
         illumination_ratio=illumination_ratio,
         detail=detail,
     )
-    output = Run(card, policy, operation, network=network and policy.prepare(network)).one(read)
+    output = Run(card, policy, Enhance(settings), network=network and policy.prepare(network)).one(read)
     assert isinstance(output, Enhanced)
     result = output.values()
     floating = isinstance(picture, np.ndarray) and np.issubdtype(picture.dtype, np.floating)
@@ -142,7 +142,7 @@ def decompose(
     require_ability(card, "decompose")
     read = _picture(picture)
     policy = choose_device(device, precision, precisions=card.precisions, model=card.name)
-    operation = Decompose.with_model(card, policy, reconstruct=reconstruct)
+    operation = Decompose(MapSettings.with_model(card, policy), reconstruct=reconstruct)
     output = Run(card, policy, operation, network=network and policy.prepare(network)).one(read)
     assert isinstance(output, Decomposed)
     return output.maps

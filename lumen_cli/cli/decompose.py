@@ -123,7 +123,7 @@ def decompose(
     template = None if pattern is None else parse_template(pattern, model=card.name, part="")
     with gather(options) as pictures:
         from lumen_cli.engine.device import choose_device
-        from lumen_cli.run.decompose import Decompose
+        from lumen_cli.run.decompose import Decompose, MapSettings
 
         wanted = options.precision.value
         if options.precision is Precision.auto and "fp32" in card.precisions:
@@ -131,15 +131,14 @@ def decompose(
         policy = choose_device(
             options.device, wanted, precisions=card.precisions, batch_size=options.batch_size, model=card.name
         )
-        operation = Decompose.with_model(
+        settings = MapSettings.with_model(
             card,
             policy,
-            side_by_side=side_by_side,
-            reconstruct=reconstruct,
             metadata=options.metadata.value,
             credits=options.keep_credits,
             stamped=not options.no_stamp,
             format=map_format.value,
             depth=int(depth.value) if depth else 8,
         )
+        operation = Decompose(settings, side_by_side, reconstruct)
         carry_out(options, pictures, card, policy, operation, template)

@@ -158,7 +158,7 @@ def enhance(
     with gather(options) as pictures:
         from lumen_cli.engine.device import choose_device
         from lumen_cli.engine.memory import TilePlan, tiling_of
-        from lumen_cli.run.operation import Enhance
+        from lumen_cli.run.operation import Enhance, Settings
 
         policy = choose_device(
             options.device,
@@ -167,10 +167,9 @@ def enhance(
             batch_size=options.batch_size,
             model=card.name,
         )
-        operation = Enhance.with_model(
+        settings = Settings.with_model(
             card,
             policy,
-            tiles=TilePlan(tiling_of(tile)),
             metadata=options.metadata.value,
             credits=options.keep_credits,
             stamped=not options.no_stamp,
@@ -184,7 +183,7 @@ def enhance(
             tile=int(tile) if tile.isdigit() else None,
             detail=chosen_detail,
         )
-        carry_out(options, pictures, card, policy, operation, template)
+        carry_out(options, pictures, card, policy, Enhance(settings, TilePlan(tiling_of(tile))), template)
 
 
 def _detail(detail: DetailChoice, tile: str) -> Detail:

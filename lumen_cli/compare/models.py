@@ -14,7 +14,7 @@ from lumen_cli.files.find import Source, find_pictures
 from lumen_cli.files.outputs import Job
 from lumen_cli.registry.catalog import find_model
 from lumen_cli.run.existing import IfExists
-from lumen_cli.run.operation import Enhance
+from lumen_cli.run.operation import Enhance, Settings
 from lumen_cli.run.plan import Plan
 from lumen_cli.run.run import Run, RunOptions
 
@@ -67,9 +67,9 @@ def plan_models(
         if label == INPUT:
             raise UsageError(f"a model cannot be called {INPUT} here: the first column has this name")
         policy = choose_device(device, card.default_precision, precisions=card.precisions, model=card.name)
-        operation = Enhance.with_model(card, policy, steps=card.steps_for(None), seed=seed, format=SUFFIX)
+        settings = Settings.with_model(card, policy, steps=card.steps_for(None), seed=seed, format=SUFFIX)
         output = f"{folder / label.replace('/', '_')}{os.sep}"
-        run = Run(card, policy, operation, RunOptions(output, if_exists=if_exists))
+        run = Run(card, policy, Enhance(settings), RunOptions(output, if_exists=if_exists))
         plan = run.plan(sources)
         if plan.left:
             raise UsageError(plan.left[0].why, remedy=plan.left[0].remedy)

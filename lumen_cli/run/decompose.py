@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,7 @@ from lumen_cli.files.find import PICTURE_SUFFIXES, Source
 from lumen_cli.files.outputs import Job, NameTemplate, fold_case, plan_outputs, protect_inputs
 from lumen_cli.imaging.colour.convert import to_integers, to_unit
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.tags.rules import KEEP_ALL, Keeping, TagRules
-from lumen_cli.run.operation import WHOLE_BYTES, digest_of, precision_words, stamp_head, tag_rules, without_defaults
+from lumen_cli.run.operation import WHOLE_BYTES, ModelSettings
 from lumen_cli.run.save import Content
 from lumen_cli.run.task import Part
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
     from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.networks.base import LowLightModel
-    from lumen_cli.registry.card import ModelCard
 
 ADDITION = "-decomposed"
 _STAND_IN = ".lumen-maps"
@@ -43,30 +41,27 @@ _BACKGROUND, _INK = (24, 24, 24), (232, 232, 232)
 
 
 @dataclass(frozen=True)
-class MapSettings:
-    """Everything but the source that decides about the bytes of a picture's maps.
+class MapSettings(ModelSettings):
+    """The settings of a picture's maps. format: "png", "npy" or "npz"; depth: bits of PNG, 8 or 16."""
 
-    network, weights, precision, deep_precision, tags: as in `Settings`; format: "png", "npy" or "npz"; depth: bits of
-    PNG, 8 or 16.
-    """
-
-    architecture: str
-    network: Mapping[str, Any]
-    weights: str
-    precision: str = "fp32"
-    deep_precision: str = "fp32"
     format: str = "png"
     depth: int = 8
-    tags: TagRules = KEEP_ALL
 
-    def stamp(self, model: str) -> str:
-        """The stamp of a map."""
-        return f"{stamp_head(model, self.weights)}, decomposed, {precision_words(self)}"
+    def fields(self) -> dict[str, Any]:
+        """As in `ModelSettings`."""
+        return {"work": "decompose", **super().fields()}
+
+    def words(self) -> tuple[str, ...]:
+        """As in `ModelSettings`."""
+        return ("decomposed",)
 
 
 @dataclass(frozen=True)
 class Decompose:
-    """Take every picture apart. side_by_side: with a sheet to look at; reconstruct: with R ∘ L and its error."""
+    """Take every picture apart. side_by_side: with a sheet to look at; reconstruct: with R ∘ L and its error.
+
+    Both are further files and do not change the others, so the settings do not hold them.
+    """
 
     settings: MapSettings
     side_by_side: bool = False
@@ -74,33 +69,7 @@ class Decompose:
     doing = "decomposing"
     done = "decomposed"
     about = ()
-    quality = None
     bytes_per_pixel = WHOLE_BYTES
-
-    @classmethod
-    def with_model(
-        cls,
-        card: ModelCard,
-        policy: DevicePolicy,
-        *,
-        side_by_side: bool = False,
-        reconstruct: bool = False,
-        metadata: Keeping = "keep",
-        credits: bool = False,
-        stamped: bool = False,
-        **settings: Any,
-    ) -> Decompose:
-        """As `Enhance.with_model`; settings: fields of `MapSettings`."""
-        chosen = MapSettings(
-            card.architecture,
-            card.network,
-            card.weights_sha256,
-            precision=policy.precision,
-            deep_precision=policy.deep_precision,
-            **settings,
-        )
-        tags = tag_rules(metadata, chosen.stamp(card.name) if stamped else None, credits)
-        return cls(dataclasses.replace(chosen, tags=tags), side_by_side, reconstruct)
 
     @property
     def endings(self) -> dict[str, str]:
@@ -114,15 +83,6 @@ class Decompose:
         if self.side_by_side:
             endings["sheet"] = "-sheet.png"
         return endings
-
-    def fingerprint(self) -> str:
-        """The settings'. Sheet and reconstruction are further files and do not change the others."""
-        return digest_of({"work": "decompose", **without_defaults(asdict(self.settings), self.settings.tags)})
-
-    @property
-    def tags(self) -> TagRules:
-        """As in the settings."""
-        return self.settings.tags
 
     def name(
         self, sources: Sequence[Source], output: str | None, template: NameTemplate | None

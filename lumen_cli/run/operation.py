@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from lumen_cli import __version__
 from lumen_cli.engine.batch import NetworkError, enhance_scenes
@@ -79,19 +79,12 @@ class Operation(Protocol):
         """The settings that reports show beside the model's name."""
 
     @property
-    def quality(self) -> int | None:
-        """Quality of lossy outputs, 1 to 100."""
-
-    @property
-    def tags(self) -> TagRules:
-        """Which tags outputs get."""
+    def settings(self) -> ModelSettings:
+        """What decides about the outputs' bytes."""
 
     @property
     def bytes_per_pixel(self) -> int:
         """Memory that a decoded picture takes until it is written."""
-
-    def fingerprint(self) -> str:
-        """Everything but the source that decides about the outputs' bytes, in 32 hexadecimal digits."""
 
     def name(
         self, sources: Sequence[Source], output: str | None, template: NameTemplate | None
@@ -107,32 +100,88 @@ class Operation(Protocol):
         """Put scenes of one `shape_of` through the network; digests: the `digest()` of their pictures."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything but the source that decides about the bytes of a brightened picture.
+Settled = TypeVar("Settled", bound="ModelSettings")
 
-    weights: SHA-256; network: its hyper-parameters; steps: None for a network that does not sample; strength: 0 to 1;
-    precision, deep_precision: what 8-bit and 16-bit pictures are computed in; format: a suffix, None keeps each
-    picture's; quality: 1 to 100, None for each format's default; brightness: light of the result as a multiple of the
-    picture's own, None where the model chooses; illumination_ratio: KinD's α, None where none is given; detail: how
-    large pictures reach their size, see `scene`; tags: which of the original's tags are kept, and lumen's stamp.
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Everything but the source that decides about the bytes of an output; the settings of all operations.
+
+    weights: SHA-256; network: its hyper-parameters; precision, deep_precision: what 8-bit and 16-bit pictures are
+    computed in; tags: which of the original's tags are kept, and lumen's stamp.
     """
 
     architecture: str
     network: Mapping[str, Any]
     weights: str
+    precision: str = "fp32"
+    deep_precision: str = "fp32"
+    tags: TagRules = KEEP_ALL
+    quality: ClassVar[int | None] = None
+
+    @classmethod
+    def with_model(
+        cls: type[Settled],
+        card: ModelCard,
+        policy: DevicePolicy,
+        *,
+        metadata: Keeping = "keep",
+        credits: bool = False,
+        stamped: bool = False,
+        **chosen: Any,
+    ) -> Settled:
+        """The settings for a model on a device. metadata, credits: see `tag_rules`; chosen: the other fields."""
+        model = card.architecture, card.network, card.weights_sha256
+        settings = cls(*model, policy.precision, policy.deep_precision, **chosen)
+        return replace(settings, tags=tag_rules(metadata, settings.stamp(card.name) if stamped else None, credits))
+
+    def fingerprint(self) -> str:
+        """The settings in 32 hexadecimal digits."""
+        text = json.dumps(self.fields(), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def fields(self) -> dict[str, Any]:
+        """What the fingerprint depends on. Outputs made before a setting existed stay current: defaults are left out.
+
+        The list of what private tags keep has changed since, so such outputs count as made under other settings.
+        """
+        fields = asdict(self)
+        if self.tags == KEEP_ALL:
+            del fields["tags"]
+        elif self.tags.metadata != "private":
+            fields["tags"].pop("credits")
+        return fields
+
+    def stamp(self, model: str) -> str:
+        """The text in ProcessingSoftware: "lumen 0.1.0, model kind (weights 0123456789ab), seed 0, …, fp32"."""
+        weights = f" (weights {self.weights[:_DIGITS]})" if self.weights else ""
+        deep = "" if self.deep_precision == self.precision else f" (16-bit pictures {self.deep_precision})"
+        return ", ".join((f"lumen {__version__}, model {model}{weights}", *self.words(), self.precision + deep))
+
+    def words(self) -> tuple[str, ...]:
+        """What the stamp says about the operation."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Settings(ModelSettings):
+    """The settings of a brightened picture.
+
+    steps: None for a network that does not sample; strength: 0 to 1; format: a suffix, None keeps each picture's;
+    quality: 1 to 100, None for each format's default; brightness: light of the result as a multiple of the picture's
+    own, None where the model chooses; illumination_ratio: KinD's α, None where none is given; detail: how large
+    pictures reach their size, see `scene`.
+    """
+
     steps: int | None = None
     seed: int = 0
     strength: float = 1.0
-    precision: str = "fp32"
-    deep_precision: str = "fp32"
     format: str | None = None
-    quality: int | None = None
+    quality: int | None = None  # type: ignore[misc]
     brightness: float | None = None
     illumination_ratio: float | None = None
     tile: int | None = None
     detail: Detail = "auto"
-    tags: TagRules = KEEP_ALL
 
     @property
     def light(self) -> tuple[str, ...]:
@@ -140,54 +189,24 @@ class Settings:
         chosen = {"brightness": self.brightness, "illumination ratio": self.illumination_ratio}
         return tuple(f"{name} {value:g}" for name, value in chosen.items() if value is not None)
 
-    def fingerprint(self) -> str:
-        """The settings in 32 hexadecimal digits."""
-        fields = without_defaults(asdict(self), self.tags)
+    def fields(self) -> dict[str, Any]:
+        """As in `ModelSettings`."""
+        fields = super().fields()
         fields["light"] = fields.pop("brightness")  # the first version's `brightness` was the illumination ratio
         for name in ("light", "illumination_ratio", "tile"):
             if fields[name] is None:
-                del fields[name]  # outputs made before this setting existed stay current
+                del fields[name]
         if self.detail != "whole":
             fields["full_resolution"] = METHOD
         else:
             del fields["detail"]
-        return digest_of(fields)
+        return fields
 
-    def stamp(self, model: str) -> str:
-        """The stamp: "lumen 0.1.0, model kind (weights 0123456789ab), seed 0, strength 1, detail auto, fp32"."""
+    def words(self) -> tuple[str, ...]:
+        """As in `ModelSettings`."""
         steps = (f"{self.steps} steps",) if self.steps else ()
         detail = "whole" if self.detail == "whole" else f"detail {self.detail}"
-        made = (f"seed {self.seed}", f"strength {self.strength:g}", *self.light, detail)
-        return ", ".join((stamp_head(model, self.weights), *steps, *made, precision_words(self)))
-
-
-def without_defaults(fields: dict[str, Any], tags: TagRules) -> dict[str, Any]:
-    """The fields, those about tags only where something was asked for: older outputs stay current.
-
-    The list of what `private` keeps has changed since, so such outputs count as made under other settings.
-    """
-    if tags == KEEP_ALL:
-        return {name: value for name, value in fields.items() if name != "tags"}
-    if tags.metadata != "private":
-        fields["tags"].pop("credits")
-    return fields
-
-
-def digest_of(fields: Mapping[str, Any]) -> str:
-    """Values by name, as JSON holds them, in 32 hexadecimal digits."""
-    text = json.dumps(fields, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def stamp_head(model: str, weights: str) -> str:
-    """What every stamp begins with: lumen's version, the model and its weights."""
-    return f"lumen {__version__}, model {model}" + (f" (weights {weights[:_DIGITS]})" if weights else "")
-
-
-def precision_words(settings: Any) -> str:
-    """The precision of `Settings` or `MapSettings`; that of 16-bit pictures too where it differs."""
-    deep = settings.deep_precision
-    return settings.precision if deep == settings.precision else f"{settings.precision} (16-bit pictures {deep})"
+        return *steps, f"seed {self.seed}", f"strength {self.strength:g}", *self.light, detail
 
 
 def tag_rules(metadata: Keeping = "keep", stamp: str | None = None, credits: bool = False) -> TagRules:
@@ -245,30 +264,6 @@ class Enhance:
     doing = "enhancing"
     done = "enhanced"
 
-    @classmethod
-    def with_model(
-        cls,
-        card: ModelCard,
-        policy: DevicePolicy,
-        *,
-        tiles: TilePlan | None = None,
-        metadata: Keeping = "keep",
-        credits: bool = False,
-        stamped: bool = False,
-        **settings: Any,
-    ) -> Enhance:
-        """The operation of a model on a device. metadata, credits: see `tag_rules`; settings: fields of `Settings`."""
-        chosen = Settings(
-            card.architecture,
-            card.network,
-            card.weights_sha256,
-            precision=policy.precision,
-            deep_precision=policy.deep_precision,
-            **settings,
-        )
-        tags = tag_rules(metadata, chosen.stamp(card.name) if stamped else None, credits)
-        return cls(replace(chosen, tags=tags), TilePlan() if tiles is None else tiles)
-
     @property
     def about(self) -> tuple[str, ...]:
         """Steps, seed and, where it was chosen, light."""
@@ -277,23 +272,9 @@ class Enhance:
         return *steps, f"seed {settings.seed}", *settings.light
 
     @property
-    def quality(self) -> int | None:
-        """As in the settings."""
-        return self.settings.quality
-
-    @property
-    def tags(self) -> TagRules:
-        """As in the settings."""
-        return self.settings.tags
-
-    @property
     def bytes_per_pixel(self) -> int:
         """Less where the network sees the picture reduced."""
         return WHOLE_BYTES if self.settings.detail == "whole" else CARRIED_BYTES
-
-    def fingerprint(self) -> str:
-        """The settings'."""
-        return self.settings.fingerprint()
 
     def name(
         self, sources: Sequence[Source], output: str | None, template: NameTemplate | None

@@ -102,7 +102,7 @@ class Run:
             UsageError: private tags are asked for and there is no exiftool.
         """
         if self._tags is None:
-            self._tags = TagWriter(rules=self.operation.tags)
+            self._tags = TagWriter(rules=self.operation.settings.tags)
         return self._tags
 
     def __enter__(self) -> Run:
@@ -128,12 +128,12 @@ class Run:
         jobs, parts = self.operation.name(sources, options.output, options.name_template)
         plan = make_plan(
             jobs,
-            self.operation.fingerprint(),
+            self.operation.settings.fingerprint(),
             options.if_exists,
             parts,
             looked,
             in_state=options.among_photographs,
-            stamp=self.operation.tags.stamp,
+            stamp=self.operation.settings.tags.stamp,
         )
         return self._with_sidecars(plan)
 
@@ -212,7 +212,13 @@ class Run:
             manifest.begin()
         inbox: Inbox = queue.SimpleQueue()
         encoder = Encoder(
-            manifests, self.tags, self.operation.quality, jobs, Budget(2 * jobs, room), inbox, options.preserve_times
+            manifests,
+            self.tags,
+            self.operation.settings.quality,
+            jobs,
+            Budget(2 * jobs, room),
+            inbox,
+            options.preserve_times,
         )
         decoder = Decoder(
             plan.todo,

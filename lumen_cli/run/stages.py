@@ -170,7 +170,7 @@ class Decoder:
         self.begun = 0
         self.feeding = True
         self._tasks, self._operation, self._budget, self._inbox = tasks, operation, budget, inbox
-        self._settings = operation.fingerprint()
+        self._settings = operation.settings.fingerprint()
         self._ending, self._max_pixels = threading.Event(), max_pixels
         self._helpers = HelperReader(timeout)
         self._memory = free_memory()

@@ -45,11 +45,9 @@ def test_a_run_gives_a_result_for_every_picture_also_for_those_it_keeps_or_leave
     (folder / "out").mkdir()
     (folder / "out" / "1.png").write_text("somebody's own")
     with start(folder / "out") as run:
-        assert [(r.task.output, r.status) for r in run.results(run.plan(sources))] == [
-            ("1.png", "left"),
-            ("0.png", "done"),
-            ("2.png", "done"),
-        ]
+        first, *others = run.results(run.plan(sources))
+    assert (first.task.output, first.status) == ("1.png", "left")
+    assert {(r.task.output, r.status) for r in others} == {("0.png", "done"), ("2.png", "done")}
     with start(folder / "out") as run:
         results = list(run.results(run.plan(sources)))
     assert [(r.task.output, r.status) for r in results] == [("1.png", "left"), ("0.png", "kept"), ("2.png", "kept")]
