@@ -100,7 +100,7 @@ def test_a_picture_of_one_colour_and_a_black_frame_stay_as_they_are(folder):
 def test_brightness_is_a_multiple_of_the_pictures_light(folder):
     import torch
 
-    from lumen_cli.srgb import to_linear
+    from lumen_cli.imaging.colour.curves import to_linear
     from tests.conftest import dark_pixels
 
     picture = dark_pixels(64, 96)

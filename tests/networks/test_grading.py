@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lumen_cli.imaging.colour.curves import to_linear, to_srgb
 from lumen_cli.networks.grading import (
     BOUND,
     DISTRUST,
@@ -23,7 +24,6 @@ from lumen_cli.networks.grading import (
     measure,
     summarise,
 )
-from lumen_cli.srgb import to_linear, to_srgb
 
 
 def smooth(count: int, seed: int = 0, side: int = GRID) -> torch.Tensor:

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 
 from lumen_cli.datasets.pairs import TrainingFiles, find_pairs, find_training_files
 from lumen_cli.errors import LumenError, UsageError
+from lumen_cli.imaging.colour.curves import to_linear, to_srgb
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.grading import EXPERTS, GRID, AutoExposure, Grading, bend, measure
 from lumen_cli.registry.catalog import find_model, read_card
 from lumen_cli.registry.load import load
-from lumen_cli.srgb import to_linear, to_srgb
 from lumen_cli.training import grading_examples, grading_fit
 from lumen_cli.training.grading import GradingRun, export_grading, train_grading
 from lumen_cli.training.grading_examples import (

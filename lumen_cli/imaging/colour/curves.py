@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Floats = NDArray[np.floating]
 
@@ -118,3 +121,15 @@ class HybridLog:
 LINEAR = Power(1.0)
 SRGB = Power(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 """IEC 61966-2-1."""
+
+
+def to_linear(srgb: Tensor) -> Tensor:
+    """Linear light of a tensor of sRGB values in [0, 1], as `SRGB` gives it for arrays."""
+    curved = ((srgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4
+    return (srgb / 12.92).where(srgb <= 0.04045, curved)
+
+
+def to_srgb(linear: Tensor) -> Tensor:
+    """The sRGB values of a tensor of linear light in [0, 1]."""
+    curved = 1.055 * linear.clamp_min(0.0031308) ** (1.0 / 2.4) - 0.055
+    return (linear * 12.92).where(linear <= 0.0031308, curved)
