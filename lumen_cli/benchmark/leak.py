@@ -1,4 +1,4 @@
-"""Test pictures that are in the training data too: near-duplicates, whatever their exposure.
+"""Finds test pictures that are in the training data too: near-duplicates in any exposure.
 
 Two views of a picture's thumbnail are compared, which a monotone tone curve hardly changes: the ranks of its values
 (histogram equalisation) and the signs of its gradients (as in difference hashes). Dark pictures are compared with dark

@@ -1,4 +1,4 @@
-"""What a speed benchmark measures and finds, as plain values. Imports nothing heavy."""
+"""Requests and results of a speed benchmark, as plain values. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class SpeedRequest:
 
 @dataclass(frozen=True)
 class SpeedCase:
-    """What one process times. folder: the model's, None for the published network; request: how it is timed."""
+    """One row of the table, timed in one process. folder: None for the published network; request: how to time it."""
 
     model: str
     architecture: str

@@ -1,4 +1,4 @@
-"""One row of the speed table in a process of its own: a `SpeedCase` as JSON on stdin, a `SpeedResult` on stdout.
+"""Times one row of the speed table in its own process: a `SpeedCase` as JSON on stdin, a `SpeedResult` on stdout.
 
     python -m lumen_cli.benchmark.worker < case.json
 
@@ -79,7 +79,7 @@ Run = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is timed. steps: sampling steps, None for a network that does not sample."""
+    """The network to time. steps: sampling steps, None for a network that does not sample."""
 
     network: LowLightModel
     policy: DevicePolicy
@@ -93,13 +93,13 @@ def main() -> None:
     case = SpeedCase.of(json.load(sys.stdin))
     try:
         result = measure(case)
-    except Exception as error:  # whatever it is, it becomes a row of the table
+    except Exception as error:  # any error becomes a row of the table
         result = case.failed(reason(error))
     print(json.dumps(dataclasses.asdict(result)), file=answer, flush=True)
 
 
 def measure(case: SpeedCase) -> SpeedResult:
-    """Time the case in this process. Raises whatever goes wrong."""
+    """Time the case in this process. Errors of any kind are raised."""
     request = case.request
     if request.threads is not None:
         torch.set_num_threads(request.threads)
@@ -238,7 +238,7 @@ def compare_with_paper(
 
 
 def alternate(runs: list[Run], repeat: int, device: str) -> list[list[float]]:
-    """Seconds of each of `runs`, called in turn (A B A B …) `repeat` times; the device is waited for."""
+    """Seconds of each of `runs`, called alternately (A B A B …) `repeat` times, with the device synchronised."""
     seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(repeat):
         for run, own in zip(runs, seconds, strict=True):
@@ -251,7 +251,7 @@ def alternate(runs: list[Run], repeat: int, device: str) -> list[list[float]]:
 
 
 def synchronise(device: str) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait until the device has finished."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
     elif device == "mps":

@@ -29,7 +29,7 @@ def time_folder(
     """Enhance `case.request.pictures` generated JPEGs of the case's size, in a folder that is removed afterwards.
 
     Args:
-        case: what is timed.
+        case: the row of the table.
         network: on the policy's device, warm.
         policy: its batch size is the case's.
         steps: sampling steps.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a comparison gives: figures, and a page and a contact sheet where they are named."""
+    """The requested results: metrics, and a page and a contact sheet where they are named."""
 
     metrics: Sequence[Metric]
     page: Path | None

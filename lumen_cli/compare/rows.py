@@ -82,7 +82,7 @@ def _text(value: object) -> str:
 
 def _number(value: object, negative: bool = False) -> float | None:
     try:
-        number = float(value)  # type: ignore[arg-type]  # Pillow's rationals are numbers, whatever else is refused below
+        number = float(value)  # type: ignore[arg-type]  # Pillow's rationals convert; the rest is refused below
     except (TypeError, ValueError, ZeroDivisionError):
         return None
     usable = abs(number) < 1e9 and (number >= 0 or negative)  # no NaN passes this

@@ -26,7 +26,7 @@ STAGES = {"read": "read and decode", "run": "run the network", "write": "encode 
 
 
 def source_name(source: Source) -> str:
-    """What people know a picture by: its path, or where it came from."""
+    """The name of a picture in messages: its path, or "standard input"."""
     return "standard input" if source.label == "-" else short_path(source.path)
 
 
@@ -188,7 +188,7 @@ def _errors(mae: float, psnr: float | None) -> tuple[str, str]:
 
 
 def peak_memory(device: str) -> str:
-    """The most memory that this process held, and on a CUDA device what the network held there."""
+    """The most memory that this process held, and the most that the network held on a CUDA device."""
     from lumen_cli.engine.memory import peak_resident
 
     text = memory(peak_resident())

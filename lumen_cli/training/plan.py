@@ -27,7 +27,7 @@ PRECISIONS = ("fp32", "bf16")
 
 @dataclass(frozen=True)
 class Request:
-    """What every training needs.
+    """The request for a training.
 
     Attributes:
         data: folders of pairs or of bright pictures.
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Training:
-    """A training that is ready: what it works on in one line, its function, whether this process reports."""
+    """A training that is ready. about: its data and device, on one line; leads: whether this process reports."""
 
     about: str
     run: Callable[[Watch], Path]
