@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.formats import SUFFIXES, list_titles
@@ -23,6 +24,13 @@ PICTURE_SUFFIXES: frozenset[str] = frozenset(SUFFIXES)
 """File name endings that count as pictures in folders, in lower case; upper case counts too."""
 
 log = logging.getLogger(__name__)
+
+
+class Trouble(NamedTuple):
+    """An input, or a file that looks like a picture, that cannot be processed, and why, in one line."""
+
+    path: Path
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -37,14 +45,6 @@ class Source:
     """Path below `root`, or the bare file name."""
     label: str | None = None
     """Its name in messages where that is not its path: "-" for a picture from standard input."""
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """An input, or a file that looks like a picture, that cannot be processed. reason: why, in one line."""
-
-    path: Path
-    reason: str
 
 
 @dataclass(frozen=True)

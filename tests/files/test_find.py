@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from random import Random
+from typing import TypeVar
 
 import pytest
 
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import Source, find_pictures, search
+
+T = TypeVar("T")
 
 
 def tree(root: Path, *names: str) -> Path:
@@ -28,6 +32,13 @@ def sources_below(places: Iterable[tuple[str, str]]) -> list[Source]:
         else Source(Path("/lumen-test/named") / below, None, Path(Path(below).name))
         for root, below in places
     ]
+
+
+def plan_in_any_order(plan: Callable[[list[Source]], T], sources: list[Source], random: Random) -> T:
+    """A plan of sources, which does not depend on their order."""
+    planned = plan(sources)
+    assert plan(random.sample(sources, len(sources))) == planned
+    return planned
 
 
 def found(*inputs: object) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import sys
 import unicodedata
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import example, given, settings
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import Source, find_pictures
 from lumen_cli.files.outputs import FIELDS, check_writable, output_folders, parse_template, plan_outputs
-from tests.files.test_find import sources_below, tree
+from tests.files.test_find import plan_in_any_order, sources_below, tree
 
 
 def targets(base: Path, inputs: list[str], output: str | None = None, suffix: str | None = None) -> dict[str, str]:
@@ -168,7 +169,7 @@ roots = st.sampled_from(["/lumen-test/in", "/lumen-test/In", "/lumen-test/x/in",
 )
 @settings(max_examples=400, deadline=None)
 def test_outputs_are_distinct_and_independent_of_the_order_of_sources(
-    named: list[tuple[str, str]], output: str | None, suffix: str | None, text: str | None, random: object
+    named: list[tuple[str, str]], output: str | None, suffix: str | None, text: str | None, random: Random
 ) -> None:
     template = None if text is None else parse_template(text, model="png")
     sources = sources_below(named)
@@ -179,10 +180,7 @@ def test_outputs_are_distinct_and_independent_of_the_order_of_sources(
         except UsageError:
             return None
 
-    plan = planned(sources)
-    shuffled = list(sources)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert planned(shuffled) == plan
+    plan = plan_in_any_order(planned, sources, random)
     if plan is None:
         return
     folded = [unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(t)).casefold()) for t in plan.values()]
