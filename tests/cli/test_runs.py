@@ -80,7 +80,7 @@ def test_an_output_that_lumen_did_not_write_is_left_and_the_rest_goes_on(photos:
     assert "was not created by lumen" in told["a.png"]["reason"]
     assert all(way in told["a.png"]["reason"] for way in ("--overwrite", "--skip-existing"))
     assert {name for name, line in told.items() if line["status"] == "done"} == {"b.jpg", "c.webp", "d.png", "e.tif"}
-    assert "5 pictures: 4 enhanced, 1 left alone" in finished.err
+    assert "5 pictures: 4 enhanced, 1 left untouched" in finished.err
     assert (twin / "a.png").read_bytes() == b"somebody's"
 
     finished = enhance(photos, "--skip-existing")
@@ -99,7 +99,7 @@ def test_many_outputs_of_unknown_origin_are_a_few_lines(tmp_path: Path, enhance:
     assert finished.code == 1
     assert finished.err.count("was not created by lumen") == 10
     assert "and 20 pictures more" in finished.err
-    assert "30 pictures: 0 enhanced, 30 left alone" in finished.err
+    assert "30 pictures: 0 enhanced, 30 left untouched" in finished.err
 
 
 def test_a_picture_that_somebody_retouched_is_kept_and_never_replaced(photos: Path, enhance: Lumen) -> None:
