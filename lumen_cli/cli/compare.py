@@ -30,14 +30,16 @@ _LARGE_PAGE = 64 << 20
 def compare(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="A B …", help="Folders of the same pictures, or single pictures; with --models inputs."),
+        typer.Argument(
+            metavar="A B …", help="Folders of the same pictures, or single pictures; with --models the inputs."
+        ),
     ],
     models: Annotated[
         str | None,
         typer.Option(
             metavar="A,B,…",
             rich_help_panel=LOOK,
-            help="Run these models on the inputs and compare what they make; the first column is the input.",
+            help="Run these models on the inputs and compare the results; the first column is the input.",
         ),
     ] = None,
     reference: Annotated[
@@ -45,12 +47,12 @@ def compare(
         typer.Option(
             metavar="DIR|FILE",
             rich_help_panel=LOOK,
-            help="The ground truth: one of the versions or a further one (default: measured against the first).",
+            help="The ground truth: one of the versions or another folder (default: compare with the first version).",
         ),
     ] = None,
     metrics: Annotated[
         str | None,
-        typer.Option(metavar="A,B,…", rich_help_panel=LOOK, help="Figures to compute, e.g. psnr,ssim,niqe."),
+        typer.Option(metavar="A,B,…", rich_help_panel=LOOK, help="Metrics to compute, for example psnr,ssim,niqe."),
     ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -61,19 +63,26 @@ def compare(
             "-o",
             metavar="FILE",
             rich_help_panel=FILES,
-            help="The page (default: compare.html beside the first version).",
+            help="File name of the page (default: compare.html beside the first version).",
         ),
     ] = None,
     sheet: Annotated[
         str | None,
-        typer.Option(metavar="FILE", rich_help_panel=FILES, help="A contact sheet too: png, jpg, webp, tiff or bmp."),
+        typer.Option(
+            metavar="FILE", rich_help_panel=FILES, help="Also write a contact sheet: png, jpg, webp, tiff or bmp."
+        ),
     ] = None,
     no_page: Annotated[
-        bool, typer.Option("--no-page", rich_help_panel=FILES, help="Only the table, and the sheet if asked for.")
+        bool,
+        typer.Option(
+            "--no-page",
+            rich_help_panel=FILES,
+            help="Do not write a page; print the table, and write the sheet if requested.",
+        ),
     ] = False,
     save_images: Annotated[
         str | None,
-        typer.Option(metavar="DIR", rich_help_panel=FILES, help="Keep what --models makes, as DIR/MODEL/NAME.png."),
+        typer.Option(metavar="DIR", rich_help_panel=FILES, help="Save generated images as DIR/MODEL/NAME.png."),
     ] = None,
     overwrite: OverwriteOption = False,
     max_side: Annotated[
@@ -83,19 +92,19 @@ def compare(
             max=16383,
             metavar="N",
             rich_help_panel=PAGE,
-            help="Pixels of the longer side of pictures on the page; larger ones are reduced.",
+            help="Longest side of pictures on the page in pixels; larger ones are reduced.",
         ),
     ] = 1600,
     quality: Annotated[
         int,
         typer.Option(
-            min=1, max=100, metavar="Q", rich_help_panel=PAGE, help="Of the WebP pictures on the page; 100: lossless."
+            min=1, max=100, metavar="Q", rich_help_panel=PAGE, help="WebP quality on the page (100 = lossless)."
         ),
     ] = 90,
     linked: Annotated[
         bool,
         typer.Option(
-            "--linked", rich_help_panel=PAGE, help="Refer to the original files instead of copying them into the page."
+            "--linked", rich_help_panel=PAGE, help="Link to the original files instead of copying them into the page."
         ),
     ] = False,
     as_json: JsonOption = False,
@@ -103,12 +112,12 @@ def compare(
 ) -> None:
     """Compare versions of the same pictures: a table, and one HTML page.
 
-    Pictures belong together by their path below each folder, endings and an
-    added -enhanced left aside; single pictures whatever they are called. One
-    without partner, or of another size, is named and left out.
+    Pictures are matched by their path below each folder, ignoring extensions
+    and an -enhanced suffix; single pictures may have any name. A picture
+    without a counterpart, or of another size, is reported and left out.
 
-    The page is one file and needs no network: before/after slider, all
-    versions under one zoom, differences, histograms, tags, sortable figures.
+    The page is one file and works offline: before/after slider, one zoom for
+    all versions, differences, histograms, tags, sortable metrics.
 
     Exit codes: 0 all compared, 1 some left out, 2 wrong usage,
     130 interrupted, 141 standard output closed by its reader.
@@ -122,9 +131,9 @@ def compare(
       lumen compare low/ kind/ --reference high/ --no-page --json | jq .versions
     """  # noqa: D301
     if linked and models is not None and save_images is None:
-        raise UsageError("--linked needs files that stay: name a folder for what the models make with --save-images")
+        raise UsageError("--linked needs files that stay; save the generated images with --save-images")
     if save_images is not None and models is None:
-        raise UsageError("--save-images keeps what --models makes; there is no --models here")
+        raise UsageError("--save-images needs --models")
     if no_page and (linked or output is not None):
         raise UsageError(f"--no-page and {'--linked' if linked else '--output'} cannot be combined")
 

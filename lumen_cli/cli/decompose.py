@@ -59,8 +59,8 @@ def decompose(
             "--format",
             metavar="FORMAT",
             rich_help_panel=FILES,
-            help="png; npy: the same in float32; npz: one file with float32 arrays reflectance and illumination, "
-            "of a latent model its latents.",
+            help="png; npy: the maps in float32; npz: one file with float32 arrays reflectance and illumination, "
+            "or the latents of a latent model.",
         ),
     ] = MapFormat.png,
     depth: Annotated[
@@ -70,7 +70,9 @@ def decompose(
     side_by_side: Annotated[
         bool,
         typer.Option(
-            "--side-by-side", rich_help_panel=LOOK, help="NAME-sheet.png too: input, R, L and R × L with captions."
+            "--side-by-side",
+            rich_help_panel=LOOK,
+            help="Also write NAME-sheet.png: input, R, L and R × L with captions.",
         ),
     ] = False,
     reconstruct: Annotated[
@@ -78,7 +80,7 @@ def decompose(
         typer.Option(
             "--reconstruct",
             rich_help_panel=LOOK,
-            help="NAME-reconstructed.png too: R × L, and its error (mean absolute error, PSNR).",
+            help="Also write NAME-reconstructed.png, R × L, and report its error (mean absolute error, PSNR).",
         ),
     ] = False,
 ) -> None:
@@ -96,7 +98,7 @@ def decompose(
     png and npy hold pictures of them: the reflectance decoded,
     the illumination enlarged by 8, R × L multiplied as latents, then decoded.
 
-    Exit codes: 0 all done, 1 some failed or were left alone, 2 wrong usage,
+    Exit codes: 0 all done, 1 some failed or were left untouched, 2 wrong usage,
     130 interrupted, 141 standard output closed by its reader.
 
     \b

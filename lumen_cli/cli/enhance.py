@@ -118,7 +118,7 @@ def enhance(
 ) -> None:
     """Brighten dark pictures: folders in, folders out, same tree, same names, same tags.
 
-    Exit codes: 0 all done, 1 some failed or were left alone, 2 wrong usage,
+    Exit codes: 0 all done, 1 some failed or were left untouched, 2 wrong usage,
     130 interrupted, 141 standard output closed by its reader.
 
     \b
@@ -127,7 +127,7 @@ def enhance(
       lumen enhance night.jpg -o bright.png
       lumen enhance 'raw/**/*.tif' -o out/ --format png --strength 0.7
       lumen enhance photos/ --brightness 3       three times the light
-      lumen enhance photos/                      again: what is new or changed
+      lumen enhance photos/                      again: new or changed pictures
       lumen enhance photos/ --dry-run            only show what would be done
       lumen enhance inbox/ -o out/ --watch       and what comes in later
       find . -name '*.jpg' -print0 | lumen enhance --from-file - -0 -o out/

@@ -60,7 +60,7 @@ class PictureOptions:
         typer.Argument(
             metavar="INPUT",
             show_default=False,
-            help="Pictures, folders (with all below them) or globs; - for a picture on standard input.",
+            help="Pictures, folders (searched recursively) or globs; - for a picture on standard input.",
         ),
     ] = None
     from_file: Annotated[
@@ -69,7 +69,7 @@ class PictureOptions:
             "--from-file",
             metavar="LIST",
             rich_help_panel=WHICH,
-            help="A file with a path on each line, relative to the working folder; - for standard input.",
+            help="A file with one path per line, relative to the working folder; - for standard input.",
         ),
     ] = None
     null: Annotated[
@@ -116,7 +116,7 @@ class PictureOptions:
             "-m",
             metavar="MODEL",
             rich_help_panel=LOOK,
-            help="auto (the best there is for the task), a name (see `lumen models`), a model folder or hf://org/name.",
+            help="auto (the best model for the task), a name (see `lumen models`), a model folder or hf://org/name.",
         ),
     ] = DEFAULT_MODEL
     device: DeviceOption = "auto"
@@ -127,7 +127,7 @@ class PictureOptions:
             min=1,
             metavar="N",
             rich_help_panel=MACHINE,
-            help="Pictures in one batch on a GPU (default: by memory); a CPU takes one at a time.",
+            help="Pictures in one batch on a GPU (default: by memory); a CPU runs one at a time.",
         ),
     ] = None
     jobs: Annotated[
@@ -206,7 +206,7 @@ class PictureOptions:
         typer.Option(
             "--resume",
             rich_help_panel=FILES,
-            help="Process missing or outdated outputs (default); what lumen did not write is left alone.",
+            help="Process missing or outdated outputs (default); files that lumen did not write are left untouched.",
         ),
     ] = False
     overwrite: OverwriteOption = False

@@ -87,7 +87,7 @@ def show_plan(plan: Plan, troubles: Sequence[Trouble], as_json: bool) -> None:
     for trouble in troubles:
         line = f"{short_path(trouble.path)}: {printable(trouble.reason)}"
         typer.echo(trouble_line(trouble) if as_json else line)
-    left = f", {len(plan.left)} to leave alone" if plan.left else ""
+    left = f", {len(plan.left)} to leave untouched" if plan.left else ""
     numbers = f"{count(len(plan.todo), 'picture')} to make, {len(plan.kept)} to keep{left}"
     typer.echo(f"dry run: {numbers}; nothing done", err=True)
 

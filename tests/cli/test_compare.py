@@ -178,7 +178,7 @@ def test_an_input_is_never_replaced_by_a_sheet(versions: tuple[Path, Path, Path]
         (["low", "high", "--metrics", "psnrr"], "Did you mean psnr?"),
         (["low", "high", "-o", "x.png"], "has to end in .html"),
         (["low", "high", "--sheet", "x.gif"], "not a format lumen writes"),
-        (["low", "high", "--save-images", "x"], "there is no --models here"),
+        (["low", "high", "--save-images", "x"], "--save-images needs --models"),
         (["low", "high", "--no-page", "--linked"], "cannot be combined"),
         (["low", "--models", "tiny", "--linked"], "--save-images"),
         (["low", "--models", "no-such-model"], "unknown model 'no-such-model'"),
