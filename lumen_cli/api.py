@@ -59,6 +59,11 @@ def enhance(
 ) -> np.ndarray:
     """Brighten one picture as `lumen enhance` does with the same settings; the result is sRGB.
 
+    >>> dark = np.linspace(2, 40, 24 * 32 * 3).reshape(24, 32, 3).astype(np.uint8)
+    >>> bright = enhance(dark, "kind", device="cpu")
+    >>> bright.shape, bright.dtype, bool(bright.mean() > dark.mean())
+    ((24, 32, 3), dtype('uint8'), True)
+
     Args:
         picture: a file, or H×W×3 (RGB) or H×W (grey) as uint8, uint16 or floats in [0, 1].
         model: a name, a model folder or `hf://org/name`; its card decides about steps and precisions.
@@ -119,6 +124,10 @@ def decompose(
     network: LowLightModel | None = None,
 ) -> Maps:
     """Take one picture apart; the numbers are those of `lumen decompose` in the formats npy and npz.
+
+    >>> maps = decompose(np.linspace(0.0, 0.3, 24 * 32 * 3).reshape(24, 32, 3), "kind", reconstruct=True, device="cpu")
+    >>> maps.reflectance.shape, maps.illumination.shape
+    ((24, 32, 3), (24, 32))
 
     Args:
         picture: as in `enhance`.

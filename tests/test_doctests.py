@@ -8,6 +8,7 @@ import importlib
 import pytest
 
 MODULES = (
+    "lumen_cli.api",
     "lumen_cli.diffusion.noise",
     "lumen_cli.diffusion.sampler",
     "lumen_cli.diffusion.schedule",
