@@ -224,14 +224,15 @@ def _run_models(
 def _compare(console: Console, interruption: Interruption, comparison: Comparison, as_json: bool) -> None:
     """Measure and draw; shows progress, or a JSON line for each row."""
     from lumen_cli.compare.matching import Problem
-    from lumen_cli.reports.compare import compared_line, problem_line, row_progress
+    from lumen_cli.reports.compare import compared_line, problem_line
+    from lumen_cli.reports.progress import steps_line
 
     matched = comparison.matched
     for problem in matched.problems if as_json else ():
         print(problem_line(problem), flush=True)
-    with row_progress(console, len(matched.rows)) as advance:
+    with steps_line(console, len(matched.rows), interruption.stop, "comparing") as (advance, _):
         for outcome in comparison.rows(interruption.stop):
-            advance()
+            advance("comparing")
             if as_json:
                 line = problem_line(outcome) if isinstance(outcome, Problem) else compared_line(matched, outcome)
                 print(line, flush=True)

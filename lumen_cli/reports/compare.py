@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from lumen_cli.reports.progress import transient_line
 from lumen_cli.reports.tables import NARROW, failure_line, plain_table
 from lumen_cli.text import count, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lumen_cli.compare.matching import Matched, Problem
     from lumen_cli.compare.rows import Mean, Measured
     from lumen_cli.metrics.registry import Metric
@@ -67,15 +61,6 @@ def means_table(
 def problem_lines(problems: Sequence[Problem]) -> Text:
     """What was left out and why, one line each. Print it without wrapping."""
     return Text("\n").join(failure_line(printable(problem.name), problem.reason) for problem in problems)
-
-
-@contextmanager
-def row_progress(console: Console, total: int, doing: str = "comparing") -> Iterator[Callable[[], None]]:
-    """Show progress inside; the value counts one row. Shows nothing where the console is no terminal."""
-    line = transient_line(console, TextColumn("[bold]{task.description}"))
-    task = line.add_task(doing, total=total)
-    with line:
-        yield lambda: line.update(task, advance=1)
 
 
 def compared_line(matched: Matched, measured: Measured) -> str:
