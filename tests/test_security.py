@@ -143,9 +143,7 @@ def test_code_that_lies_in_a_model_folder_is_not_run(stranger: Callable[..., Pat
     assert not (folder / "ran").exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["os:system", "modeling:Model", "lumen_cli.networks.kind.network:KinD", "../x", "tiny\x1b[2J"]
-)
+@pytest.mark.parametrize("name", ["os:system", "modeling:Model", "lumen_cli.networks.kind:KinD", "../x", "tiny\x1b[2J"])
 def test_an_architecture_is_a_name_in_a_table_and_no_path_to_code(stranger: Callable[..., Path], name: str) -> None:
     with pytest.raises(ModelError, match="architecture"):
         load(find_model(stranger(architecture=name)))

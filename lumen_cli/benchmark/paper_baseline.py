@@ -25,9 +25,8 @@ from lumen_cli.diffusion.sampler import sample
 from lumen_cli.networks.anlightendiff.blocks import ResBlock
 from lumen_cli.networks.base import pad_to_multiple
 from lumen_cli.networks.blocks import CrossAttention
-from lumen_cli.networks.lightendiffusion.ctdn import Levels, Pyramid
-from lumen_cli.networks.lightendiffusion.network import LightenDiffusion, to_latent
-from lumen_cli.networks.lldiffusion.network import LLDiffusion
+from lumen_cli.networks.lightendiffusion import Levels, LightenDiffusion, Pyramid, to_latent
+from lumen_cli.networks.lldiffusion import LLDiffusion
 from lumen_cli.networks.unet import AttentionBlock
 from lumen_cli.registry.architectures import architectures, import_object
 

@@ -1,4 +1,4 @@
-"""Channel attentions shared by the models of Jiang et al. (DiffLL, LightenDiffusion)."""
+"""Parts that several networks share: channel attentions (DiffLL, LightenDiffusion), merged convolutions, SSIM."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class DepthwiseSeparable(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention between the channels of two maps, for every row of the map on its own.
+    """Attention between the channels of two maps, separately for every row of the map.
 
-    score[row, i, j] = Σ_column q_i k_j / sqrt(channels / 8), softmax over the key channels j. The scale is that
-    of 8 heads, yet the channels are not split into heads: so the official code computes it.
+    score[row, i, j] = Σ_column q_i k_j / sqrt(channels / 8), softmax over the key channels j. As in the official code
+    the scale is that of 8 heads, but the channels are not split into heads.
     """
 
     def __init__(self, channels: int, heads: int = 8) -> None:
@@ -40,7 +40,7 @@ class CrossAttention(nn.Module):
             projected.permute(0, 2, 3, 1)
             for projected in (self.query(query_source), self.key(context), self.value(context))
         )
-        # B×H×C×C. Products are ordered so that maps in channels_last are read and written without a copy.
+        # B×H×C×C. This order of products reads and writes maps in channels_last without a copy.
         weights = torch.softmax((q.transpose(-2, -1) @ k) * self.scale, dim=-1)
         return (v @ weights.transpose(-2, -1)).permute(0, 3, 1, 2)
 
@@ -48,7 +48,7 @@ class CrossAttention(nn.Module):
 class ChannelSelfAttention(nn.Module):
     """Attention between the channels of each head, over the whole map (after Restormer's transposed attention).
 
-    q and k are unit vectors over all positions; there is neither a scale nor a learned temperature.
+    q and k are unit vectors over all positions; no scale and no learned temperature.
     """
 
     def __init__(self, channels: int, heads: int = 8) -> None:
@@ -71,11 +71,9 @@ class ChannelSelfAttention(nn.Module):
 def compose(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
     """second(first(x)) for two odd, zero-padded convolutions with nothing between them, as one convolution.
 
-    Two linear layers in a row are one: a 5×5 from 3 to c channels and a 5×5 from c to c become a 9×9 from
-    3 to c, with about a seventh of the multiplications at c = 64. Only along the border the two differ, for
-    the second layer pads the first one's output with zeros; that ring is computed with the layers as they stand.
-
-    Differentiable in `x` and in both layers' parameters.
+    Two linear layers in a row are one: a 5×5 from 3 to c channels and a 5×5 from c to c become a 9×9 from 3 to c, with
+    about a seventh of the multiplications at c = 64. They differ along the border, where the second layer pads the
+    first one's output with zeros: that ring is computed by the two layers. Differentiable in `x` and all parameters.
     """
     if not (isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d)):
         raise TypeError("only plain convolutions can be composed")
@@ -84,7 +82,7 @@ def compose(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
     strip = ring + reach
     if min(x.shape[-2:]) < 2 * strip:
         return second(first(x))
-    weight, bias = _composed(first, second)
+    weight, bias = _compose_kernels(first, second)
     whole = F.conv2d(x, weight, bias, padding=reach)
 
     def exact(part: Tensor) -> Tensor:
@@ -98,7 +96,7 @@ def compose(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
     return torch.cat([top, inner, bottom], dim=-2)
 
 
-def _composed(first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
+def _compose_kernels(first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
     """Kernel K = Σ_m W2[:, m] ∗ W1[m, :] (full convolution of the kernels) and its bias, in float32."""
     with torch.autocast(first.weight.device.type, enabled=False):
         one, two = first.weight.float(), second.weight.float()
@@ -112,9 +110,9 @@ def _composed(first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
 def upsampled_convolution(x: Tensor, layer: nn.Conv2d) -> Tensor:
     """layer(x repeated twice along both sides) for a 3×3 convolution padded by one; B×C×H×W → B×C'×2H×2W.
 
-    Of the three rows that a kernel sees two are the same: an even row of the result is a sum over two rows of `x`
-    with the kernel's rows (0, 1 + 2), an odd one with (0 + 1, 2); likewise the columns. Four 2×2 kernels in place
-    of one 3×3 at four times the pixels are 4/9 of the multiplications.
+    Two of the three rows under a kernel are the same: an even row of the result is a sum over two rows of `x` with the
+    kernel's rows (0, 1 + 2), an odd one with (0 + 1, 2); likewise the columns. Four 2×2 kernels instead of one 3×3 at
+    four times the pixels need 4/9 of the multiplications.
     """
     weight = layer.weight
     for axis in (2, 3):
@@ -123,7 +121,7 @@ def upsampled_convolution(x: Tensor, layer: nn.Conv2d) -> Tensor:
         weight = torch.cat([even, torch.stack([first + middle, last], dim=axis)])
     bias = None if layer.bias is None else layer.bias.repeat(4)
     height, width = x.shape[-2:]
-    # One convolution for all four; the blocks of its output are (column odd, row odd) = 00, 01, 10, 11.
+    # One convolution for all four: the blocks of its output are (column odd, row odd) = 00, 01, 10, 11.
     blocks = F.conv2d(x, weight, bias, padding=1).chunk(4, dim=1)
     whole = torch.empty(
         (x.shape[0], layer.out_channels, 2 * height, 2 * width),
@@ -139,3 +137,24 @@ def upsampled_convolution(x: Tensor, layer: nn.Conv2d) -> Tensor:
 
 def _is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def similarity(x: Tensor, y: Tensor) -> Tensor:
+    """SSIM (Wang et al., 2004) of pictures B×C×H×W in [0, 1] from 11×11; mean over everything, a scalar.
+
+    Gaussian window of 11×11, σ = 1.5, without padding; population statistics, C1 = 0.01², C2 = 0.03².
+    """
+    taps = torch.arange(-5, 6, dtype=torch.float64)
+    window = torch.exp(-0.5 * (taps / 1.5) ** 2)
+    window = (window / window.sum()).to(x.device, torch.float32)
+    channels = x.shape[1]
+
+    def blur(maps: Tensor) -> Tensor:
+        maps = F.conv2d(maps, window.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+        return F.conv2d(maps, window.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+
+    with torch.autocast(x.device.type, enabled=False):
+        x, y = x.float(), y.float()
+        mean_x, mean_y, xx, yy, xy = blur(torch.cat([x, y, x * x, y * y, x * y])).chunk(5)
+        contrast = (2.0 * (xy - mean_x * mean_y) + 9e-4) / (xx - mean_x**2 + yy - mean_y**2 + 9e-4)
+        return (contrast * (2.0 * mean_x * mean_y + 1e-4) / (mean_x**2 + mean_y**2 + 1e-4)).mean()

@@ -1,4 +1,4 @@
-"""Brightening without learning: a gain and a tone curve, for networks of our own weights to start from."""
+"""Brightening without learning, a gain and a tone curve, as the start of networks with our own weights."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def tone_map(low: Tensor, gain: Tensor) -> Tensor:
 
 
 def check_fade(exposure: float | None, **bounds: float | None) -> None:
-    """ValueError, with its name, where `fade` cannot start at one of `bounds`."""
+    """ValueError with the name of a bound at which `fade` cannot start."""
     for name, above in bounds.items():
         if above is not None and (exposure is None or not 0.0 <= above < 1.0):
             raise ValueError(f"{name} must lie in [0, 1) and needs exposure, not {above}, {exposure}")
 
 
 def faded(correction: Tensor, brightened: Tensor, above: float | None, colour_above: float | None) -> Tensor:
-    """A network's correction of a brightened picture, both B×3×H×W, less of it where that is bright, see `fade`.
+    """Reduce a network's correction of a brightened picture, both B×3×H×W, where that picture is bright; see `fade`.
 
-    All of it fades above `above`, its colour (what differs from the mean of the channels) above `colour_above`: noise,
-    which hides the colour of what is dark, hides little of what is bright. None: nowhere.
+    The whole correction fades above `above`, its colour (the difference from the mean of the channels) above
+    `colour_above`: noise hides the colour of dark areas, but little of bright ones. None: no fading.
     """
     if colour_above is not None:
         grey = correction.mean(dim=1, keepdim=True)
@@ -43,10 +43,10 @@ def faded(correction: Tensor, brightened: Tensor, above: float | None, colour_ab
 
 
 def fade(brightened: Tensor, above: float) -> Tensor:
-    """How much of a network's correction a brightened picture takes: all up to `above`, then less, at 1 none.
+    """The share of a network's correction that a brightened picture takes: 1 up to `above`, then less, 0 at white.
 
-    What `tone_map` has made nearly white, such as a lamp, is as bright as it should be, and a dark picture has so few
-    such places that a network learns little of them: grey patches and coloured spots are what it makes there. The
-    brightest channel counts. B×3×H×W in [0, 1] → B×1×H×W.
+    Areas that `tone_map` has made nearly white, such as a lamp, are bright enough. Dark pictures have so few of them
+    that a network learns little about them and adds grey patches and coloured spots. The brightest channel counts.
+    B×3×H×W in [0, 1] → B×1×H×W.
     """
     return ((1.0 - brightened.amax(dim=1, keepdim=True)) / (1.0 - above)).clamp(0.0, 1.0)

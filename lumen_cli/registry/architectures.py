@@ -106,7 +106,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     for architecture in (
         Architecture(
             id="anlightendiff",
-            network="lumen_cli.networks.anlightendiff.network:AnlightenDiff",
+            network="lumen_cli.networks.anlightendiff:AnlightenDiff",
             recipes="lumen_cli.training.recipes.anlightendiff",
             layout="lumen_cli.registry.checkpoints.layouts:ANLIGHTENDIFF",
             release=Release(
@@ -125,7 +125,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
         Architecture(
             id="diffll",
-            network="lumen_cli.networks.diffll.network:DiffLL",
+            network="lumen_cli.networks.diffll:DiffLL",
             recipes="lumen_cli.training.recipes.diffll",
             layout="lumen_cli.registry.checkpoints.layouts:DIFFLL",
             release=Release(
@@ -144,7 +144,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
         Architecture(
             id="kind",
-            network="lumen_cli.networks.kind.network:KinD",
+            network="lumen_cli.networks.kind:KinD",
             recipes="lumen_cli.training.recipes.kind",
             layout="lumen_cli.registry.checkpoints.layouts:KIND",
             release=Release(
@@ -181,7 +181,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
         Architecture(
             id="lightendiffusion",
-            network="lumen_cli.networks.lightendiffusion.network:LightenDiffusion",
+            network="lumen_cli.networks.lightendiffusion:LightenDiffusion",
             recipes="lumen_cli.training.recipes.lightendiffusion",
             layout="lumen_cli.registry.checkpoints.layouts:LIGHTENDIFFUSION",
             release=Release(
@@ -203,7 +203,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
         Architecture(
             id="lldiffusion",
-            network="lumen_cli.networks.lldiffusion.network:LLDiffusion",
+            network="lumen_cli.networks.lldiffusion:LLDiffusion",
             recipes="lumen_cli.training.recipes.lldiffusion",
             layout="lumen_cli.registry.checkpoints.layouts:LLDIFFUSION",
             release=Release(

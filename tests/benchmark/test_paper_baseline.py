@@ -8,8 +8,8 @@ from lumen_cli.benchmark.paper_baseline import Baseline, paper_network
 from lumen_cli.benchmark.worker import count_operations
 from lumen_cli.engine.device import choose_device
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.lightendiffusion.network import LightenDiffusion
-from lumen_cli.networks.lldiffusion.network import LLDiffusion
+from lumen_cli.networks.lightendiffusion import LightenDiffusion
+from lumen_cli.networks.lldiffusion import LLDiffusion
 from lumen_cli.registry.architectures import ARCHITECTURES, network_class
 
 CPU = choose_device("cpu", "fp32")

@@ -40,7 +40,7 @@ def test_the_published_kind_counts_what_its_authors_graph_does() -> None:
 def test_the_published_lldiffusion_counts_what_its_authors_code_does() -> None:
     """41.5 · 10⁹ operations a step of a patch of 128×128, its encoder's 6.0 in every step."""
     from lumen_cli.benchmark.paper_baseline import paper_network
-    from lumen_cli.networks.lldiffusion.network import LLDiffusion
+    from lumen_cli.networks.lldiffusion import LLDiffusion
 
     network = LLDiffusion(degradation_network=False).requires_grad_(False).eval()
     low = torch.rand(1, 3, 112, 112)  # which the network pads to 128×128

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lumen_cli.engine.tile import MARGIN, enhance_tiled, spans, tiles_of
 from lumen_cli.networks.base import LowLightModel, padded_size
-from lumen_cli.networks.diffll.network import DiffLL
-from lumen_cli.networks.kind.network import KinD
+from lumen_cli.networks.diffll import DiffLL
+from lumen_cli.networks.kind import KinD
 from lumen_cli.networks.kind.plus import KinDPlus
 from tests.conftest import dark_pixels
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from lumen_cli.diffusion.sampler import Sampler, sample, target_of
 from lumen_cli.diffusion.schedule import CosineSchedule
+from lumen_cli.networks.anlightendiff import AnlightenDiff
 from lumen_cli.networks.anlightendiff.blocks import WeightNormConv
 from lumen_cli.networks.anlightendiff.frames import mish_
 from lumen_cli.networks.anlightendiff.losses import (
@@ -24,7 +25,6 @@ from lumen_cli.networks.anlightendiff.losses import (
     to_picture,
     to_residual,
 )
-from lumen_cli.networks.anlightendiff.network import AnlightenDiff
 from lumen_cli.networks.anlightendiff.unet import tables
 from tests.reference import fill_by_formula
 

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lumen_cli.networks.blocks import similarity
+from lumen_cli.networks.kind import KinD, normalised_gradients
 from lumen_cli.networks.kind.blocks import blur, darkness_weight, grey, pair_ratio, stretch
-from lumen_cli.networks.kind.losses import normalised_gradients, similarity
-from lumen_cli.networks.kind.network import KinD
 from tests.reference import Figures, fill_by_formula
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lumen_cli.networks.kind import normalised_gradients
 from lumen_cli.networks.kind.blocks import darkness_weight, pair_ratio
-from lumen_cli.networks.kind.losses import normalised_gradients
 from lumen_cli.networks.kind.plus import KinDPlus, pair_ratio_plus
 from tests.networks.test_kind import (
     FIGURES,

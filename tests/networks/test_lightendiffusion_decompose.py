@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lumen_cli.networks.base import Retinex, pad_to_multiple
-from lumen_cli.networks.lightendiffusion.network import LightenDiffusion
+from lumen_cli.networks.lightendiffusion import LightenDiffusion
 from tests.reference import Figures, fill_by_formula
 
 FIGURES = Figures("lightendiffusion")

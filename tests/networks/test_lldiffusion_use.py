@@ -12,9 +12,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from lumen_cli.networks.base import pad_to_multiple
 from lumen_cli.networks.exposure import gain_to, tone_map
+from lumen_cli.networks.lldiffusion import LLDiffusion
 from lumen_cli.networks.lldiffusion import encoder as lldiffusion_patches
 from lumen_cli.networks.lldiffusion.encoder import SpectralConv2d, places, starts
-from lumen_cli.networks.lldiffusion.network import LLDiffusion
 from lumen_cli.networks.unet import AttentionBlock
 from tests.reference import fill_by_formula
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from lumen_cli.networks.diffll.blocks import analyse, library_analyse, library_synthesise, synthesise
+from lumen_cli.networks.diffll import analyse, library_analyse, library_synthesise, synthesise
 from tests.reference import Figures
 
 FIGURES = Figures("diffll")
@@ -62,7 +62,7 @@ def test_odd_sides_are_refused():
 
 def test_the_library_is_loaded_late_and_without_a_warning():
     code = (
-        "import sys, torch, lumen_cli.networks.diffll.blocks as w; assert 'pytorch_wavelets' not in sys.modules; "
+        "import sys, torch, lumen_cli.networks.diffll as w; assert 'pytorch_wavelets' not in sys.modules; "
         "w.library_analyse(torch.zeros(1, 1, 2, 2))"
     )
     done = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True)

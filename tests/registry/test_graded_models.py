@@ -13,7 +13,7 @@ import lumen_cli
 from lumen_cli.engine.tile import enhance_tiled
 from lumen_cli.errors import ModelError
 from lumen_cli.networks.grading import Grading, bend
-from lumen_cli.networks.kind.network import KinD
+from lumen_cli.networks.kind import KinD
 from lumen_cli.registry.catalog import find_model
 from lumen_cli.registry.load import load, load_weights, save_weights
 from tests.conftest import MakeModel

@@ -105,7 +105,7 @@ def test_what_decides_about_the_bytes_is_in_the_fingerprint_and_further_files_ar
 
 
 def test_kind_is_measured_against_the_picture_it_stretched() -> None:
-    from lumen_cli.networks.kind.network import KinD
+    from lumen_cli.networks.kind import KinD
 
     network = KinD(decomposition_channels=8, restoration_channels=4, adjustment_channels=4)
     dark = picture(33, 47)
@@ -122,7 +122,7 @@ def test_kind_is_measured_against_the_picture_it_stretched() -> None:
 
 
 def test_lightendiffusion_gives_latents_and_renderings_of_the_unpadded_picture() -> None:
-    from lumen_cli.networks.lightendiffusion.network import LightenDiffusion
+    from lumen_cli.networks.lightendiffusion import LightenDiffusion
 
     torch.manual_seed(0)
     network = LightenDiffusion(unet_channels=32, ctdn_channels=8)

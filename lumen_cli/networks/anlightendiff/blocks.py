@@ -53,7 +53,7 @@ class WeightNormConv(nn.Module):
         return self._folded[key]
 
     def train(self, mode: bool = True) -> WeightNormConv:
-        """As in torch; the kept kernel goes."""
+        """See `nn.Module.train`; drops the kept kernel."""
         self._forget()
         return super().train(mode)
 
@@ -68,13 +68,13 @@ class WeightNormConv(nn.Module):
         self._folded, self._folded_from = {}, ()
 
     def forward(self, x: Tensor, rest: Tensor | None = None) -> Tensor:
-        """B×C×H×W → B×C'×H'×W'. `rest`: what `rest` below made of further input channels, bias included."""
+        """B×C×H×W → B×C'×H'×W'. `rest`: from `rest`, for further input channels; it includes the bias."""
         if rest is None:
             return F.conv2d(x, self.kernel(), self.bias, self.stride)
         return F.conv2d(x, self.kernel(x.shape[1]), None, self.stride).add_(rest)
 
     def rest(self, x: Tensor) -> Tensor:
-        """What the last input channels contribute to the result, and the bias."""
+        """The contribution of the last input channels to the result, plus the bias."""
         return F.conv2d(x, self.kernel(-x.shape[1]), self.bias, self.stride)
 
 
@@ -117,9 +117,9 @@ Rest = tuple[Tensor, Tensor]
 
 
 class ResBlock(nn.Module):
-    """Unit, norm, twice, with the time embedding added after the first norm; around it a shortcut.
+    """Unit, norm, twice, with the time embedding added after the first norm, and a shortcut.
 
-    The norms are instance norms without parameters and come after the activation.
+    The norms are instance norms without parameters and follow the activation.
     """
 
     def __init__(self, in_channels: int, out_channels: int, embedding: int) -> None:
@@ -139,7 +139,7 @@ class ResBlock(nn.Module):
         return h + (x if self.res_conv is None else self.res_conv(x, second))
 
     def rest(self, x: Tensor) -> Rest:
-        """What the block's last input channels give to its first convolution and to its shortcut."""
+        """The contributions of the block's last input channels to its first convolution and to its shortcut."""
         if self.res_conv is None:
             raise ValueError("a block without a convolution in its shortcut takes no further channels")
         return self.block1.conv.rest(F.pad(x, (1, 1, 1, 1), mode="reflect")), self.res_conv.rest(x)
@@ -170,7 +170,7 @@ class Up(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """Attention whose cost is linear in the number of pixels: softmax of the keys over all positions, none of q."""
+    """Attention at a cost linear in the number of pixels: softmax of the keys over all positions, none of q."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class LinearAttention(nn.Module):
 
 
 class Gated(nn.Module):
-    """g · fn(x), the learned number g starting at 0."""
+    """g · fn(x) with a learned number g, at first 0."""
 
     def __init__(self, fn: nn.Module) -> None:
         super().__init__()
@@ -212,8 +212,49 @@ class Residual(nn.Module):
 
 
 def linear(in_features: int, out_features: int) -> nn.Linear:
-    """A layer as the papers' code starts it: Kaiming-normal times 0.1, no bias."""
+    """A linear layer initialised as in the papers' code: Kaiming-normal times 0.1, bias 0."""
     layer = nn.Linear(in_features, out_features)
     nn.init.normal_(layer.weight, std=0.1 * math.sqrt(2.0 / in_features))
     nn.init.zeros_(layer.bias)
     return layer
+
+
+class Layers:
+    """How the U-Net runs its layers: by their own `forward`, on any device and batch, differentiable.
+
+    `FramedLayers` runs them on maps of another kind.
+    """
+
+    def enter(self, x: Tensor) -> Any:
+        """A tensor B×C×H×W → a map."""
+        return x
+
+    def leave(self, x: Any) -> Tensor:
+        """A map → a tensor B×C×H×W."""
+        tensor: Tensor = x
+        return tensor
+
+    def block(self, block: ResBlock, x: Any, embedding: Tensor | None = None, rest: Rest | None = None) -> Any:
+        """See `ResBlock.forward`."""
+        return block(x, embedding, rest)
+
+    def rest(self, block: ResBlock, x: Any) -> Rest:
+        """See `ResBlock.rest`."""
+        return block.rest(x)
+
+    def down(self, layer: Down, x: Any) -> Any:
+        """See `Down.forward`."""
+        return layer(x)
+
+    def up(self, layer: Up, x: Any) -> Any:
+        """See `Up.forward`."""
+        return layer(x)
+
+    def join(self, x: Any, skip: Any) -> Any:
+        """Concatenate along the channels."""
+        return torch.cat([x, skip], dim=1)
+
+    def final(self, layers: nn.Sequential, x: Any) -> Tensor:
+        """Unit and 1×1 convolution → a tensor."""
+        result: Tensor = layers(x)
+        return result

@@ -1,10 +1,10 @@
-"""AnlightenDiff's layers for one picture on a CPU without gradients: the same numbers, in a third of the time.
+"""AnlightenDiff's layers for one picture on a CPU without gradients: the same numbers in a third of the time.
 
-What costs in the plain way is less the arithmetic than the memory: every layer writes a new map of up to 60 MiB, which
-the system hands out page by page and takes back at once, and reflection padding copies each once more. So maps are
-kept in frames, channels-last buffers one pixel larger on every side: a layer writes into the inside, the border is then
-filled in place, and the next convolution reads the frame as it is. Buffers are used again. A convolution and its
-activation run band by band, so that a band is still in the cache when it is activated and measured for the norm.
+The modules' own `forward` spends more time on memory than on arithmetic: every layer writes a new map of up to 60 MiB,
+which the system allocates page by page and frees at once, and reflection padding copies each map again. So maps are
+kept in frames: channels-last buffers with one more pixel on every side. A layer writes into the inside, the border is
+filled in place, and the next convolution reads the frame. Buffers are reused. A convolution and its activation run band
+by band, so that a band is still in the cache when it is activated and measured for the norm.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.networks.anlightendiff.blocks import NORM_EPS, Down, ResBlock, Rest, Unit, Up, WeightNormConv
+from lumen_cli.networks.anlightendiff.blocks import NORM_EPS, Down, Layers, ResBlock, Rest, Unit, Up, WeightNormConv
 
 BAND_BYTES = 4 * 2**20
 LARGEST_EXPONENT = 20.0
 
 
 def is_watched() -> bool:
-    """Whether somebody looks at the layers' calls, who would not see the norms of this way."""
+    """Whether a mode watches torch's functions: it would not see the norms of framed layers."""
     return torch._C._len_torch_function_stack() > 0
 
 
 class Framed:
-    """A map 1×C×H×W inside a buffer 1×C×H+2×W+2, which goes back to `spare` when the last user lets go."""
+    """A map 1×C×H×W inside a buffer 1×C×H+2×W+2, which returns to `spare` when the map is no longer used."""
 
     def __init__(self, buffer: Tensor, spare: list[Tensor]) -> None:
         self.buffer = buffer
@@ -58,15 +58,15 @@ class Framed:
         return self
 
 
-class FramedLayers:
-    """The layers of the U-shape on framed maps. One object per run; it owns the buffers."""
+class FramedLayers(Layers):
+    """The layers on framed maps. One object per run; it owns the buffers."""
 
     def __init__(self) -> None:
         self._spare: dict[tuple[int, int, int], list[Tensor]] = defaultdict(list)
 
     @staticmethod
     def suits(x: Tensor) -> bool:
-        """Whether a network's input can go this way."""
+        """Whether these layers can run on a network's input."""
         return (
             len(x) == 1
             and x.device.type == "cpu"
@@ -107,7 +107,7 @@ class FramedLayers:
             inside += x.inside
             return result.reflect()
         conv, channels = block.res_conv, x.buffer.shape[1]
-        # The norm's shift is the same everywhere: the shortcut's bias takes it along.
+        # The norm's shift is the same everywhere, so the shortcut's bias includes it.
         bias = shift.flatten() if second is not None or conv.bias is None else shift.flatten() + conv.bias
         for start, stop in _bands(inside):
             shortcut = F.conv2d(x.buffer[:, :, start + 1 : stop + 1], conv.kernel(channels), bias)[..., 1:-1]
@@ -139,7 +139,7 @@ class FramedLayers:
         return result.reflect()
 
     def up(self, layer: Up, x: Framed) -> Framed:
-        """See `Up.forward`. The border of `x` is lost."""
+        """See `Up.forward`; overwrites the border of `x`."""
         conv = layer.conv[0]
         assert isinstance(conv, nn.ConvTranspose2d)
         channels, height, width = x.inside.shape[1:]
@@ -147,7 +147,7 @@ class FramedLayers:
         x.clear()
         for start, stop in _bands(result.inside, even=True):
             rows = x.buffer[:, :, start // 2 : stop // 2 + 2]
-            # Padding cuts off: 1 as in the layer, 2 more for the row and the column that the frame adds.
+            # Padding crops: 1 as in the layer, 2 more for the row and the column that the frame adds.
             band = F.conv_transpose2d(rows, conv.weight, conv.bias, stride=2, padding=3)
             result.inside[:, :, start:stop] = band
         return result.reflect()
@@ -168,11 +168,11 @@ class FramedLayers:
         assert isinstance(last, WeightNormConv)
         height, width = x.inside.shape[-2:]
         result = torch.empty(1, len(last.weight_v), height, width)
-        for start, stop, band in self._activated(x, unit.conv, None):
+        for start, stop, band in self._activate(x, unit.conv, None):
             result[:, :, start:stop] = last(band)
         return result
 
-    def _activated(self, x: Framed, conv: WeightNormConv, rest: Tensor | None) -> Iterator[tuple[int, int, Tensor]]:
+    def _activate(self, x: Framed, conv: WeightNormConv, rest: Tensor | None) -> Iterator[tuple[int, int, Tensor]]:
         """Bands of mish(conv(x)): first row, row after the last, 1×C×rows×W."""
         channels, height, width = len(conv.weight_v), *x.inside.shape[-2:]
         for start, stop in _bands(torch.empty(1, channels, height, width, device="meta")):
@@ -184,7 +184,7 @@ class FramedLayers:
         height, width = x.inside.shape[-2:]
         result = self._take(len(conv.weight_v), height, width)
         counts, means, squares = [], [], []
-        for start, stop, band in self._activated(x, conv, rest):
+        for start, stop, band in self._activate(x, conv, rest):
             mean = band.mean(dim=(2, 3), keepdim=True)
             result.inside[:, :, start:stop] = band
             counts.append((stop - start) * width)
@@ -218,7 +218,7 @@ def mish_(x: Tensor) -> Tensor:
 
 
 def _bands(whole: Tensor, *, even: bool = False) -> Iterator[tuple[int, int]]:
-    """First and last-but-one rows of the bands of a map."""
+    """The bands of a map: first row, row after the last."""
     channels, height, width = whole.shape[1:]
     rows = max(1, BAND_BYTES // (4 * channels * width))
     rows += even and rows % 2

@@ -1,4 +1,4 @@
-"""AnlightenDiff's forward process around a centre and the pictures its loss compares; 2z - 1 maps [0, 1] to [-1, 1]."""
+"""AnlightenDiff's forward process around a centre, and the features of its encoder; 2z - 1 maps [0, 1] to [-1, 1]."""
 
 from __future__ import annotations
 
@@ -12,39 +12,41 @@ from torch import Tensor
 from lumen_cli.diffusion.schedule import Schedule
 
 ImageLoss = Callable[[Tensor, Tensor], Tensor]
-"""(prediction, target), both B×3×H×W in [0, 1] → a scalar, as LPIPS does it."""
+"""(prediction, target), both B×3×H×W in [0, 1] → a scalar, as LPIPS."""
 
 
 def to_residual(high: Tensor, low: Tensor) -> Tensor:
-    """What the diffusion is about: 2 (high - low) - 1, in [-3, 1] and not clamped. All B×3×H×W."""
+    """What the diffusion models: 2 (high - low) - 1, in [-3, 1], not clamped. All B×3×H×W."""
     return 2.0 * (high - low) - 1.0
 
 
 def to_picture(residual: Tensor, low: Tensor) -> Tensor:
-    """Residual → picture in [0, 1]. What is added to `low` is clamped to [0, 1]: no pixel can become darker."""
+    """Residual → picture in [0, 1]. The change of `low` is clamped to [0, 1]: no pixel becomes darker."""
     return (low + (residual.clamp(-1.0, 1.0) + 1.0) / 2.0).clamp(0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Diffused:
-    """A batch at its timesteps (the paper's DRDA): x_t = signal · x_0 + spread · ε*.
-
-    clean: x_0; shifted: ε* = ε + shift, the noise that the network is to return; shift: (1 - signal) / spread · m' for
-    the centre m' in [-1, 1]; noisy: x_t; all B×3×H×W. signal, spread: sqrt(ᾱ_t), sqrt(1 - ᾱ_t), B×1×1×1.
-    """
+    """A batch at its timesteps (the paper's DRDA): x_t = signal · x_0 + spread · ε*; tensors B×3×H×W."""
 
     clean: Tensor
+    """x_0."""
     shifted: Tensor
+    """ε* = ε + shift, the noise that the network should return."""
     shift: Tensor
+    """(1 - signal) / spread · m' for the centre m' in [-1, 1]."""
     noisy: Tensor
+    """x_t."""
     signal: Tensor
+    """sqrt(ᾱ_t), B×1×1×1."""
     spread: Tensor
+    """sqrt(1 - ᾱ_t), B×1×1×1."""
 
     def picture(self, shifted: Tensor, low: Tensor) -> Tensor:
-        """The picture that a returned noise stands for, as DFPL compares it: x_t rebuilt with that noise, not x_0.
+        """The picture of a returned noise, as DFPL compares it: x_t rebuilt with that noise, not x_0.
 
-        The centre's shift, which `shifted` holds already, is added a second time, as in the papers' code. It decides
-        which pixels `to_picture` clamps, and so which ones carry a gradient.
+        As in the papers' code, the centre's shift is added a second time, although `shifted` contains it. It decides
+        which pixels `to_picture` clamps, and so which ones get a gradient.
         """
         return to_picture(self.signal * self.clean + self.spread * (shifted + self.shift), low)
 
@@ -67,7 +69,7 @@ def diffuse(clean: Tensor, center: Tensor, noise: Tensor, timesteps: Tensor, sch
 
 
 def bright_center(generator: torch.Generator | None) -> bool:
-    """The coin of the paper's training: is the bright picture this batch's centre, rather than the encoder's?"""
+    """The coin toss of the paper's training: whether the bright picture is this batch's centre, not the encoder's."""
     device = None if generator is None else generator.device
     return bool(torch.rand((), generator=generator, device=device) < 0.5)
 
@@ -93,7 +95,7 @@ def equalise(picture: Tensor, table: Tensor | None = None) -> Tensor:
 
     The algorithm of Pillow and torchvision: a level becomes (levels below it + step/2) / step, all integers, with
     step = 1/255 of the pixels that are not of the brightest level; a channel whose step is 0 keeps its levels.
-    Deeper pictures are rounded down to 256 levels, and less than float32 would not find those of an 8-bit one.
+    Deeper pictures are rounded down to 256 levels; the levels of 8-bit pictures need float32.
     `table`: the `equalisation` of the picture that this one is a part of; None for its own.
     """
     table = equalisation(picture) if table is None else table.to(picture.device)
@@ -101,9 +103,9 @@ def equalise(picture: Tensor, table: Tensor | None = None) -> Tensor:
 
 
 def equalisation(picture: Tensor) -> Tensor:
-    """Pictures B×C×H×W in [0, 1] → what each of 256 levels becomes, BC×256, whole numbers."""
+    """Pictures B×C×H×W in [0, 1] → the new level of each of 256 levels, BC×256, integers."""
     total = torch.zeros(picture.shape[0] * picture.shape[1] * LEVELS, dtype=torch.long, device=picture.device)
-    for rows in picture.split(ROWS, dim=-2):  # whole numbers of eight bytes, of which a large picture has too many
+    for rows in picture.split(ROWS, dim=-2):  # int64 levels of a large picture would take too much memory
         levels = _levels(rows)
         planes = torch.arange(len(levels), device=picture.device)[:, None]
         total = total + torch.bincount((levels + planes * LEVELS).flatten(), minlength=LEVELS * len(levels))
@@ -127,7 +129,7 @@ def color_map(picture: Tensor) -> Tensor:
 
 
 def gradient_map(picture: Tensor) -> Tensor:
-    """Larger of the two absolute forward differences, per channel; 0 for the one beyond the border. B×C×H×W."""
+    """The larger of the two absolute forward differences, per channel; 0 beyond the border. B×C×H×W."""
     down = F.pad(picture[..., 1:, :] - picture[..., :-1, :], (0, 0, 0, 1))
     right = F.pad(picture[..., 1:] - picture[..., :-1], (0, 1))
     return torch.maximum(down.abs(), right.abs())

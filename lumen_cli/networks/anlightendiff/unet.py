@@ -1,10 +1,10 @@
-"""The U-shape of AnlightenDiff: noise estimator, conditional encoder and histogram network are three of it."""
+"""The U-Net of AnlightenDiff, of which noise estimator, conditional encoder and histogram network are three."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from lumen_cli.diffusion.schedule import Schedule
 from lumen_cli.networks.anlightendiff.blocks import (
     Down,
     Gated,
+    Layers,
     LinearAttention,
     ResBlock,
     Residual,
@@ -25,89 +26,19 @@ from lumen_cli.networks.anlightendiff.blocks import (
 from lumen_cli.networks.anlightendiff.frames import FramedLayers
 from lumen_cli.networks.unet import timestep_embedding
 
-M = TypeVar("M")
-
-
-class Layers(Protocol[M]):
-    """How the layers are run on maps of a kind M; see `PlainLayers` and `FramedLayers`."""
-
-    def enter(self, x: Tensor) -> M:
-        """A tensor B×C×H×W → a map."""
-
-    def leave(self, x: M) -> Tensor:
-        """A map → a tensor B×C×H×W."""
-
-    def block(self, block: ResBlock, x: M, embedding: Tensor | None = None, rest: Rest | None = None) -> M:
-        """See `ResBlock.forward`."""
-
-    def rest(self, block: ResBlock, x: M) -> Rest:
-        """See `ResBlock.rest`."""
-
-    def down(self, layer: Down, x: M) -> M:
-        """See `Down.forward`."""
-
-    def up(self, layer: Up, x: M) -> M:
-        """See `Up.forward`."""
-
-    def join(self, x: M, skip: M) -> M:
-        """Concatenate along the channels."""
-
-    def final(self, layers: nn.Sequential, x: M) -> Tensor:
-        """Unit and 1×1 convolution."""
-
-
-class PlainLayers:
-    """The modules' own `forward`: any device, any batch, differentiable."""
-
-    def enter(self, x: Tensor) -> Tensor:
-        """`x`."""
-        return x
-
-    def leave(self, x: Tensor) -> Tensor:
-        """`x`."""
-        return x
-
-    def block(self, block: ResBlock, x: Tensor, embedding: Tensor | None = None, rest: Rest | None = None) -> Tensor:
-        """See `ResBlock.forward`."""
-        result: Tensor = block(x, embedding, rest)
-        return result
-
-    def rest(self, block: ResBlock, x: Tensor) -> Rest:
-        """See `ResBlock.rest`."""
-        return block.rest(x)
-
-    def down(self, layer: Down, x: Tensor) -> Tensor:
-        """See `Down.forward`."""
-        halved: Tensor = layer(x)
-        return halved
-
-    def up(self, layer: Up, x: Tensor) -> Tensor:
-        """See `Up.forward`."""
-        doubled: Tensor = layer(x)
-        return doubled
-
-    def join(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Concatenate along the channels."""
-        return torch.cat([x, skip], dim=1)
-
-    def final(self, layers: nn.Sequential, x: Tensor) -> Tensor:
-        """Unit and 1×1 convolution."""
-        result: Tensor = layers(x)
-        return result
-
 
 class UNet(nn.Module):
     """Residual blocks at every level; sides are multiples of 2^(levels - 1), and at least twice that.
 
-    As published, the skip of the lowest level is joined right after the middle and that of full resolution not at all:
-    the result's detail has to pass through half the resolution.
+    As published, the skip of the lowest level is joined right after the middle, and that of full resolution is not
+    joined: the result's detail passes through half the resolution.
 
     Args:
         in_channels: of the input; the output has 3.
         dim: width at full resolution; multipliers: width of each level in units of it.
         conditioned: whether the second block of each level takes in a map of another UNet, of the same width.
         attention: linear attention between the middle blocks (off in all published configurations).
-        full_resolution_skip: join the first level's map in front of the last layers after all.
+        full_resolution_skip: join the first level's map before the last layers.
     """
 
     def __init__(
@@ -153,34 +84,28 @@ class UNet(nn.Module):
         rests: Sequence[Rest] | None = None,
         layers: FramedLayers | None = None,
     ) -> Tensor:
-        """B×C×H×W, timesteps [B] where the network is told the time → B×3×H×W, not bounded.
+        """B×C×H×W, timesteps [B] for a network that takes them → B×3×H×W, unbounded.
 
-        `rests`: from `with_rests`, for a conditioned network. `layers`: an earlier run's, to use its buffers again.
+        `rests`: from `with_rests`, for a conditioned network. `layers`: those of an earlier run, to reuse its buffers.
         """
         embedding = None if timesteps is None else self.embed(timesteps)
-        if FramedLayers.suits(x):
-            return self._run(FramedLayers() if layers is None else layers, x, embedding, rests)[0]
-        return self._run(PlainLayers(), x, embedding, rests)[0]
+        return self._run(_layers_for(x, layers), x, embedding, rests)[0]
 
     def with_rests(
         self, x: Tensor, other: UNet, layers: FramedLayers | None = None, *, learn: bool = True
     ) -> tuple[Tensor, list[Rest]]:
-        """Result for B×C×H×W, and what the maps of it give to the blocks of the `other`, conditioned network.
+        """The result for B×C×H×W, and what its maps contribute to the blocks of the `other`, conditioned network.
 
-        learn: whether gradients reach this network; they reach the other one's blocks in any case.
+        learn: whether gradients reach this network; they always reach the other one's blocks.
         """
-        if FramedLayers.suits(x):
-            return self._with_rests(FramedLayers() if layers is None else layers, x, other, learn)
-        return self._with_rests(PlainLayers(), x, other, learn)
-
-    def _with_rests(self, layers: Layers[M], x: Tensor, other: UNet, learn: bool) -> tuple[Tensor, list[Rest]]:
+        run = _layers_for(x, layers)
         with torch.set_grad_enabled(torch.is_grad_enabled() and learn):
-            result, maps = self._run(layers, x, None, None)
-        return result, [layers.rest(second, maps.pop(0)) for _, second, *_ in _levels(other.downs)]
+            result, maps = self._run(run, x, None, None)
+        return result, [run.rest(second, maps.pop(0)) for _, second, *_ in _levels(other.downs)]
 
     def _run(
-        self, layers: Layers[M], x: Tensor, embedding: Tensor | None, rests: Sequence[Rest] | None
-    ) -> tuple[Tensor, list[M]]:
+        self, layers: Layers, x: Tensor, embedding: Tensor | None, rests: Sequence[Rest] | None
+    ) -> tuple[Tensor, list[Any]]:
         h, maps = layers.enter(x), []
         for number, (first, second, *down) in enumerate(_levels(self.downs)):
             h = layers.block(first, h, embedding)
@@ -200,6 +125,13 @@ class UNet(nn.Module):
         return layers.final(self.final_conv, h), maps
 
 
+def _layers_for(x: Tensor, framed: FramedLayers | None) -> Layers:
+    """Framed layers where they can run on an input, else the modules themselves."""
+    if not FramedLayers.suits(x):
+        return Layers()
+    return FramedLayers() if framed is None else framed
+
+
 def _levels(levels: nn.ModuleList) -> list[list[Any]]:
     """The modules of each level."""
     return [list(level.children()) for level in levels]
@@ -209,7 +141,7 @@ SMALLEST_VARIANCE = 1e-20
 
 
 def tables(schedule: Schedule) -> dict[str, Tensor]:
-    """The fourteen tables, float64 [timesteps] each, in the checkpoint's order."""
+    """The fourteen tables of the checkpoint, float64 [timesteps] each, in its order."""
     betas = schedule.betas().double()
     alphas = 1.0 - betas
     product = alphas.cumprod(dim=0)
@@ -236,10 +168,10 @@ def tables(schedule: Schedule) -> dict[str, Tensor]:
 
 
 class ScheduleTables(nn.Module):
-    """The noise estimator and, for the sake of the names, the tables of the schedule it was trained with.
+    """The noise estimator and, only for their names, the tables of the schedule it was trained with.
 
-    Nothing reads the tables: the sampler takes its numbers from the schedule. So they are never loaded either but stay
-    those of the network's own schedule, whatever precision or length a file has them in.
+    Nothing reads the tables: the sampler uses the schedule. So they are not loaded from files either, whatever
+    precision or length they have there.
     """
 
     unet: UNet

@@ -1,7 +1,7 @@
 """The three networks of KinD (Zhang et al., "Kindling the Darkness", ACM MM 2019, section 3), as released.
 
-The release is a TensorFlow one: pooling rounds up and what it lacks lies at the bottom and the right; what grows
-twofold is cropped there to the skip's size. So any size from 1×1 up works without padding the picture.
+The release is in TensorFlow: pooling rounds sizes up and pads at the bottom and the right; enlarged maps are cropped
+there to the size of the skip. So any size from 1×1 up works without padding the picture.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ def doubling(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
 
 
 def activate(x: Tensor) -> Tensor:
-    """Leaky ReLU in place: the convolution before it has no use for its own output, forwards or backwards."""
+    """Leaky ReLU in place: the convolution before it does not need its own output."""
     return F.leaky_relu(x, SLOPE, inplace=True)
 
 
 def pool(x: Tensor) -> Tensor:
-    """B×C×H×W → B×C×⌈H/2⌉×⌈W/2⌉, the maximum of what is there."""
+    """B×C×H×W → B×C×⌈H/2⌉×⌈W/2⌉, the maximum of up to four values."""
     return F.max_pool2d(x, 2, 2, ceil_mode=True)
 
 
 def join(grown: Tensor, skip: Tensor) -> Tensor:
-    """Crop `grown` to the size of `skip` and stack the two, the grown one first."""
+    """Crop `grown` to the size of `skip` and concatenate both, the grown map first."""
     height, width = skip.shape[-2:]
     return torch.cat([grown[..., :height, :width], skip], dim=1)
 
@@ -77,7 +77,7 @@ class DecompositionNet(nn.Module):
 
 
 class RestorationNet(nn.Module):
-    """Reflectance and illumination → reflectance without the noise and the colour cast of the dark (section 3.2).
+    """Reflectance and illumination → reflectance without noise and colour cast (section 3.2).
 
     A U-Net of five levels with `channels` × `multipliers`; published: 32 and 1, 2, 4, 8, 16.
     """
@@ -117,9 +117,9 @@ class RestorationNet(nn.Module):
 
 
 class AdjustmentNet(nn.Module):
-    """Illumination and the ratio to change it by → the adjusted illumination (section 3.3).
+    """Illumination and the ratio of its change → the adjusted illumination (section 3.3).
 
-    The leaky ReLU stands before the sigmoid too, as in the release: a negative logit counts a fifth.
+    As in the release, a leaky ReLU precedes the sigmoid: a negative logit counts a fifth.
     """
 
     def __init__(self, channels: int = 32) -> None:
@@ -156,7 +156,7 @@ def extremes(picture: Tensor) -> Tensor:
 def stretch(picture: Tensor, limits: Tensor | None = None) -> Tensor:
     """Spread each picture's values over [0, 1], as the release's loader does: (x - min) / max(max - min, 0.001).
 
-    `picture` B×3×H×W, `limits` B×2 where the extremes are those of a larger picture that this one is a part of.
+    `picture` B×3×H×W; `limits` B×2: the extremes of the larger picture that this one is a part of.
     """
     low, high = (extremes(picture) if limits is None else limits).view(-1, 2, 1, 1, 1).unbind(1)
     return (picture - low) / (high - low).clamp_min(LEAST_RANGE)
@@ -179,14 +179,14 @@ def blur(picture: Tensor) -> Tensor:
 
 
 def darkness_weight(reflectance: Tensor) -> Tensor:
-    """min(√(2 · blurred grey of R), 1), B×1×H×W: holds down what the restoration made grey where all is dark."""
+    """min(√(2 · blurred grey of R), 1), B×1×H×W: suppresses dark areas that were restored as grey."""
     return (2.0 * blur(grey(reflectance))).sqrt().clamp_max(1.0)
 
 
 def blend(picture: Tensor, reflectance: Tensor, illumination: Tensor, lit: Tensor) -> Tensor:
     """Rule A: L ∘ I + (1 - L) ∘ w ∘ `lit`, where `lit` is the restored reflectance under its new light.
 
-    I and R are the stretched picture and the reflectance as decomposed, before the restoration.
+    I and R are the stretched picture and its reflectance before the restoration.
     """
     return illumination * picture + (1.0 - illumination) * (lit * darkness_weight(reflectance))
 

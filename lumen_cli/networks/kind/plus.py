@@ -1,6 +1,6 @@
 """KinD++: "Beyond Brightening Low-light Images" (Zhang et al., IJCV 2021): KinD with another restoration network.
 
-The new network stays at full resolution, some thirty times the work of KinD's.
+The new network works at full resolution and needs about thirty times the operations of KinD's.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.networks.base import pad_to_multiple
+from lumen_cli.networks.kind import KinD, Released
 from lumen_cli.networks.kind.blocks import Fusion, activate, convolution, extremes, pair_ratio
-from lumen_cli.networks.kind.network import KinD, Released
 
 MULTIPLE = 4
 DIM_REFLECTANCE = 1.1
@@ -25,9 +25,9 @@ def rectify(x: Tensor) -> Tensor:
 
 
 class Scale(nn.Module):
-    """One branch of the attention block: the maximum over `factor` × `factor`, a convolution, a norm, back to size.
+    """One branch of the attention block: maximum over `factor` × `factor`, convolution, norm, back to full size.
 
-    Every layer, the convolution before the norm too, is followed by a ReLU, as released.
+    As released, a ReLU follows every layer, even the convolution before the norm.
     """
 
     def __init__(self, channels: int, factor: int) -> None:
@@ -50,7 +50,7 @@ class Scale(nn.Module):
 
 
 class MultiScaleAttention(nn.Module):
-    """Multi-scale illumination attention: features weighted by what a convolution makes of the illumination."""
+    """Multi-scale illumination attention: a convolution of the illumination weighs the features."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class MultiScaleAttention(nn.Module):
 
 
 class MultiScaleRestorationNet(nn.Module):
-    """Reflectance, with the illumination as a guide, → the restored reflectance. Published width: 32."""
+    """Reflectance, guided by the illumination, → the restored reflectance. Published width: 32."""
 
     def __init__(self, channels: int = 32) -> None:
         super().__init__()
@@ -94,8 +94,8 @@ class KinDPlus(KinD):
     Args:
         decomposition_channels, restoration_channels, adjustment_channels: widths (published: 32 all).
         fusion, stretch, target_light, ratio_limits: as in `KinD`.
-        adjustment: whether the light is adjusted where a caller gives no ratio. The release leaves it: rule A
-            then mixes the picture with the restored reflectance alone.
+        adjustment: whether the light is adjusted without a given ratio. The release does not adjust it: rule A then
+            mixes the picture with the restored reflectance alone.
     """
 
     released = Released(reflectance=0.009, signed=True, gradient=False, white=0.99)
@@ -124,14 +124,14 @@ class KinDPlus(KinD):
         self.adjustment = adjustment or fusion == "pairs"
         self.size_multiple = MULTIPLE
 
-    def global_context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
-        """See `KinD.global_context`; without adjustment no ratio is chosen."""
-        if "illumination_ratio" in knobs or self.adjustment:
-            return super().global_context(low, **knobs)
+    def global_context(self, low: Tensor, **options: Any) -> dict[str, Any]:
+        """See `KinD`; without adjustment no ratio is chosen."""
+        if "illumination_ratio" in options or self.adjustment:
+            return super().global_context(low, **options)
         return {"limits": extremes(low)}
 
     def render(self, picture: Tensor, illumination_ratio: float | Tensor | None = None) -> Tensor:
-        """See `KinD.render`. Other sizes than multiples of 4 are padded for the networks; the release crops them."""
+        """See `KinD`. The networks see sizes padded to a multiple of 4; the release crops them."""
         height, width = picture.shape[-2:]
         picture = pad_to_multiple(picture, MULTIPLE)
         if illumination_ratio is not None or self.adjustment:

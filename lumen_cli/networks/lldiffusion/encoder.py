@@ -1,7 +1,7 @@
-"""What LLDiffusion knows about a dark picture: its degradation features.
+"""The encoder of LLDiffusion's degradation features, and sampling by patches.
 
 Wang et al., "LLDiffusion: Learning Degradation Representations in Diffusion Models for Low-Light Image Enhancement"
-(arXiv 2307.14659), the latent map encoder. Names of parameters follow the official checkpoint.
+(arXiv 2307.14659), the latent map encoder.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from lumen_cli.diffusion.sampler import Denoiser
 
 LEAK = 0.2
 REACH = 32
-"""The encoder's output is that many times smaller than the picture."""
+"""The encoder's output is smaller than the picture by this factor."""
 
 
 class SpectralConv2d(nn.Module):
     """Convolution with its kernel divided by the kernel's largest singular value.
 
-    Miyato et al., "Spectral Normalization for Generative Adversarial Networks", algorithm 1. σ = uᵀWv, where every
-    forward in training first improves u and v by one power iteration. In evaluation u and v stand still, so the
-    normalised kernel is computed once and kept until weights are loaded or moved or `train` or `eval` is called.
+    Miyato et al., "Spectral Normalization for Generative Adversarial Networks", algorithm 1. σ = uᵀWv; in training
+    every forward first improves u and v by one power iteration. In evaluation u and v are fixed: the normalised kernel
+    is computed once and kept until weights are loaded or moved, or `train` or `eval` is called.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class SpectralConv2d(nn.Module):
         self.weight_u: Tensor
         self.weight_v: Tensor
         self._kept: Tensor | None = None
-        for _ in range(3):  # So that a fresh network's σ means something before training.
+        for _ in range(3):  # so that σ is meaningful before training
             self._iterate()
 
     @torch.no_grad()
@@ -57,14 +57,14 @@ class SpectralConv2d(nn.Module):
         """The normalised kernel, C'×C×3×3."""
         with torch.autocast(self.weight_orig.device.type, enabled=False):
             if self.training:
-                return self._normalised(*self._iterate())
+                return self._normalise(*self._iterate())
             if torch.is_grad_enabled():
-                return self._normalised(self.weight_u, self.weight_v)
+                return self._normalise(self.weight_u, self.weight_v)
             if self._kept is None:
-                self._kept = self._normalised(self.weight_u, self.weight_v)
+                self._kept = self._normalise(self.weight_u, self.weight_v)
             return self._kept
 
-    def _normalised(self, u: Tensor, v: Tensor) -> Tensor:
+    def _normalise(self, u: Tensor, v: Tensor) -> Tensor:
         return self.weight_orig / torch.dot(u, self.weight_orig.flatten(1) @ v)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class SpectralConv2d(nn.Module):
         return F.conv2d(x, self.kernel(), self.bias, self.stride, self.padding)
 
     def train(self, mode: bool = True) -> SpectralConv2d:
-        """See `nn.Module.train`; forgets the kept kernel."""
+        """See `nn.Module.train`; drops the kept kernel."""
         self._kept = None
         return super().train(mode)
 
@@ -102,8 +102,8 @@ class _ResidualBlock(nn.Module):
         return F.leaky_relu(x + self.conv_block(x), LEAK)
 
 
-def _normed(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """Spectral 3×3 convolution without a bias, then the instance's norm; padded with zeros where it strides."""
+def _spectral_block(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    """Spectral 3×3 convolution without bias, then instance norm; zero padding where it strides."""
     padding = 1 if stride > 1 else 0
     convolution = SpectralConv2d(in_channels, out_channels, stride=stride, padding=padding, bias=False)
     return nn.Sequential(convolution, nn.InstanceNorm2d(out_channels))
@@ -115,17 +115,17 @@ class ConvEncoder(nn.Module):
     def __init__(self, channels: int = 16) -> None:
         super().__init__()
         c = channels
-        self.layer1 = _normed(3, c, stride=2)
-        self.layer2 = _normed(c, 2 * c, stride=2)
-        self.layer3 = _normed(2 * c, 4 * c, stride=2)
-        self.layer4 = _normed(4 * c, 8 * c, stride=2)
-        self.layer5 = _normed(8 * c, 16 * c, stride=2)
+        self.layer1 = _spectral_block(3, c, stride=2)
+        self.layer2 = _spectral_block(c, 2 * c, stride=2)
+        self.layer3 = _spectral_block(2 * c, 4 * c, stride=2)
+        self.layer4 = _spectral_block(4 * c, 8 * c, stride=2)
+        self.layer5 = _spectral_block(8 * c, 16 * c, stride=2)
         self.res_0 = _ResidualBlock(16 * c)
         self.res_1 = _ResidualBlock(16 * c)
         self.res_2 = _ResidualBlock(16 * c)
         out: list[nn.Module] = []
         for width in (16 * c, 32 * c, 32 * c):
-            out += [nn.ReflectionPad2d(1), _normed(width, 32 * c, stride=1), nn.LeakyReLU(LEAK)]
+            out += [nn.ReflectionPad2d(1), _spectral_block(width, 32 * c, stride=1), nn.LeakyReLU(LEAK)]
         self.out = nn.Sequential(*out)
         self.conv_7x7 = nn.Conv2d(c, c, 7)
 
@@ -159,12 +159,12 @@ class _Enlarge(nn.Module):
 
 
 class FeatureUpsampler(nn.Module):
-    """A chain of enlargements; what each gives is a feature and what the next one starts from.
+    """A chain of enlargements. Each result is a feature and the input of the next one.
 
     Args:
         channels: of the encoder's output.
-        widths: of the features, coarsest first. The first is at 1/16 of the picture's size, each of the next four
-            twice as large as the one before, the sixth of the picture's own size like the fifth.
+        widths: of the features, coarsest first. The first has 1/16 of the picture's size, each of the next four twice
+            the size of the one before, the sixth the picture's size like the fifth.
     """
 
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
@@ -206,11 +206,11 @@ Estimate = Callable[[Tensor, Tensor, Tensor, Sequence[Tensor]], Tensor]
 Encode = Callable[[Tensor], Sequence[Tensor]]
 
 FEATURE_BYTES = 1 << 30
-"""Features kept from one step to the next take no more than that; those of further patches are computed anew."""
+"""Limit for features kept from one step to the next; those of further patches are computed again."""
 
 
 def starts(side: int, patch: int, stride: int) -> list[int]:
-    """Where patches begin along a side of at least `patch`: every `stride`, and one more where these do not reach."""
+    """The starts of patches along a side of at least `patch`: every `stride`, plus one if the end is not covered."""
     regular = list(range(0, side - patch + 1, stride))
     return regular if regular[-1] == side - patch else [*regular, side - patch]
 
@@ -233,12 +233,12 @@ def over_patches(
 
     Args:
         low: dark pictures B×3×H×W as `encode` takes them, both sides at least `patch`.
-        maps: what the network is shown besides the noisy map, B×M×H×W.
+        maps: what the network sees besides the noisy map, B×M×H×W.
         encode: n×3×p×p → features of these patches; called once for each patch, memory permitting.
         estimate: (noisy n×3×p×p, timesteps [n], maps n×M×p×p, features) → n×3×p×p.
         patch: side of a patch, pixels.
         stride: distance from one patch to the next, pixels.
-        batch: patches run at once. It changes nothing in the result beyond rounding.
+        batch: patches per run. It changes the result by rounding only.
     """
     everything = places(low.shape, patch, stride)
     groups = [everything[i : i + batch] for i in range(0, len(everything), batch)]

@@ -1,7 +1,7 @@
 """The U-Net of LLDiffusion: DDPM's, with degradation features joined to the way up (arXiv 2307.14659).
 
-Names of parameters follow the official checkpoint, which holds weights that nothing reads: the embedding's projections
-in the middle, and channel attentions at places that get no feature.
+The official checkpoint holds weights that nothing reads: the embedding's projections in the middle, and channel
+attentions at places without a feature.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REDUCTION = 16
 
 
 class ChannelAttention(nn.Module):
-    """Weigh the channels by what they hold on average (Hu et al., "Squeeze-and-Excitation Networks", section 3)."""
+    """Weigh the channels by their averages (Hu et al., "Squeeze-and-Excitation Networks", section 3)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -36,12 +36,12 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B×C×H×W → the same shape."""
-        weighed: Tensor = x * self.attention(x)
-        return weighed
+        weighted: Tensor = x * self.attention(x)
+        return weighted
 
 
 class Fusion(nn.Module):
-    """Joins a feature to the map at a place on the way up. `cattns` holds a channel attention per place, or none."""
+    """Joins a feature to the map at a place on the way up; `cattns` has a channel attention per place, if any."""
 
     def __init__(self, attentions: Sequence[nn.Module] = ()) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Fusion(nn.Module):
 
 
 class _Up(nn.Module):
-    """The levels by number, coarsest first, and then what joins features to them."""
+    """The levels by number, coarsest first, and the fusion of features with them."""
 
     def __init__(self, levels: Sequence[Level], fuse: Fusion) -> None:
         super().__init__()
@@ -79,9 +79,9 @@ class FeatureUNet(nn.Module):
         in_channels: of the input.
         features: widths of the features, coarsest first. The first five join levels 1 … 5 of the way up (1/16 of the
             size up to the whole), the sixth the map before the last convolution.
-        joining: "cat" puts the feature beside the map, "cattn" weighs all channels of both then.
+        joining: "cat" concatenates feature and map; "cattn" then weighs all channels.
         attention_level: level whose blocks are followed by attention, 0 the finest.
-        time: whether the blocks take the timestep. Those in the middle never do.
+        time: whether the blocks take the timestep. Those in the middle never take it.
 
     Sides are multiples of 32.
     """
@@ -106,7 +106,7 @@ class FeatureUNet(nn.Module):
         self.blocks = blocks
         widths = [channels * multiplier for multiplier in multipliers]
         embedding = 4 * channels if time else None
-        # Registered first, as in the checkpoint. It stands for the sixth feature, which a "cattn" network never has.
+        # Registered first, as in the checkpoint, for the sixth feature, which a "cattn" network never has.
         self.fuse = Fusion([nn.Identity(), ChannelAttention(2 * features[-1])] if joining == "cattn" else [])
         if time:
             self.temb = TimeEmbedding(channels)
@@ -158,7 +158,7 @@ class FeatureUNet(nn.Module):
             if 0 < number <= len(features):
                 h = self.up.fuse(number, h, features[number - 1])
             for i in range(self.blocks + 1):
-                # Nothing but the joined map is held while the block runs.
+                # Only the joined map stays in memory while the block runs.
                 h = torch.cat([h, skips.pop()], dim=1)
                 h = level.step(i, h, activated)
             h = level.leave(h)

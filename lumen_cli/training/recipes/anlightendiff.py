@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from lumen_cli.diffusion.noise import normal
 from lumen_cli.diffusion.sampler import target_of
 from lumen_cli.diffusion.schedule import antithetic_timesteps
+from lumen_cli.networks.anlightendiff import AnlightenDiff
 from lumen_cli.networks.anlightendiff.losses import diffuse, to_residual
-from lumen_cli.networks.anlightendiff.network import AnlightenDiff
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.training.recipes.base import CompactRecipe, PaperRecipe, Stage, fidelity
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lumen_cli.diffusion.noise import normal
 from lumen_cli.diffusion.sampler import add_noise
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.diffll.network import DiffLL
+from lumen_cli.networks.diffll import DiffLL
 from lumen_cli.training.recipes.base import (
     CompactRecipe,
     PaperRecipe,

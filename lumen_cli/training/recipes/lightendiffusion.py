@@ -20,7 +20,7 @@ from lumen_cli.diffusion.noise import normal
 from lumen_cli.diffusion.sampler import add_noise
 from lumen_cli.diffusion.schedule import antithetic_timesteps
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.lightendiffusion.network import LATENT_SCALE, LightenDiffusion, to_latent
+from lumen_cli.networks.lightendiffusion import LATENT_SCALE, LightenDiffusion, to_latent
 from lumen_cli.training.recipes.base import (
     CompactRecipe,
     PaperRecipe,

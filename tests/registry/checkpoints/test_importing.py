@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from lumen_cli.networks.diffll.network import DiffLL
-from lumen_cli.networks.kind.network import KinD
+from lumen_cli.networks.diffll import DiffLL
+from lumen_cli.networks.kind import KinD
 from lumen_cli.networks.kind.plus import KinDPlus
-from lumen_cli.networks.lightendiffusion.network import LightenDiffusion
+from lumen_cli.networks.lightendiffusion import LightenDiffusion
 from lumen_cli.registry.card import read_card
 from lumen_cli.registry.load import load
 from tests.conftest import Finished, dark_pixels, read_pixels, write_dark
@@ -266,7 +266,7 @@ def lightning(state: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("variant", ["from-scratch", "two-step"])
 def test_anlightendiffs_lightning_checkpoints(variant: Any, tmp_path: Path, lumen: Lumen, same_picture: Any) -> None:
-    from lumen_cli.networks.anlightendiff.network import AnlightenDiff
+    from lumen_cli.networks.anlightendiff import AnlightenDiff
 
     theirs = AnlightenDiff(variant=variant, **SMALL_ANLIGHTEN)
     schedule = {name: tensor.clone() for name, tensor in theirs.named_buffers()}
@@ -286,7 +286,7 @@ def test_anlightendiffs_lightning_checkpoints(variant: Any, tmp_path: Path, lume
 
 
 def test_anlightendiff_trained_on_another_schedule_is_refused(tmp_path: Path, lumen: Lumen) -> None:
-    from lumen_cli.networks.anlightendiff.network import AnlightenDiff
+    from lumen_cli.networks.anlightendiff import AnlightenDiff
 
     state = dict(filled(AnlightenDiff(**SMALL_ANLIGHTEN)).state_dict()) | {"model.betas": torch.linspace(1e-4, 0.02, 4)}
     torch.save(lightning(state), tmp_path / "final.ckpt")
@@ -307,7 +307,7 @@ SMALL_LLDIFFUSION: dict[str, Any] = {
 
 def lldiffusion(tag: str = "a", **changes: Any) -> Any:
     """Formula weights, and vectors of the spectral norm that are near the largest singular ones, as training leaves."""
-    from lumen_cli.networks.lldiffusion.network import LLDiffusion
+    from lumen_cli.networks.lldiffusion import LLDiffusion
 
     network = filled(LLDiffusion(**(SMALL_LLDIFFUSION | changes)), tag)
     state = network.state_dict()

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from lumen_cli.networks.diffll.network import DiffLL
-from lumen_cli.networks.kind.network import KinD
+from lumen_cli.networks.diffll import DiffLL
+from lumen_cli.networks.kind import KinD
 from lumen_cli.registry.checkpoints.reading import read_checkpoint
 from lumen_cli.registry.checkpoints.tensorflow import read_index
 from tests.conftest import Finished, folder_bytes

@@ -2,80 +2,144 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lumen_cli.diffusion.noise import normal
-from lumen_cli.diffusion.sampler import Prediction, Sampler, sample, target_of
-from lumen_cli.diffusion.schedule import LinearSchedule, antithetic_timesteps
+from lumen_cli.diffusion.sampler import Prediction, Sampler, add_noise, sample
+from lumen_cli.diffusion.schedule import LinearSchedule
 from lumen_cli.networks.base import LowLightModel, pad_to_multiple, padded_size
-from lumen_cli.networks.diffll.blocks import DetailRestoration, analyse, synthesise
+from lumen_cli.networks.blocks import CrossAttention, DepthwiseSeparable, similarity
 from lumen_cli.networks.exposure import check_fade, faded, gain_to, tone_map
 from lumen_cli.networks.unet import DiffusionUNet
 
+SLOPE = 0.01
+DILATIONS = (1, 2, 3, 2, 1)
 MATCH_WEIGHT = 0.1
 SMOOTH_WEIGHT = 0.01
-WINDOW, SIGMA = 11, 1.5
-
-
-def content_loss(picture: Tensor, target: Tensor) -> Tensor:
-    """L1 + (1 - SSIM) of two pictures B×3×H×W in [0, 1]; a scalar."""
-    return F.l1_loss(picture, target) + 1.0 - similarity(picture, target)
-
-
-def frequency_loss(bands: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """0.1 · Σ MSE to the bright picture's bands + 0.01 · Σ total variation; a scalar."""
-    match = torch.stack([F.mse_loss(band, target) for band, target in zip(bands, targets, strict=True)]).sum()
-    smooth = torch.stack([total_variation(band) for band in bands]).sum()
-    return MATCH_WEIGHT * match + SMOOTH_WEIGHT * smooth
-
-
-def total_variation(x: Tensor) -> Tensor:
-    """2 · (mean squared vertical difference + mean squared horizontal difference); x is B×C×H×W."""
-    return 2.0 * (x.diff(dim=-2).square().mean() + x.diff(dim=-1).square().mean())
-
-
-def similarity(x: Tensor, y: Tensor) -> Tensor:
-    """SSIM (Wang et al., 2004) under a Gaussian window without padding, peak 1, mean over everything; a scalar.
-
-    Population statistics, C1 = 0.01², C2 = 0.03²; sides of at least 11.
-    """
-    offsets = torch.arange(WINDOW, dtype=torch.float32, device=x.device) - WINDOW // 2
-    window = (-offsets.square() / (2.0 * SIGMA**2)).exp()
-    window = window / window.sum()
-    count = x.shape[0]
-
-    def blurred(stacked: Tensor) -> Tensor:
-        channels = stacked.shape[1]
-        stacked = F.conv2d(stacked, window.view(1, 1, -1, 1).expand(channels, -1, -1, -1), groups=channels)
-        return F.conv2d(stacked, window.view(1, 1, 1, -1).expand(channels, -1, -1, -1), groups=channels)
-
-    with torch.autocast(x.device.type, enabled=False):
-        x, y = x.float(), y.float()
-        mean_x, mean_y, xx, yy, xy = blurred(torch.cat([x, y, x * x, y * y, x * y])).split(count)
-        contrast = (2.0 * (xy - mean_x * mean_y) + 9e-4) / (xx - mean_x**2 + yy - mean_y**2 + 9e-4)
-        return (contrast * (2.0 * mean_x * mean_y + 1e-4) / (mean_x**2 + mean_y**2 + 1e-4)).mean()
-
-
 ROWS_AT_ONCE = 512
+
+
+class DilatedBlock(nn.Module):
+    """Five 3×3 convolutions of growing and shrinking dilation with LeakyReLU between them, and the input added."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for dilation in DILATIONS:
+            layers += [
+                nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation),
+                nn.LeakyReLU(SLOPE, inplace=True),
+            ]
+        self.model = nn.Sequential(*layers[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B×C×H×W → the same shape."""
+        return x + self.model(x)
+
+
+class DetailRestoration(nn.Module):
+    """HFRM (section 3.3): the details of one wavelet level → the details of the bright picture.
+
+    Horizontal and vertical details inform the diagonal ones, whose own features enter only through the keys and values
+    of the attention (and through the residual around the whole).
+
+    Args:
+        channels: width, a multiple of 8; 64 in the published model.
+    """
+
+    def __init__(self, channels: int = 64) -> None:
+        super().__init__()
+        if channels % 8:
+            raise ValueError(f"the detail restoration's channels must be a multiple of 8, not {channels}")
+        self.conv_head = DepthwiseSeparable(3, channels)
+        self.dilated_block_LH = DilatedBlock(channels)
+        self.dilated_block_HL = DilatedBlock(channels)
+        self.cross_attention0 = CrossAttention(channels)
+        self.dilated_block_HH = DilatedBlock(channels)
+        self.conv_HH = nn.Conv2d(2 * channels, channels, 3, padding=1)
+        self.cross_attention1 = CrossAttention(channels)
+        self.conv_tail = DepthwiseSeparable(channels, 3)
+
+    def forward(self, details: Tensor) -> Tensor:
+        """3B×3×h×w, HL, LH and HH along the batch axis → the same."""
+        hl, lh, hh = self.conv_head(details).chunk(3)
+        crossed = torch.cat([self.cross_attention0(lh, hh), self.cross_attention1(hl, hh)], dim=1)
+        diagonal = self.dilated_block_HH(self.conv_HH(crossed))
+        restored = torch.cat([self.dilated_block_HL(hl), self.dilated_block_LH(lh), diagonal])
+        return details + self.conv_tail(restored)
+
+
+def analyse(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Haar transform: B×C×H×W with even sides → (average B×C×H/2×W/2, details 3B×C×H/2×W/2: HL, LH, HH)."""
+    if x.shape[-2] % 2 or x.shape[-1] % 2:
+        raise ValueError(f"the Haar transform needs even sides, not {x.shape[-2]}×{x.shape[-1]}")
+    top, bottom = 0.5 * x[..., ::2, :], 0.5 * x[..., 1::2, :]
+    total, change = top + bottom, bottom - top
+    left, right = total[..., ::2], total[..., 1::2]
+    change_left, change_right = change[..., ::2], change[..., 1::2]
+    return left + right, torch.cat([right - left, change_left + change_right, change_right - change_left])
+
+
+def synthesise(average: Tensor, details: Tensor) -> Tensor:
+    """The inverse of `analyse`: B×C×h×w and 3B×C×h×w → B×C×2h×2w."""
+    hl, lh, hh = (0.5 * details).chunk(3)
+    average = 0.5 * average
+    left, right = average - hl, average + hl
+    change_left, change_right = lh - hh, lh + hh
+    top = _interleave(left - change_left, right - change_right, axis=-1)
+    bottom = _interleave(left + change_left, right + change_right, axis=-1)
+    return _interleave(top, bottom, axis=-2)
+
+
+def _interleave(even: Tensor, odd: Tensor, axis: int) -> Tensor:
+    """Alternate the slices of two tensors of one shape along an axis counted from the end."""
+    return torch.stack([even, odd], dim=axis).flatten(axis - 1, axis)
+
+
+def library_analyse(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`analyse` through pytorch_wavelets, whose bands are -LH, -HL and HH."""
+    forward, _ = _library()
+    with torch.autocast(x.device.type, enabled=False):
+        average, (bands,) = forward.to(x)(x)
+    return average, torch.cat([-bands[:, :, 1], -bands[:, :, 0], bands[:, :, 2]])
+
+
+def library_synthesise(average: Tensor, details: Tensor) -> Tensor:
+    """`synthesise` through pytorch_wavelets."""
+    _, inverse = _library()
+    hl, lh, hh = details.chunk(3)
+    with torch.autocast(average.device.type, enabled=False):
+        whole: Tensor = inverse.to(average)((average, [torch.stack([-lh, -hl, hh], dim=2)]))
+    return whole
+
+
+@cache
+def _library() -> tuple[Any, Any]:
+    # Its import takes a quarter of a second and warns that it asks for pkg_resources.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pytorch_wavelets import DWTForward, DWTInverse
+    return DWTForward(J=1, wave="haar", mode="zero"), DWTInverse(wave="haar", mode="zero")
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What the networks see of a dark picture.
-
-    condition: B×3×H/2^K×W/2^K, shown to the noise estimator; details: to be restored, finest first; base: where set,
-    the average that the estimator's clean one is told as a difference from, of the condition's shape.
-    """
+    """What the networks see of a dark picture."""
 
     condition: Tensor
+    """B×3×H/2^K×W/2^K, shown to the noise estimator."""
     details: list[Tensor]
+    """To be restored, finest first."""
     base: Tensor | None
+    """Where set: the average that the estimator's clean average is a correction of, of the condition's shape."""
 
 
 class DiffLL(LowLightModel):
@@ -85,22 +149,21 @@ class DiffLL(LowLightModel):
         unet_channels, unet_multipliers: width and levels of the noise estimator (published: 64; 1, 2, 3, 4).
         detail_channels: width of the detail restoration at every wavelet level (published: 64).
         levels: wavelet levels K; the diffusion works at 1/2^K of the picture's sides (published: 2).
-        steps: sampling steps where a caller names none (published: 10).
+        steps: default sampling steps (published: 10).
         schedule: keyword arguments of `LinearSchedule` (published: 1e-4 to 0.02 over 200, the defaults here).
         prediction: what the noise estimator returns; "epsilon" in the papers' checkpoints.
         clip: bound on the clean average at every step, whose range is ±2^K; None in the paper.
-        condition_power: 1 shows the estimator the dark average as it is, as in the paper, all of it within a few
-            hundredths of the range; any other p shows 2 u^p - 1 of the average mapped to u in [0, 1], in which dark
-            tones stand apart.
-        exposure: mean light that the dark picture is brought to by a gain and a tone curve before its details are
-            restored, and on whose average the estimator's clean one is a correction, so that colours need not be
-            learnt anew; needs prediction "x0". None as in the paper.
+        condition_power: 1 shows the estimator the dark average as in the paper, all of it within a few hundredths of
+            the range. Any other p shows 2 u^p - 1 of the average mapped to u in [0, 1], which separates dark tones.
+        exposure: mean light to which a gain and a tone curve bring the dark picture before its details are restored.
+            The estimator's clean average is then a correction of that picture's average, so the network need not learn
+            colours; needs prediction "x0". None as in the paper.
         temperature: of the noise that sampling starts from, see `Sampler`; 1 in the paper.
-        fade_above: brightness from which less and less is corrected, see `fade`; needs `exposure`. None: nowhere.
-        fade_colour_above: the same of colour alone, see `faded`.
+        fade_above: brightness above which the correction fades, see `fade`; needs `exposure`. None: nowhere.
+        fade_colour_above: the same for colour alone, see `faded`.
     """
 
-    whole_rows = True  # the details' attention
+    whole_rows = True  # the attention of the details
 
     def __init__(
         self,
@@ -155,7 +218,7 @@ class DiffLL(LowLightModel):
         return average, details
 
     def compose_bands(self, average: Tensor, details: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The inverse of `decompose_bands`: → (picture, neither clamped nor bounded; average of the finest level)."""
+        """The inverse of `decompose_bands`: → (picture, not clamped; average of the finest level)."""
         whole = average
         for level in reversed(details):
             average, whole = whole, synthesise(whole, level)
@@ -168,7 +231,7 @@ class DiffLL(LowLightModel):
     def observe(self, low: Tensor, gain: Tensor | None = None) -> Observed:
         """Picture B×3×H×W in [0, 1] → what the networks see of it.
 
-        `gain`, B×1×1×1, in place of the one that brings the picture to `exposure`.
+        `gain`, B×1×1×1, replaces the one that brings the picture to `exposure`.
         """
         average, details = self.decompose_bands(low)
         condition, base = average, None
@@ -184,7 +247,7 @@ class DiffLL(LowLightModel):
         return (average / 2.0 ** (self.levels + 1) + 0.5).clamp(0.0, 1.0)
 
     def estimate(self, observed: Observed, noisy: Tensor, timesteps: Tensor) -> Tensor:
-        """Run the noise estimator; `noisy` B×3×h×w, `timesteps` [B] → what `prediction` says, B×3×h×w."""
+        """Run the noise estimator; `noisy` B×3×h×w, `timesteps` [B] → its `prediction`, B×3×h×w."""
         output: Tensor = self.Unet(torch.cat([observed.condition, noisy], dim=1), timesteps)
         if observed.base is None:
             return output
@@ -209,14 +272,14 @@ class DiffLL(LowLightModel):
         picture, finest = self.compose_bands(coarsest, details)
         return picture, finest, coarsest, details
 
-    def global_context(self, low: Tensor, **knobs: Any) -> dict[str, Any]:
-        """See `LowLightModel.global_context`: the gain."""
+    def global_context(self, low: Tensor, **options: Any) -> dict[str, Any]:
+        """See `LowLightModel`: the gain."""
         return (
             {} if self.exposure is None else {"gain": gain_to(pad_to_multiple(low, self.size_multiple), self.exposure)}
         )
 
     def sample_whole(self, low: Tensor, noise: Tensor, steps: int | None = None, **context: Any) -> Tensor:
-        """See `LowLightModel.sample_whole`; the wavelet's averages are taken of some rows at a time."""
+        """See `LowLightModel`; the wavelet transform runs over some rows at a time."""
         device = next(self.parameters()).device
         parts = pad_to_multiple(low, self.size_multiple).split(ROWS_AT_ONCE, dim=-2)
         seen = [self.observe(part.to(device), context.get("gain")) for part in parts]
@@ -234,7 +297,7 @@ class DiffLL(LowLightModel):
         gain: Tensor | None = None,
         presampled: bool = False,
     ) -> Tensor:
-        """See `LowLightModel.enhance`; `gain` as in `observe`. `presampled`: `noise` is from `sample_whole`."""
+        """See `LowLightModel`; `gain` as in `observe`. `presampled`: `noise` is from `sample_whole`."""
         if noise is None:
             raise ValueError("DiffLL starts from noise: pass a tensor of shape noise_shape(H, W)")
         height, width = low.shape[-2:]
@@ -251,27 +314,39 @@ class DiffLL(LowLightModel):
         Args:
             batch: `low` and `high`, B×3×H×W in [0, 1], of one scene. Optional, for repeatable runs: `timesteps` [B],
                 `noise` and `start`, both B×3×H/2^K×W/2^K.
-            generator: source of what the batch does not bring.
+            generator: source of what the batch does not contain.
 
         Returns:
             `noise`, `photo`, `frequency` (weighted) and `total`.
         """
-        target, target_details = self.decompose_bands(batch["high"])
-        noise = batch["noise"] if "noise" in batch else normal(target.shape, target, generator)
-        timesteps = batch.get("timesteps")
-        if timesteps is None:
-            timesteps = antithetic_timesteps(len(target), self.schedule.timesteps, generator).to(target.device)
-        signal, spread = self.schedule.coefficients(timesteps, target)
-        noisy = signal * target + spread * noise
-        output = self.estimate(self.observe(batch["low"]), noisy, timesteps.float())
-        wanted = target_of(target, noise, signal, spread, self.sampler.prediction)
+        clean, clean_details = self.decompose_bands(batch["high"])
+        noise = batch["noise"] if "noise" in batch else normal(clean.shape, clean, generator)
+        at = add_noise(clean, noise, self.schedule, self.sampler.prediction, batch.get("timesteps"), generator)
+        output = self.estimate(self.observe(batch["low"]), at.noisy, at.timesteps)
 
-        start = batch["start"] if "start" in batch else normal(target.shape, target, generator)
+        start = batch["start"] if "start" in batch else normal(clean.shape, clean, generator)
         picture, finest, _, details = self.predict(batch["low"], start)
-        _, target_finest = self.compose_bands(target, target_details)
+        _, clean_finest = self.compose_bands(clean, clean_details)
         terms = {
-            "noise": F.mse_loss(output.float(), wanted),
+            "noise": F.mse_loss(output.float(), at.target),
             "photo": content_loss(picture.clamp(0.0, 1.0), batch["high"]),
-            "frequency": frequency_loss([*details, finest], [*target_details, target_finest]),
+            "frequency": frequency_loss([*details, finest], [*clean_details, clean_finest]),
         }
         return terms | {"total": torch.stack(list(terms.values())).sum()}
+
+
+def content_loss(picture: Tensor, target: Tensor) -> Tensor:
+    """L1 + (1 - SSIM) of two pictures B×3×H×W in [0, 1]; a scalar."""
+    return F.l1_loss(picture, target) + 1.0 - similarity(picture, target)
+
+
+def frequency_loss(bands: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """0.1 · Σ MSE to the bright picture's bands + 0.01 · Σ total variation; a scalar."""
+    match = torch.stack([F.mse_loss(band, target) for band, target in zip(bands, targets, strict=True)]).sum()
+    smooth = torch.stack([total_variation(band) for band in bands]).sum()
+    return MATCH_WEIGHT * match + SMOOTH_WEIGHT * smooth
+
+
+def total_variation(x: Tensor) -> Tensor:
+    """2 · (mean squared vertical difference + mean squared horizontal difference); x is B×C×H×W."""
+    return 2.0 * (x.diff(dim=-2).square().mean() + x.diff(dim=-1).square().mean())
