@@ -47,7 +47,7 @@ def make_model(models_root: Path) -> MakeModel:
         folder = (root or models_root) / name
         folder.mkdir(parents=True)
         tiny = Tiny(**(network or {}))
-        checksum = save_weights(tiny.state_dict(), folder / "model.safetensors", torch.bfloat16)
+        weights = save_weights(tiny.state_dict(), folder / "network.safetensors", torch.bfloat16)
         config: dict[str, Any] = {
             "name": name,
             "architecture": "tiny",
@@ -57,7 +57,7 @@ def make_model(models_root: Path) -> MakeModel:
             "steps_range": [1, 10],
             "size_multiple": tiny.size_multiple,
             "precisions": ["fp32", "bf16"],
-            "weights": {"file": "model.safetensors", "sha256": checksum, "parameters": 84},
+            "weights": {"network": weights, "parameters": 84},
             "trained_on": ["nothing"],
             "licence": "MIT",
         }

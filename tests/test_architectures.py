@@ -275,10 +275,7 @@ def test_a_model_folder_gives_the_networks_picture(name: str, models_root: Path)
         "network": {**KNOWN[name].tiny, **settings},
         "size_multiple": network.size_multiple,
         "abilities": network.abilities(),
-        "weights": {
-            "file": "model.safetensors",
-            "sha256": save_weights(network.state_dict(), folder / "model.safetensors"),
-        },
+        "weights": {"network": save_weights(network.state_dict(), folder / "network.safetensors")},
     }
     (folder / "config.json").write_text(json.dumps(config | steps))
     again = load(read_card(folder))

@@ -29,7 +29,7 @@ def make_mean(make_model: MakeModel, models_root: Path):
         folders = [make_model("one", network={"gain": 2.0}), make_model("two", network={"gain": 4.0})]
         configs = [json.loads((folder / "config.json").read_text()) for folder in folders]
         members = [
-            {"model": c["name"], "sha256": c["weights"]["sha256"], "share": s}
+            {"model": c["name"], "sha256": c["weights"]["network"]["sha256"], "share": s}
             for c, s in zip(configs, (3, 1), strict=True)
         ]
         config = {"name": name, "architecture": "mean", "members": members, "precisions": ["fp32"]}

@@ -154,23 +154,30 @@ def test_an_architecture_is_a_name_in_a_table_and_no_path_to_code(stranger: Call
     ["../outside.safetensors", "/etc/passwd", "..\\x.safetensors", "C:x.safetensors", "a\0.safetensors", "x.bin"],
 )
 def test_weights_lie_in_the_model_folder(stranger: Callable[..., Path], file: str) -> None:
-    with pytest.raises(ModelError, match=r"weights\.file"):
-        find_model(stranger(weights={"file": file, "sha256": "0" * 64}))
+    weights = {"file": file, "sha256": "0" * 64}
+    folder = stranger(weights={"network": weights})
+    with pytest.raises(ModelError, match=r"weights\.network\.file"):
+        find_model(folder)
+    (folder / "config.json").write_text(
+        json.dumps(json.loads((folder / "config.json").read_text()) | {"weights": weights})
+    )
+    with pytest.raises(ModelError, match=r"weights\.file"):  # the layout of earlier versions
+        find_model(folder)
 
 
 @posix
 def test_pipes_and_devices_in_place_of_files_are_refused_at_once(stranger: Callable[..., Path]) -> None:
     folder = stranger()
     card = read_card(folder)
-    for name in ("model.safetensors", "config.json"):
+    for name in ("network.safetensors", "config.json"):
         (folder / name).unlink()
         os.mkfifo(folder / name)
     with pytest.raises(ModelError, match="no ordinary file"):
         load(card)
     with pytest.raises(ModelError, match="no ordinary file"):
         read_card(folder)
-    (folder / "model.safetensors").unlink()
-    (folder / "model.safetensors").symlink_to("/dev/zero")
+    (folder / "network.safetensors").unlink()
+    (folder / "network.safetensors").symlink_to("/dev/zero")
     with pytest.raises(ModelError, match="no ordinary file"):
         load(card)
 
@@ -203,8 +210,9 @@ def test_weights_that_lie_about_themselves_are_one_line(stranger: Callable[..., 
     import hashlib
 
     content = headers()[kind]
-    folder = stranger(weights={"file": "model.safetensors", "sha256": hashlib.sha256(content).hexdigest()})
-    (folder / "model.safetensors").write_bytes(content)
+    weights = {"file": "network.safetensors", "sha256": hashlib.sha256(content).hexdigest()}
+    folder = stranger(weights={"network": weights})
+    (folder / "network.safetensors").write_bytes(content)
     with pytest.raises(ModelError) as caught:
         load(read_card(folder))
     assert "\n" not in str(caught.value)
@@ -237,7 +245,8 @@ def test_hyper_parameters_of_any_kind_and_size_end_in_a_network_or_one_error(
     make_model: MakeModel, field: str, shipped_kind: ModelCard
 ) -> None:
     folder = make_model("stranger")
-    (folder / "model.safetensors").write_bytes(shipped_kind.weights_path.read_bytes())
+    for file in shipped_kind.files.values():
+        (folder / file.file).write_bytes(shipped_kind.path(file).read_bytes())
     config = json.loads((shipped_kind.folder / "config.json").read_text())
     for value in ODD:
         changed = config | {"name": "stranger", "network": config["network"] | {field: value}}

@@ -9,19 +9,20 @@ from pathlib import Path
 
 from lumen_cli.atomic import sweep_temporaries, temporary_beside
 from lumen_cli.errors import ModelError, UsageError
-from lumen_cli.registry.card import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, read_card
+from lumen_cli.registry.card import read_card
+from lumen_cli.registry.config_file import CARD_FILE, CONFIG_FILE, GRADING_FILE, NETWORK_FILE
 
 
 def holds_model(target: Path) -> bool:
-    """Whether a model folder is there that may be replaced; False where nothing is, or an empty folder.
+    """Whether the target is a model folder that may be replaced; False if it does not exist or is an empty folder.
 
     Raises:
-        UsageError: something else is there, or the folder holds more than a model.
+        UsageError: the target is something else, or a folder that holds more than a model.
     """
     if not target.exists() and not target.is_symlink():
         return False
     if not target.is_dir():
-        raise UsageError(f"{target} exists and is no folder")
+        raise UsageError(f"{target} exists and is not a folder")
     present = {entry.name for entry in target.iterdir()}
     if not present:
         return False
@@ -33,20 +34,20 @@ def holds_model(target: Path) -> bool:
 
 
 def _own_files(folder: Path) -> set[str]:
-    """What lumen may have put into a model folder."""
+    """The files that lumen may have written into a model folder."""
     try:
-        weights = read_card(folder).weights_file
+        weights = {file.file for file in read_card(folder).files.values()}
     except ModelError:
-        weights = ""
-    return {CONFIG_FILE, CARD_FILE, weights or WEIGHTS_FILE}
+        weights = set()
+    return {CONFIG_FILE, CARD_FILE, NETWORK_FILE, GRADING_FILE, "model.safetensors", *weights}
 
 
 @contextmanager
-def placing(target: Path) -> Iterator[Path]:
-    """An empty temporary folder beside the target: at the end it takes the target's place, after an error it is gone.
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder; at the end it replaces the target, after an error it is removed.
 
     Raises:
-        ModelError: the place cannot be written.
+        ModelError: the target cannot be written.
     """
     temporary = temporary_beside(target)
     try:
@@ -61,7 +62,7 @@ def placing(target: Path) -> Iterator[Path]:
 
 
 def _put_in_place(temporary: Path, target: Path) -> None:
-    """Rename, with the former folder out of the way first and put back if that fails."""
+    """Rename; an earlier folder is moved away first, and back if the rename fails."""
     if not target.is_dir():
         temporary.rename(target)
         return

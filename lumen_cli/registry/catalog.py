@@ -6,11 +6,15 @@ import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lumen_cli.errors import LumenError, ModelError, UsageError
 from lumen_cli.registry.architectures import ARCHITECTURES
-from lumen_cli.registry.card import CONFIG_FILE, HUGGING_FACE, ModelCard, read_card
+from lumen_cli.registry.config_file import CONFIG_FILE, HUGGING_FACE
 from lumen_cli.text import did_you_mean, nearest
+
+if TYPE_CHECKING:
+    from lumen_cli.registry.card import ModelCard
 
 MEAN = "mean"
 """The architecture of models that average others and have no weights of their own."""
@@ -50,6 +54,8 @@ def scan_models() -> tuple[list[ModelCard], list[tuple[Path, ModelError]]]:
 
     A folder whose weights are not here yet gives way to a later one of the same name that has them.
     """
+    from lumen_cli.registry.card import read_card  # pydantic; `lumen --help` does without it
+
     cards: dict[str, ModelCard] = {}
     broken: list[tuple[Path, ModelError]] = []
     for root in model_roots():
@@ -78,6 +84,8 @@ def find_model(name_or_folder: str | os.PathLike[str], ability: str = "enhance")
     Raises:
         ModelError: nothing of that name (with the list and the nearest name), or its config.json is not usable.
     """
+    from lumen_cli.registry.card import read_card
+
     wanted = os.fspath(name_or_folder)
     if wanted.startswith(HUGGING_FACE):
         from lumen_cli.registry.hub import download_model
@@ -109,7 +117,7 @@ def _best(cards: list[ModelCard], ability: str) -> ModelCard:
     able = {
         card.name: card
         for card in cards
-        if card.name in here and ability in card.abilities and all(here.get(m.name) == m.sha256 for m in card.members)
+        if card.name in here and ability in card.abilities and all(here.get(m.model) == m.sha256 for m in card.members)
     }
     for name in (*PREFERRED.get(ability, ()), *sorted(able)):
         if name in able:

@@ -1,4 +1,4 @@
-"""Model folders from elsewhere: fetched, checked as a stranger's are, put where they are found by name."""
+"""Pull model folders: download them, check them as a stranger's, put them where they are found by name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from lumen_cli.errors import ModelError, UsageError
-from lumen_cli.registry.atomic_folder import holds_model, placing
-from lumen_cli.registry.card import CARD_FILE, CONFIG_FILE, HUGGING_FACE, LARGEST_TEXT, ModelCard, read_card
+from lumen_cli.registry.atomic_folder import atomic_folder, holds_model
+from lumen_cli.registry.card import ModelCard, WeightsFile, read_card
 from lumen_cli.registry.catalog import (
     bundled_models,
     find_model,
@@ -23,6 +23,7 @@ from lumen_cli.registry.catalog import (
     scan_models,
     user_models,
 )
+from lumen_cli.registry.config_file import CARD_FILE, CONFIG_FILE, HUGGING_FACE, LARGEST_TEXT
 from lumen_cli.registry.fetch import NotGivenError, Progress, fetch, require_web_address
 from lumen_cli.registry.hub import LARGEST_WEIGHTS
 from lumen_cli.registry.load import checksum, find_members, require_loadable
@@ -30,35 +31,34 @@ from lumen_cli.registry.load import checksum, find_members, require_loadable
 
 @dataclass(frozen=True)
 class Pulled:
-    """A model that is here now.
-
-    source: what was asked for; weights_from: the address or file that the weights came from, empty where none were
-    brought; kept: whether the model was here before and nothing was changed; notes: what a user should know, a line
-    each.
-    """
+    """A model that is here now."""
 
     card: ModelCard
     source: str
-    weights_from: str = ""
+    """What the user asked for."""
+    weights_from: tuple[str, ...] = ()
+    """The addresses or files that the weights were copied from."""
     kept: bool = False
+    """Whether the model was here before, and nothing changed."""
     notes: tuple[str, ...] = ()
+    """Lines that a user should read."""
 
 
 def pull_model(
     source: str, folder: Path | None = None, *, overwrite: bool = False, progress: Progress | None = None
 ) -> Pulled:
-    """Fetch a model folder, or the weights that a listed model lacks; the folder appears whole or not at all.
+    """Pull a model folder, or the weights that a listed model lacks; the folder appears whole or not at all.
 
     Args:
         source: a model's name or folder, the https address of a model folder or its config.json, or
             `hf://org/name[@revision]`.
-        folder: where to, None for the user's own models, under the model's name.
-        overwrite: whether another model is replaced; weights that are here already are not fetched again.
-        progress: told about every piece of the weights that arrives.
+        folder: the target; None: the user's own models, under the model's name.
+        overwrite: whether another model may be replaced; weights that are here already are not downloaded again.
+        progress: is called for every piece of the weights that arrives.
 
     Raises:
-        UsageError: another model is there, or something that is no model folder.
-        ModelError: something cannot be fetched or was refused: no such file, plain http, too large, another checksum,
+        UsageError: the target holds another model, or is no model folder.
+        ModelError: something cannot be downloaded or is refused: no such file, plain http, too large, another checksum,
             a config.json or weights that lumen cannot use, members that are not here.
     """
     with _found(source) as (card, where), _errors_about(card.folder, where):
@@ -69,37 +69,39 @@ def pull_model(
         if there is not None and there.weights_sha256 == card.weights_sha256:
             differs = _text(there.folder) != _text(card.folder)
             if _is_whole(there) and not (differs and overwrite):
-                note = f"its {CONFIG_FILE} differs from that of {where}: --overwrite takes the new one"
+                note = f"its {CONFIG_FILE} differs from that of {where}; it is kept unless you overwrite it"
                 return _kept(there, source, *([note] if differs else []))
             if not overwrite and differs:
-                raise UsageError(f"{target} holds another {CONFIG_FILE}: --overwrite replaces it")
+                raise UsageError(f"{target} holds another {CONFIG_FILE}", remedy="overwrite")
         require_usable_name(card.name)
         listed = target.parent.resolve() in {root.resolve() for root in model_roots()}
         guarded = listed and _is_stranger(source) and not overwrite
         if guarded:
             _require_free_name(card, target)
-        with placing(target) as temporary, _errors_about(temporary, where):
+        with atomic_folder(target) as temporary, _errors_about(temporary, where):
             for name in (CONFIG_FILE, CARD_FILE):
                 if (card.folder / name).is_file():
                     shutil.copyfile(card.folder / name, temporary / name)
-            weights_from = _bring_weights(card, there, source, temporary / card.weights_file, progress)
+            weights_from = tuple(
+                _bring(file, card, there, source, temporary / file.file, progress) for file in card.files.values()
+            )
             require_loadable(read_card(temporary))
             if guarded:
                 _require_free_name(card, target)
-            _model_at(target, card, overwrite)  # whoever put one there meanwhile
+            _model_at(target, card, overwrite)  # another process may have put one there
     card = read_card(target)
     return Pulled(card, source, weights_from, notes=_notes(card))
 
 
 @contextmanager
 def _found(source: str) -> Iterator[tuple[ModelCard, str]]:
-    """The source's card, which lies in a folder with at least its config.json, and what errors call that folder."""
+    """The source's card, in a folder with at least its config.json, and the name of that folder for errors."""
     if not _is_address(source):
         card = find_model(source)
         yield card, source if source.startswith(HUGGING_FACE) else str(card.folder)
         return
     require_web_address(source)
-    # Not beside the target yet: config.json says what the model is called.
+    # Not beside the target yet: only config.json has the model's name.
     with tempfile.TemporaryDirectory(prefix="lumen-") as scratch:
         folder, where = Path(scratch), _beside(source, "").split("?")[0].rstrip("/")
         fetch(_beside(source, CONFIG_FILE), folder / CONFIG_FILE, LARGEST_TEXT)
@@ -112,70 +114,78 @@ def _found(source: str) -> Iterator[tuple[ModelCard, str]]:
         yield card, where
 
 
-def _bring_weights(card: ModelCard, there: ModelCard | None, source: str, path: Path, progress: Progress | None) -> str:
-    """Copy or fetch a card's weights into a file and check what they are; returns where they came from."""
-    if not card.weights_file:
-        return ""
+def _bring(
+    file: WeightsFile, card: ModelCard, there: ModelCard | None, source: str, path: Path, progress: Progress | None
+) -> str:
+    """Copy or download a weights file to `path` and check it; returns where it came from.
+
+    there: the model at the target, whose files are copied where they are the same.
+    """
     for here in filter(None, (there, card)):
-        if here.file_sha256 == card.file_sha256 and here.weights_path.is_file() and _is_whole(here):
-            shutil.copyfile(here.weights_path, path)
-            return str(here.weights_path)
-    if card.weights_path.is_file() and not card.weights_url:
-        raise ModelError(_another(str(card.weights_path), card, checksum(card.weights_path)))
-    if not card.weights_url and not _is_address(source):
-        raise ModelError(f'{card.folder} has no {card.weights_file}, and its {CONFIG_FILE} no "url" to fetch it from')
-    address = card.weights_url or _beside(source, card.weights_file)
+        for each in here.files.values():
+            if each.sha256 == file.sha256 and _is_intact(here.path(each), each):
+                shutil.copyfile(here.path(each), path)
+                return str(here.path(each))
+    own = card.path(file)
+    if own.is_file() and not file.url:
+        raise ModelError(_describe_other(str(own), card, file, checksum(own)))
+    if not file.url and not _is_address(source):
+        raise ModelError(f'{card.folder} has no {file.file}, and its {CONFIG_FILE} no "url" to download it from')
+    address = file.url or _beside(source, file.file)
     if _is_stranger(source) and urlsplit(address).scheme == "http" != urlsplit(source).scheme:
         raise ModelError(f"{card.folder / CONFIG_FILE}: it says that its weights are on this machine ({address})")
-    fetch(address, path, card.weights_bytes or LARGEST_WEIGHTS, size=card.weights_bytes, progress=progress)
-    found = checksum(path)
-    if found != card.file_sha256:
-        raise ModelError(_another(address, card, found))
+    fetch(address, path, file.bytes or LARGEST_WEIGHTS, size=file.bytes, progress=progress)
+    if not _is_intact(path, file):
+        raise ModelError(_describe_other(address, card, file, checksum(path)))
     return address
 
 
-def _another(where: str, card: ModelCard, found: str) -> str:
-    return f"{where} is not the weights file of {card.name}: expected SHA-256 {card.file_sha256}, found {found}"
+def _describe_other(where: str, card: ModelCard, file: WeightsFile, found: str) -> str:
+    return f"{where} is not the weights file of {card.name}: expected SHA-256 {file.sha256}, found {found}"
 
 
 def _model_at(target: Path, card: ModelCard, overwrite: bool) -> ModelCard | None:
-    """The model at the target, None where there is none; UsageError where it must not give way."""
+    """The model at the target, None if there is none; UsageError if it must not be replaced."""
     if not holds_model(target):
         return None
-    elsewhere = "--overwrite replaces it, -o FOLDER puts this one elsewhere"
+    advice = "replace it, or choose another folder"
     try:
         there = read_card(target)
     except ModelError as error:
         if overwrite:
             return None
-        raise UsageError(f"{target} holds a model that cannot be used: {elsewhere} ({error})") from None
+        raise UsageError(
+            f"{target} holds a model that cannot be used: {advice} ({error})", remedy="overwrite"
+        ) from None
     if overwrite:
         return there
     if there.weights_sha256 != card.weights_sha256:
         other = f"SHA-256 {there.weights_sha256}, not {card.weights_sha256}"
-        raise UsageError(f"{target} holds another model ({other}): {elsewhere}")
-    if there.weights_path.is_file() and not _is_whole(there):
-        raise UsageError(f"{there.weights_path} is damaged: --overwrite replaces it")
+        raise UsageError(f"{target} holds another model ({other}): {advice}", remedy="overwrite")
+    for file in there.files.values():
+        if there.path(file).is_file() and not _is_intact(there.path(file), file):
+            raise UsageError(f"{there.path(file)} is damaged: replace it", remedy="overwrite")
     return there
 
 
 def _require_free_name(card: ModelCard, target: Path) -> None:
-    """UsageError where a stranger's model would come before another one of the same name, or after it.
+    """UsageError if another model has the name of a stranger's; one of the two would hide the other.
 
-    Names are the same in any case of letters; a model is the same where each of its files is.
+    Names that differ in upper and lower case are the same; models whose files are the same are not others.
     """
     cards, broken = scan_models()
     others = [(other.name, other.folder) for other in cards] + [(folder.name, folder) for folder, _ in broken]
     for name, other in [*others, *((entry.name, entry) for entry in bundled_models().glob("*"))]:
         if name.casefold() == card.name.casefold() and other.resolve() != target.resolve() and not _same(other, card):
             raise UsageError(
-                f"another model is called {card.name} here already ({other}): -o FOLDER keeps the two apart, "
-                "--overwrite puts this one among your models nevertheless"
+                f"another model is called {card.name} here already ({other}): choose another folder for this one, or "
+                "add it to your models nevertheless",
+                remedy="overwrite",
             )
 
 
 def _same(folder: Path, card: ModelCard) -> bool:
-    """Whether a folder is this model, byte for byte; weights are told by the checksum that a card states."""
+    """Whether a folder is this model, byte for byte; weights are compared by the checksums of their cards."""
     try:
         return _text(folder) == _text(card.folder) and _readme(folder) == _readme(card.folder)
     except OSError:
@@ -191,7 +201,7 @@ def _kept(card: ModelCard, source: str, *notes: str) -> Pulled:
 def _notes(card: ModelCard) -> tuple[str, ...]:
     notes = []
     if not (card.folder / CARD_FILE).is_file():
-        notes.append(f"it has no {CARD_FILE}: a model card is expected that says where it comes from and what it does")
+        notes.append(f"it has no {CARD_FILE}, a model card that describes its origin and its results")
     if card.members:
         lacking = [member for member in find_members(card) if member.to_pull]
         notes += [f"its member {each.name} has no weights here yet: run `{pull_command(each)}`" for each in lacking]
@@ -202,10 +212,12 @@ def _notes(card: ModelCard) -> tuple[str, ...]:
 
 
 def _is_whole(card: ModelCard) -> bool:
-    """Whether the weights are here, and those of the card; nothing is lacking where it has none of its own."""
-    if not card.weights_file:
-        return True
-    return card.weights_path.is_file() and checksum(card.weights_path) == card.file_sha256
+    """Whether all weights files of the card are here, with their checksums."""
+    return all(_is_intact(card.path(file), file) for file in card.files.values())
+
+
+def _is_intact(path: Path, file: WeightsFile) -> bool:
+    return path.is_file() and checksum(path) == file.sha256
 
 
 def _text(folder: Path) -> bytes:
@@ -225,7 +237,7 @@ def _is_stranger(source: str) -> bool:
 
 
 def _beside(address: str, name: str) -> str:
-    """The address of a file in a model folder, given the folder's address or that of its config.json."""
+    """The address of a file in a model folder, from the address of the folder or its config.json."""
     parts = urlsplit(address)
     folder = parts.path.removesuffix(f"/{CONFIG_FILE}").rstrip("/")
     return urlunsplit((parts.scheme, parts.netloc, f"{folder}/{quote(name)}", parts.query, ""))
@@ -233,8 +245,8 @@ def _beside(address: str, name: str) -> str:
 
 @contextmanager
 def _errors_about(folder: Path, where: str) -> Iterator[None]:
-    """Errors of what is inside speak of the place that a folder's content comes from, not of the temporary one."""
+    """Let errors name the origin of a folder's content, not the temporary folder."""
     try:
         yield
     except ModelError as error:
-        raise ModelError(str(error).replace(str(folder), where)) from None
+        raise ModelError(error.message.replace(str(folder), where), remedy=error.remedy) from None

@@ -12,7 +12,7 @@ import httpx2
 
 from lumen_cli import __version__
 from lumen_cli.errors import ModelError
-from lumen_cli.registry.card_fields import LOCAL_HOSTS, is_web_address
+from lumen_cli.registry.card import LOCAL_HOSTS, is_web_address
 
 PAUSES = (1.0, 3.0, 10.0, 20.0)
 """Seconds before each further try of a download that broke off."""

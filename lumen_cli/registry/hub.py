@@ -1,7 +1,7 @@
-"""Models of Hugging Face: the files that lumen needs of a repository, each up to a limit, and nothing else of it.
+"""Models on Hugging Face: download the files that lumen needs of a repository, each up to a limit, and no others.
 
-config.json comes first and says which weights file is fetched. The hub's client library knows addresses, tokens and
-its own cache; files come through `fetch`, as what a server sends decides about no name and no size here.
+config.json comes first and names the weights files. The hub's client library knows addresses, tokens and its own cache;
+files come through `fetch`, so that nothing a server sends decides about a name or a size here.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import re
 from pathlib import Path
 
 from lumen_cli.errors import ModelError
-from lumen_cli.registry.atomic_folder import placing
-from lumen_cli.registry.card import CARD_FILE, CONFIG_FILE, HUGGING_FACE, LARGEST_TEXT, read_card
+from lumen_cli.registry.atomic_folder import atomic_folder
+from lumen_cli.registry.card import read_card
+from lumen_cli.registry.config_file import CARD_FILE, CONFIG_FILE, HUGGING_FACE, LARGEST_TEXT
 from lumen_cli.registry.fetch import NotGivenError, fetch
 
 LARGEST_WEIGHTS = 16 << 30
-"""Bytes that are fetched at most for a card that does not say how large its weights are."""
+"""Limit in bytes of a weights file whose size the card does not state."""
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?![.-])){0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}(?:/[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}){0,5}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -23,7 +24,7 @@ _SECONDS = 20.0
 
 
 def parse_address(address: str) -> tuple[str, str]:
-    """`hf://organisation/name[@revision]` → "organisation/name" and the revision, "main" where none is given.
+    """`hf://organisation/name[@revision]` → "organisation/name" and the revision, "main" if none is given.
 
     Raises:
         ModelError: it has another form; neither part can lead out of a folder.
@@ -40,7 +41,7 @@ def parse_address(address: str) -> tuple[str, str]:
 
 
 def download_model(address: str) -> Path:
-    """The folder of a model of Hugging Face, fetched if it is not here yet.
+    """The folder of a model on Hugging Face, downloaded if it is not here yet.
 
     Raises:
         ModelError: the address has another form, the hub does not give the model, or a file is larger than its limit.
@@ -66,7 +67,7 @@ def download_model(address: str) -> Path:
         fetch(hf_hub_url(repository, name, revision=commit), place / name, limit, size=size, headers=token)
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with placing(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         bring(CONFIG_FILE, LARGEST_TEXT, temporary)
         try:
             card = read_card(temporary)
@@ -76,40 +77,40 @@ def download_model(address: str) -> Path:
             bring(CARD_FILE, LARGEST_TEXT, temporary)
         except NotGivenError:
             (temporary / CARD_FILE).unlink(missing_ok=True)
-        if card.weights_file:
+        for file in card.files.values():
             try:
-                bring(card.weights_file, card.weights_bytes or LARGEST_WEIGHTS, temporary, card.weights_bytes)
+                bring(file.file, file.bytes or LARGEST_WEIGHTS, temporary, file.bytes)
             except NotGivenError:
-                card.weights_path.unlink(missing_ok=True)
-                if not card.weights_url:
+                card.path(file).unlink(missing_ok=True)
+                if not file.url:
                     raise
     return folder
 
 
 def cache_folder() -> Path:
-    """Where fetched models are kept, a folder for each repository and commit."""
+    """The folder of downloaded models, with a folder for each repository and commit."""
     import platformdirs
 
     return platformdirs.user_cache_path("lumen") / "hub"
 
 
 def _commit_of(address: str, repository: str, revision: str, cached: object) -> str | None:
-    """The commit that a branch or tag is at now; None where the hub cannot be reached and its cache has the model."""
+    """The current commit of a branch or tag; None if the hub cannot be reached but its cache has the model."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     try:
-        told = get_hf_file_metadata(hf_hub_url(repository, CONFIG_FILE, revision=revision), timeout=_SECONDS)
+        found = get_hf_file_metadata(hf_hub_url(repository, CONFIG_FILE, revision=revision), timeout=_SECONDS)
     except Exception as error:  # the client raises its own, its web library's and the operating system's errors
         if isinstance(cached, str):
             return None
         raise ModelError(f"{address} cannot be downloaded: {_reason(error, revision)}") from error
-    if not _COMMIT.fullmatch(told.commit_hash or ""):
-        raise ModelError(f"{address}: the server names no commit of 40 hexadecimal digits: nothing was fetched")
-    return told.commit_hash
+    if not _COMMIT.fullmatch(found.commit_hash or ""):
+        raise ModelError(f"{address}: the server names no commit of 40 hexadecimal digits: nothing was downloaded")
+    return found.commit_hash
 
 
 def _reason(error: Exception, revision: str) -> str:
-    """What the hub's client, its web library or the system says, in a sentence with what to do."""
+    """Translate an error of the hub's client, its web library or the system into a sentence with what to do."""
     names = {kind.__name__ for kind in type(error).__mro__}
     status = getattr(getattr(error, "response", None), "status_code", None)
     if "GatedRepoError" in names or status == 403:

@@ -1,15 +1,17 @@
-"""From a checked card to its network: built, compared with its weights, filled."""
+"""Read and write weights, and load the network of a checked card."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import cast
+from typing import Any
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lumen_cli.atomic import temporary_beside
@@ -18,10 +20,9 @@ from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.grading import Grading
 from lumen_cli.networks.mean import Mean
 from lumen_cli.registry.architectures import ARCHITECTURES, network_class
-from lumen_cli.registry.card import CONFIG_FILE, ModelCard
+from lumen_cli.registry.card import ModelCard, WeightsFile
 from lumen_cli.registry.catalog import MEAN, bundled_models, find_model, is_model, pull_command
-
-_NAMED_IN_ERRORS = 3
+from lumen_cli.registry.config_file import CONFIG_FILE
 
 
 def load_weights(path: Path, sha256: str | None = None, *, model: str | None = None) -> dict[str, Tensor]:
@@ -33,12 +34,8 @@ def load_weights(path: Path, sha256: str | None = None, *, model: str | None = N
         model: the model's name, for errors.
 
     Raises:
-        ModelError: the file is missing, is not safetensors, or has another checksum (both are named).
+        ModelError: the file is missing, is not safetensors, or has another checksum (the message has both).
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     whose = f"model {model}: " if model else ""
     try:
         if path.exists() and not path.is_file():
@@ -55,39 +52,35 @@ def load_weights(path: Path, sha256: str | None = None, *, model: str | None = N
         hint = " (a Git LFS pointer: run `git lfs pull`)" if content.startswith(b"version https://git-lfs") else ""
         raise ModelError(f"{whose}the weights file {path} is damaged{hint}: expected SHA-256 {sha256}, found {found}")
     try:
-        tensors = load(content)
+        tensors = safetensors.torch.load(content)
     except (SafetensorError, ValueError, KeyError) as error:
         raise ModelError(f"{whose}{path} is not a safetensors file: {error}") from None
-    return {
-        name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
-    }
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
-def save_weights(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None = None) -> str:
-    """Write tensors as safetensors and return the file's SHA-256.
+def save_weights(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None = None) -> dict[str, Any]:
+    """Write tensors as safetensors and return the file's entry in config.json: name, SHA-256, size.
 
     The file appears whole or not at all. `dtype` (bfloat16, float16) stores floating point tensors smaller;
     None keeps each as it is.
     """
-    from safetensors.torch import save
-
     stored = {
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous().clone()
         for name, tensor in sorted(tensors.items())
     }
-    content = save(stored, metadata={"format": "pt"})
-    temporary = temporary_beside(path)  # no one can know its name before it is there
+    content = safetensors.torch.save(stored, metadata={"format": "pt"})
+    temporary = temporary_beside(path)  # its name cannot be known in advance
     try:
         with temporary.open("xb") as file:
             file.write(content)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return hashlib.sha256(content).hexdigest()
+    return {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
 
 def checksum(path: Path) -> str:
-    """A file's SHA-256, 64 hexadecimal digits; read in pieces, however large it is."""
+    """A file's SHA-256, 64 hexadecimal digits; the file is read in pieces, whatever its size."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -101,9 +94,6 @@ def read_shapes(path: Path, *, model: str | None = None) -> dict[str, Tensor]:
     Raises:
         ModelError: it is no safetensors file.
     """
-    import torch
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, framework="pt") as file:
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
@@ -113,15 +103,15 @@ def read_shapes(path: Path, *, model: str | None = None) -> dict[str, Tensor]:
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
-def apply_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, model: str | None = None) -> None:
-    """Put tensors into a network; ModelError lists the first names that are missing, left over or of another shape."""
-    require_fit(network, tensors, path, model=model)
-    network.load_state_dict(dict(tensors))
+def apply_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, model: str | None = None) -> None:
+    """Put tensors into a module; ModelError lists the first names that are missing, unknown or of another shape."""
+    require_fit(module, tensors, path, model=model)
+    module.load_state_dict(dict(tensors))
 
 
-def require_fit(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, model: str | None = None) -> None:
-    """ModelError as in `apply_weights`; the network may be one without memory, on PyTorch's device "meta"."""
-    expected = network.state_dict()
+def require_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, model: str | None = None) -> None:
+    """ModelError as in `apply_weights`; the module may be one without memory, on PyTorch's device "meta"."""
+    expected = module.state_dict()
     problems = {
         "missing": [name for name in expected if name not in tensors],
         "unknown": [name for name in tensors if name not in expected],
@@ -131,125 +121,116 @@ def require_fit(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, *
             if name in tensors and expected[name].shape != tensors[name].shape
         ],
     }
-    said = [f"{len(names)} {kind}: {_first(names)}" for kind, names in problems.items() if names]
-    if said:
+    found = [f"{len(names)} {kind}: {_first(names)}" for kind, names in problems.items() if names]
+    if found:
         whose = f"model {model}: " if model else ""
-        raise ModelError(f"{whose}the weights in {path} do not fit the network of config.json: {'; '.join(said)}")
+        what = "grading" if isinstance(module, Grading) else "network"
+        raise ModelError(f"{whose}the weights in {path} do not fit the {what} of config.json: {'; '.join(found)}")
 
 
 def _shape(tensor: Tensor) -> str:
     return "×".join(map(str, tensor.shape)) or "a single number"
 
 
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED_IN_ERRORS]) + (", …" if len(names) > _NAMED_IN_ERRORS else "")
+def _first(names: list[str], count: int = 3) -> str:
+    return ", ".join(names[:count]) + (", …" if len(names) > count else "")
 
 
 def load(card: ModelCard) -> LowLightModel:
     """The card's network with its weights: on the CPU, in float32, in eval mode, without gradients.
 
     Raises:
-        ModelError: the weights are missing, damaged (the message has both checksums), or have other names or shapes;
+        ModelError: weights are missing, damaged (the message has both checksums), or have other names or shapes;
             the architecture is unknown; or it does not take these hyper-parameters.
     """
     if card.to_pull:
-        where = card.weights_path
-        raise ModelError(f"model {card.name}: its weights are not here yet ({where}): run `{pull_command(card)}`")
-    if _is_mean(card):
-        return _load_mean(card)
-    tensors = _rename(load_weights(card.weights_path, card.weights_sha256, model=card.name))
+        missing = next(path for path in map(card.path, card.files.values()) if not path.exists())
+        raise ModelError(f"model {card.name}: its weights are not here yet ({missing}): run `{pull_command(card)}`")
+    weights = _read(card, lambda file: load_weights(card.path(file), file.sha256, model=card.name))
     if card.architecture in ARCHITECTURES and card.folder.parent != bundled_models():
         # Without memory first: of a stranger's numbers only those that fit the weights are built for real.
-        require_fit(_build(card, meta=True), tensors, card.weights_path, model=card.name)
-    network = _build(card)
-    apply_weights(network, tensors, card.weights_path, model=card.name)
+        _require_fit(card, weights)
+    network = _load_mean(card) if _is_mean(card) else _build(card)
+    if not _is_mean(card):
+        apply_weights(network, *weights["network"], model=card.name)
+    if card.grading is not None:
+        network.grading = _build_grading(card)
+        apply_weights(network.grading, *weights["grading"], model=card.name)
     return network.requires_grad_(False).eval().float()
 
 
 def require_loadable(card: ModelCard) -> None:
-    """Do nothing if `load` will take the card and its weights; values and checksum are not looked at.
+    """Do nothing if `load` accepts the card and its weights; values and checksums are not checked.
 
-    Only the header of the weights file is read, and an architecture of ours is built without memory.
+    This reads only the headers of the weights files, and builds an architecture of ours without memory.
 
     Raises:
         ModelError: as `load` does.
     """
-    network: nn.Module
-    if _is_mean(card):
-        _require_multiple(math.lcm(*(found.size_multiple for found in find_members(card))), card)
-        if card.grading is None:
-            return
-        network = _own_grading(card)
-    else:
-        network = _build(card, meta=card.architecture in ARCHITECTURES)
-    require_fit(network, _rename(read_shapes(card.weights_path, model=card.name)), card.weights_path, model=card.name)
+    _require_fit(card, _read(card, lambda file: read_shapes(card.path(file), model=card.name)))
 
 
 def find_members(card: ModelCard) -> list[ModelCard]:
-    """The models that a model averages, found by name: they have to be those it was measured with.
+    """The models that a model averages, found by name.
 
     Raises:
-        ModelError: some of them are not here (all of these are named), have other weights, or have members themselves.
+        ModelError: some are not here (the message names all of these), have other weights, or have members themselves.
     """
     where = card.folder / CONFIG_FILE
     if card.architecture != MEAN or not card.members:
         raise ModelError(f'{where}: "members" go with the architecture {MEAN}, and the other way round')
-    missing = [each.name for each in card.members if not is_model(each.name)]
+    missing = [each.model for each in card.members if not is_model(each.model)]
     if missing:
         raise ModelError(f"{where}: there is no model {' and no model '.join(missing)} here, which it averages")
-    cards = [find_model(each.name) for each in card.members]
+    cards = [find_model(each.model) for each in card.members]
     for each, found in zip(card.members, cards, strict=True):
         if found.members:
-            raise ModelError(f"{where}: its member {each.name} has members itself")
+            raise ModelError(f"{where}: its member {each.model} has members itself")
         if found.weights_sha256 != each.sha256:
             raise ModelError(
-                f"{where}: its member {each.name} has other weights here ({found.folder}): expected SHA-256 "
+                f"{where}: its member {each.model} has other weights here ({found.folder}): expected SHA-256 "
                 f"{each.sha256}, found {found.weights_sha256}"
             )
     return cards
 
 
-def _rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Current names for the tensors of a grading in a file that an earlier version of lumen wrote."""
-    former = {"rendition.development.": "grading.auto_exposure.", "rendition.judge.": "grading.gate."}
-    former["rendition."] = "grading."
-    renamed = {}
-    for name, tensor in tensors.items():
-        start = next((start for start in former if name.startswith(start)), "")
-        renamed[former.get(start, "") + name.removeprefix(start)] = tensor
-    return renamed
+Weights = dict[str, tuple[dict[str, Tensor], Path]]
+"""Tensors by part, "network" and "grading", and the file they come from."""
+_FORMER = {"rendition.development.": "auto_exposure.", "rendition.judge.": "gate.", "rendition.": ""}
+"""Names of a grading's tensors in the single file of earlier versions, and what they became."""
+
+
+def _read(card: ModelCard, read: Callable[[WeightsFile], dict[str, Tensor]]) -> Weights:
+    weights: Weights = {part: ({}, card.path(file)) for part, file in card.files.items()}
+    if card.grading is not None and "grading" not in weights:
+        weights["grading"] = {}, weights["network"][1]
+    for part, file in card.files.items():
+        for name, tensor in read(file).items():
+            start = next((start for start in _FORMER if name.startswith(start)), "") if card.grading else ""
+            weights["grading" if start else part][0][_FORMER.get(start, "") + name.removeprefix(start)] = tensor
+    return weights
+
+
+def _require_fit(card: ModelCard, weights: Weights) -> None:
+    if _is_mean(card):
+        _require_multiple(math.lcm(*(found.size_multiple for found in find_members(card))), card)
+    else:
+        require_fit(_build(card, meta=card.architecture in ARCHITECTURES), *weights["network"], model=card.name)
+    if card.grading is not None:
+        require_fit(_build_grading(card, meta=True), *weights["grading"], model=card.name)
 
 
 def _is_mean(card: ModelCard) -> bool:
     return bool(card.members) or card.architecture == MEAN
 
 
-def _load_mean(card: ModelCard) -> LowLightModel:
-    """A model that averages others.
-
-    Each member grades its own pictures; a grading of the model itself then grades the mean.
-    """
+def _load_mean(card: ModelCard) -> Mean:
+    """A model that averages others. Each member grades its own results; a grading of the mean then grades the mean."""
     cards = find_members(card)
-    network = Mean(
-        [load(found) for found in cards],
-        [each.share for each in card.members],
-        [found.default_steps for found in cards],
-    )
+    steps = [found.defaults.steps for found in cards]
+    network = Mean([load(found) for found in cards], [each.share for each in card.members], steps)
     _require_multiple(network.size_multiple, card)
-    if card.grading is not None:
-        tensors = _rename(load_weights(card.weights_path, card.file_sha256, model=card.name))
-        own = _own_grading(card)
-        apply_weights(own, tensors, card.weights_path, model=card.name)
-        network.grading = cast(Grading, own["grading"])
-    return network.requires_grad_(False).eval().float()
-
-
-def _own_grading(card: ModelCard) -> nn.ModuleDict:
-    """The grading of a model that averages others, in a module by itself: its members have their own files."""
-    try:
-        return nn.ModuleDict({"grading": Grading(**(card.grading or {}))})
-    except ValueError as error:
-        raise ModelError(f'{card.folder / CONFIG_FILE}: "grading": {error}') from None
+    return network
 
 
 def _build(card: ModelCard, *, meta: bool = False) -> LowLightModel:
@@ -261,13 +242,20 @@ def _build(card: ModelCard, *, meta: bool = False) -> LowLightModel:
     try:
         with torch.device("meta") if meta else nullcontext():
             network = build(**card.network)
-            if card.grading is not None:
-                network.grading = Grading(**card.grading)
     except (TypeError, ValueError, AssertionError, ArithmeticError, LookupError, RuntimeError, MemoryError) as error:
         reason = f'"network" does not fit the architecture {card.architecture}: {error}'
         raise ModelError(f"{card.folder / CONFIG_FILE}: {reason}") from error
     _require_multiple(network.size_multiple, card)
     return network
+
+
+def _build_grading(card: ModelCard, *, meta: bool = False) -> Grading:
+    assert card.grading is not None
+    try:
+        with torch.device("meta") if meta else nullcontext():
+            return Grading(card.grading.channels, card.grading.heads)
+    except ValueError as error:
+        raise ModelError(f'{card.folder / CONFIG_FILE}: "grading": {error}') from None
 
 
 def _require_multiple(expected: int, card: ModelCard) -> None:

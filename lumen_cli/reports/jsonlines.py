@@ -68,9 +68,11 @@ def planned_line(task: Task, status: str) -> str:
 
 
 def model_line(card: ModelCard) -> str:
-    """The fields of a model card, the folder as a path, and `to_pull`: whether the weights are missing."""
-    fields = {name: str(value) if name == "folder" else value for name, value in asdict(card).items()}
-    return _line(**fields, to_pull=card.to_pull)
+    """The fields of a model's config.json, its folder, and `to_pull`: whether weights are missing.
+
+    `weights_sha256` stands for all weights, as in manifests.
+    """
+    return _line(**card.model_dump(), folder=str(card.folder), weights_sha256=card.weights_sha256, to_pull=card.to_pull)
 
 
 def _input(task: Task) -> str:

@@ -18,7 +18,7 @@ from lumen_cli.reports.tables import facts_grid, plain_table
 from lumen_cli.text import count, memory, parameters, printable, short_folder
 
 if TYPE_CHECKING:
-    from lumen_cli.registry.card import ModelCard
+    from lumen_cli.registry.card import ModelCard, WeightsFile
     from lumen_cli.registry.checkpoints.importing import Imported
     from lumen_cli.registry.download import Pulled
 
@@ -55,9 +55,9 @@ def models_table(cards: Sequence[ModelCard], width: int, default: str = "") -> T
 def _size(card: ModelCard, cards: Sequence[ModelCard]) -> str:
     """Size of the weights on disk, with those of members."""
     by_name = {each.name: each for each in cards}
-    every = [card, *(by_name[member.name] for member in card.members if member.name in by_name)]
+    every = [card, *(by_name[member.model] for member in card.members if member.model in by_name)]
     try:
-        size = sum(each.weights_path.stat().st_size for each in every if each.weights_file)
+        size = sum(each.path(file).stat().st_size for each in every for file in each.files.values())
     except OSError:
         return "–"
     return memory(size) if size else "–"
@@ -67,6 +67,8 @@ def model_details(card: ModelCard) -> Table:
     """All fields of a model card, one row each; empty fields are left out."""
     architecture = ARCHITECTURES.get(card.architecture)
     released = release_rows(architecture) if architecture else {}
+    number = card.weights.parameters
+    not_here = [f"not here yet: {pull_command(card)}"] if card.to_pull else []
     rows = {
         "name": card.name,
         "what": card.summary,
@@ -74,27 +76,30 @@ def model_details(card: ModelCard) -> Table:
         "seconds": "" if card.seconds is None else f"{card.seconds:g} for 600×400 pixels on two CPU cores",
         "architecture": card.architecture,
         "hyper-parameters": ", ".join(f"{name} {_plain(value)}" for name, value in card.network.items()),
-        "parameters": "" if card.parameters is None else f"{card.parameters:,} ({parameters(card.parameters)})",
+        "parameters": "" if number is None else f"{number:,} ({parameters(number)})",
         "steps": _steps(card),
         "abilities": ", ".join(card.abilities),
-        "precisions": f"{', '.join(card.precisions)} (default {card.default_precision})",
+        "precisions": f"{', '.join(card.precisions)} (default {card.defaults.precision})",
         "size multiple": f"{card.size_multiple} pixels; any size works, lumen pads" if card.size_multiple > 1 else "",
         "tiling": "matches the untiled result" if card.tiling else "approximate; only where memory is short",
         "trained on": "\n".join(card.trained_on),
         "licence": card.licence,
-        "paper": "\n".join(filter(None, (card.paper_title, card.paper_url))),
+        "paper": "\n".join(filter(None, (card.paper.title, card.paper.url))),
         "official weights": "" if released else card.official_checkpoint,
         **released,
         "imported from": "\n".join(f"{file.file} (SHA-256 {file.sha256})" for file in card.imported_from),
         "folder": short_folder(card.folder),
-        "members": "\n".join(f"{each.name} ({each.share:g}; SHA-256 {each.sha256})" for each in card.members),
-        "grading": ", ".join(f"{name} {value}" for name, value in (card.grading or {}).items()),
-        "weights": f"{card.weights_file}{f' (not here yet: {pull_command(card)})' if card.to_pull else ''}",
-        "weights' address": card.weights_url,
-        "weights' size": "" if card.weights_bytes is None else memory(card.weights_bytes),
+        "members": "\n".join(f"{each.model} ({each.share:g}; SHA-256 {each.sha256})" for each in card.members),
+        "grading": ", ".join(f"{name} {value}" for name, value in card.grading or ()),
+        "weights": "\n".join([*map(_file_line, card.files.values()), *not_here]),
         "SHA-256": card.weights_sha256,
     }
     return facts_grid(rows)
+
+
+def _file_line(file: WeightsFile) -> str:
+    size = "" if file.bytes is None else f" ({memory(file.bytes)})"
+    return f"{file.file}{size}" + (f", {file.url}" if file.url else "")
 
 
 def release_rows(architecture: Architecture) -> dict[str, str]:
@@ -117,9 +122,9 @@ def model_argument(card: ModelCard) -> str:
 
 
 def _steps(card: ModelCard) -> str:
-    if card.default_steps is None or card.steps_range is None:
+    if card.defaults.steps is None or card.steps_range is None:
         return "none: one pass"
-    return f"{card.default_steps} (from {card.steps_range[0]} to {card.steps_range[1]})"
+    return f"{card.defaults.steps} (from {card.steps_range[0]} to {card.steps_range[1]})"
 
 
 def _plain(value: object) -> str:
@@ -186,10 +191,10 @@ def import_line(imported: Imported) -> str:
             "matched": len(match.taken),
             "rebuilt": match.rebuilt,
             "ignored": match.ignored,
-            "parameters": card.parameters,
+            "parameters": card.weights.parameters,
             "bytes": imported.size,
             "weights_sha256": card.weights_sha256,
-            "imported_from": [asdict(file) for file in card.imported_from],
+            "imported_from": [file.model_dump() for file in card.imported_from],
             "licence": card.licence,
         }
     )
@@ -219,9 +224,9 @@ def pull_tables(pulled: Pulled) -> Iterator[RenderableType]:
         yield facts_grid(
             {
                 "what": card.summary,
-                "from": pulled.weights_from or pulled.source,
-                "SHA-256": f"{card.file_sha256} (checked)" if card.file_sha256 else "",
-                "parameters": "" if card.parameters is None else parameters(card.parameters),
+                "from": "\n".join(pulled.weights_from) or pulled.source,
+                "SHA-256": "\n".join(f"{file.sha256} (checked)" for file in card.files.values()),
+                "parameters": "" if card.weights.parameters is None else parameters(card.weights.parameters),
                 "trained on": "\n".join(card.trained_on),
                 "licence": card.licence,
             }
@@ -243,8 +248,8 @@ def pull_line(pulled: Pulled) -> str:
             "architecture": card.architecture,
             "folder": str(card.folder),
             "source": pulled.source,
-            "weights_from": pulled.weights_from or None,
-            "parameters": card.parameters,
+            "weights_from": pulled.weights_from,
+            "parameters": card.weights.parameters,
             "bytes": _pulled_size(pulled),
             "weights_sha256": card.weights_sha256,
             "licence": card.licence,
@@ -255,4 +260,4 @@ def pull_line(pulled: Pulled) -> str:
 
 def _pulled_size(pulled: Pulled) -> int | None:
     card = pulled.card
-    return card.weights_path.stat().st_size if card.weights_file else None
+    return sum(card.path(file).stat().st_size for file in card.files.values()) or None

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.registry.card import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+from lumen_cli.registry.config_file import CARD_FILE, CONFIG_FILE, NETWORK_FILE
 from lumen_cli.registry.load import save_weights
 from lumen_cli.training.curves import draw_curves
 from lumen_cli.training.recipes.base import Recipe
@@ -123,12 +123,7 @@ def export_model(
         "precisions": ["fp32", "bf16"],
         "tiling": model.tiles,
         "abilities": model.abilities(),
-        "weights": {
-            "file": WEIGHTS_FILE,
-            "sha256": save_weights(tensors, folder / WEIGHTS_FILE, torch.float16),
-            "bytes": (folder / WEIGHTS_FILE).stat().st_size,
-            "parameters": parameters,
-        },
+        "weights": {"network": save_weights(tensors, folder / NETWORK_FILE, torch.float16), "parameters": parameters},
         "trained_on": [Path(entry).name for entry in data],
         "licence": "not stated",
     }

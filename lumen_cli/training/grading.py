@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
 from lumen_cli.networks.grading import Grading
-from lumen_cli.registry.card import CONFIG_FILE, WEIGHTS_FILE, ModelCard
+from lumen_cli.registry.card import ModelCard
+from lumen_cli.registry.config_file import CARD_FILE, CONFIG_FILE, GRADING_FILE, NETWORK_FILE
 from lumen_cli.registry.load import load, save_weights
 from lumen_cli.training.grading_examples import (
     UNSEEN,
@@ -29,9 +31,6 @@ from lumen_cli.training.grading_examples import (
 from lumen_cli.training.grading_fit import Fitting, fit
 from lumen_cli.training.loop import Report
 from lumen_cli.training.run import record
-
-PREFIX = "grading."
-"""Of a grading's tensors among a model's."""
 
 
 @dataclass(frozen=True)
@@ -99,31 +98,33 @@ def train_grading(run: GradingRun, out: Path, watch: Callable[[Report], None]) -
 
 
 def export_grading(card: ModelCard, grading: Grading, folder: Path) -> Path:
-    """Write a copy of the model's folder with this grading; returns the folder.
+    """Write a copy of the model's folder with this grading, in float16; returns the folder.
 
-    The network's weights are copied as they are stored; a model that averages others has none. The grading's are
-    stored in float16.
+    The network's file is copied; a model that averages others has none. The single file of an earlier version is split.
     """
-    from safetensors.torch import load_file
-
-    model = load(card)
-    own = {f"{PREFIX}{name}": tensor.half() for name, tensor in grading.state_dict().items()}
-    stored = {} if card.members else load_file(card.weights_path)
-    tensors = {name: tensor for name, tensor in stored.items() if not name.startswith((PREFIX, "rendition."))} | own
-    counted = [parameter for name, parameter in model.named_parameters() if not name.startswith(PREFIX)]
-    parameters = sum(parameter.numel() for parameter in [*counted, *grading.parameters()])
-    file = card.weights_file or WEIGHTS_FILE
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = json.loads((card.folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    model = load(card)
+    model.grading = grading
+    weights: dict[str, Any] = {}
+    if not card.members:
+        weights["network"] = _copy_network(card, folder)
+    weights["grading"] = save_weights(grading.state_dict(), folder / GRADING_FILE, torch.float16)
+    config["weights"] = {**weights, "parameters": sum(parameter.numel() for parameter in model.parameters())}
     config.pop("rendition", None)
-    config["grading"] = {"channels": len(own[f"{PREFIX}heads.0.levels.0.0.weight"]), "heads": len(grading.heads)}
-    config["weights"] = {
-        "file": file,
-        "sha256": save_weights(tensors, folder / file),
-        "bytes": (folder / file).stat().st_size,
-        "parameters": parameters,
-    }
+    channels = grading.heads[0].levels[0][0].out_channels  # type: ignore[index, union-attr]
+    config["grading"] = {"channels": channels, "heads": len(grading.heads)}
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if (card.folder / "README.md").is_file():
-        shutil.copyfile(card.folder / "README.md", folder / "README.md")
+    if (card.folder / CARD_FILE).is_file():
+        shutil.copyfile(card.folder / CARD_FILE, folder / CARD_FILE)
     return folder
+
+
+def _copy_network(card: ModelCard, folder: Path) -> dict[str, Any]:
+    """Copy the network's weights as they are stored; returns the file's entry in config.json."""
+    file = card.files["network"]
+    if card.grading is None or "grading" in card.files:
+        shutil.copyfile(card.path(file), folder / file.file)
+        return file.model_dump(exclude_none=True)
+    tensors = {name: tensor for name, tensor in load_file(card.path(file)).items() if not name.startswith("rendition.")}
+    return save_weights(tensors, folder / NETWORK_FILE)

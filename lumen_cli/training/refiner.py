@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lumen_cli.datasets.pairs import TrainingFiles
 from lumen_cli.networks.refiner import SQUARE, Refiner, see, share_of
-from lumen_cli.registry.card import CARD_FILE
+from lumen_cli.registry.config_file import CARD_FILE
 from lumen_cli.registry.load import save_weights
 from lumen_cli.training.checkpoint import Checkpoint
 from lumen_cli.training.data import named_generator
@@ -195,7 +195,7 @@ def validate(model: Refiner, examples: Sequence[Path], fitting: Fitting) -> dict
 def export_refiner(model: Refiner, data: Sequence[str], folder: Path) -> Path:
     """Write the float16 weights and a card; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    sha256 = save_weights(model.state_dict(), folder / WEIGHTS, torch.float16)
+    sha256 = save_weights(model.state_dict(), folder / WEIGHTS, torch.float16)["sha256"]
     names = ", ".join(Path(entry).name for entry in data)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     (folder / CARD_FILE).write_text(

@@ -146,7 +146,7 @@ def test_a_network_that_returns_no_numbers_fails_that_picture_alone(make_model: 
 def test_a_damaged_model_costs_its_own_row_only(make_model: MakeModel, pairs: Path) -> None:
     folder = make_model("damaged")
     make_model("sound")
-    (folder / "model.safetensors").write_bytes(b"\0" * 100)
+    (folder / "network.safetensors").write_bytes(b"\0" * 100)
     cards = [find_model(name) for name in ("damaged", "sound")]
     damaged, sound = rows_of(pair_samples(pairs), *(model_entrant(card, device="cpu") for card in cards))
     assert damaged.count == 0

@@ -172,7 +172,7 @@ def test_what_a_model_does_not_support_is_a_row_without_figures(make_model: Make
 @pytest.mark.slow
 def test_a_crash_is_one_row_and_the_rest_goes_on(dying: Path, make_model: MakeModel) -> None:
     """Each in a process of its own: one whose plain way is killed, one with damaged weights, one that is well."""
-    damaged = make_model("damaged") / "model.safetensors"
+    damaged = make_model("damaged") / "network.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x99")
     make_model("tiny")
     begun: list[str] = []

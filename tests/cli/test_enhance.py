@@ -224,11 +224,11 @@ def test_an_unknown_model_gets_the_list_and_the_nearest_name(tiny: Path, photos:
 
 
 def test_damaged_weights_are_one_line_with_both_checksums(tiny: Path, photos: Path, lumen: Lumen) -> None:
-    (tiny / "model.safetensors").write_bytes(b"rubbish")
+    (tiny / "network.safetensors").write_bytes(b"rubbish")
     finished = lumen("enhance", photos, "-m", "tiny")
     assert finished.code == 2
     assert "model tiny" in finished.err
-    assert "model.safetensors is damaged: expected SHA-256" in finished.err
+    assert "network.safetensors is damaged: expected SHA-256" in finished.err
     assert ", found " in finished.err
     assert len(finished.err.splitlines()) == 1
 
@@ -253,7 +253,7 @@ def test_an_output_inside_the_input_is_refused(tiny: Path, photos: Path, lumen: 
 def test_an_output_that_cannot_be_written_is_one_line_before_the_model_is_loaded(
     tiny: Path, photos: Path, lumen: Lumen
 ) -> None:
-    (tiny / "model.safetensors").write_bytes(b"would be found damaged when loaded")
+    (tiny / "network.safetensors").write_bytes(b"would be found damaged when loaded")
     blocked = photos.parent / "file"
     blocked.write_text("in the way")
     finished = lumen("enhance", photos, "-m", "tiny", "-o", blocked / "out")

@@ -64,6 +64,12 @@ def test_nothing_heavy_is_loaded_before_a_command_runs(arguments: list[str]) -> 
     assert not [module for module in loaded(*arguments) if module.split(".")[0] in HEAVY]
 
 
+def test_help_reads_no_model_cards() -> None:
+    assert "pydantic" not in loaded("--help")
+    # Typer itself loads pydantic for the parameters of a command.
+    assert "lumen_cli.registry.card" not in loaded("enhance", "--help")
+
+
 def test_listing_models_loads_no_network_library() -> None:
     assert not {"torch", "cv2"} & set(loaded("models"))
 

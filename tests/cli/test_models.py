@@ -35,7 +35,7 @@ def test_the_table_has_a_row_a_model(
     assert sum("*" in row for row in rows.values()) == 2, "the default and the note about it"
     assert all(len(line.rstrip()) <= columns for line in finished.out.splitlines())
     assert "left out: " in finished.err  # onepass names no weights
-    assert '"weights.file" is missing' in finished.err
+    assert '"weights.network" is missing' in finished.err
 
 
 def test_info_has_the_details(lumen: Lumen) -> None:
@@ -53,7 +53,7 @@ def test_info_says_all_the_card_says(make_model: MakeModel, lumen: Lumen) -> Non
     assert finished.code == 0
     for said in ("one convolution", "2 (from 1 to 10)", "fp32, bf16", "A [bold] paper", "example.org", "a release"):
         assert said in finished.out
-    assert config["weights"]["sha256"] in "".join(finished.out.split())
+    assert config["weights"]["network"]["sha256"] in "".join(finished.out.split())
 
 
 def test_json_gives_the_cards_fields(make_model: MakeModel, lumen: Lumen) -> None:
@@ -61,7 +61,7 @@ def test_json_gives_the_cards_fields(make_model: MakeModel, lumen: Lumen) -> Non
     listed = [json.loads(line) for line in lumen("models", "--json").out.splitlines()]
     (shown,) = (json.loads(line) for line in lumen("models", "info", "tiny", "--json").out.splitlines())
     assert shown in listed
-    assert (shown["name"], shown["folder"], shown["default_steps"]) == ("tiny", str(folder), 2)
+    assert (shown["name"], shown["folder"], shown["defaults"]["steps"]) == ("tiny", str(folder), 2)
 
 
 def test_info_takes_a_folder(make_model: MakeModel, lumen: Lumen, tmp_path: Path) -> None:

@@ -28,9 +28,12 @@ def listed(site: Site, make_model: MakeModel) -> Path:
     """The folder of a model in the list whose weights are on the server."""
     folder = make_model("night")
     config = json.loads((folder / "config.json").read_text())
-    site.files["/night.safetensors"] = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").unlink()
-    config["weights"] |= {"url": f"{site.address}/night.safetensors", "bytes": len(site.files["/night.safetensors"])}  # type: ignore[arg-type]
+    site.files["/night.safetensors"] = (folder / "network.safetensors").read_bytes()
+    (folder / "network.safetensors").unlink()
+    config["weights"]["network"] |= {
+        "url": f"{site.address}/night.safetensors",
+        "bytes": len(site.files["/night.safetensors"]),
+    }  # type: ignore[arg-type]
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -55,7 +58,7 @@ def test_the_list_and_the_details_say_that_the_weights_are_not_here(listed: Path
 def test_enhance_says_how_to_get_the_weights(listed: Path, photos: Path, lumen: Lumen) -> None:
     finished = lumen("enhance", photos, "--model", "night")
     assert (finished.code, finished.out) == (2, "")
-    where = listed / "model.safetensors"
+    where = listed / "network.safetensors"
     expected = f"lumen: model night: its weights are not here yet ({where}): run `lumen models pull night`"
     assert finished.err.splitlines()[-1] == expected
     assert lumen("models", "pull", "night").code == 0
@@ -69,9 +72,9 @@ def test_one_line_for_programs_and_the_rest_on_standard_error(listed: Path, site
     assert (told["status"], told["name"], told["weights_from"]) == (
         "pulled",
         "night",
-        f"{site.address}/night.safetensors",
+        [f"{site.address}/night.safetensors"],
     )
-    assert Path(told["folder"], "model.safetensors").stat().st_size == told["bytes"]
+    assert Path(told["folder"], "network.safetensors").stat().st_size == told["bytes"]
     assert ["README.md" in note for note in told["notes"]] == [True]
     for said in ("lumen enhance PICTURE --model night", "note: it has no README.md", "MIT", told["weights_sha256"]):
         assert said in finished.err

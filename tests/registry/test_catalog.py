@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from lumen_cli.errors import ModelError, UsageError
-from lumen_cli.registry.catalog import find_model, list_models, read_card, scan_models
+from lumen_cli.registry.card import read_card, write_schema
+from lumen_cli.registry.catalog import find_model, list_models, scan_models
 from lumen_cli.registry.load import load
 from tests.conftest import MakeModel
+
+WEIGHTS = {"file": "network.safetensors", "sha256": "0" * 64}
+MEMBERS = [{"model": "a", "sha256": "0" * 64}] * 2
+SIZE = {"channels": 8, "heads": 1}
 
 
 def change(folder: Path, **fields: object) -> None:
@@ -26,9 +31,9 @@ def test_a_model_is_found_by_its_name_and_by_its_folder(make_model: MakeModel) -
 
 def test_the_card_says_what_the_config_says(make_model: MakeModel) -> None:
     card = find_model(make_model("tiny", abilities=["enhance", "decompose"], paper={"title": "T", "url": "U"}))
-    assert (card.default_steps, card.steps_range, card.precisions) == (2, (1, 10), ("fp32", "bf16"))
-    assert (card.abilities, card.paper_title, card.paper_url) == (("enhance", "decompose"), "T", "U")
-    assert card.weights_path.is_file()
+    assert (card.defaults.steps, card.steps_range, card.precisions) == (2, (1, 10), ("fp32", "bf16"))
+    assert (card.abilities, card.paper.title, card.paper.url) == (("enhance", "decompose"), "T", "U")
+    assert [card.path(file).is_file() for file in card.files.values()] == [True]
 
 
 def test_a_users_model_wins_by_name_over_others(
@@ -80,7 +85,7 @@ def test_a_hugging_face_address_needs_organisation_and_name(address: str, models
             {"defaults": {"steps": 2, "precision": "fp16"}},
             r'"defaults\.precision": expected one of auto.* found "fp16"',
         ),
-        ({"defaults": 4}, r'"defaults\.steps": expected an object around "steps", found 4'),
+        ({"defaults": 4}, r'"defaults": expected an object with steps and precision, found 4'),
         ({"precisions": ["fp8"]}, r'"precisions": expected a list of fp32, bf16, fp16, found \["fp8"\]'),
         ({"size_multiple": 0}, r'"size_multiple": expected a whole number from 1 up, found 0'),
         ({"size_multiple": True}, r'"size_multiple": expected a whole number from 1 up, found true'),
@@ -90,6 +95,20 @@ def test_a_hugging_face_address_needs_organisation_and_name(address: str, models
             r'"abilities": expected a list of enhance, decompose, illumination-ratio, found \["fly"\]',
         ),
         ({"weights": {"sha256": "0" * 64}}, r'"weights\.file" is missing'),
+        ({"weights": 5}, r'"weights": expected an object with network and grading, found 5'),
+        ({"weights": {}}, r'"weights\.network" is missing: expected an object with file and sha256'),
+        ({"weights": {"network": "x"}}, r'"weights\.network": expected an object with file and sha256, found "x"'),
+        (
+            {"weights": {"network": {"file": "a.bin"}}},
+            r'"weights\.network\.file": expected a \*\.safetensors .* "a\.bin"',
+        ),
+        (
+            {"weights": {"network": WEIGHTS, "grading": WEIGHTS}},
+            r'"grading" is missing: expected an object with channels',
+        ),
+        ({"members": MEMBERS}, r'"weights\.network": expected nothing beside members, found "network\.safetensors"'),
+        ({"members": MEMBERS, "weights": {}, "grading": SIZE}, r'"weights\.grading" is missing'),
+        ({"members": MEMBERS[:1]}, r'"members": expected a list of 2 to 8 objects'),
         ({"weights": {"file": "../../x.safetensors"}}, r'"weights\.file": .* inside the model folder, found'),
         ({"weights": {"file": "model.bin"}}, r'"weights\.file": expected a \*\.safetensors file name'),
         ({"weights": {"file": "m.safetensors", "sha256": "abc"}}, r'"weights\.sha256": expected 64 hex.* found "abc"'),
@@ -106,6 +125,11 @@ def test_a_bad_field_is_named_with_file_expectation_and_finding(
         read_card(folder)
     assert str(caught.value).startswith(str(folder / "config.json"))
     assert "\n" not in str(caught.value)
+
+
+def test_the_schema_in_the_docs_is_current() -> None:
+    stored = Path(__file__).parents[2] / "docs" / "model-config.json"
+    assert stored.read_text(encoding="utf-8") == write_schema(), "write it again with registry.card.write_schema"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", "\ufeffx"])
@@ -138,10 +162,11 @@ def test_loading_gives_the_network_ready_to_run_in_float32(make_model: MakeModel
 
 def test_damaged_weights_are_refused_with_both_checksums(make_model: MakeModel) -> None:
     card = find_model(make_model("tiny"))
-    content = bytearray(card.weights_path.read_bytes())
+    path = card.path(card.files["network"])
+    content = bytearray(path.read_bytes())
     content[-1] ^= 1
-    card.weights_path.write_bytes(bytes(content))
-    with pytest.raises(ModelError, match=r"model tiny: .*model\.safetensors is damaged: expected SHA-256") as caught:
+    path.write_bytes(bytes(content))
+    with pytest.raises(ModelError, match=r"model tiny: .*network\.safetensors is damaged: expected SHA-256") as caught:
         load(card)
     import hashlib
 

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lumen_cli.atomic import temporary_beside
 from lumen_cli.errors import LumenError, ModelError
+from lumen_cli.networks.grading import Grading
 from lumen_cli.registry import fetch as fetching
 from lumen_cli.registry.catalog import find_model, list_models, user_models
 from lumen_cli.registry.download import pull_model
-from lumen_cli.registry.load import load
+from lumen_cli.registry.load import load, save_weights
 from tests.conftest import MakeModel, folder_bytes
 from tests.web import Site, endless, redirect, serving
 
@@ -40,16 +42,19 @@ def publish(site: Site, make_model: MakeModel, tmp_path: Path) -> Publish:
     def at(name: str = "night", weights: dict[str, Any] | None = None, gain: float = 2.0, **changes: Any) -> str:
         folder = make_model("made", root=tmp_path / f"made-{len(site.files)}", network={"gain": gain})
         config = json.loads((folder / "config.json").read_text()) | {"name": name} | changes
-        content = (folder / "model.safetensors").read_bytes()
+        content = (folder / "network.safetensors").read_bytes()
         if gain != 2.0:  # other weights, still those of a tiny network
             content = content[:-1] + bytes([content[-1] ^ 1])
-            config["weights"]["sha256"] = hashlib.sha256(content).hexdigest()
-        config["weights"] |= {"url": f"{site.address}/release/{name}.safetensors", "bytes": len(content)}
-        config["weights"] = {k: v for k, v in (config["weights"] | (weights or {})).items() if v is not None}
+            config["weights"]["network"]["sha256"] = hashlib.sha256(content).hexdigest()
+        file = config["weights"]["network"] | {
+            "url": f"{site.address}/release/{name}.safetensors",
+            "bytes": len(content),
+        }
+        config["weights"]["network"] = {k: v for k, v in (file | (weights or {})).items() if v is not None}
         site.files |= {
             f"/{name}/config.json": json.dumps(config).encode(),
             f"/{name}/README.md": README.encode(),
-            f"/{name}/model.safetensors": content,
+            f"/{name}/network.safetensors": content,
             f"/release/{name}.safetensors": content,
         }
         return f"{site.address}/{name}"
@@ -93,12 +98,16 @@ def test_the_weights_of_a_listed_model_are_fetched_and_it_is_found_with_them(lis
         load(find_model("night"))
     pulled = pull_model("night")
     assert pulled.card.folder == user_models() / "night"
-    assert (pulled.kept, pulled.notes, pulled.weights_from) == (False, (), f"{site.address}/release/night.safetensors")
+    assert (pulled.kept, pulled.notes, pulled.weights_from) == (
+        False,
+        (),
+        (f"{site.address}/release/night.safetensors",),
+    )
     assert site.paths() == ["/release/night.safetensors"]
     assert folder_bytes(pulled.card.folder) == {
         "config.json": (listed / "config.json").read_bytes(),
         "README.md": README.encode(),
-        "model.safetensors": site.files["/night/model.safetensors"],
+        "network.safetensors": site.files["/night/network.safetensors"],
     }
     assert find_model("night") == pulled.card, "it goes before the one without weights, whose folder is looked at first"
     load(find_model("night"))
@@ -116,10 +125,10 @@ def test_a_model_folder_at_an_address(ending: str, publish: Publish, site: Site)
 
 def test_weights_without_an_address_lie_beside_the_config(publish: Publish, site: Site, tmp_path: Path) -> None:
     address = publish(weights={"url": None, "bytes": None, "file": "a #1.safetensors"})
-    site.files["/night/a%20%231.safetensors"] = site.files["/night/model.safetensors"]
+    site.files["/night/a%20%231.safetensors"] = site.files["/night/network.safetensors"]
     pulled = pull_model(address, tmp_path / "elsewhere")
     assert pulled.card.folder == tmp_path / "elsewhere"
-    assert pulled.card.weights_path.name == "a #1.safetensors"
+    assert pulled.card.files["network"].file == "a #1.safetensors"
     assert "night" not in [card.name for card in list_models()]
     load(pulled.card)
 
@@ -134,7 +143,7 @@ def test_a_model_from_hugging_face_is_copied_from_its_cache(
     (cache / "snapshots" / ("0" * 40)).mkdir(parents=True)
     for ref in ("main", "v1"):
         (cache / "refs" / ref).write_text("0" * 40)
-    for name in ("config.json", "model.safetensors"):
+    for name in ("config.json", "network.safetensors"):
         (cache / "blobs" / name).write_bytes(site.files[f"/night/{name}"])  # type: ignore[arg-type]
         (cache / "snapshots" / ("0" * 40) / name).symlink_to(cache / "blobs" / name)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -145,11 +154,11 @@ def test_a_model_from_hugging_face_is_copied_from_its_cache(
     assert ["README.md" in note for note in pulled.notes] == [True]
     load(find_model("night"))
     config = json.loads((cache / "blobs" / "config.json").read_text())
-    config["name"], config["weights"]["sha256"] = "other", "0" * 64
+    config["name"], config["weights"]["network"]["sha256"] = "other", "0" * 64
     (cache / "blobs" / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="is not the weights file of other: expected SHA-256 0000") as caught:
         pull_model("hf://organisation/night")
-    assert "hf://organisation/night/model.safetensors" in str(caught.value)
+    assert "hf://organisation/night/network.safetensors" in str(caught.value)
 
 
 def test_a_cut_download_goes_on_and_the_checksum_is_that_of_the_whole(listed: Path, site: Site) -> None:
@@ -158,12 +167,42 @@ def test_a_cut_download_goes_on_and_the_checksum_is_that_of_the_whole(listed: Pa
     assert [asked for _, asked in site.asked] == [None, "bytes=100-", "bytes=200-"]
 
 
+def test_a_new_grading_is_fetched_without_the_network(publish: Publish, site: Site, tmp_path: Path) -> None:
+    address = publish()
+    config = json.loads(site.files["/night/config.json"])  # type: ignore[arg-type]
+    config["grading"] = {"channels": 8, "heads": 1}
+
+    def publish_grading(seed: int) -> None:
+        torch.manual_seed(seed)
+        entry = save_weights(Grading(8, 1).state_dict(), tmp_path / "grading.safetensors")
+        site.files["/night/grading.safetensors"] = (tmp_path / "grading.safetensors").read_bytes()
+        config["weights"]["grading"] = entry
+        site.files["/night/config.json"] = json.dumps(config).encode()
+
+    publish_grading(0)
+    pulled = pull_model(address)
+    assert pulled.weights_from == (f"{site.address}/release/night.safetensors", f"{address}/grading.safetensors")
+    assert load(pulled.card).grading is not None
+    publish_grading(1)
+    site.asked.clear()
+    again = pull_model(address, overwrite=True)
+    assert "/release/night.safetensors" not in site.paths()
+    assert again.card.weights_sha256 != pulled.card.weights_sha256
+    load(again.card)
+    site.files["/night/grading.safetensors"] = b"damaged"
+    config["weights"]["grading"]["sha256"] = "0" * 64
+    site.files["/night/config.json"] = json.dumps(config).encode()
+    with pytest.raises(ModelError, match=r"grading\.safetensors"):
+        pull_model(address, overwrite=True)
+    load(again.card)
+
+
 def test_other_weights_are_refused_with_both_checksums(listed: Path, site: Site, refused: Callable[..., str]) -> None:
     content = site.files["/release/night.safetensors"][:-1] + b"\x55"  # type: ignore[index]
     site.files["/release/night.safetensors"] = content
     said = refused("night")
     assert hashlib.sha256(content).hexdigest() in said
-    assert find_model("night").file_sha256 in said
+    assert find_model("night").files["network"].sha256 in said
     assert f"{site.address}/release/night.safetensors" in said
 
 
@@ -198,17 +237,20 @@ def test_a_redirection_out_of_https(publish: Publish, site: Site, refused: Calla
     [
         ({"name": "../up"}, '"name": expected letters'),
         ({"name": "/etc/up"}, '"name": expected letters'),
-        ({"weights": {"file": "../up.safetensors"}}, '"weights.file": expected a *.safetensors file name inside'),
-        ({"weights": {"file": "/tmp/up.safetensors"}}, '"weights.file": expected'),
-        ({"weights": {"file": "a\nb.safetensors"}}, '"weights.file": expected'),
+        (
+            {"weights": {"file": "../up.safetensors"}},
+            '"weights.network.file": expected a *.safetensors file name',
+        ),
+        ({"weights": {"file": "/tmp/up.safetensors"}}, '"weights.network.file": expected'),
+        ({"weights": {"file": "a\nb.safetensors"}}, '"weights.network.file": expected'),
         ({"weights": {"file": "\ud800.safetensors"}}, "half a character"),
-        ({"weights": {"file": "config.json"}}, '"weights.file": expected'),
-        ({"weights": {"url": "file:///etc/passwd"}}, '"weights.url": expected an https address'),
-        ({"weights": {"url": "http://example.org/w"}}, '"weights.url": expected an https address'),
-        ({"weights": {"url": "https://me:secret@example.org/w"}}, '"weights.url": expected an https address'),
-        ({"weights": {"url": ["https://example.org/w"]}}, '"weights.url": expected an https address'),
-        ({"weights": {"bytes": 0}}, '"weights.bytes": expected a whole number from 1 up'),
-        ({"weights": {"bytes": "9"}}, '"weights.bytes": expected a whole number from 1 up'),
+        ({"weights": {"file": "config.json"}}, '"weights.network.file": expected'),
+        ({"weights": {"url": "file:///etc/passwd"}}, '"weights.network.url": expected an https address'),
+        ({"weights": {"url": "http://example.org/w"}}, '"weights.network.url": expected an https address'),
+        ({"weights": {"url": "https://me:secret@example.org/w"}}, '"weights.network.url": expected an https address'),
+        ({"weights": {"url": ["https://example.org/w"]}}, '"weights.network.url": expected an https address'),
+        ({"weights": {"bytes": 0}}, '"weights.network.bytes": expected a whole number from 1 up'),
+        ({"weights": {"bytes": "9"}}, '"weights.network.bytes": expected a whole number from 1 up'),
         ({"network": {"gain": 1e12}}, '"network": expected'),
         ({"network": {"gian": 2.0}}, '"network" does not fit the architecture tiny'),
         ({"architecture": "owl"}, '"architecture": expected one of'),
@@ -225,7 +267,7 @@ def test_what_a_strangers_config_cannot_do(
 ) -> None:
     address = publish("night")
     config = json.loads(site.files["/night/config.json"])  # type: ignore[arg-type]
-    weights = config["weights"] | changes.get("weights", {})
+    weights = {"network": config["weights"]["network"] | changes.get("weights", {})}
     site.files["/night/config.json"] = json.dumps(config | changes | {"weights": weights}).encode()
     said = refused(address)
     assert says in said
@@ -258,7 +300,7 @@ def test_a_model_that_is_here_is_not_fetched_again(publish: Publish, site: Site)
     site.asked.clear()
     pulled = pull_model(address)
     assert pulled.kept
-    assert "--overwrite takes the new one" in pulled.notes[0]
+    assert "it is kept unless you overwrite it" in pulled.notes[0]
     assert pull_model(address, overwrite=True).card.summary == "the same in other words"
     assert "/release/night.safetensors" not in site.paths(), "the weights were there"
 
@@ -282,9 +324,9 @@ def test_another_model_gives_way_when_told_to_and_when_the_new_one_is_complete(
 def test_damaged_weights_are_replaced_when_told_to(publish: Publish, refused: Callable[..., str]) -> None:
     address = publish()
     card = pull_model(address).card
-    card.weights_path.write_bytes(b"damaged")
-    assert "is damaged: --overwrite replaces it" in refused(address)
-    assert "is damaged: --overwrite replaces it" in refused("night")
+    card.path(card.files["network"]).write_bytes(b"damaged")
+    assert "is damaged: replace it (argument overwrite)" in refused(address)
+    assert "is damaged: replace it (argument overwrite)" in refused("night")
     load(pull_model("night", overwrite=True).card)
 
 
@@ -293,7 +335,7 @@ def test_nothing_but_a_model_folder_is_replaced(publish: Publish, tmp_path: Path
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"dear to me")
     assert "choose another" in refused(address, tmp_path / "photos", overwrite=True)
-    assert "no folder" in refused(address, tmp_path / "photos" / "a.jpg", overwrite=True)
+    assert "not a folder" in refused(address, tmp_path / "photos" / "a.jpg", overwrite=True)
     assert "cannot be written" in refused(address, tmp_path / "photos" / "a.jpg" / "night")
     (tmp_path / "empty").mkdir()
     load(pull_model(address, tmp_path / "empty").card)
@@ -328,7 +370,7 @@ def test_a_mean_needs_its_members_and_no_weights(
     del members[2]
     site.files["/both/config.json"] = json.dumps(config).encode()
     pulled = pull_model(f"{site.address}/both")
-    assert (pulled.weights_from, pulled.card.weights_file) == ("", "")
+    assert (pulled.weights_from, pulled.card.files) == ((), {})
     load(find_model("both"))
     shutil.rmtree(user_models() / "night")
     with pytest.raises(ModelError, match="there is no model night here"):
@@ -373,18 +415,18 @@ def test_what_a_killed_pull_left_is_swept_and_never_listed(listed: Path) -> None
 
 
 def test_a_model_whose_weights_are_nowhere(make_model: MakeModel, refused: Callable[..., str]) -> None:
-    (make_model("tiny") / "model.safetensors").unlink()
-    assert 'has no model.safetensors, and its config.json no "url"' in refused("tiny")
+    (make_model("tiny") / "network.safetensors").unlink()
+    assert 'has no network.safetensors, and its config.json no "url"' in refused("tiny")
 
 
 def test_models_without_their_weights_are_not_chosen_by_themselves(listed: Path, site: Site) -> None:
-    from lumen_cli.benchmark.speed import SpeedRequest, _subjects
+    from lumen_cli.benchmark.speed import SpeedRequest, speed_cases
 
     config = json.loads((listed / "config.json").read_text()) | {"name": "lightendiffusion"}
     (listed / "config.json").write_text(json.dumps(config))
     assert find_model("lightendiffusion").to_pull
     assert find_model("auto").name != "lightendiffusion"
-    assert "lightendiffusion" not in [each.name for each in _subjects(SpeedRequest(models=("all",)))]
+    assert "lightendiffusion" not in [case.model for case in speed_cases(SpeedRequest(models=("all",)))]
 
 
 def test_an_unknown_name(models_root: Path, refused: Callable[..., str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import lumen_cli
 from lumen_cli.engine.tile import enhance_tiled
@@ -15,7 +16,7 @@ from lumen_cli.errors import ModelError
 from lumen_cli.networks.grading import Grading, bend
 from lumen_cli.networks.kind import KinD
 from lumen_cli.registry.catalog import find_model
-from lumen_cli.registry.load import load, load_weights, save_weights
+from lumen_cli.registry.load import load, require_loadable, save_weights
 from tests.conftest import MakeModel
 
 SETTINGS = {"channels": 8, "heads": 2}
@@ -30,12 +31,27 @@ def bright_grading() -> Grading:
     return grading
 
 
-def add_grading(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+def add_grading(folder: Path) -> None:
     """Put a grading into a model folder, beside the weights that are there."""
-    own = {f"grading.{name}": tensor for name, tensor in bright_grading().state_dict().items()}
     config = json.loads((folder / "config.json").read_text())
-    checksum = save_weights(tensors | own, folder / "model.safetensors")
-    config |= {"grading": SETTINGS, "weights": {"file": "model.safetensors", "sha256": checksum}}
+    file = save_weights(bright_grading().state_dict(), folder / "grading.safetensors")
+    config |= {"grading": SETTINGS, "weights": config.get("weights", {}) | {"grading": file}}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def merge_files(folder: Path) -> None:
+    """Turn a folder into one of an earlier version: one weights file, and the names of that time."""
+    config = json.loads((folder / "config.json").read_text())
+    weights, tensors = config["weights"], {}
+    for part in {"network", "grading"} & weights.keys():
+        path = folder / weights[part]["file"]
+        for name, tensor in load_file(path).items():
+            start = "rendition." if part == "grading" else ""
+            former = name.replace("auto_exposure.", "development.").replace("gate.", "judge.") if start else name
+            tensors[start + former] = tensor
+        path.unlink()
+    config["weights"] = save_weights(tensors, folder / "model.safetensors")
+    config["rendition"] = config.pop("grading")
     (folder / "config.json").write_text(json.dumps(config))
 
 
@@ -44,8 +60,29 @@ def finished(make_model: MakeModel) -> Path:
     """The tiny model twice: "plain", and "finished" with a grading; returns the folder of the latter."""
     make_model("plain", network={"gain": 4.0})
     folder = make_model("finished", network={"gain": 4.0}, tiling=True)
-    add_grading(folder, load_weights(folder / "model.safetensors"))
+    add_grading(folder)
     return folder
+
+
+def test_a_folder_of_an_earlier_version_gives_the_same_pictures(finished):
+    expected = lumen_cli.enhance(picture(), "finished", precision="fp32")
+    merge_files(finished)
+    card = find_model("finished")
+    assert [file.file for file in card.files.values()] == ["model.safetensors"]
+    assert card.weights_sha256 == card.files["network"].sha256, "as in manifests of that time"
+    require_loadable(card)
+    assert np.array_equal(lumen_cli.enhance(picture(), "finished", precision="fp32"), expected)
+
+
+def test_another_grading_alone_makes_other_weights_of_a_model(finished):
+    before = find_model("finished")
+    file = save_weights(Grading(**SETTINGS).state_dict(), finished / "grading.safetensors")
+    config = json.loads((finished / "config.json").read_text())
+    config["weights"]["grading"] = file
+    (finished / "config.json").write_text(json.dumps(config))
+    after = find_model("finished")
+    assert after.files["network"] == before.files["network"]
+    assert after.weights_sha256 not in (before.weights_sha256, *(each.sha256 for each in after.files.values()))
 
 
 def picture(height: int = 20, width: int = 30) -> np.ndarray:
@@ -122,9 +159,12 @@ def test_a_mean_averages_graded_pictures_and_may_grade_the_mean(finished, make_m
     np.testing.assert_allclose(tiled, sum(parts) / 2, atol=1e-6)
     before = find_model("of-raw").weights_sha256
 
-    add_grading(models_root / "of-raw", {})
+    add_grading(models_root / "of-raw")
+    graded = lumen_cli.enhance(picture(), "of-raw", precision="fp32")
     assert find_model("of-raw").weights_sha256 != before
-    assert np.abs(lumen_cli.enhance(picture(), "of-raw", precision="fp32") - of_raw).max() > 0.02
+    assert np.abs(graded - of_raw).max() > 0.02
+    merge_files(models_root / "of-raw")
+    assert np.array_equal(lumen_cli.enhance(picture(), "of-raw", precision="fp32"), graded)
     with (models_root / "of-raw/model.safetensors").open("ab") as file:
         file.write(b"!")
     with pytest.raises(ModelError, match="is damaged: expected SHA-256"):
@@ -134,16 +174,28 @@ def test_a_mean_averages_graded_pictures_and_may_grade_the_mean(finished, make_m
 @pytest.mark.parametrize(
     ("grading", "complaint"),
     [
-        ({"channels": 8}, '"grading": expected an object with channels and heads'),
-        ({"channels": 8, "heads": 0}, '"grading": expected an object'),
-        ({"channels": 1 << 20, "heads": 1}, '"grading": expected an object'),
+        ({"channels": 8}, '"grading.heads" is missing: expected a whole number from 1 to 256'),
+        ({"channels": 8, "heads": 0}, '"grading.heads": expected a whole number from 1 to 256, found 0'),
+        ({"channels": 1 << 20, "heads": 1}, '"grading.channels": expected a whole number from 1 to 256, found 1048576'),
+        ({"channels": 8, "heads": 1, "tails": 1}, '"grading": expected an object with channels and heads, found'),
         ({"channels": 5, "heads": 1}, "multiple of 8"),
-        ({"channels": 16, "heads": 2}, r"of another shape: grading\."),
-        (None, r"unknown: grading\."),
+        (
+            {"channels": 16, "heads": 2},
+            r"grading\.safetensors do not fit the grading of config\.json: .* of another shape: gate\.",
+        ),
+        (None, r'"grading" is missing: expected an object with channels and heads'),
     ],
 )
 def test_a_grading_that_does_not_fit_is_refused(finished, grading, complaint):
     config = json.loads((finished / "config.json").read_text())
     (finished / "config.json").write_text(json.dumps(config | {"grading": grading}))
     with pytest.raises(ModelError, match=complaint):
+        load(find_model(finished))
+
+
+def test_a_grading_without_its_field_does_not_fit_the_network(finished):
+    merge_files(finished)
+    config = json.loads((finished / "config.json").read_text())
+    (finished / "config.json").write_text(json.dumps(config | {"rendition": None}))
+    with pytest.raises(ModelError, match=r"unknown: rendition\."):
         load(find_model(finished))

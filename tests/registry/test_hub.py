@@ -49,7 +49,7 @@ def publish(hub: Site, make_model: MakeModel, tmp_path: Path) -> Callable[..., N
             request.end_headers()
 
         hub.files["/organisation/night/resolve/main/config.json"] = head
-        for name in ("config.json", "model.safetensors"):
+        for name in ("config.json", "network.safetensors"):
             hub.files[f"{BASE}/{name}"] = (folder / name).read_bytes()
 
     return at
@@ -64,12 +64,12 @@ def test_a_models_files_and_nothing_else_are_fetched_once(
     publish: Callable[..., None], hub: Site, tmp_path: Path
 ) -> None:
     publish()
-    for name in ("pytorch_model.bin", "other.safetensors", "sub/model.safetensors", "modeling.py"):
+    for name in ("pytorch_model.bin", "other.safetensors", "sub/network.safetensors", "modeling.py"):
         hub.files[f"{BASE}/{name}"] = b"x"
     card = find_model("hf://organisation/night")
     load(card)
     place = f"lumen/organisation--night/{COMMIT}"
-    assert written(tmp_path) == [f"{place}/config.json", f"{place}/model.safetensors"]
+    assert written(tmp_path) == [f"{place}/config.json", f"{place}/network.safetensors"]
     asked = len(hub.asked)
     assert find_model(f"hf://organisation/night@{COMMIT}") == card
     assert len(hub.asked) == asked
@@ -83,7 +83,7 @@ def test_a_commit_of_another_form_is_refused(publish: Callable[..., None], tmp_p
     assert written(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("name", ["network.safetensors", "config.json"])
 def test_files_larger_than_their_limit_are_not_taken(
     publish: Callable[..., None], hub: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -19,13 +19,15 @@ def test_weights_stored_small_come_back_as_float32(tmp_path: Path) -> None:
     assert back["count"].dtype == torch.int64
 
 
-def test_the_returned_checksum_is_the_files_and_the_bytes_are_the_same_each_time(tmp_path: Path) -> None:
+def test_the_returned_entry_describes_the_file_and_the_bytes_are_the_same_each_time(tmp_path: Path) -> None:
     values = {"b": torch.arange(4.0), "a": torch.ones(2, 2)}
     first = save_weights(values, tmp_path / "1.safetensors")
     second = save_weights(dict(reversed(values.items())), tmp_path / "2.safetensors")
-    assert first == second == hashlib.sha256((tmp_path / "1.safetensors").read_bytes()).hexdigest()
+    content = (tmp_path / "1.safetensors").read_bytes()
+    assert first == {"file": "1.safetensors", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    assert second == first | {"file": "2.safetensors"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.safetensors", "2.safetensors"]
-    load_weights(tmp_path / "1.safetensors", first)
+    load_weights(tmp_path / "1.safetensors", first["sha256"])
 
 
 def test_views_and_shared_memory_can_be_saved(tmp_path: Path) -> None:
@@ -36,7 +38,7 @@ def test_views_and_shared_memory_can_be_saved(tmp_path: Path) -> None:
 
 def test_another_checksum_is_refused_with_file_and_both_sums(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
-    found = save_weights({"w": torch.ones(1)}, path)
+    found = save_weights({"w": torch.ones(1)}, path)["sha256"]
     with pytest.raises(ModelError) as caught:
         load_weights(path, "0" * 64, model="night")
     assert all(part in str(caught.value) for part in ("night", str(path), "0" * 64, found))

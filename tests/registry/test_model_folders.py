@@ -34,7 +34,7 @@ BAD: dict[str, dict[str, Any]] = {
     "17 deep elsewhere": {"extra": nested(17)},
     "a number of 400 digits": {"size_multiple": 10**400},
     "a number of 400 digits elsewhere": {"extra": 10**400},
-    "400 digits of bytes": {"weights": {"file": "model.safetensors", "sha256": "0" * 64, "bytes": 10**400}},
+    "400 digits of bytes": {"weights": {"network": {"file": "a.safetensors", "sha256": "0" * 64, "bytes": 10**400}}},
     "400 digits of a share": {"members": [{"model": "a", "sha256": "0" * 64, "share": 10**400}] * 2},
     "200,000 entries": {"trained_on": ["x"] * 200_000},
     "200,000 fields": {"extra": dict.fromkeys(map(str, range(60_000)), 1)},
@@ -103,7 +103,7 @@ def test_the_weights_of_a_built_in_model_with_another_config_do_not_take_its_nam
     config = json.loads((built_in.folder / "config.json").read_text())
     config["network"]["target_light"] = 0.9
     site.files["/night/config.json"] = json.dumps(config).encode()
-    site.files[f"/night/{built_in.weights_file}"] = built_in.weights_path.read_bytes()
+    site.files |= {f"/night/{file.file}": built_in.path(file).read_bytes() for file in built_in.files.values()}
     with pytest.raises(UsageError, match="another model is called kind"):
         pull_model(f"{site.address}/night")
     assert find_model("kind").folder == built_in.folder
@@ -115,7 +115,19 @@ json_values = st.recursive(
     max_leaves=8,
 )
 FIELDS = ["name", "architecture", "network", "defaults", "steps_range", "precisions", "size_multiple", "tiling"]
-FIELDS += ["abilities", "weights", "trained_on", "licence", "paper", "official_checkpoint", "imported_from", "summary"]
+FIELDS += [
+    "abilities",
+    "weights",
+    "grading",
+    "members",
+    "rendition",
+    "trained_on",
+    "licence",
+    "paper",
+    "official_checkpoint",
+    "imported_from",
+    "summary",
+]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -127,7 +139,7 @@ def test_a_config_is_a_card_or_one_line(tmp_path: Path, changes: dict[str, objec
         "network": {},
         "steps_range": [1, 10],
         "defaults": {"steps": 2},
-        "weights": {"file": "model.safetensors", "sha256": "0" * 64},
+        "weights": {"network": {"file": "network.safetensors", "sha256": "0" * 64}},
     }
     config |= changes
     if missing in changes:
@@ -139,4 +151,4 @@ def test_a_config_is_a_card_or_one_line(tmp_path: Path, changes: dict[str, objec
         assert "\n" not in str(error)  # noqa: PT017
     else:
         assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", card.name)
-        assert card.weights_path.parent == tmp_path
+        assert all(card.path(file).parent == tmp_path for file in card.files.values())

@@ -17,7 +17,8 @@ from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.imaging.colour.curves import to_linear, to_srgb
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.grading import EXPERTS, GRID, AutoExposure, Grading, bend, measure
-from lumen_cli.registry.catalog import find_model, read_card
+from lumen_cli.registry.card import read_card
+from lumen_cli.registry.catalog import find_model
 from lumen_cli.registry.load import load
 from lumen_cli.training import grading_examples, grading_fit
 from lumen_cli.training.grading import GradingRun, export_grading, train_grading
@@ -323,14 +324,12 @@ def test_a_training_ends_in_a_model_folder_with_the_grading(run, tmp_path):
     assert after.pop("grading") == {"channels": 8, "heads": 2}
     own = sum(parameter.numel() for parameter in Grading(8, 2).parameters())
     assert after["weights"].pop("parameters") == before["weights"].pop("parameters") + own
-    assert after["weights"].pop("sha256") != before["weights"].pop("sha256")
-    assert after["weights"].pop("bytes") == (folder / "model.safetensors").stat().st_size
-    before["weights"].pop("bytes", None)
+    assert after["weights"].pop("grading")["bytes"] == (folder / "grading.safetensors").stat().st_size
     assert after == before
-
-    stored, former = load_file(folder / "model.safetensors"), load_file(run.card.weights_path)
-    assert all(torch.equal(stored[name], tensor) for name, tensor in former.items()), "the model's own are untouched"
-    assert all(stored[name].dtype == torch.float16 for name in stored.keys() - former.keys())
+    name = "network.safetensors"
+    assert (folder / name).read_bytes() == (run.card.folder / name).read_bytes()
+    assert {tensor.dtype for tensor in load_file(folder / "grading.safetensors").values()} == {torch.float16}
+    assert read_card(folder).weights_sha256 != run.card.weights_sha256
 
     model = load(read_card(folder))
     finished, raw = finished_and_raw(model)
@@ -345,11 +344,11 @@ def test_the_same_command_does_nothing_twice_and_another_is_refused(run, tmp_pat
     record = json.loads((tmp_path / "out/train.json").read_text())["settings"]
     assert (record["model"], record["sha256"]) == ("mine", run.card.weights_sha256)
     assert (record["pairs"], record["bright"], record["steps"]) == (4, 4, 6)
-    weights = (tmp_path / "out/model/model.safetensors").read_bytes()
+    weights = (tmp_path / "out/model/grading.safetensors").read_bytes()
     stages: list[str] = []
     train_grading(run, tmp_path / "out", lambda report: stages.append(report.stage))
     assert "examples" not in stages
-    assert (tmp_path / "out/model/model.safetensors").read_bytes() == weights
+    assert (tmp_path / "out/model/grading.safetensors").read_bytes() == weights
     other = replace(run, fitting=replace(QUICK, seed=1), dtype=torch.bfloat16)
     with pytest.raises(UsageError, match=r"other settings \(seed, precision differ"):
         train_grading(other, tmp_path / "out", lambda report: None)
@@ -358,7 +357,7 @@ def test_the_same_command_does_nothing_twice_and_another_is_refused(run, tmp_pat
 def test_a_grading_that_a_model_has_is_replaced(run, tmp_path):
     first = train_grading(run, tmp_path / "a", lambda report: None)
     again = train_grading(replace(run, card=read_card(first)), tmp_path / "b", lambda report: None)
-    assert (again / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
+    assert (again / "grading.safetensors").read_bytes() == (first / "grading.safetensors").read_bytes()
     assert json.loads((again / "config.json").read_text()) == json.loads((first / "config.json").read_text())
 
 
@@ -377,7 +376,7 @@ def test_a_mean_gets_a_grading_of_its_own(make_model, models_root, tmp_path):
     torch.nn.init.constant_(grading.heads[0].choice[-1].bias, 0.5)
     grading.gate.choice.bias.data[0] = 50.0
     folder = export_grading(find_model("both"), grading, tmp_path / "both")
-    assert all(name.startswith("grading.") for name in load_file(folder / "model.safetensors"))
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "grading.safetensors"]
     weights = json.loads((folder / "config.json").read_text())["weights"]
     assert weights["parameters"] == 2 * 84 + sum(parameter.numel() for parameter in grading.parameters())
     finished, raw = finished_and_raw(load(read_card(folder)))

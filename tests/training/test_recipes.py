@@ -77,7 +77,7 @@ def test_our_own_network_is_small_and_starts_where_its_sampler_does(name, tmp_pa
     model = recipe.build()
     folder = export_model(model, recipe, ["pairs"], tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
-    assert (folder / "model.safetensors").stat().st_size < 12 * 2**20
+    assert (folder / "network.safetensors").stat().st_size < 12 * 2**20
     if config["steps_range"] is None:
         return
     least, most = config["steps_range"]

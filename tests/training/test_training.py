@@ -13,7 +13,7 @@ from PIL import Image
 from lumen_cli.datasets.pairs import find_pairs, find_training_files
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.networks.lightendiffusion import LightenDiffusion
-from lumen_cli.registry.catalog import read_card
+from lumen_cli.registry.card import read_card
 from lumen_cli.registry.load import load
 from lumen_cli.training.data import Mix, PictureBank
 from lumen_cli.training.loop import learning_rate

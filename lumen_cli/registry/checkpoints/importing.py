@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -13,9 +13,8 @@ from torch import Tensor
 from lumen_cli.errors import ModelError, UsageError
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.registry.architectures import ARCHITECTURES, Architecture, Release, import_object
-from lumen_cli.registry.atomic_folder import holds_model, placing
-from lumen_cli.registry.card import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, ImportedFile, ModelCard, read_card
-from lumen_cli.registry.card_fields import NAME
+from lumen_cli.registry.atomic_folder import atomic_folder, holds_model
+from lumen_cli.registry.card import NAME, ImportedFile, ModelCard, read_card
 from lumen_cli.registry.catalog import require_usable_name, user_models
 from lumen_cli.registry.checkpoints.layouts import Layout, Variant
 from lumen_cli.registry.checkpoints.matching import (
@@ -28,6 +27,7 @@ from lumen_cli.registry.checkpoints.matching import (
 )
 from lumen_cli.registry.checkpoints.reading import Source, find_checkpoints
 from lumen_cli.registry.checkpoints.reading_process import read_apart
+from lumen_cli.registry.config_file import CARD_FILE, CONFIG_FILE, NETWORK_FILE
 from lumen_cli.registry.load import checksum, save_weights
 from lumen_cli.text import did_you_mean, nearest
 
@@ -113,12 +113,12 @@ def import_checkpoint(
     name = name or variant.name
     target = (folder or user_models() / name).absolute()
     _check_target(target, overwrite)
-    files = tuple(ImportedFile(_label(source.file), checksum(source.file)) for source in sources)
-    with placing(target) as temporary:
+    files = tuple(ImportedFile(file=_label(source.file), sha256=checksum(source.file)) for source in sources)
+    with atomic_folder(target) as temporary:
         _write_folder(temporary, name, known, release, variant, network, matched.taken, files, averaged=took_averages)
         read_card(temporary)
     card = read_card(target)
-    return Imported(card, variant, took_averages, matched, card.weights_path.stat().st_size)
+    return Imported(card, variant, took_averages, matched, card.path(card.files["network"]).stat().st_size)
 
 
 def likeliest(names: Mapping[str, Tensor], asked: str = "") -> str | None:
@@ -206,7 +206,7 @@ def _write_folder(
     *,
     averaged: bool,
 ) -> None:
-    """Write the model folder's three files, config.json last; of `network` no values are read."""
+    """Write the model folder's three files, config.json last; `network` needs no values."""
     parameters = sum(parameter.numel() for parameter in network.parameters())
     steps = variant.network.get("steps")
     terms = f"the authors': {release.terms}" if variant.release else "not known: the widths are of no known release"
@@ -222,17 +222,12 @@ def _write_folder(
         "precisions": list(variant.precisions),
         "tiling": False,
         "abilities": network.abilities(),
-        "weights": {
-            "file": WEIGHTS_FILE,
-            "sha256": save_weights(tensors, folder / WEIGHTS_FILE),
-            "bytes": (folder / WEIGHTS_FILE).stat().st_size,
-            "parameters": parameters,
-        },
+        "weights": {"network": save_weights(tensors, folder / NETWORK_FILE), "parameters": parameters},
         "trained_on": list(variant.trained_on) if variant.release else [],
         "licence": terms,
         "paper": {"title": release.paper_title, "url": release.paper_url},
         "official_checkpoint": f"{release.repository} ({release.where})",
-        "imported_from": [asdict(file) for file in files],
+        "imported_from": [file.model_dump() for file in files],
     }
     readme = _README.format(
         name=name,

@@ -202,7 +202,7 @@ def test_other_precisions_become_float32(kind: torch.dtype, tmp_path: Path, lume
     result = imported(lumen, "diffll", tmp_path / "half.pth")
     from safetensors.torch import load_file
 
-    stored = load_file(Path(result["folder"]) / "model.safetensors")
+    stored = load_file(Path(result["folder"]) / "network.safetensors")
     assert all(stored[name].dtype == torch.float32 for name in state)
     assert all(torch.equal(stored[name], tensor.float()) for name, tensor in state.items())
 
@@ -229,9 +229,9 @@ def test_the_model_folder_says_where_it_comes_from(tmp_path: Path, lumen: Lumen)
         assert said in finished.err
     info = json.loads(lumen("models", "info", "diffll-official", "--json").out)
     assert info["imported_from"] == [{"file": "model.pth.tar", "sha256": checksum}]
-    assert (info["default_steps"], info["steps_range"], info["default_precision"]) == (10, [2, 200], "fp32")
+    assert (info["defaults"], info["steps_range"]) == ({"steps": 10, "precision": "fp32"}, [2, 200])
     folder = Path(info["folder"])
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "network.safetensors"]
     assert checksum in (folder / "README.md").read_text()
     assert checksum in "".join(lumen("models", "info", "diffll-official").out.split())
 

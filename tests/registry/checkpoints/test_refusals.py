@@ -227,7 +227,7 @@ def test_an_existing_folder_stays_unless_told_otherwise(
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"dear to me")
     assert "choose another" in refused(tmp_path / "w.pth", "-o", tmp_path / "photos", "--overwrite")
-    assert "no folder" in refused(tmp_path / "w.pth", "-o", tmp_path / "w.pth", "--overwrite")
+    assert "not a folder" in refused(tmp_path / "w.pth", "-o", tmp_path / "w.pth", "--overwrite")
     assert lumen("models", "import", "diffll", tmp_path / "w.pth", "-o", tmp_path / "m").code == 0
     assert "--overwrite replaces it" in refused(tmp_path / "w.pth", "-o", tmp_path / "m")
     before = folder_bytes(tmp_path / "m")
@@ -235,7 +235,7 @@ def test_an_existing_folder_stays_unless_told_otherwise(
     assert lumen("models", "import", "diffll", tmp_path / "w.pth", "-o", tmp_path / "m", "--overwrite").code == 0
     after = folder_bytes(tmp_path / "m")
     assert after.keys() == before.keys()
-    assert after["model.safetensors"] != before["model.safetensors"]
+    assert after["network.safetensors"] != before["network.safetensors"]
     assert not list(tmp_path.glob(".lumen-*"))
 
 
