@@ -1,10 +1,8 @@
-"""How a command shows a run: the plan, progress, JSON lines, and the report at the end."""
+"""What `enhance` and `decompose` do once their options are understood: show the plan, run it, or watch."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,18 +11,12 @@ from lumen_cli.cli.inputs import Inputs
 from lumen_cli.cli.picture_options import PictureOptions
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rich.console import Console
-
     from lumen_cli.engine.device import DevicePolicy
-    from lumen_cli.files.find import Source, Trouble
+    from lumen_cli.files.find import Trouble
     from lumen_cli.files.outputs import NameTemplate
     from lumen_cli.registry.card import ModelCard
     from lumen_cli.run.operation import Operation
     from lumen_cli.run.plan import Plan
-    from lumen_cli.run.run import Run
-    from lumen_cli.run.task import Result
 
 
 def carry_out(
@@ -38,6 +30,7 @@ def carry_out(
     """Plan, then show the plan, or run it and report; typer.Exit with the exit code where that is not 0."""
     from rich.console import Console
 
+    from lumen_cli.cli.session import Session, plan_visibly
     from lumen_cli.run.run import Run
 
     console = Console(stderr=True, highlight=False, quiet=options.quiet)
@@ -60,18 +53,6 @@ def carry_out(
         raise typer.Exit(code)
 
 
-def plan_visibly(console: Console, run: Run, sources: Sequence[Source]) -> Plan:
-    """The plan; shows progress where making it takes a while."""
-    from rich.progress import TextColumn
-
-    from lumen_cli.reports.progress import transient_line
-
-    line = transient_line(console, TextColumn("checking existing outputs"))
-    task = line.add_task("", total=len(sources))
-    with line:
-        return run.plan(sources, lambda: line.advance(task))
-
-
 def show_plan(plan: Plan, troubles: Sequence[Trouble], as_json: bool) -> None:
     """Print what would be done, one line per picture."""
     from lumen_cli.reports.jsonlines import planned_line, trouble_line
@@ -90,134 +71,3 @@ def show_plan(plan: Plan, troubles: Sequence[Trouble], as_json: bool) -> None:
     left = f", {len(plan.left)} to leave untouched" if plan.left else ""
     numbers = f"{count(len(plan.todo), 'picture')} to make, {len(plan.kept)} to keep{left}"
     typer.echo(f"dry run: {numbers}; nothing done", err=True)
-
-
-class Session:
-    """A run and its report, for one plan or, when watching, for one plan after the other."""
-
-    def __init__(self, options: PictureOptions, pictures: Inputs, run: Run, console: Console) -> None:
-        from lumen_cli.reports.summary import Summary
-
-        self.options, self.pictures, self.run, self.console = options, pictures, run, console
-        self.summary = Summary(total=0, word=run.operation.done)
-        self._working = 0.0
-        self._outputs: list[Path] = []
-        self._roots: set[Path] = set()
-        self._ended: str | None = None
-        self._noticed = False
-
-    @property
-    def failed(self) -> bool:
-        """Whether a picture was not made that should have been."""
-        return bool(self.summary.failures or self.summary.left or self._ended)
-
-    def make(
-        self,
-        sources: Sequence[Source],
-        troubles: Sequence[Trouble] = (),
-        wanted: Callable[[Source], bool] | None = None,
-    ) -> int:
-        """Plan and make pictures, all or those `wanted`, and add up; 0, or the exit code of an interruption."""
-        from lumen_cli.cli.interrupt import interruptible
-        from lumen_cli.reports.progress import progress_line
-        from lumen_cli.run.stream import RunEndedError
-
-        plan = plan_visibly(self.console, self.run, sources)
-        plan = plan if wanted is None else plan.only(wanted)
-        self.summary.total += len(plan.tasks) + len(troubles)
-        self._roots |= set(plan.roots)
-        if len(plan.tasks) == 1:
-            self._outputs = list(plan.tasks[0].targets)
-        for trouble in troubles:
-            self.summary.trouble(trouble)
-            if self.options.as_json:
-                from lumen_cli.reports.jsonlines import trouble_line
-
-                print(trouble_line(trouble), flush=True)
-        if plan.todo and self.run.tags.notice and not self._noticed:
-            self.console.print(self.run.tags.notice, markup=False, style="yellow")
-            self._noticed = True
-        started, loading = time.perf_counter(), self.run.loading
-        with (
-            interruptible(plan.folders, self.run.locks) as interruption,
-            progress_line(self.console, len(plan.todo), interruption.stop) as line,
-        ):
-            results = self.run.results(plan, interruption.stop, now=line.now, warn=self._warn)
-            try:
-                with closing(results):
-                    for number, result in enumerate(results):
-                        self._take(result)
-                        if number >= len(plan.kept) + len(plan.left):
-                            line.advance(result)
-            except RunEndedError as error:
-                self._ended = str(error)
-        if plan.todo:
-            self._working += time.perf_counter() - started - (self.run.loading - loading)
-        if interruption.exit_code:
-            again = "the same command without --overwrite" if self.options.overwrite else "the same command"
-            typer.echo(f"lumen: interrupted; run {again} to resume", err=True)
-        return interruption.exit_code
-
-    def _warn(self, text: str) -> None:
-        if not self.options.quiet:
-            typer.echo(f"lumen: {text}", err=True)
-
-    def _take(self, result: Result) -> None:
-        if result.status == "done":
-            self.pictures.deliver(result.task.job.target)
-        self.summary.add(result)
-        if self.options.as_json:
-            from lumen_cli.reports.jsonlines import picture_line
-
-            print(picture_line(result), flush=True)
-
-    def report(self) -> None:
-        """Tables for batches and with --stats, failures, the headline; with --quiet one line per failure."""
-        from lumen_cli.reports.summary import peak_memory
-        from lumen_cli.text import count, duration, printable
-
-        summary, policy, about = self.summary, self.run.policy, self.run.operation.about
-        model = self.run.card.name if self.run.card else ""
-        tables = self.options.stats or summary.total > 1
-        if summary.done and not tables:
-            for part in summary.remarks():
-                self.console.print(part, soft_wrap=True)
-        if summary.done and tables:
-            facts = {
-                "model": " · ".join((model, *about)),
-                "ran on": f"{policy.device} ({policy.device_name}) in {policy.precision}: {policy.why}",
-                "tags by": self.run.tags.engine,
-                "peak memory": peak_memory(policy.device),
-            }
-            if set(summary.whys) != {"new"}:
-                facts["why"] = ", ".join(f"{number} × {why}" for why, number in summary.whys.most_common())
-            if summary.sidecars:
-                facts["sidecars"] = f"{count(summary.sidecars, 'file')} copied beside the outputs"
-            for table in summary.tables(self.run.loading, self._working, facts):
-                self.console.print(table)
-        if summary.failures or summary.left:
-            self.console.print(summary.failed(), soft_wrap=True)
-        if tables or summary.failures or summary.left:
-            self.console.print()
-        self.console.print(summary.headline(self._where()), soft_wrap=True)
-        if summary.done and not tables:
-            why = "" if set(summary.whys) == {"new"} else f" ({', '.join(summary.whys)})"
-            settings = " · ".join((model, *about, f"{policy.device} in {policy.precision}"))
-            took = duration(self.run.loading + self._working)
-            self.console.print(f"{settings} · {took}{why}", style="dim", markup=False, soft_wrap=True)
-        if self._ended is not None:
-            typer.echo(f"lumen: {printable(self._ended)}", err=True)
-        if self.options.quiet:
-            for line in (*summary.failures, *summary.left):
-                typer.echo(f"lumen: {line.name}: {printable(line.reason)}", err=True)
-
-    def _where(self) -> str:
-        """The one picture's outputs, or the folder or folders that hold them."""
-        from lumen_cli.text import printable, short_folder, short_path
-
-        if self.options.to_stdout:
-            return "standard output"
-        if self.summary.total == 1 and self._outputs:
-            return ", ".join([short_path(self._outputs[0]), *(printable(path.name) for path in self._outputs[1:])])
-        roots = sorted(self._roots)
-        return ", ".join(map(short_folder, roots[:3])) + (", …" if len(roots) > 3 else "")

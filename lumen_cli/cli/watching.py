@@ -11,7 +11,7 @@ from lumen_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lumen_cli.cli.running import Session
+    from lumen_cli.cli.session import Session
     from lumen_cli.files.contents import FileState
     from lumen_cli.files.find import Found, Trouble
 

@@ -197,9 +197,11 @@ class Run:
             _confirm(plan)
             yield from (Result(task, "left", task.why, remedy=task.remedy) for task in plan.left)
             yield from (Result(task, "kept") for task in plan.kept)
-            if plan.todo:
-                yield from self._stream(plan, stop, now)
-            if plan.recorded and not stop.is_set():
+            missing = len(plan.todo)
+            for result in self._stream(plan, stop, now) if plan.todo else ():
+                missing -= 1
+                yield result
+            if plan.recorded and not missing:
                 put_in_order(plan.places)
 
     def _stream(self, plan: Plan, stop: threading.Event, now: Callable[[str], None]) -> Iterator[Result]:

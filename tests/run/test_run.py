@@ -24,7 +24,7 @@ from tests.conftest import read_pixels, write_dark
 
 CPU = choose_device("cpu", "fp32")
 SAMPLES = Path(__file__).parents[2] / "sample_images"
-MOST_MODULES = 94
+MOST_MODULES = 95
 """Modules of lumen_cli that one JPEG's way through `enhance` may load, packages included."""
 
 
@@ -90,6 +90,18 @@ def test_a_run_waits_for_another_and_then_decides_again(folder: Path) -> None:
         thread.join(30.0)
     assert statuses == ["kept"] * 3
     assert warnings == [f"waiting for another run of lumen that writes {folder / 'out' / MANIFEST_NAME}"]
+
+
+def test_a_stop_after_the_last_picture_still_sorts_the_manifest(folder: Path) -> None:
+    sources = find_pictures([str(folder / "in")])
+    with start(folder / "out") as run:
+        list(run.results(run.plan(sources)))
+    with start(folder / "out", strength=0.5) as run:
+        for number, _ in enumerate(run.results(run.plan(sources), stop := threading.Event())):
+            if number == 2:
+                stop.set()
+        assert not run.plan(sources).writes
+    assert len((folder / "out" / MANIFEST_NAME).read_text().splitlines()) == 3
 
 
 def test_a_stop_ends_the_wait_for_another_run_and_leaves_its_lock(folder: Path) -> None:
