@@ -1,7 +1,6 @@
-"""The conditional noise estimator shared by LightenDiffusion and DiffLL: a U-Net in the manner of DDPM.
+"""The conditional noise estimator of LightenDiffusion and DiffLL: DDPM's U-Net.
 
-Ho et al., "Denoising Diffusion Probabilistic Models", appendix B. Names of parameters follow the
-official checkpoints of both models. LLDiffusion builds its U-Nets of the same blocks.
+Ho et al., "Denoising Diffusion Probabilistic Models", appendix B. LLDiffusion builds its U-Nets of the same parts.
 """
 
 from __future__ import annotations
@@ -17,13 +16,15 @@ from torch.overrides import has_torch_function
 from lumen_cli.networks.blocks import upsampled_convolution
 
 GROUPS = 32
+BLOCKS = 2
+ATTENTION_LEVEL = 2
 MAX_PERIOD = 10000.0
 WHOLE_SCORES = 2048
-"""Positions whose scores for one another, 8 MiB in bfloat16, may be held at once."""
+"""Positions whose whole matrix of scores, 8 MiB in bfloat16, may be in memory."""
 MOST_POSITIONS = 8192
-"""Positions that all look at one another: those of a picture of 2 megapixels in LightenDiffusion."""
+"""Limit for attention between all positions: those of a picture of 2 megapixels in LightenDiffusion."""
 POOLED_POSITIONS = 2048
-"""About so many areas stand for the keys and values of larger maps."""
+"""Approximate number of areas that give the keys and values of larger maps."""
 
 
 def timestep_embedding(timesteps: Tensor, dimension: int) -> Tensor:
@@ -38,19 +39,19 @@ def timestep_embedding(timesteps: Tensor, dimension: int) -> Tensor:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Return the norm of all blocks: 32 groups, eps 1e-6."""
+    """The norm of all blocks: 32 groups, eps 1e-6."""
     return nn.GroupNorm(GROUPS, channels, eps=1e-6)
 
 
 def swish(x: Tensor) -> Tensor:
-    """Return x · sigmoid(x), written over `x` (which no one else holds) where no gradient needs it."""
+    """X · sigmoid(x), written over `x` (which nothing else uses) unless a gradient needs it."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 def enter(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """The first convolution, in float32 also under autocast: B×C×H×W → B×C'×H×W in the autocast's dtype.
+    """The first convolution, in float32 even under autocast: B×C×H×W → B×C'×H×W in the autocast's dtype.
 
-    The tones of a dark picture lie closer together than the steps of bf16 near the ends of the range.
+    The tones of a dark picture differ by less than the steps of bf16 near the ends of the range.
     """
     kind = x.device.type
     if not torch.is_autocast_enabled(kind):
@@ -60,9 +61,9 @@ def enter(convolution: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 class ResBlock(nn.Module):
-    """norm, swish, 3×3 convolution, twice, with the time embedding added in between and a shortcut around.
+    """norm, swish, 3×3 convolution, twice, with the time embedding added in between, and a shortcut.
 
-    `embedding` is the embedding's width; None builds a block that takes none.
+    `embedding` is the width of the time embedding; None builds a block without one.
     """
 
     def __init__(self, in_channels: int, out_channels: int, embedding: int | None) -> None:
@@ -77,12 +78,12 @@ class ResBlock(nn.Module):
             self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, activated_embedding: Tensor | None = None) -> Tensor:
-        """B×C×H×W and swish(time embedding) B×E or 1×E → B×C'×H×W; without an embedding none is added."""
+        """B×C×H×W and swish(time embedding) B×E or 1×E → B×C'×H×W."""
         h = swish(self.norm1(x))
         if activated_embedding is None:
             h = self.conv1(h)
         elif len(activated_embedding) == 1:
-            # One timestep for all: what it adds is a part of the bias.
+            # One timestep for all: its shift is part of the bias.
             shift = self.temb_proj(activated_embedding)[0] + self.conv1.bias
             h = F.conv2d(h, self.conv1.weight, shift, padding=1)
         else:
@@ -94,10 +95,10 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Single-head attention over all positions, around it a residual.
+    """Single-head attention over all positions, with a residual.
 
-    Maps of more than `MOST_POSITIONS` look at keys and values of areas, about `POOLED_POSITIONS` of them, as its cost
-    grows with the square of the positions.
+    Its cost grows with the square of the positions, so maps of more than `MOST_POSITIONS` use the keys and values of
+    about `POOLED_POSITIONS` areas.
     """
 
     def __init__(self, channels: int) -> None:
@@ -118,28 +119,28 @@ class AttentionBlock(nn.Module):
         weight = torch.cat([layer.weight.flatten(1) for layer in layers])
         bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
         q, k, v = F.linear(positions, weight, bias).chunk(3, dim=-1)
-        return x + self.proj_out(_attended(q, k, v).transpose(1, 2).reshape(x.shape))
+        return x + self.proj_out(_attend(q, k, v).transpose(1, 2).reshape(x.shape))
 
     def _attend_areas(self, positions: Tensor, normed: Tensor) -> Tensor:
-        """Every position looks at the means of areas: B×N×C and the same as a map B×C×H×W → B×N×C."""
+        """Attention of every position to the means of areas: B×N×C and the same as a map B×C×H×W → B×N×C."""
         side = math.ceil(math.sqrt(positions.shape[1] / POOLED_POSITIONS))
         means = F.avg_pool2d(normed, side, ceil_mode=True, count_include_pad=False).flatten(2).transpose(1, 2)
         q, k, v = (
             F.linear(source, layer.weight.flatten(1), layer.bias)
             for source, layer in ((positions, self.q), (means, self.k), (means, self.v))
         )
-        return _attended(q, k, v)
+        return _attend(q, k, v)
 
 
-def _attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q kᵀ / √C) v, all of them B×N×C."""
     few = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[1] <= WHOLE_SCORES
     if few and not has_torch_function((q,)):
-        # torch's own attention multiplies in float32 here, at a third of the speed. Who watches torch's functions, as
-        # a tile that is to look at the whole picture, has to see it called.
+        # Here torch's attention multiplies in float32, at a third of the speed. Tiles share global statistics by a mode
+        # that watches torch's functions and must see it called.
         scores = (q * q.shape[2] ** -0.5) @ k.transpose(1, 2)
         return scores.softmax(dim=2) @ v
-    # With an axis of one head, and channels side by side in memory, torch never holds the whole matrix of scores.
+    # With an axis of one head and contiguous channels, torch never holds the whole matrix of scores.
     return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
 
 
@@ -164,7 +165,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B×C×H×W → B×C×2H×2W."""
-        # Adding up the kernel's rows and columns pays on maps that are large beside the kernel.
+        # Adding the kernel's rows and columns pays only if the map is larger than the kernel.
         if not torch.is_grad_enabled() and x.shape[-2] * x.shape[-1] > 4 * x.shape[1]:
             return upsampled_convolution(x, self.conv)
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
@@ -202,7 +203,7 @@ class Middle(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution, and how it is left: `downsample` or `upsample`, but at the ends."""
+    """The blocks of one resolution, and `downsample` or `upsample` to the next one, if there is one."""
 
     def __init__(
         self,
@@ -234,76 +235,81 @@ class Level(nn.Module):
         return x
 
 
+def build_down(
+    channels: int, widths: Sequence[int], blocks: int, attention_level: int, embedding: int | None
+) -> tuple[nn.ModuleList, list[int]]:
+    """The levels going down, and the widths of their skips.
+
+    Args:
+        channels: width of the first map.
+        widths: of the levels.
+        blocks: residual blocks per level.
+        attention_level: the level with attention after each block.
+        embedding: width of the time embedding, or None.
+    """
+    down, skips, width = nn.ModuleList(), [channels], channels
+    for i, out in enumerate(widths):
+        last = i == len(widths) - 1
+        pairs = [(width, out)] + [(out, out)] * (blocks - 1)
+        down.append(Level(pairs, i == attention_level, embedding, downsample=None if last else out))
+        skips += [out] * (blocks if last else blocks + 1)
+        width = out
+    return down, skips
+
+
+def run_down(levels: nn.ModuleList, h: Tensor, activated_embedding: Tensor | None) -> list[Tensor]:
+    """Run the levels going down on B×C×H×W → all skips, the coarsest map last."""
+    skips = [h]
+    for level in as_levels(levels):
+        for i in range(len(level.block)):
+            h = level.step(i, h, activated_embedding)
+            skips.append(h)
+        if hasattr(level, "downsample"):
+            h = level.leave(h)
+            skips.append(h)
+    return skips
+
+
 class DiffusionUNet(nn.Module):
     """Noise estimator: [condition, noisy sample] and timestep → estimate of the picture's shape.
 
     Args:
-        channels: base width `ch`, a multiple of 32 (all norms use 32 groups).
+        channels: base width, a multiple of 32 (all norms use 32 groups).
         multipliers: width of each level in units of `channels`.
-        blocks: residual blocks per level going down; one more going up.
-        attention_levels: indices of the levels with attention after each block.
-        in_channels, out_channels: of the concatenated input and of the estimate.
 
     Height and width of the input must be multiples of 2^(levels - 1), 8 for the published model.
     """
 
-    def __init__(
-        self,
-        channels: int = 64,
-        multipliers: Sequence[int] = (1, 2, 3, 4),
-        blocks: int = 2,
-        attention_levels: Sequence[int] = (2,),
-        in_channels: int = 6,
-        out_channels: int = 3,
-    ) -> None:
+    def __init__(self, channels: int = 64, multipliers: Sequence[int] = (1, 2, 3, 4)) -> None:
         super().__init__()
         if channels % GROUPS:
             raise ValueError(f"the U-Net's channels must be a multiple of {GROUPS}, not {channels}")
-        self.blocks = blocks
         widths = [channels * multiplier for multiplier in multipliers]
-        levels, embedding = len(widths), 4 * channels
-
+        embedding = 4 * channels
         self.temb = TimeEmbedding(channels)
-        self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
-
-        skips = [channels]
-        width = channels
-        self.down = nn.ModuleList()
-        for i, out in enumerate(widths):
-            last = i == levels - 1
-            pairs = [(width, out)] + [(out, out)] * (blocks - 1)
-            self.down.append(Level(pairs, i in attention_levels, embedding, downsample=None if last else out))
-            skips += [out] * (blocks if last else blocks + 1)
-            width = out
+        self.conv_in = nn.Conv2d(6, channels, 3, padding=1)
+        self.down, skips = build_down(channels, widths, BLOCKS, ATTENTION_LEVEL, embedding)
+        width = widths[-1]
         self.mid = Middle(width, embedding)
-
         built: list[Level] = []
-        for i in reversed(range(levels)):
+        for i in reversed(range(len(widths))):
             out = widths[i]
             pairs = []
-            for _ in range(blocks + 1):
+            for _ in range(BLOCKS + 1):
                 pairs.append((width + skips.pop(), out))
                 width = out
-            built.insert(0, Level(pairs, i in attention_levels, embedding, upsample=out if i else None))
+            built.insert(0, Level(pairs, i == ATTENTION_LEVEL, embedding, upsample=out if i else None))
         self.up = nn.ModuleList(built)
         self.norm_out = group_norm(width)
-        self.conv_out = nn.Conv2d(width, out_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
-        """`x` B×(condition + sample)×H×W, `timesteps` [B] in 0 … T-1 → B×out_channels×H×W. No activation at the end."""
+        """`x` B×6×H×W, `timesteps` [B] in 0 … T-1 → B×3×H×W, without activation."""
         activated = F.silu(self.temb(timesteps))
-        h = enter(self.conv_in, x)
-        skips = [h]
-        for number, level in enumerate(as_levels(self.down), start=1):
-            for i in range(self.blocks):
-                h = level.step(i, h, activated)
-                skips.append(h)
-            if number < len(self.down):
-                h = level.leave(h)
-                skips.append(h)
-        h = self.mid(h, activated)
+        skips = run_down(self.down, enter(self.conv_in, x), activated)
+        h = self.mid(skips[-1], activated)
         for level in reversed(as_levels(self.up)):
-            for i in range(self.blocks + 1):
+            for i in range(len(level.block)):
                 h = level.step(i, torch.cat([h, skips.pop()], dim=1), activated)
             h = level.leave(h)
         h = self.conv_out(swish(self.norm_out(h)))
@@ -311,5 +317,5 @@ class DiffusionUNet(nn.Module):
 
 
 def as_levels(levels: Iterable[nn.Module]) -> list[Level]:
-    """Name the type of what a list of modules holds."""
+    """The levels in a list of modules, with their type."""
     return [level for level in levels if isinstance(level, Level)]

@@ -53,7 +53,7 @@ VARIANTS = ["from-scratch", "two-step"]
 SETTINGS = [
     {},
     {"variant": "two-step"},
-    {"use_attn": True, "full_resolution_skip": True},
+    {"full_resolution_skip": True},
     {"prediction": "x0", "from_center": True, "eta": 0.0, "multipliers": (2, 1, 3)},
 ]
 

@@ -47,7 +47,6 @@ class AnlightenDiff(LowLightModel):
         prediction: what the noise estimator returns; "epsilon", the noise with the centre's shift, as published.
         eta: share of fresh noise per step: 1 as published; at 0 the result is deterministic.
         clip: bound on the clean residual at every step (published: 1), None for none.
-        use_attn: linear attention between the estimator's middle blocks (published: off).
         encoder_trained: whether `losses` train the encoder (and the histogram network). The release's optimiser does
             not see the encoder, which keeps its initial values: the default, False. True for new weights.
         full_resolution_skip: join the skip of full resolution. The release computes and drops it, so its finest detail
@@ -69,7 +68,6 @@ class AnlightenDiff(LowLightModel):
         prediction: Prediction = "epsilon",
         eta: float = 1.0,
         clip: float | None = 1.0,
-        use_attn: bool = False,
         encoder_trained: bool = False,
         full_resolution_skip: bool = False,
         from_center: bool = False,
@@ -91,18 +89,11 @@ class AnlightenDiff(LowLightModel):
         self.from_center = from_center
         self.size_multiple = 2 ** (len(multipliers) - 1)
 
-        def unet(channels: int, conditioned: bool = False, attention: bool = False) -> UNet:
-            return UNet(
-                channels,
-                dim,
-                multipliers,
-                conditioned=conditioned,
-                attention=attention,
-                full_resolution_skip=full_resolution_skip,
-            )
+        def unet(channels: int, conditioned: bool = False) -> UNet:
+            return UNet(channels, dim, multipliers, conditioned=conditioned, full_resolution_skip=full_resolution_skip)
 
         self.model = ScheduleTables(self.schedule)
-        self.model.unet = unet(6, variant == "from-scratch", use_attn)
+        self.model.unet = unet(6, variant == "from-scratch")
         self.encoder: nn.Module = unet(CHANNELS)
         if variant == "two-step":
             self.encoder = nn.ModuleDict({"model": self.encoder})

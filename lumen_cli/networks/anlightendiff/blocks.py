@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NORM_EPS = 1e-5
-ATTENTION_HEADS = 4
-ATTENTION_CHANNELS = 32
 
 
 class WeightNormConv(nn.Module):
@@ -169,48 +167,6 @@ class Up(nn.Module):
         return self.conv(x)
 
 
-class LinearAttention(nn.Module):
-    """Attention at a cost linear in the number of pixels: softmax of the keys over all positions, none of q."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        inner = ATTENTION_HEADS * ATTENTION_CHANNELS
-        self.to_qkv = WeightNormConv(channels, 3 * inner, 1, bias=False)
-        self.to_out = WeightNormConv(inner, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """B×C×H×W → the same shape."""
-        b, _, h, w = x.shape
-        q, k, v = self.to_qkv(x).reshape(b, 3, ATTENTION_HEADS, ATTENTION_CHANNELS, h * w).unbind(1)
-        context = torch.softmax(k, dim=-1) @ v.transpose(-2, -1)
-        return self.to_out((context.transpose(-2, -1) @ q).reshape(b, -1, h, w))
-
-
-class Gated(nn.Module):
-    """g · fn(x) with a learned number g, at first 0."""
-
-    def __init__(self, fn: nn.Module) -> None:
-        super().__init__()
-        self.g = nn.Parameter(torch.zeros(1))
-        self.fn = fn
-
-    def forward(self, x: Tensor) -> Tensor:
-        """B×C×H×W → the same shape."""
-        return self.g * self.fn(x)
-
-
-class Residual(nn.Module):
-    """x + fn(x)."""
-
-    def __init__(self, fn: nn.Module) -> None:
-        super().__init__()
-        self.fn = fn
-
-    def forward(self, x: Tensor) -> Tensor:
-        """B×C×H×W → the same shape."""
-        return x + self.fn(x)
-
-
 def linear(in_features: int, out_features: int) -> nn.Linear:
     """A linear layer initialised as in the papers' code: Kaiming-normal times 0.1, bias 0."""
     layer = nn.Linear(in_features, out_features)
@@ -228,11 +184,6 @@ class Layers:
     def enter(self, x: Tensor) -> Any:
         """A tensor B×C×H×W → a map."""
         return x
-
-    def leave(self, x: Any) -> Tensor:
-        """A map → a tensor B×C×H×W."""
-        tensor: Tensor = x
-        return tensor
 
     def block(self, block: ResBlock, x: Any, embedding: Tensor | None = None, rest: Rest | None = None) -> Any:
         """See `ResBlock.forward`."""

@@ -89,10 +89,6 @@ class FramedLayers(Layers):
         framed.inside.copy_(x)
         return framed.reflect()
 
-    def leave(self, x: Framed) -> Tensor:
-        """A frame → 1×C×H×W."""
-        return x.inside.clone(memory_format=torch.contiguous_format)
-
     def block(self, block: ResBlock, x: Framed, embedding: Tensor | None = None, rest: Rest | None = None) -> Framed:
         """See `ResBlock.forward`."""
         first, second = (None, None) if rest is None else rest

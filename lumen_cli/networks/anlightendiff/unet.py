@@ -12,11 +12,8 @@ from torch import Tensor, nn
 from lumen_cli.diffusion.schedule import Schedule
 from lumen_cli.networks.anlightendiff.blocks import (
     Down,
-    Gated,
     Layers,
-    LinearAttention,
     ResBlock,
-    Residual,
     Rest,
     Unit,
     Up,
@@ -37,7 +34,6 @@ class UNet(nn.Module):
         in_channels: of the input; the output has 3.
         dim: width at full resolution; multipliers: width of each level in units of it.
         conditioned: whether the second block of each level takes in a map of another UNet, of the same width.
-        attention: linear attention between the middle blocks (off in all published configurations).
         full_resolution_skip: join the first level's map before the last layers.
     """
 
@@ -48,7 +44,6 @@ class UNet(nn.Module):
         multipliers: Sequence[int] = (1, 2, 2, 4, 4, 8),
         *,
         conditioned: bool = False,
-        attention: bool = False,
         full_resolution_skip: bool = False,
     ) -> None:
         super().__init__()
@@ -67,7 +62,6 @@ class UNet(nn.Module):
             blocks = [ResBlock(2 * width, above, dim), ResBlock(above, above, dim)]
             self.ups.append(nn.ModuleList([*blocks, Up(above)]))
         self.mid_block1 = ResBlock(widths[-1], widths[-1], dim)
-        self.mid_attn = Residual(Gated(LinearAttention(widths[-1]))) if attention else None
         self.mid_block2 = ResBlock(widths[-1], widths[-1], dim)
         joined = 2 * widths[0] if full_resolution_skip else widths[0]
         self.final_conv = nn.Sequential(Unit(joined, dim), WeightNormConv(dim, 3, 1))
@@ -114,8 +108,6 @@ class UNet(nn.Module):
             for layer in down:
                 h = layers.down(layer, h)
         h = layers.block(self.mid_block1, h, embedding)
-        if self.mid_attn is not None:
-            h = layers.enter(self.mid_attn(layers.leave(h)))
         h = layers.block(self.mid_block2, h, embedding)
         for (first, second, up), skip in zip(_levels(self.ups), maps[:0:-1], strict=True):
             h = layers.block(first, layers.join(h, skip), embedding)

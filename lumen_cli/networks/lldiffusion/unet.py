@@ -13,11 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.networks.unet import Level, Middle, TimeEmbedding, as_levels, enter, group_norm, swish
+from lumen_cli.networks.unet import (
+    ATTENTION_LEVEL,
+    Level,
+    Middle,
+    TimeEmbedding,
+    build_down,
+    enter,
+    group_norm,
+    run_down,
+    swish,
+)
 
 Joining = Literal["cattn", "cat"]
 LEVELS = 6
-ATTENTION_LEVEL = 2
 REDUCTION = 16
 
 
@@ -103,7 +112,6 @@ class FeatureUNet(nn.Module):
             raise ValueError(f"LLDiffusion's U-Nets have {LEVELS} levels, not {len(multipliers)}")
         if not 0 <= attention_level < LEVELS:
             raise ValueError(f"attention_level must lie in 0 … {LEVELS - 1}, not {attention_level}")
-        self.blocks = blocks
         widths = [channels * multiplier for multiplier in multipliers]
         embedding = 4 * channels if time else None
         # Registered first, as in the checkpoint, for the sixth feature, which a "cattn" network never has.
@@ -112,14 +120,8 @@ class FeatureUNet(nn.Module):
             self.temb = TimeEmbedding(channels)
         self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
 
-        skips, width = [channels], channels
-        self.down = nn.ModuleList()
-        for i, out in enumerate(widths):
-            last = i == LEVELS - 1
-            pairs = [(width, out)] + [(out, out)] * (blocks - 1)
-            self.down.append(Level(pairs, i == attention_level, embedding, downsample=None if last else out))
-            skips += [out] * (blocks if last else blocks + 1)
-            width = out
+        self.down, skips = build_down(channels, widths, blocks, attention_level, embedding)
+        width = widths[-1]
         self.mid = Middle(width, embedding)
 
         levels: list[Level] = []
@@ -142,22 +144,14 @@ class FeatureUNet(nn.Module):
         self.conv_out = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, x: Tensor, features: Sequence[Tensor], timesteps: Tensor | None = None) -> Tensor:
-        """`x` B×in×H×W, features coarsest first, `timesteps` [B] or [1] → B×3×H×W. No activation at the end."""
+        """`x` B×in×H×W, features coarsest first, `timesteps` [B] or [1] → B×3×H×W, without activation."""
         activated = None if timesteps is None else F.silu(self.temb(timesteps))
-        h = enter(self.conv_in, x)
-        skips = [h]
-        for number, level in enumerate(as_levels(self.down), start=1):
-            for i in range(self.blocks):
-                h = level.step(i, h, activated)
-                skips.append(h)
-            if number < LEVELS:
-                h = level.leave(h)
-                skips.append(h)
-        h = self.mid(h)
+        skips = run_down(self.down, enter(self.conv_in, x), activated)
+        h = self.mid(skips[-1])
         for number, level in enumerate(self.up.levels()):
             if 0 < number <= len(features):
                 h = self.up.fuse(number, h, features[number - 1])
-            for i in range(self.blocks + 1):
+            for i in range(len(level.block)):
                 # Only the joined map stays in memory while the block runs.
                 h = torch.cat([h, skips.pop()], dim=1)
                 h = level.step(i, h, activated)

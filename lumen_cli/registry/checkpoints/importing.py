@@ -108,7 +108,8 @@ def import_checkpoint(
         raise ModelError(f"{where}: {error}") from None
     matched = match(network, tensors, ignore)
     if matched.problems:
-        raise ModelError(f"{where}: this does not fit {architecture}: {matched.problems}{_advice(matched, layout)}")
+        advice, remedy = _advice(matched, layout)
+        raise ModelError(f"{where}: it does not fit {architecture}: {matched.problems}{advice}", remedy=remedy)
     check_finite(matched.taken, where)
     name = name or variant.name
     target = (folder or user_models() / name).absolute()
@@ -162,7 +163,7 @@ def _gather(
         origin |= dict.fromkeys(tensors, source)
     if averaged and not took:
         files = ", ".join(str(source.path) for source in sources[:3])
-        raise ModelError(f"{files}: there are no averaged parameters in it; leave out --ema")
+        raise ModelError(f"{files}: it holds no averaged parameters, only the last ones")
     return together, took
 
 
@@ -170,23 +171,24 @@ def _check_architecture(architecture: str, tensors: Mapping[str, Tensor], where:
     likely = likeliest(tensors, architecture)
     if likely is None:
         first = join_first(list(tensors))
-        raise ModelError(f"{where}: this is no checkpoint of {architecture} (its first tensors: {first})")
+        raise ModelError(f"{where}: not a checkpoint of {architecture} (its first tensors: {first})")
     if likely != architecture:
         command = f"lumen models import {likely} {shlex.join(map(str, paths))}"
-        raise ModelError(f"{where}: this looks like a checkpoint of {likely}, not of {architecture}: {command}")
+        raise ModelError(f"{where}: a checkpoint of {likely}, not of {architecture}; import it with `{command}`")
 
 
-def _advice(matched: Match, layout: Layout) -> str:
+def _advice(matched: Match, layout: Layout) -> tuple[str, str]:
+    """The end of a message about a misfit, and the argument that would help."""
     if matched.missing and layout.several:
-        return ". The three networks are published in files of their own: name all, or a folder that holds them"
+        return ". The authors publish several files: name all of them, or a folder that holds them", ""
     if matched.left_over and not matched.missing and not matched.misshapen:
-        return ". If the model does without, leave them aside with --ignore BEGINNING"
-    return ""
+        return ". If the model does not need these tensors, ignore them by their prefix", "ignore"
+    return "", ""
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
     if holds_model(target) and not overwrite:
-        raise UsageError(f"{target} exists: --overwrite replaces it, --name or -o makes another")
+        raise UsageError(f"{target} already exists", remedy="overwrite, name")
 
 
 def _label(file: Path) -> str:

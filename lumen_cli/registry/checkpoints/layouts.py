@@ -206,8 +206,6 @@ def _anlightendiff(shapes: Shapes) -> Variant:
     published = (dim, multipliers, timesteps) == (64, [1, 2, 2, 4, 4, 8], 100)
     if timesteps != 100:
         network["schedule"] = {"timesteps": timesteps}
-    if "model.unet.mid_attn.fn.g" in shapes:
-        network["use_attn"], published = True, False
     if _axis(shapes, "model.unet.final_conv.0.block.1.weight_v", dim, axis=1) > dim:
         network["full_resolution_skip"], published = True, False
     release = f"the {'two-step' if two_step else 'from-scratch'} release" if published else ""

@@ -27,7 +27,7 @@ _PARAMETRIZED = (
 )
 _IGNORED = {
     "parts of a loss or metric": re.compile(r"(lpips|loss_fn\w*|perceptual\w*|criterion\w*|vgg\w*)\."),
-    "the optimiser's": re.compile(r"(.*/)?(Adam(_\d)?|beta\d_power\w*|global_step)"),
+    "optimiser state": re.compile(r"(.*/)?(Adam(_\d)?|beta\d_power\w*|global_step)"),
     "noise schedule, rebuilt": re.compile(
         r"(.*\.)?(betas|alphas_cumprod\w*|sqrt_\w+|log_one_minus\w*|posterior_\w+|extra_term_coef\d)"
     ),
@@ -60,7 +60,7 @@ def build_empty(architecture: str, network: Mapping[str, Any]) -> LowLightModel:
         with _SkipInitialisation(), torch.no_grad():
             return build(**network)
     except (TypeError, ValueError, AssertionError) as error:
-        raise ModelError(f"this is of a network that {architecture} cannot be: {error}") from None
+        raise ModelError(f"no network of {architecture} has such shapes: {error}") from None
 
 
 @dataclass
@@ -155,5 +155,5 @@ def _why_ignored(name: str, unneeded: Sequence[str], ignore: Sequence[str]) -> s
     if name.startswith(tuple(unneeded)):
         return "for training only"
     if name.startswith(tuple(ignore)):
-        return "as asked for"
+        return "as requested"
     return next((reason for reason, pattern in _IGNORED.items() if pattern.match(name)), "")

@@ -63,7 +63,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if head.startswith(b"version https://git-lfs"):
         raise ModelError(f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull`")
     if head.lstrip()[:1] == b"<":
-        raise ModelError(f"{path} is a web page, not a checkpoint: the download gave the drive's page, not the file")
+        raise ModelError(f"{path} is a web page, not a checkpoint: the download saved the page of the drive")
     if path.suffix == ".safetensors" or head[8:10] == b'{"':
         return Checkpoint(_read_safetensors(path))
     _refuse_other_containers(path, head)
@@ -110,9 +110,11 @@ def _refuse_bombs(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ModelError(f"{path} was refused: it is compressed, which PyTorch never does; pack it without compression")
     if sum(entry.file_size for entry in entries) > path.stat().st_size or len(entries) > _MOST_TENSORS:
-        raise ModelError(f"{path} was refused: its parts are larger or more than the file can hold")
+        raise ModelError(f"{path} was refused: its parts are more or larger than the file can hold")
     if any(entry.file_size > _LARGEST_PICKLE for entry in entries if entry.filename.endswith("data.pkl")):
-        raise ModelError(f"{path} was refused: what describes its tensors is larger than {_LARGEST_PICKLE >> 20} MiB")
+        raise ModelError(
+            f"{path} was refused: the description of its tensors is larger than {_LARGEST_PICKLE >> 20} MiB"
+        )
 
 
 def _require_bounded(path: Path, named: Sequence[tuple[str, Tensor]]) -> None:
@@ -122,11 +124,11 @@ def _require_bounded(path: Path, named: Sequence[tuple[str, Tensor]]) -> None:
     total = 0
     for name, tensor in named:
         if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
-            raise ModelError(f"{path} was refused: {name} is a tensor without plain values of its own")
+            raise ModelError(f"{path} was refused: {name} is no dense tensor of real numbers")
         size = tensor.numel() * tensor.element_size()
         total += size
         if size > tensor.untyped_storage().nbytes() or total > 4 * path.stat().st_size:
-            raise ModelError(f"{path} was refused: {name} repeats a part of the file to more than it holds")
+            raise ModelError(f"{path} was refused: {name} repeats parts of the file, which has fewer bytes")
 
 
 def _load(path: Path, zipped: bool) -> Any:
@@ -146,7 +148,7 @@ def _load(path: Path, zipped: bool) -> Any:
             what = "it is no checkpoint of PyTorch's, but another pickle or damaged"
         else:
             raise ModelError(f"{path} {_DAMAGED}, or is no PyTorch file") from None
-        raise ModelError(f"{path} was refused: {what}; lumen runs nothing out of a checkpoint") from None
+        raise ModelError(f"{path} was refused: {what}; lumen never runs code from a checkpoint") from None
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OSError) as error:
         # A damaged file can raise any of these in PyTorch's reader; this call runs no code of lumen's.
         reason = " ".join(str(error).split())[:120]
@@ -169,7 +171,7 @@ def _allowing(types: tuple[type, ...]) -> Iterator[None]:
 
 def _select_tensors(path: Path, content: Any) -> Checkpoint:
     if not isinstance(content, Mapping):
-        raise ModelError(f"{path} holds no dictionary of tensors but one {type(content).__name__}")
+        raise ModelError(f"{path} holds no dictionary of tensors, but an object of type {type(content).__name__}")
     weights = next((found for name in _WEIGHTS if (found := _tensors(content.get(name)))), {})
     averages = next((found for name in _AVERAGES if (found := _tensors(content.get(name)))), {})
     weights = weights or _tensors(content) or averages

@@ -90,7 +90,7 @@ def _wait(process: subprocess.Popen[bytes], source: Source, seconds: float, memo
 
 
 def _too_large(source: Source) -> str:
-    return f"{source.path} was refused: reading it takes far more memory than the file is large"
+    return f"{source.path} was refused: reading it takes far more memory than the size of the file"
 
 
 def _answer(source: Source, place: Path) -> Checkpoint:
@@ -101,9 +101,7 @@ def _answer(source: Source, place: Path) -> Checkpoint:
         with (place / _ANSWER).open("rb") as file:
             answer = json.loads(file.read(_LONGEST_ANSWER))
     except (OSError, ValueError):
-        raise ModelError(
-            f"{source.path} was refused: its reader crashed, so it is damaged or made to do that"
-        ) from None
+        raise ModelError(f"{source.path} was refused: its reader crashed; the file is damaged or hostile") from None
     if "error" in answer:
         raise ModelError(str(answer["error"]))
     try:

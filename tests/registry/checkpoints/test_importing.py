@@ -162,7 +162,7 @@ def test_one_of_kinds_networks_is_not_enough(tmp_path: Path, lumen: Lumen) -> No
     finished = lumen("models", "import", "kind", tmp_path / "decom_net_train")
     assert finished.code == 2
     assert "missing: restoration.de_conv1_1.weight" in finished.err
-    assert "published in files of their own" in finished.err
+    assert "publish several files" in finished.err
 
 
 def test_two_trainings_of_one_network_are_not_mixed(tmp_path: Path, lumen: Lumen) -> None:
@@ -368,4 +368,4 @@ def test_lldiffusion_with_attention_in_its_encoder_is_not_taken_for_the_one_with
     assert "1 left over: encoder.encoder.attn_0.q.weight" in finished.err
     assert "--ignore" in finished.err
     result = imported(lumen, "lldiffusion", tmp_path / "w.pth", "--ignore", "encoder.encoder.attn")
-    assert result["ignored"]["as asked for"] == ["encoder.encoder.attn_0.q.weight"]
+    assert result["ignored"]["as requested"] == ["encoder.encoder.attn_0.q.weight"]

@@ -83,14 +83,14 @@ def test_an_archive_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None
 
 def test_a_tensor_expanded_to_terabytes_is_refused(tmp_path: Path) -> None:
     torch.save({"w": torch.zeros(1).expand(1 << 22, 1 << 22)}, tmp_path / "w.pth")
-    with pytest.raises(ModelError, match="repeats a part of the file"):
+    with pytest.raises(ModelError, match="repeats parts of the file"):
         read_apart(Source(tmp_path / "w.pth"))
 
 
 def test_many_views_of_one_storage_are_refused(tmp_path: Path) -> None:
     whole = torch.zeros(1 << 18)
     torch.save({str(number): whole for number in range(1000)}, tmp_path / "w.pth")
-    with pytest.raises(ModelError, match="repeats a part of the file"):
+    with pytest.raises(ModelError, match="repeats parts of the file"):
         read_checkpoint(tmp_path / "w.pth")
 
 

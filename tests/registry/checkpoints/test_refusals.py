@@ -164,14 +164,16 @@ def test_a_checkpoint_of_another_architecture_is_named(tmp_path: Path, refused: 
     path = tmp_path / "model.pth.tar"
     torch.save(training_state(state()), path)
     said = refused(path, architecture="lightendiffusion")
-    assert f"looks like a checkpoint of diffll, not of lightendiffusion: lumen models import diffll {path}" in said
+    assert (
+        f"a checkpoint of diffll, not of lightendiffusion; import it with `lumen models import diffll {path}`" in said
+    )
     torch.save(filled(KinD(restoration_channels=4)).state_dict(), path)
     assert "lumen models import kind " in refused(path, architecture="kind-plus")
 
 
 def test_a_checkpoint_of_something_else_altogether(tmp_path: Path, refused: Callable[..., str]) -> None:
     torch.save({"state_dict": {"layer1.weight": torch.ones(2), "fc.bias": torch.ones(1)}}, tmp_path / "w.pth")
-    assert "this is no checkpoint of diffll (its first tensors: layer1.weight, fc.bias)" in refused(tmp_path / "w.pth")
+    assert "not a checkpoint of diffll (its first tensors: layer1.weight, fc.bias)" in refused(tmp_path / "w.pth")
 
 
 def test_wrong_shapes_are_listed(tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -187,7 +189,7 @@ def test_wrong_shapes_are_listed(tmp_path: Path, refused: Callable[..., str]) ->
 
 def test_a_width_the_network_cannot_have(tmp_path: Path, refused: Callable[..., str]) -> None:
     torch.save(state() | {"Unet.conv_in.weight": torch.ones(30, 6, 3, 3)}, tmp_path / "w.pth")
-    assert "diffll cannot be" in refused(tmp_path / "w.pth")
+    assert "no network of diffll has such shapes" in refused(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -229,7 +231,7 @@ def test_an_existing_folder_stays_unless_told_otherwise(
     assert "choose another" in refused(tmp_path / "w.pth", "-o", tmp_path / "photos", "--overwrite")
     assert "not a folder" in refused(tmp_path / "w.pth", "-o", tmp_path / "w.pth", "--overwrite")
     assert lumen("models", "import", "diffll", tmp_path / "w.pth", "-o", tmp_path / "m").code == 0
-    assert "--overwrite replaces it" in refused(tmp_path / "w.pth", "-o", tmp_path / "m")
+    assert "(see --overwrite, --name)" in refused(tmp_path / "w.pth", "-o", tmp_path / "m")
     before = folder_bytes(tmp_path / "m")
     torch.save({name: 2 * value for name, value in state().items()}, tmp_path / "w.pth")
     assert lumen("models", "import", "diffll", tmp_path / "w.pth", "-o", tmp_path / "m", "--overwrite").code == 0
