@@ -1,4 +1,4 @@
-"""Files from the web: https only, bounded in size, and going on where a connection broke."""
+"""Download files: https only, bounded in size, resumed after a broken connection."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ import httpx2
 from lumen_cli import __version__
 from lumen_cli.errors import ModelError
 from lumen_cli.registry.card import LOCAL_HOSTS, is_web_address
+from lumen_cli.text import memory
 
 PAUSES = (1.0, 3.0, 10.0, 20.0)
-"""Seconds before each further try of a download that broke off."""
+"""Seconds before each further attempt of an interrupted download."""
 TIMEOUT = 30.0
-"""Seconds without a byte after which a server counts as gone."""
+"""Seconds without a byte after which lumen gives up on a server."""
 
 SLOW_SECONDS, SLOWEST = 60.0, 500
-"""Seconds after which a download needs so many bytes a second: a server that drips does not stop a run."""
+"""After so many seconds a download needs so many bytes per second, so that a slow server cannot block a run."""
 
 Progress = Callable[[str, int, int | None], None]
-"""Is told what is being fetched, how many bytes are here, and of how many (None: not known)."""
+"""Receives the file's name, the bytes received, and the total (None: unknown)."""
 
 
 class NotGivenError(ModelError):
-    """The server is there but does not give this file (an answer such as 404)."""
+    """The server answers but does not serve this file (404 and the like)."""
 
 
 class _BrokenError(Exception):
-    """A download that did not come to its end; its text says why."""
+    """An incomplete download; the message has the reason."""
 
 
 def require_web_address(address: str) -> None:
-    """ModelError, with the reason, unless an address is https, or plain http to this very machine."""
+    """ModelError with the reason, unless an address is https, or plain http to this machine."""
     if is_web_address(address):
         return
     if address.lower().startswith("http://"):
         raise ModelError(_plain(address))
-    raise ModelError(f"{address} is no usable address: expected https://HOST/FOLDER without user name and password")
+    raise ModelError(f"{address} is not a usable address: expected https://HOST/FOLDER without user name and password")
 
 
 def fetch(
@@ -52,22 +53,22 @@ def fetch(
     progress: Progress | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> int:
-    """Fetch an address into a file and return its size; what the file holds is the caller's to check.
+    """Download an address to a file and return its size; the caller checks the content.
 
-    A download that breaks off goes on after a pause, a few times, from where it broke if the server can do that.
+    An interrupted download is tried again a few times after a pause; it resumes if the server supports that.
 
     Args:
-        address: as `require_web_address` wants it; redirections have to be https as well.
-        path: the file to make; after an error a part of it may be there.
-        limit: bytes after which the download is stopped.
-        size: bytes that there have to be, None where this is not known.
-        progress: told about every piece that arrives.
-        headers: sent with the request, Authorization to the address's own host alone.
+        address: an address that `require_web_address` accepts; redirects must be https too.
+        path: the file to write; after an error it may be incomplete.
+        limit: the most bytes to accept.
+        size: the expected number of bytes, None if unknown.
+        progress: is called for every piece that arrives.
+        headers: sent with the request; Authorization goes to the address's own host only.
 
     Raises:
-        NotGivenError: the server answers that there is no such file, or that it is not for everyone.
-        ModelError: the server cannot be reached or does not answer, sends something else or too much, leads to plain
-            http, the connection broke too often, or the file cannot be written.
+        NotGivenError: the server answers that the file does not exist or is not public.
+        ModelError: the server cannot be reached or does not answer, sends something else or too much, or redirects to
+            plain http; the connection breaks too often; or the file cannot be written.
     """
     require_web_address(address)
     download = _Download(address, path, limit, size, progress)
@@ -79,7 +80,7 @@ def fetch(
                 except (httpx2.TransportError, _BrokenError):
                     if not download.began:
                         raise
-                download.tell("connection broke, trying again")
+                download.report("connection broke, trying again")
                 time.sleep(pause)
             return download.run(client)
     except OSError as error:
@@ -89,7 +90,7 @@ def fetch(
 
 
 class _Download:
-    """One file on its way; `received` bytes of it are here, `began`: whether there have ever been any."""
+    """A download in progress. `received`: bytes so far; `began`: whether any byte ever arrived."""
 
     def __init__(self, address: str, path: Path, limit: int, size: int | None, progress: Progress | None) -> None:
         self.address, self.path, self.limit, self.size, self.progress = address, path, limit, size, progress
@@ -98,17 +99,17 @@ class _Download:
         self.total = size
         self.mark = ""
 
-    def tell(self, more: str = "") -> None:
+    def report(self, more: str = "") -> None:
         if self.progress is not None:
             self.progress(f"{self.path.name}: {more}" if more else self.path.name, self.received, self.total)
 
     def run(self, client: httpx2.Client) -> int:
-        """Ask for what is missing and take it."""
+        """Request the missing bytes and write them."""
         self.tries += 1
         headers = {}
         if self.received:
             headers["Range"] = f"bytes={self.received}-"
-            if self.mark:  # of a file that has changed meanwhile the server then sends the whole
+            if self.mark:  # if the file has changed since, the server sends all of it
                 headers["If-Range"] = self.mark
         with client.stream("GET", self.address, headers=headers) as response:
             self._begin(response)
@@ -118,33 +119,33 @@ class _Download:
                     self.received += len(block)
                     seconds = time.monotonic() - began
                     if seconds > SLOW_SECONDS and self.received - before < SLOWEST * seconds:
-                        raise ModelError(f"{self.address}: it sends less than {SLOWEST} bytes a second: stopped")
+                        raise ModelError(f"{self.address}: it sends less than {SLOWEST} bytes per second: stopped")
                     self.began = True
                     self._require_room(self.received)
                     file.write(block)
-                    self.tell()
+                    self.report()
         if self.size is not None and self.received < self.size:
             raise _BrokenError("it ended early")
         return self.received
 
     def _begin(self, response: httpx2.Response) -> None:
-        """Judge an answer by its head, before anything of it is taken."""
+        """Check the response's headers before reading its body."""
         status = response.status_code
         continued = status == 206 and _first_byte(response) == self.received and self.received > 0
         if status != 200 and not continued:
             answer = f"{status} {response.reason_phrase}".strip()
             if self.received:
-                if status in (206, 416):  # it cannot go on from there: the next try begins anew
+                if status in (206, 416):  # it cannot resume: the next attempt starts over
                     self.received = 0
-                    raise _BrokenError(f"the server cannot go on where it broke ({answer})")
+                    raise _BrokenError(f"the server cannot resume ({answer})")
                 raise _BrokenError(f"the server then answered {answer}")
             if 400 <= status < 500 and status not in (408, 429):
-                why = "there is no such file" if status in (404, 410) else "it is not given to everyone"
+                why = "there is no such file" if status in (404, 410) else "it is not public"
                 raise NotGivenError(f"{self.address}: the server answers {answer}: {why}; check the address")
             raise ModelError(f"{self.address}: the server answers {answer}: try again later")
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            # Its sizes would mean something else, and a few bytes could become many.
-            raise ModelError(f"{self.address}: the server sends it compressed, though asked not to: take another one")
+            # Sizes would be those of the compressed data, and a few bytes could become many.
+            raise ModelError(f"{self.address}: the server sends it compressed, against the request: use another server")
         if not continued:
             self.received = 0
         length = response.headers.get("Content-Length", "")
@@ -159,13 +160,8 @@ class _Download:
 
     def _require_room(self, size: int) -> None:
         if size > self.limit:
-            expected = f"the {self.size} bytes that config.json says" if self.size else _bound(self.limit)
-            raise ModelError(f"{self.address} is larger than {expected}: it was not fetched")
-
-
-def _bound(size: int) -> str:
-    """A limit as people read it: 1 MiB, 16 GiB."""
-    return f"{size >> 30} GiB" if size >= 1 << 30 else f"{size >> 20} MiB" if size >= 1 << 20 else f"{size} bytes"
+            expected = f"the {self.size} bytes that config.json says" if self.size else memory(self.limit)
+            raise ModelError(f"{self.address} is larger than {expected}: it was not downloaded")
 
 
 def _first_byte(response: httpx2.Response) -> int | None:
@@ -174,7 +170,7 @@ def _first_byte(response: httpx2.Response) -> int | None:
 
 
 def _client(address: str, headers: Mapping[str, str] | None = None) -> httpx2.Client:
-    """A client that goes from https to https only, or from this machine's plain http to it and to https."""
+    """A client that follows redirects to https only; from plain http on this machine, also to plain http there."""
     plain = urlsplit(address).scheme == "http"
 
     def require_secure(request: httpx2.Request) -> None:
@@ -192,23 +188,23 @@ def _client(address: str, headers: Mapping[str, str] | None = None) -> httpx2.Cl
 
 def _plain(address: str) -> str:
     return (
-        f"{address} is not https: what comes by plain http can be changed on its way. Use an https:// address "
+        f"{address} is not https: plain http can be changed in transit. Use an https:// address "
         f"(http:// only to {', '.join(LOCAL_HOSTS)})"
     )
 
 
 def _reason(error: Exception, address: str, download: _Download) -> str:
-    """One line: what went wrong, at which address, what to do."""
+    """One line: the fault, the address, what to do."""
     why = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, httpx2.InvalidURL | UnicodeError):
-        return f"{address} is no usable address: {why}"
+        return f"{address} is not a usable address: {why}"
     if isinstance(error, httpx2.TooManyRedirects):
-        return f"{address} leads from address to address without end: check the address"
+        return f"{address} redirects without end: check the address"
     if isinstance(error, httpx2.TimeoutException):
         why = f"no answer within {TIMEOUT:g} s"
     if download.tries > 1:
         tries = download.tries
-        return f"{address}: the connection broke {tries} times ({why}): run it again when the network is better"
+        return f"{address}: the connection broke {tries} times ({why}): try again later"
     if isinstance(error, httpx2.ConnectError | httpx2.TimeoutException | httpx2.ProxyError):
         return f"{address} cannot be reached: {why}; check the address and the network, or try again later"
     return f"{address}: the connection broke ({why}): try again"

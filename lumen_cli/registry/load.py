@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from lumen_cli.atomic import temporary_beside
+from lumen_cli.atomic import atomic_file
 from lumen_cli.errors import ModelError
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.grading import Grading
@@ -69,13 +69,8 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype |
         for name, tensor in sorted(tensors.items())
     }
     content = safetensors.torch.save(stored, metadata={"format": "pt"})
-    temporary = temporary_beside(path)  # its name cannot be known in advance
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
     return {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
 

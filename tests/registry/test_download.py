@@ -222,7 +222,7 @@ def test_a_text_without_end(name: str, publish: Publish, site: Site, refused: Ca
 
 def test_weights_without_end(listed: Path, site: Site, refused: Callable[..., str]) -> None:
     site.files["/release/night.safetensors"] = endless
-    assert "bytes that config.json says: it was not fetched" in refused("night")
+    assert "bytes that config.json says: it was not downloaded" in refused("night")
 
 
 def test_a_redirection_out_of_https(publish: Publish, site: Site, refused: Callable[..., str]) -> None:

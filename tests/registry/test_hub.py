@@ -126,7 +126,7 @@ def test_a_server_that_drips_is_given_up(hub: Site, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(fetching, "SLOW_SECONDS", 0.5)
     hub.files["/drip"] = drip
-    with pytest.raises(ModelError, match="bytes a second"):
+    with pytest.raises(ModelError, match="bytes per second"):
         fetching.fetch(f"{hub.address}/drip", tmp_path / "x", 1 << 20)
 
 
