@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -65,6 +65,15 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
 def did_you_mean(name: str | None) -> str:
     """A hint for the end of an error: " Did you mean psnr?", or nothing."""
     return f" Did you mean {name}?" if name else ""
+
+
+def join_first(names: Sequence[str], most: int = 3) -> str:
+    """The first names of a list.
+
+    >>> join_first(["a", "b", "c", "d"])
+    'a, b, c, …'
+    """
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def count(number: int, one: str, many: str | None = None) -> str:

@@ -130,7 +130,7 @@ def test_auto_leaves_a_mean_whose_members_are_others_here(make_model: MakeModel)
     assert find_model("auto").summary.startswith("a user's")
     assert find_model("auto", "decompose").name == "kind"
     make_model("kind", summary="a user's, which cannot decompose", abilities=["enhance"])
-    with pytest.raises(ModelError, match="none of the models here can decompose"):
+    with pytest.raises(ModelError, match="no installed model can decompose"):
         find_model("auto", "decompose")
 
 

@@ -20,8 +20,6 @@ from lumen_cli.errors import LumenError, UsageError
 if TYPE_CHECKING:
     from lumen_cli.files.find import Found, Source
 
-_MOST_NAMED = 3
-
 
 @dataclass(frozen=True)
 class Inputs:
@@ -110,9 +108,9 @@ def _searcher(options: PictureOptions) -> Callable[[], Found]:
 
 def _names(paths: Sequence[Path]) -> str:
     """The names of the first few."""
-    from lumen_cli.text import short_path
+    from lumen_cli.text import join_first, short_path
 
-    return ", ".join(map(short_path, paths[:_MOST_NAMED])) + (", …" if len(paths) > _MOST_NAMED else "")
+    return join_first([short_path(path) for path in paths])
 
 
 def _report(paths: Sequence[Path], what: str, why: str, remedy: str) -> None:

@@ -156,11 +156,10 @@ class Session:
 
     def _where(self) -> str:
         """The one picture's outputs, or the folder or folders that hold them."""
-        from lumen_cli.text import printable, short_folder, short_path
+        from lumen_cli.text import join_first, printable, short_folder, short_path
 
         if self.options.to_stdout:
             return "standard output"
         if self.summary.total == 1 and self._outputs:
             return ", ".join([short_path(self._outputs[0]), *(printable(path.name) for path in self._outputs[1:])])
-        roots = sorted(self._roots)
-        return ", ".join(map(short_folder, roots[:3])) + (", …" if len(roots) > 3 else "")
+        return join_first([short_folder(root) for root in sorted(self._roots)])

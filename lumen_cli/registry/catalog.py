@@ -1,4 +1,4 @@
-"""The models that are here, by name."""
+"""Find model folders by name."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from lumen_cli.registry.card import ModelCard
 
 MEAN = "mean"
-"""The architecture of models that average others and have no weights of their own."""
+"""The architecture of models that average others and have no network of their own."""
 AUTO = "auto"
-"""In place of a model's name: the first of `PREFERRED` for the task that is here, with its members."""
+"""Instead of a model's name: the first of `PREFERRED` for the task that is installed, with its members."""
 PREFERRED = {"enhance": ("lumen", "lightendiffusion"), "decompose": ("kind", "lightendiffusion")}
 RESERVED = frozenset((AUTO, "default", "none"))
-"""Names that no model may have, in any case of letters: they mean something else in place of a model's."""
+"""Names that no model may have, in upper or lower case: they have another meaning instead of a model's name."""
 DEFAULT_MODEL = AUTO
 
 
 def model_roots() -> list[Path]:
-    """Folders that hold model folders, the ones that win by name first.
+    """The folders of model folders. If two have a model of the same name, the first one wins.
 
-    LUMEN_MODELS (several separated as in PATH), then the user's data folder, then the models that come with lumen.
+    LUMEN_MODELS (several folders are separated as in PATH), then the user's data folder, then lumen's own models.
     """
     extra = [Path(entry) for entry in os.environ.get("LUMEN_MODELS", "").split(os.pathsep) if entry]
     return [*extra, user_models(), bundled_models()]
@@ -43,16 +43,16 @@ def bundled_models() -> Path:
 
 
 def user_models() -> Path:
-    """The folder of the user's own models, in the user's data folder; it need not exist."""
+    """The folder of the user's own models, in the user's data folder; it may not exist."""
     import platformdirs
 
     return platformdirs.user_data_path("lumen") / "models"
 
 
 def scan_models() -> tuple[list[ModelCard], list[tuple[Path, ModelError]]]:
-    """All usable models by name, and the folders whose config.json is not usable with what is wrong.
+    """All usable models by name, and the folders with an unusable config.json and its error.
 
-    A folder whose weights are not here yet gives way to a later one of the same name that has them.
+    Of two folders with the same name and checksum, one with weights goes before one without.
     """
     from lumen_cli.registry.card import read_card  # pydantic; `lumen --help` does without it
 
@@ -72,17 +72,18 @@ def scan_models() -> tuple[list[ModelCard], list[tuple[Path, ModelError]]]:
 
 
 def list_models() -> list[ModelCard]:
-    """The models that can be named, sorted by name; folders with a bad config.json are left out."""
+    """The usable models, sorted by name."""
     return scan_models()[0]
 
 
 def find_model(name_or_folder: str | os.PathLike[str], ability: str = "enhance") -> ModelCard:
     """The card for a model's name, "auto", a model folder or `hf://org/name[@revision]`.
 
-    `ability`: what "auto" has to be able to do; of a model that is named nothing is asked here.
+    `ability`: what the model for "auto" must be able to do; other names are not checked.
 
     Raises:
-        ModelError: nothing of that name (with the list and the nearest name), or its config.json is not usable.
+        ModelError: there is no such model (the message has the list and the nearest name), or its config.json is not
+            usable.
     """
     from lumen_cli.registry.card import read_card
 
@@ -122,11 +123,11 @@ def _best(cards: list[ModelCard], ability: str) -> ModelCard:
     for name in (*PREFERRED.get(ability, ()), *sorted(able)):
         if name in able:
             return able[name]
-    raise ModelError(f"none of the models here can {ability}; `lumen models` lists them")
+    raise ModelError(f"no installed model can {ability}; `lumen models` lists them")
 
 
 def default_model(cards: list[ModelCard]) -> str:
-    """The name of the model that enhances where none is named; empty where none of them can."""
+    """The name of the model that enhances by default; empty if none of them can."""
     try:
         return _best(cards, "enhance").name
     except ModelError:
@@ -134,16 +135,16 @@ def default_model(cards: list[ModelCard]) -> str:
 
 
 def is_model(name_or_folder: str) -> bool:
-    """Whether there is a folder under that name or path, usable or not."""
+    """Whether a model folder of that name or path exists, usable or not."""
     cards, broken = scan_models()
     names = {card.name for card in cards} | {folder.name for folder, _ in broken}
     return name_or_folder in names or (Path(name_or_folder).expanduser() / CONFIG_FILE).is_file()
 
 
 def require_usable_name(name: str) -> None:
-    """UsageError where a model of that name could never be named, as the name means something else."""
+    """UsageError for a name that has another meaning instead of a model's name."""
     if name.casefold() in RESERVED:
-        raise UsageError(f"a model cannot be called {name}: in place of a model's name this means something else")
+        raise UsageError(f"a model cannot be called {name}: that name is reserved")
 
 
 def pull_command(card: ModelCard) -> str:
@@ -154,7 +155,7 @@ def pull_command(card: ModelCard) -> str:
 
 def _model_folders(root: Path) -> Iterator[Path]:
     try:
-        # Hidden ones are in the making.
+        # Hidden folders are incomplete.
         entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
         yield from sorted(entry for entry in entries if (entry / CONFIG_FILE).is_file())
     except OSError:
@@ -171,24 +172,24 @@ _REFUSALS: dict[str, tuple[type[LumenError], str]] = {
 
 
 def require_ability(card: ModelCard, ability: str) -> None:
-    """Do nothing if the model can do it.
+    """Do nothing if the model has the ability.
 
     Raises:
-        ModelError, UsageError: it cannot; names those that can.
+        ModelError, UsageError: it has not; the message names models that have.
     """
     if ability in card.abilities:
         return
     kind, refusal = _REFUSALS[ability]
     others = ", ".join(other.name for other in list_models() if ability in other.abilities)
-    raise kind(f"{card.name} {refusal}; models that can: {others or 'none here'}")
+    raise kind(f"{card.name} {refusal}; models that can: {others or 'none is installed'}")
 
 
 def check_light(card: ModelCard, brightness: float | None, illumination_ratio: float | None) -> None:
-    """UsageError for a value out of range, for both together, and for a ratio where the model takes none."""
+    """UsageError for a value out of range, for both values together, or for a ratio that the model does not take."""
     if brightness is not None and illumination_ratio is not None:
-        raise UsageError("brightness and illumination ratio cannot be combined: both decide about the light")
+        raise UsageError("brightness and illumination ratio cannot be combined: both set the light")
     for name, value in (("brightness", brightness), ("illumination ratio", illumination_ratio)):
         if value is not None and not DIMMEST <= value <= BRIGHTEST:
-            raise UsageError(f"{name} has to be from {DIMMEST:g} to {BRIGHTEST:g}, not {value:g}")
+            raise UsageError(f"{name} must be from {DIMMEST:g} to {BRIGHTEST:g}, not {value:g}")
     if illumination_ratio is not None:
         require_ability(card, "illumination-ratio")

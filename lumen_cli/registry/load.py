@@ -23,6 +23,7 @@ from lumen_cli.registry.architectures import ARCHITECTURES, network_class
 from lumen_cli.registry.card import ModelCard, WeightsFile
 from lumen_cli.registry.catalog import MEAN, bundled_models, find_model, is_model, pull_command
 from lumen_cli.registry.config_file import CONFIG_FILE
+from lumen_cli.text import join_first
 
 
 def load_weights(path: Path, sha256: str | None = None, *, model: str | None = None) -> dict[str, Tensor]:
@@ -116,7 +117,7 @@ def require_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, *,
             if name in tensors and expected[name].shape != tensors[name].shape
         ],
     }
-    found = [f"{len(names)} {kind}: {_first(names)}" for kind, names in problems.items() if names]
+    found = [f"{len(names)} {kind}: {join_first(names)}" for kind, names in problems.items() if names]
     if found:
         whose = f"model {model}: " if model else ""
         what = "grading" if isinstance(module, Grading) else "network"
@@ -125,10 +126,6 @@ def require_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, *,
 
 def _shape(tensor: Tensor) -> str:
     return "×".join(map(str, tensor.shape)) or "a single number"
-
-
-def _first(names: list[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (", …" if len(names) > count else "")
 
 
 def load(card: ModelCard) -> LowLightModel:

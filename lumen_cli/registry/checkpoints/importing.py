@@ -21,7 +21,6 @@ from lumen_cli.registry.checkpoints.matching import (
     Match,
     build_empty,
     check_finite,
-    join_first,
     match,
     normalise_names,
 )
@@ -29,7 +28,7 @@ from lumen_cli.registry.checkpoints.reading import Source, find_checkpoints
 from lumen_cli.registry.checkpoints.reading_process import read_apart
 from lumen_cli.registry.config_file import CARD_FILE, CONFIG_FILE, NETWORK_FILE
 from lumen_cli.registry.load import checksum, save_weights
-from lumen_cli.text import did_you_mean, nearest
+from lumen_cli.text import did_you_mean, join_first, nearest
 
 _README = """# {name}
 

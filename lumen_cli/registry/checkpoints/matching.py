@@ -15,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 from lumen_cli.errors import ModelError
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.registry.architectures import network_class
+from lumen_cli.text import join_first
 
-_NAMED_IN_ERRORS = 3
 _WRAPPERS = ("module.", "_orig_mod.")
 _PARAMETRIZED = (
     # PyTorch's newer names of the parts of weight norm and spectral norm → those of the hooks that the authors used.
@@ -133,11 +133,6 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"{where}: it holds values that are not finite, first in {name}")
-
-
-def join_first(names: Sequence[str]) -> str:
-    """The first few names, for a message."""
-    return ", ".join(names[:_NAMED_IN_ERRORS]) + (", …" if len(names) > _NAMED_IN_ERRORS else "")
 
 
 def _describe(tensor: Tensor) -> str:
