@@ -67,7 +67,7 @@ def pull_model(
         target = (folder or user_models() / card.name).absolute()
         there = _model_at(target, card, overwrite)
         if there is not None and there.weights_sha256 == card.weights_sha256:
-            differs = _text(there.folder) != _text(card.folder)
+            differs = _texts(there.folder)[0] != _texts(card.folder)[0]
             if _is_whole(there) and not (differs and overwrite):
                 note = f"its {CONFIG_FILE} differs from that of {where}; it is kept unless you overwrite it"
                 return _kept(there, source, *([note] if differs else []))
@@ -187,7 +187,7 @@ def _require_free_name(card: ModelCard, target: Path) -> None:
 def _same(folder: Path, card: ModelCard) -> bool:
     """Whether a folder is this model, byte for byte; weights are compared by the checksums of their cards."""
     try:
-        return _text(folder) == _text(card.folder) and _readme(folder) == _readme(card.folder)
+        return _texts(folder) == _texts(card.folder)
     except OSError:
         return False
 
@@ -220,12 +220,9 @@ def _is_intact(path: Path, file: WeightsFile) -> bool:
     return path.is_file() and checksum(path) == file.sha256
 
 
-def _text(folder: Path) -> bytes:
-    return (folder / CONFIG_FILE).read_bytes()
-
-
-def _readme(folder: Path) -> bytes | None:
-    return (folder / CARD_FILE).read_bytes() if (folder / CARD_FILE).is_file() else None
+def _texts(folder: Path) -> list[bytes | None]:
+    paths = (folder / CONFIG_FILE, folder / CARD_FILE)
+    return [path.read_bytes() if path.is_file() else None for path in paths]
 
 
 def _is_address(source: str) -> bool:

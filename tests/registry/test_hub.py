@@ -14,6 +14,7 @@ from lumen_cli.registry.catalog import find_model
 from lumen_cli.registry.hub import download_model, parse_address
 from lumen_cli.registry.load import load
 from tests.conftest import MakeModel
+from tests.registry.test_graded_models import add_grading
 from tests.web import Site, endless, serving
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
@@ -40,6 +41,7 @@ def publish(hub: Site, make_model: MakeModel, tmp_path: Path) -> Callable[..., N
 
     def at(commit: str = COMMIT) -> None:
         folder = make_model("night", root=tmp_path / "made")
+        add_grading(folder)
 
         def head(request: BaseHTTPRequestHandler) -> None:
             request.send_response(200)
@@ -49,7 +51,7 @@ def publish(hub: Site, make_model: MakeModel, tmp_path: Path) -> Callable[..., N
             request.end_headers()
 
         hub.files["/organisation/night/resolve/main/config.json"] = head
-        for name in ("config.json", "network.safetensors"):
+        for name in ("config.json", "network.safetensors", "grading.safetensors"):
             hub.files[f"{BASE}/{name}"] = (folder / name).read_bytes()
 
     return at
@@ -69,7 +71,8 @@ def test_a_models_files_and_nothing_else_are_fetched_once(
     card = find_model("hf://organisation/night")
     load(card)
     place = f"lumen/organisation--night/{COMMIT}"
-    assert written(tmp_path) == [f"{place}/config.json", f"{place}/network.safetensors"]
+    names = ("config.json", "grading.safetensors", "network.safetensors")
+    assert written(tmp_path) == [f"{place}/{name}" for name in names]
     asked = len(hub.asked)
     assert find_model(f"hf://organisation/night@{COMMIT}") == card
     assert len(hub.asked) == asked
@@ -83,7 +86,7 @@ def test_a_commit_of_another_form_is_refused(publish: Callable[..., None], tmp_p
     assert written(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["network.safetensors", "config.json"])
+@pytest.mark.parametrize("name", ["network.safetensors", "grading.safetensors", "config.json"])
 def test_files_larger_than_their_limit_are_not_taken(
     publish: Callable[..., None], hub: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

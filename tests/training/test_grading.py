@@ -37,6 +37,7 @@ from lumen_cli.training.grading_examples import (
 )
 from lumen_cli.training.grading_fit import Fitting, fit, learning_rate, score
 from lumen_cli.training.loop import Report
+from tests.registry.test_graded_models import add_grading, merge_files
 
 CPU = torch.device("cpu")
 QUICK = Fitting(heads=2, channels=8, steps=6, batch=4, save_every=0.0)
@@ -359,6 +360,17 @@ def test_a_grading_that_a_model_has_is_replaced(run, tmp_path):
     again = train_grading(replace(run, card=read_card(first)), tmp_path / "b", lambda report: None)
     assert (again / "grading.safetensors").read_bytes() == (first / "grading.safetensors").read_bytes()
     assert json.loads((again / "config.json").read_text()) == json.loads((first / "config.json").read_text())
+
+
+def test_the_single_weights_file_of_an_earlier_version_is_split(make_model, tmp_path):
+    folder = make_model("mine")
+    expected = (folder / "network.safetensors").read_bytes()
+    add_grading(folder)
+    merge_files(folder)
+    export_grading(read_card(folder), Grading(8, 1), tmp_path / "split")
+    assert (tmp_path / "split/network.safetensors").read_bytes() == expected
+    assert "rendition" not in (tmp_path / "split/config.json").read_text()
+    assert load(read_card(tmp_path / "split")).grading is not None
 
 
 def test_a_mean_gets_a_grading_of_its_own(make_model, models_root, tmp_path):
