@@ -27,7 +27,9 @@ _CHECKPOINT = (
     "TensorFlow checkpoints, or the prefix, .index or .data file of each."
 )
 _AVERAGED = (
-    "Take the averaged parameters, or the last ones (default: what the authors evaluate; for diffll the averaged ones)."
+    "Take the averaged parameters, or the last ones (default: what the authors evaluate; for "
+    f"{join_ids((id for id, each in ARCHITECTURES.items() if each.release and each.release.averaged), 'and')} the "
+    "averaged ones)."
 )
 _IGNORE = "Ignore tensors whose names start with PREFIX, if nothing else fits them. Repeatable."
 _SOURCE = (

@@ -291,4 +291,4 @@ def join_ids(ids: Iterable[str], last: str = "or") -> str:
     'diffll, kind or lldiffusion'
     """
     *others, end = sorted(ids)
-    return f"{', '.join(others)} {last} {end}"
+    return f"{', '.join(others)} {last} {end}" if others else end

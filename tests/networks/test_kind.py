@@ -18,8 +18,13 @@ from torch.overrides import TorchFunctionMode
 
 from lumen_cli.networks.blocks import similarity
 from lumen_cli.networks.kind import KinD, normalised_gradients
-from lumen_cli.networks.kind.blocks import blur, darkness_weight, grey, pair_ratio, stretch
+from lumen_cli.networks.kind.blocks import blur, darkness_weight, grey, stretch
 from tests.reference import Figures, fill_by_formula
+
+
+def pair_ratio(target: Tensor, source: Tensor) -> Tensor:
+    """The release's ratio [B] for the pairs of LOL: mean of target over source illumination, both B×1×H×W."""
+    return (target / (source + 1e-4)).mean(dim=(1, 2, 3))
 
 
 class KindFigures(Figures):

@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from lumen_cli.networks.kind import normalised_gradients
-from lumen_cli.networks.kind.blocks import darkness_weight, pair_ratio
-from lumen_cli.networks.kind.plus import KinDPlus, pair_ratio_plus
+from lumen_cli.networks.kind.blocks import darkness_weight
+from lumen_cli.networks.kind.plus import KinDPlus
 from tests.networks.test_kind import (
     FIGURES,
     contrasted,
     gradient_norms,
     layer_outputs,
     losses_over_steps,
+    pair_ratio,
     part_total,
     training_batch,
     unit,
@@ -73,7 +74,8 @@ def test_a_pair_of_lol(case):
     restored = network.restoration(low.reflectance, low.illumination)
     FIGURES.check(f"plus/{case}/ratio", pair_ratio(high.illumination, low.illumination))
     FIGURES.check(f"plus/{case}/ratio2", pair_ratio(high.reflectance, restored))
-    ratio = pair_ratio_plus((high.illumination, low.illumination), (high.reflectance, restored))
+    ratio, dimness = pair_ratio(high.illumination, low.illumination), pair_ratio(high.reflectance, restored)
+    ratio = torch.where(dimness < 1.1, ratio, ratio + dimness)
     FIGURES.check(f"plus/{case}/alpha_used", ratio)
     result = network.enhance(unit("plus/lol/low_u8"), illumination_ratio=ratio)
     FIGURES.check(f"plus/{case}/result", result)

@@ -142,7 +142,6 @@ Fusion = Literal["arbitrary", "pairs"]
 FUSIONS: tuple[str, ...] = get_args(Fusion)
 
 LEAST_RANGE = 0.001
-LEAST_LIGHT = 1e-4
 GREY = (0.2125, 0.7154, 0.0721)
 BLUR_SIGMA = 3.0
 BLUR_RADIUS = 12
@@ -189,8 +188,3 @@ def blend(picture: Tensor, reflectance: Tensor, illumination: Tensor, lit: Tenso
     I and R are the stretched picture and its reflectance before the restoration.
     """
     return illumination * picture + (1.0 - illumination) * (lit * darkness_weight(reflectance))
-
-
-def pair_ratio(target: Tensor, source: Tensor) -> Tensor:
-    """Mean of target over source illumination, both B×1×H×W, per picture: [B]. The ratio of rule B."""
-    return (target / (source + LEAST_LIGHT)).mean(dim=(1, 2, 3))

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from lumen_cli.networks.base import pad_to_multiple
 from lumen_cli.networks.kind import KinD, Released
-from lumen_cli.networks.kind.blocks import Fusion, activate, convolution, extremes, pair_ratio
+from lumen_cli.networks.kind.blocks import Fusion, activate, convolution, extremes
 
 MULTIPLE = 4
-DIM_REFLECTANCE = 1.1
 
 
 def rectify(x: Tensor) -> Tensor:
@@ -139,14 +138,3 @@ class KinDPlus(KinD):
         reflectance, illumination = self.decom(picture)
         restored = self.restoration(reflectance, illumination)
         return self.fuse(picture, reflectance, illumination, restored)[..., :height, :width]
-
-
-def pair_ratio_plus(light: tuple[Tensor, Tensor], reflectance: tuple[Tensor, Tensor]) -> Tensor:
-    """The release's ratio [B] for pairs: that of the lights, plus that of the reflectances where it reaches 1.1.
-
-    Args:
-        light: (target, source) illuminations B×1×H×W.
-        reflectance: (target, restored source) B×3×H×W.
-    """
-    ratio, dimness = pair_ratio(*light), pair_ratio(*reflectance)
-    return torch.where(dimness < DIM_REFLECTANCE, ratio, ratio + dimness)
