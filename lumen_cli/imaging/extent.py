@@ -1,14 +1,16 @@
-"""Where a picture ends in its file, and what lies behind it: trailers, padding, holes, never read into memory."""
+"""How files are built: where a picture ends, and the trailers, padding and holes behind it, never read into memory."""
 
 from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from lumen_cli.imaging.formats.format import UnreadableError
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIECE = 1 << 20
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """A JPEG marker that can follow entropy-coded data: no stuffed zero, no restart, no fill byte."""
@@ -68,6 +70,19 @@ def _find_marker(file: BinaryIO, at: int) -> int | None:
         if len(piece) < length:
             return None
         at, length = at + length - 1, _PIECE
+
+
+def pack_png_chunk(name: bytes, body: bytes) -> bytes:
+    """One chunk of a PNG: length, name, body, checksum."""
+    return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
+
+
+def find_png_chunk(data: bytes, name: bytes) -> int:
+    """Where the first chunk of this name begins, in a whole PNG that has one."""
+    at = len(PNG_SIGNATURE)
+    while data[at + 4 : at + 8] not in (name, b""):
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return at
 
 
 def read_brands(start: bytes) -> set[bytes]:

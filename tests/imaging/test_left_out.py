@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lumen_cli.imaging.formats import png
+from lumen_cli.imaging.extent import pack_png_chunk
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.imaging.tags.containers import XMP, pack_segment
 from tests.imaging import make
@@ -67,7 +67,7 @@ def test_an_incomplete_profile_is_reported(tmp_path: Path) -> None:
     line = ("its colour profile is incomplete and was left out",)
     half = pack_segment(0xE2, b"ICC_PROFILE\0\1\2" + profile[: len(profile) // 2])
     assert read_picture(jpeg(tmp_path / "a.jpg", half)).notices == line
-    chunk = png.pack_chunk(b"iCCP", b"name\0\0" + zlib.compress(profile)[:-20])
+    chunk = pack_png_chunk(b"iCCP", b"name\0\0" + zlib.compress(profile)[:-20])
     Image.fromarray(make.photo()).save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(data[:33] + chunk + data[33:])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lumen_cli.imaging.colour.interpretation import COLOUR_CHUNKS
-from lumen_cli.imaging.extent import note_trailers, read_at, read_bounded
+from lumen_cli.imaging.extent import PNG_SIGNATURE, note_trailers, pack_png_chunk, read_at, read_bounded
 from lumen_cli.imaging.formats.format import (
     Decoded,
     Format,
@@ -37,7 +37,6 @@ from lumen_cli.imaging.formats.pillow import (
     strip_exif_prefix,
 )
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _LARGEST_PROFILE = 16 << 20
 """Bytes; a few kilobytes of a hostile file could unpack to gigabytes."""
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
@@ -99,7 +98,7 @@ def read_head(data: bytes) -> PngHead:
 def walk_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """Name and content of each chunk of a whole file up to the end chunk; DamagedPngError as in `read_head`."""
     view = memoryview(data)
-    position = len(SIGNATURE)
+    position = len(PNG_SIGNATURE)
     while True:
         end = position + 12 + int.from_bytes(view[position : position + 4], "big")
         if position + 12 > len(view) or end > len(view):
@@ -116,24 +115,11 @@ def walk_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 def _drop_animation(data: bytes) -> bytes:
     """A whole PNG file without the chunks of an animation: what programs without APNG show."""
     still = ((name, body) for name, body in walk_chunks(data) if name not in (b"acTL", b"fcTL", b"fdAT"))
-    return SIGNATURE + b"".join(pack_chunk(name, bytes(body)) for name, body in still)
-
-
-def pack_chunk(name: bytes, body: bytes) -> bytes:
-    """One chunk: length, name, body, checksum."""
-    return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
-
-
-def find_chunk(data: bytes, name: bytes) -> int:
-    """Where the first chunk of this name begins, in a whole file that has one."""
-    at = len(SIGNATURE)
-    while data[at + 4 : at + 8] not in (name, b""):
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
-    return at
+    return PNG_SIGNATURE + b"".join(pack_png_chunk(name, bytes(body)) for name, body in still)
 
 
 def _find_end(file: BinaryIO) -> int:
-    size, at = file.seek(0, os.SEEK_END), len(SIGNATURE)
+    size, at = file.seek(0, os.SEEK_END), len(PNG_SIGNATURE)
     for _ in range(_MOST_CHUNKS):
         head = read_at(file, at, 8)
         at += 12 + int.from_bytes(head[:4], "big")
@@ -150,11 +136,11 @@ def _encode(raster: Raster) -> bytes:
     height, width, channels = values.shape
     depth = values.dtype.itemsize * 8
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes((depth, _COLOUR_TYPES[channels], 0, 0, 0))
-    parts = [SIGNATURE, pack_chunk(b"IHDR", header)]
+    parts = [PNG_SIGNATURE, pack_png_chunk(b"IHDR", header)]
     if label.icc:
-        parts.append(pack_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(label.icc, 9)))
-    parts += [pack_chunk(name, body) for name, body in {**raster.storage.chunks, **label.chunks}.items()]
-    parts += [pack_chunk(b"IDAT", _compress(values)), pack_chunk(b"IEND", b"")]
+        parts.append(pack_png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(label.icc, 9)))
+    parts += [pack_png_chunk(name, body) for name, body in {**raster.storage.chunks, **label.chunks}.items()]
+    parts += [pack_png_chunk(b"IDAT", _compress(values)), pack_png_chunk(b"IEND", b"")]
     return b"".join(parts)
 
 
@@ -226,7 +212,7 @@ def _apply_transparent_colour(values: NDArray[np.uint16], head: PngHead) -> NDAr
 PNG = Format(
     name="png",
     title="PNG",
-    accepts=lambda start: start.startswith(SIGNATURE),
+    accepts=lambda start: start.startswith(PNG_SIGNATURE),
     decode=_decode,
     measure=measure,
     find_end=_find_end,

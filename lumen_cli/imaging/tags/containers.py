@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from lumen_cli.imaging.formats import png, recognise
+from lumen_cli.imaging.extent import PNG_SIGNATURE, pack_png_chunk
+from lumen_cli.imaging.formats import recognise
 from lumen_cli.imaging.tags.exif import entries, read_header
 from lumen_cli.imaging.tags.rules import NO_IPTC
 
@@ -94,7 +95,7 @@ def read_chunks(file: BinaryIO, format: str) -> Iterator[tuple[bytes, int]]:
     """Name and length of each chunk of a PNG or WebP; the file stands where the chunk's content begins."""
     is_png = format == "png"
     file.seek(4)
-    at = len(png.SIGNATURE) if is_png else 12
+    at = len(PNG_SIGNATURE) if is_png else 12
     end = 0 if is_png else 8 + int.from_bytes(file.read(4), "little")
     while is_png or at + 8 <= end:
         file.seek(at)
@@ -138,7 +139,7 @@ def unpack_text(name: bytes, body: bytes, most: int) -> tuple[bytes, bytes, Call
             return None
 
     def pack(new: bytes) -> bytes:
-        return png.pack_chunk(name, body[:start] + (zlib.compress(new, 9) if is_packed else new))
+        return pack_png_chunk(name, body[:start] + (zlib.compress(new, 9) if is_packed else new))
 
     return keyword, content, pack
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
-from lumen_cli.imaging.formats import png
+from lumen_cli.imaging.extent import find_png_chunk, pack_png_chunk
 from lumen_cli.imaging.tags.containers import (
     APP0,
     APP1,
@@ -234,7 +234,7 @@ def _read_png(file: BinaryIO) -> Pieces:
 
 def _read_png_chunk(name: bytes, body: bytes, behind: bool) -> Piece:
     if name == b"eXIf":
-        return Piece("exif", body.removeprefix(EXIF), partial(png.pack_chunk, name), behind)
+        return Piece("exif", body.removeprefix(EXIF), partial(pack_png_chunk, name), behind)
     text = unpack_text(name, body, _MOST_BYTES) if name in PNG_TEXTS else None
     if text is not None:
         keyword, content, pack = text
@@ -246,7 +246,7 @@ def _read_png_chunk(name: bytes, body: bytes, behind: bool) -> Piece:
                 if profile.startswith(start):
                     wrap = partial(_pack_profile, content, start, pack)
                     return Piece(kind, profile.removeprefix(start), wrap, behind)
-    return Piece("raw", png.pack_chunk(name, body), is_behind=behind)
+    return Piece("raw", pack_png_chunk(name, body), is_behind=behind)
 
 
 def _pack_profile(old: bytes, start: bytes, pack: Callable[[bytes], bytes], new: bytes) -> bytes:
@@ -293,7 +293,7 @@ def exif_piece(format: str, block: bytes = EMPTY) -> Piece:
     """EXIF for a file that has none; without a block there is no tag in it."""
     wraps: dict[str, Callable[[bytes], bytes]] = {
         "jpeg": lambda block: pack_segment(APP1, EXIF + block),
-        "png": partial(png.pack_chunk, b"eXIf"),
+        "png": partial(pack_png_chunk, b"eXIf"),
         "webp": partial(pack_webp_chunk, b"EXIF"),
     }
     return Piece("exif", block, wraps[format])
@@ -315,6 +315,6 @@ def put_pieces(data: bytes, format: str, pieces: list[Piece], size: tuple[int, i
         at = 4 + int.from_bytes(data[4:6], "big") if has_jfif else 2
         return b"".join((data[:at], before, data[at:]))
     if format == "png":
-        at = png.find_chunk(data, b"IDAT")
+        at = find_png_chunk(data, b"IDAT")
         return b"".join((data[:at], before, data[at:-12], behind, data[-12:]))
     return _put_in_webp(data, before, size, {piece.kind for piece in pieces})

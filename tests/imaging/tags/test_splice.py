@@ -12,6 +12,7 @@ import pytest
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
+from lumen_cli.imaging.extent import pack_png_chunk
 from lumen_cli.imaging.formats import png
 from lumen_cli.imaging.read import read_picture
 from lumen_cli.imaging.tags.containers import EXTENDED_XMP, XMP, pack_segment, read_segments
@@ -229,7 +230,7 @@ def test_every_text_of_a_png_stays_where_it_was(tmp_path: Path, writer: TagWrite
     info.add_text("behind", "the pixels")
     Image.fromarray(make.photo()).save(tmp_path / "in.png", pnginfo=info)
     data = (tmp_path / "in.png").read_bytes()
-    chunk = png.pack_chunk(b"tEXt", b"behind\0the pixels")
+    chunk = pack_png_chunk(b"tEXt", b"behind\0the pixels")
     (tmp_path / "in.png").write_bytes(data.replace(chunk, b"")[:-12] + chunk + data[-12:])
     target, lines = carry(writer, tmp_path / "in.png")
     assert lines == []
