@@ -9,7 +9,6 @@ import pytest
 
 MODULES = (
     "lumen_cli.api",
-    "lumen_cli.diffusion.noise",
     "lumen_cli.diffusion.sampler",
     "lumen_cli.diffusion.schedule",
     "lumen_cli.metrics",

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lumen_cli.diffusion.noise import picture_noise
+from lumen_cli.diffusion.sampler import picture_noise
 from lumen_cli.engine.device import DevicePolicy
 from lumen_cli.engine.light import relight
 from lumen_cli.engine.memory import TilePlan, out_of_memory, smaller

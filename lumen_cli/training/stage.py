@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lumen_cli.datasets.pairs import Pair
-from lumen_cli.diffusion.noise import picture_noise
+from lumen_cli.diffusion.sampler import picture_noise
 from lumen_cli.metrics import psnr, ssim
 from lumen_cli.networks.base import LowLightModel, as_pixels
 from lumen_cli.training.checkpoint import Checkpoint

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from lumen_cli.diffusion.noise import fresh_noise
-from lumen_cli.diffusion.sampler import DDIM, Sampler, sample, split_prediction, target_of
+from lumen_cli.diffusion.sampler import DDIM, Sampler, fresh_noise, sample, split_prediction, target_of
 from lumen_cli.diffusion.schedule import CosineSchedule, LinearSchedule
 
 SCHEDULE = LinearSchedule()

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.diffusion.noise import fresh_noise, normal
-from lumen_cli.diffusion.sampler import Prediction, Sampler, sample, split_prediction, target_of
+from lumen_cli.diffusion.sampler import Prediction, Sampler, fresh_noise, normal, sample, split_prediction, target_of
 from lumen_cli.diffusion.schedule import CosineSchedule, antithetic_timesteps
 from lumen_cli.networks.anlightendiff.frames import FramedLayers
 from lumen_cli.networks.anlightendiff.losses import (

@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.diffusion.noise import normal
-from lumen_cli.diffusion.sampler import target_of
+from lumen_cli.diffusion.sampler import normal, target_of
 from lumen_cli.diffusion.schedule import antithetic_timesteps
 from lumen_cli.networks.anlightendiff import AnlightenDiff
 from lumen_cli.networks.anlightendiff.losses import diffuse, to_residual
