@@ -15,8 +15,15 @@ from torch import Tensor, nn
 from lumen_cli.diffusion.sampler import Prediction, Sampler, add_noise, normal, sample
 from lumen_cli.diffusion.schedule import LinearSchedule
 from lumen_cli.networks.base import LowLightModel, pad_to_multiple, padded_size
-from lumen_cli.networks.blocks import CrossAttention, DepthwiseSeparable, similarity
-from lumen_cli.networks.exposure import check_fade, faded, gain_to, tone_map
+from lumen_cli.networks.blocks import (
+    CrossAttention,
+    DepthwiseSeparable,
+    check_fade,
+    faded,
+    gain_to,
+    similarity,
+    tone_map,
+)
 from lumen_cli.networks.unet import DiffusionUNet
 
 SLOPE = 0.01

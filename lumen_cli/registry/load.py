@@ -18,7 +18,6 @@ from lumen_cli.atomic import atomic_file
 from lumen_cli.errors import ModelError
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.grading import Grading
-from lumen_cli.networks.mean import Mean
 from lumen_cli.registry.architectures import ARCHITECTURES, network_class
 from lumen_cli.registry.card import ModelCard, WeightsFile
 from lumen_cli.registry.catalog import MEAN, bundled_models, find_model, is_model, pull_command
@@ -216,8 +215,10 @@ def _is_mean(card: ModelCard) -> bool:
     return bool(card.members) or card.architecture == MEAN
 
 
-def _load_mean(card: ModelCard) -> Mean:
+def _load_mean(card: ModelCard) -> LowLightModel:
     """A model that averages others. Each member grades its own results; a grading of the mean then grades the mean."""
+    from lumen_cli.networks.mean import Mean
+
     cards = find_members(card)
     steps = [found.defaults.steps for found in cards]
     network = Mean([load(found) for found in cards], [each.share for each in card.members], steps)

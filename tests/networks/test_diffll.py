@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from lumen_cli.diffusion.sampler import Sampler, sample
-from lumen_cli.networks.blocks import similarity
+from lumen_cli.networks.blocks import gain_to, similarity, tone_map
 from lumen_cli.networks.diffll import DiffLL, analyse, content_loss, synthesise, total_variation
-from lumen_cli.networks.exposure import gain_to, tone_map
 from lumen_cli.networks.unet import timestep_embedding
 from tests.reference import Figures, fill_by_formula
 

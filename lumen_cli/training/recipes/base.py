@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.exposure import gain_to
+from lumen_cli.networks.blocks import gain_to
 from lumen_cli.networks.unet import ResBlock
 from lumen_cli.registry.architectures import network_class
 
