@@ -12,5 +12,5 @@ SMALLEST_TILE = 512
 Detail = Literal["auto", "fast", "whole"]
 """How large pictures reach their own size: "auto" and "fast" run the network on the reduced picture and carry its
 result to full size, where "auto" also refines noisy ones; "whole" runs it at full size."""
-METHOD = 2
+METHOD = 3
 """Number of the way that results reach full size; another number makes earlier outputs outdated."""

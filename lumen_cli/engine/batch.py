@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from lumen_cli.diffusion.sampler import picture_noise
@@ -163,14 +164,31 @@ def enhance_scenes(
     return [
         result
         if isinstance(result.value, NetworkError)
-        else Computed(_lit(picture, result.value, brightness), result.notes)
-        for picture, result in zip(pictures, results, strict=True)
+        else Computed(_light(network, scene, result.value, policy, brightness), result.notes)
+        for scene, result in zip(scenes, results, strict=True)
     ]
 
 
-def _lit(picture: Picture, result: NDArray[np.float32], brightness: float | None) -> NDArray[np.float32]:
-    """`relight` for H×W×3."""
-    return as_pixels(relight(as_tensor(picture.pixels), as_tensor(result), brightness))
+def _light(
+    network: LowLightModel, scene: Scene, result: NDArray[np.float32], policy: DevicePolicy, brightness: float | None
+) -> NDArray[np.float32]:
+    """Decide the light of a result, H×W×3: for reduced pictures `_add_residual`, for all `relight`."""
+    if not scene.whole:
+        result = _add_residual(network, scene.seen, result, policy)
+    return as_pixels(relight(as_tensor(scene.seen.pixels), as_tensor(result), brightness))
+
+
+@torch.inference_mode()
+def _add_residual(
+    network: LowLightModel, seen: Picture, result: NDArray[np.float32], policy: DevicePolicy
+) -> NDArray[np.float32]:
+    """Add `LowLightModel.residual` to the result of a reduced picture, H×W×3, bicubic."""
+    graded = as_tensor(result).to(policy.device)
+    residual = network.residual(as_tensor(seen.pixels).to(policy.device), graded)
+    if residual is None:
+        return result
+    smooth = F.interpolate(residual, graded.shape[-2:], mode="bicubic", align_corners=False)
+    return as_pixels((graded + smooth).clamp(0.0, 1.0))
 
 
 Value = TypeVar("Value")

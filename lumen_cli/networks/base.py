@@ -85,6 +85,10 @@ class LowLightModel(nn.Module):
         """The grading that applies to these options: none with an `illumination_ratio`."""
         return self.grading if options.get("illumination_ratio") is None else None
 
+    def residual(self, low: Tensor, graded: Tensor) -> Tensor | None:
+        """See `Grading.residual`; None without a grading."""
+        return None if self.grading is None else self.grading.residual(low, graded)
+
     def abilities(self) -> list[str]:
         """The abilities as config.json names them: "enhance", and "decompose", "illumination-ratio" where supported."""
         decomposes = type(self).decompose is not LowLightModel.decompose

@@ -36,6 +36,12 @@ BOUND = 0.95
 DISTRUST = 0.3
 EXPERTS = ("heads", "input", "exposed")
 """What the result may follow: the heads' curves, the input's tones, or the tones of the exposed input."""
+REGIONS = 16
+"""Rows and columns of `Grading.residual`."""
+CERTAINTY = 3
+"""Power of the gate's shares there: where the gate is unsure, a result keeps the light of its curves."""
+DARK_REGION, LIT_REGION = 0.05, 0.2
+"""Brightness of the input up to which a region is never made as dark as it was, and from which it may be."""
 _DARKEST = 1e-5
 _SHOULDER = 0.8
 
@@ -126,6 +132,22 @@ class Grading(nn.Module):
         ]
         light, thumbnails = (torch.cat(parts) for parts in zip(*summaries, strict=True))
         return bend(result, self.curves_of(light, thumbnails))
+
+    def residual(self, low: Tensor, graded: Tensor) -> Tensor:
+        """How far large regions are from the input or the exposed input, as far as the gate follows these.
+
+        A curve of two numbers per channel often ends far from them. Dark and graded pictures, both B×3×H×W in [0, 1],
+        without padding → B×3×REGIONS×REGIONS, float32.
+        """
+        light, thumbnail = summarise(low, graded)
+        with torch.autocast(thumbnail.device.type, enabled=False):
+            exposure = self.auto_exposure(light)
+            shares = self.gate(exposure).softmax(dim=1) ** CERTAINTY
+            _, of_input, of_exposed = shares[..., None, None, None].unbind(1)
+            lit = (exposure.input.mean(dim=1, keepdim=True) - DARK_REGION) / (LIT_REGION - DARK_REGION)
+            of_input = of_input * lit.clamp(0.0, 1.0)  # a dark foreground before a bright sky stays brightened
+            residual = of_input * (exposure.input - thumbnail) + of_exposed * (exposure.exposed - thumbnail)
+            return F.adaptive_avg_pool2d(residual, REGIONS)
 
 
 class Gate(nn.Module):

@@ -82,6 +82,14 @@ class Mean(LowLightModel):
         """See `LowLightModel.forward`."""
         return self.grade(low, self._mean(low, sizes, **options), sizes=sizes)
 
+    def residual(self, low: Tensor, graded: Tensor) -> Tensor | None:
+        """See `LowLightModel.residual`; the mean of the members' where the mean has no grading of its own."""
+        if self.grading is not None:
+            return self.grading.residual(low, graded)
+        found = [(member.share, member.network.residual(low, graded)) for member in self.members]
+        parts = [share * residual for share, residual in found if residual is not None]
+        return sum(parts[1:], parts[0]) if parts else None
+
     def _mean(self, low: Tensor, sizes: Sizes | None, noise: Tensor | None = None, steps: int | None = None) -> Tensor:
         if steps is not None:
             raise ValueError("each member of a mean has its own steps")

@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 import torch
 from lumen_tiny import Tiny
+from torch.nn.functional import adaptive_avg_pool2d
 
 from lumen_cli.engine.batch import NetworkError, as_batch, enhance_batch, enhance_scenes, in_parts, shape_of
 from lumen_cli.engine.device import DevicePolicy, choose_device
 from lumen_cli.engine.memory import TilePlan
 from lumen_cli.engine.scene import scene_of
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.networks.grading import bend
+from lumen_cli.networks.grading import REGIONS, bend, measure
 from lumen_cli.networks.mean import Mean
 from tests.conftest import dark_pixels
 from tests.networks.test_grading import opinionated
@@ -82,6 +83,22 @@ def test_a_grading_does_not_look_at_what_was_padded(averaged: bool) -> None:
         padded = network.grade(low, made)[0, :, : dark.height, : dark.width].permute(1, 2, 0).numpy()
         if low.shape[-2:] != (dark.height, dark.width):
             assert np.abs(bright - padded).max() > 1e-3, "the padding would have been seen"
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_the_regions_of_a_reduced_picture_get_the_light_of_the_exposed_input(averaged: bool) -> None:
+    member = Tiny(noisy=False).eval().requires_grad_(False)
+    member.grading = opinionated(follow="exposed")
+    network = Mean([member, member]) if averaged else member
+    dark = picture(660, 700)
+    aim = member.grading.auto_exposure(measure(torch.from_numpy(dark.pixels).permute(2, 0, 1)[None])).exposed
+
+    def off(detail: str) -> float:
+        (result,) = run(network, dark, detail=detail)  # type: ignore[arg-type]
+        made = torch.from_numpy(result).permute(2, 0, 1)[None]
+        return float((adaptive_avg_pool2d(made, REGIONS) - adaptive_avg_pool2d(aim, REGIONS)).abs().mean())
+
+    assert off("fast") < 0.2 * off("whole")
 
 
 def test_the_seed_and_the_content_decide_about_the_noise(network: Tiny) -> None:

@@ -9,9 +9,11 @@ import torch
 from lumen_cli.imaging.colour.curves import to_linear, to_srgb
 from lumen_cli.networks.grading import (
     BOUND,
+    CERTAINTY,
     DISTRUST,
     EXPERTS,
     GRID,
+    REGIONS,
     STATISTICS,
     THUMBNAIL,
     AutoExposure,
@@ -148,6 +150,29 @@ def test_an_undecided_gate_mixes_the_curves():
         shares.append(grading.curves(0.1 * bright_scene(), bright_scene()))
     grading.gate.choice.bias.zero_()
     torch.testing.assert_close(grading.curves(0.1 * bright_scene(), bright_scene()), torch.stack(shares).mean(dim=0))
+
+
+def test_the_residual_leads_large_regions_to_the_expert_that_the_gate_follows():
+    bright = bright_scene()
+    low, graded = to_srgb(to_linear(bright) / 16), bright.flip(1) * 0.8
+    grading = opinionated(follow="exposed")
+    residual = grading.residual(low, graded)
+    aim, have = (
+        torch.nn.functional.adaptive_avg_pool2d(picture, REGIONS)
+        for picture in (grading.auto_exposure(measure(low)).exposed, graded)
+    )
+    torch.testing.assert_close(have + residual, aim, rtol=0, atol=0.01)
+    torch.testing.assert_close(opinionated(follow="heads").residual(low, graded), torch.zeros(1, 3, REGIONS, REGIONS))
+    grading.gate.choice.bias.zero_()  # undecided: a share of a third each
+    assert float(grading.residual(low, graded).abs().max()) < 2 / 3**CERTAINTY
+
+
+def test_the_residual_brings_lit_regions_back_to_the_input_but_not_dark_ones():
+    low = torch.full((1, 3, 96, 96), 0.5)
+    low[..., :48] = 0.02
+    residual = opinionated(follow="input").residual(low, low + 0.3)
+    assert torch.equal(residual[..., :8], torch.zeros(1, 3, REGIONS, 8))
+    torch.testing.assert_close(residual[..., 8:], torch.full((1, 3, REGIONS, 8), -0.3), rtol=0, atol=1e-4)
 
 
 def test_curves_stay_within_the_bound():
