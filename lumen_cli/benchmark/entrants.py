@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lumen_cli.engine import Detail
 from lumen_cli.engine.batch import NetworkError, Shape, enhance_batch, shape_of
 from lumen_cli.engine.device import choose_device
 from lumen_cli.engine.scene import scene_of
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.colour.convert import luma
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.limits import Detail
 from lumen_cli.registry.load import load
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
+from lumen_cli.engine import Detail
 from lumen_cli.errors import UsageError
-from lumen_cli.limits import Detail
 from lumen_cli.registry.card import PRECISIONS
 
 PUBLISHED = "published:"

@@ -9,9 +9,9 @@ import typer
 
 from lumen_cli.cli.options import FILES, LOOK, MACHINE, DetailChoice, DetailOption, SeedOption, StepsOption
 from lumen_cli.cli.picture_options import STANDARD, PictureOptions, with_picture_options
+from lumen_cli.engine import SMALLEST_TILE, Detail
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.formats import FORMATS
-from lumen_cli.limits import SMALLEST_TILE, Detail
 from lumen_cli.registry.catalog import BRIGHTEST, DIMMEST
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")

@@ -25,8 +25,7 @@ from lumen_cli.cli.options import (
     QuietOption,
 )
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.formats import MAXIMUM_PIXELS
-from lumen_cli.limits import DEFAULT_TIMEOUT
+from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS
 from lumen_cli.registry.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:

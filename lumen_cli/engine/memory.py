@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lumen_cli.limits import SMALLEST_TILE
+from lumen_cli.engine import SMALLEST_TILE
 
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy

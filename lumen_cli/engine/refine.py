@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lumen_cli.engine import Detail
 from lumen_cli.engine.device import DevicePolicy, native_bf16_on_cpu
-from lumen_cli.limits import Detail
 from lumen_cli.networks.refiner import SQUARE, Refiner, see, share_of
 from lumen_cli.registry.catalog import bundled_models
 from lumen_cli.registry.load import apply_weights, load_weights

@@ -12,9 +12,8 @@ import threading
 from pathlib import Path
 
 from lumen_cli.errors import PictureError
-from lumen_cli.imaging.formats import recognise
+from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, recognise
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.limits import DEFAULT_TIMEOUT
 
 _START = "import sys; sys.path[:] = sys.argv[1:]; from lumen_cli.imaging.helper import main; main()"
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from lumen_cli import __version__
+from lumen_cli.engine import METHOD, Detail
 from lumen_cli.engine.batch import NetworkError, enhance_scenes
 from lumen_cli.engine.memory import TilePlan
 from lumen_cli.engine.refine import refining_of
@@ -17,7 +18,6 @@ from lumen_cli.errors import UsageError
 from lumen_cli.files.outputs import NameTemplate, plan_outputs
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.tags.rules import KEEP_ALL, Keeping, TagRules
-from lumen_cli.limits import METHOD, Detail
 from lumen_cli.run.save import Content
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from lumen_cli.atomic import sweep_temporaries
 from lumen_cli.engine.batch import NetworkError
 from lumen_cli.errors import LumenError
 from lumen_cli.files.outputs import NameTemplate, check_writable
-from lumen_cli.imaging.formats import MAXIMUM_PIXELS
+from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS
 from lumen_cli.imaging.tags.writer import TagWriter
-from lumen_cli.limits import DEFAULT_TIMEOUT
 from lumen_cli.registry.load import load
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.manifest import Manifest, locked, put_in_order, remove_stale_lock

@@ -20,10 +20,9 @@ from lumen_cli.engine.memory import free_memory
 from lumen_cli.engine.scene import Scene
 from lumen_cli.errors import PictureError
 from lumen_cli.files.contents import Original, read_original
-from lumen_cli.imaging.formats import MAXIMUM_PIXELS
+from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.read import read_picture
-from lumen_cli.limits import DEFAULT_TIMEOUT
 from lumen_cli.run.decode import AbandonedError, HelperReader
 from lumen_cli.run.manifest import Manifest, Record
 from lumen_cli.run.operation import Operation, Output

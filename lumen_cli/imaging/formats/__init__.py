@@ -64,6 +64,9 @@ The limit is above what cameras make of one exposure (150 megapixels, telephones
 A damaged or hostile file of a few bytes can claim any size.
 """
 
+DEFAULT_TIMEOUT = 120.0
+"""Seconds that a picture may take to decode in a helper process."""
+
 _START = 512
 """Bytes that show what a file is."""
 
