@@ -212,14 +212,15 @@ class DiffLL(LowLightModel):
         h, w = padded_size(height, width, self.size_multiple)
         return 3, h >> self.levels, w >> self.levels
 
-    def decompose_bands(self, picture: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def decompose_bands(self, picture: Tensor, *, by_library: bool = False) -> tuple[Tensor, list[Tensor]]:
         """Picture B×3×H×W in [0, 1] → coarsest average B×3×H/2^K×W/2^K in ±2^K, details of each level, finest first.
 
-        Details are 3B×3×h×w: HL, LH, HH along the batch axis.
+        Details are 3B×3×h×w: HL, LH, HH along the batch axis. by_library: compute them by pytorch_wavelets, as losses
+        do for the bands of the bright picture: an error in `analyse` then shows as a loss that stays.
         """
         average, details = 2.0 * picture.float() - 1.0, []
         for _ in range(self.levels):
-            average, level = analyse(average)
+            average, level = library_analyse(average) if by_library else analyse(average)
             details.append(level)
         return average, details
 
@@ -325,7 +326,7 @@ class DiffLL(LowLightModel):
         Returns:
             `noise`, `photo`, `frequency` (weighted) and `total`.
         """
-        clean, clean_details = self.decompose_bands(batch["high"])
+        clean, clean_details = self.decompose_bands(batch["high"], by_library=True)
         noise = batch["noise"] if "noise" in batch else normal(clean.shape, clean, generator)
         at = add_noise(clean, noise, self.schedule, self.sampler.prediction, batch.get("timesteps"), generator)
         output = self.estimate(self.observe(batch["low"]), at.noisy, at.timesteps)

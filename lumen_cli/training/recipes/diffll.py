@@ -95,7 +95,7 @@ class DiffLLRecipe(CompactRecipe):
         """
         model = cast(DiffLL, model)
         low, high = batch["low"], batch["high"]
-        target, target_details = model.decompose_bands(high)
+        target, target_details = model.decompose_bands(high, by_library=True)
         gain = None
         if model.exposure is not None:
             gain = misexposed_gain(batch["whole"], model.exposure, self.misexposed, generator)
