@@ -16,7 +16,7 @@ from lumen_cli.files.outputs import ADDITION
 from lumen_cli.imaging.formats import find_format
 
 MOST_VERSIONS = 12
-"""Columns of one comparison; nobody can compare more by eye."""
+"""Columns of one comparison; people cannot compare more by eye."""
 
 
 @dataclass(frozen=True)

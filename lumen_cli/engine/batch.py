@@ -173,22 +173,20 @@ def _light(
     network: LowLightModel, scene: Scene, result: NDArray[np.float32], policy: DevicePolicy, brightness: float | None
 ) -> NDArray[np.float32]:
     """Decide the light of a result, H×W×3: for reduced pictures `_add_residual`, for all `relight`."""
+    low, bright = as_tensor(scene.seen.pixels), as_tensor(result)
     if not scene.whole:
-        result = _add_residual(network, scene.seen, result, policy)
-    return as_pixels(relight(as_tensor(scene.seen.pixels), as_tensor(result), brightness))
+        bright = _add_residual(network, low, bright, policy)
+    return as_pixels(relight(low, bright, brightness))
 
 
 @torch.inference_mode()
-def _add_residual(
-    network: LowLightModel, seen: Picture, result: NDArray[np.float32], policy: DevicePolicy
-) -> NDArray[np.float32]:
-    """Add `LowLightModel.residual` to the result of a reduced picture, H×W×3, bicubic."""
-    graded = as_tensor(result).to(policy.device)
-    residual = network.residual(as_tensor(seen.pixels).to(policy.device), graded)
+def _add_residual(network: LowLightModel, low: Tensor, graded: Tensor, policy: DevicePolicy) -> Tensor:
+    """Add `LowLightModel.residual`, bicubic, to the result of a reduced picture; both 1×3×H×W on the CPU."""
+    residual = network.residual(low.to(policy.device), graded.to(policy.device))
     if residual is None:
-        return result
+        return graded
     smooth = F.interpolate(residual, graded.shape[-2:], mode="bicubic", align_corners=False)
-    return as_pixels((graded + smooth).clamp(0.0, 1.0))
+    return (graded + smooth.cpu()).clamp(0.0, 1.0)
 
 
 Value = TypeVar("Value")

@@ -141,8 +141,10 @@ def load(card: ModelCard) -> LowLightModel:
     if card.architecture in ARCHITECTURES and card.folder.parent != bundled_models():
         # Without memory first: of a stranger's numbers only those that fit the weights are built for real.
         _require_fit(card, weights)
-    network = _load_mean(card) if _is_mean(card) else _build(card)
-    if not _is_mean(card):
+    if _is_mean(card):
+        network = _load_mean(card)
+    else:
+        network = _build(card)
         apply_weights(network, *weights["network"], model=card.name)
     if card.grading is not None:
         network.grading = _build_grading(card)
