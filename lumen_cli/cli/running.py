@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lumen_cli.registry.card import ModelCard
     from lumen_cli.run.operation import Operation
     from lumen_cli.run.plan import Plan
+    from lumen_cli.run.run import Run
+    from lumen_cli.run.task import Task
 
 
 def carry_out(
@@ -36,7 +38,7 @@ def carry_out(
     console = Console(stderr=True, highlight=False, quiet=options.quiet)
     run = Run(card, policy, operation, options.for_run(pictures.output, template))
     if options.dry_run:
-        show_plan(plan_visibly(console, run, pictures.found.sources), pictures.found.troubles, options.as_json)
+        show_plan(run, plan_visibly(console, run, pictures.found.sources), pictures.found.troubles, options.as_json)
         return
     with run:
         session = Session(options, pictures, run, console)
@@ -53,21 +55,24 @@ def carry_out(
         raise typer.Exit(code)
 
 
-def show_plan(plan: Plan, troubles: Sequence[Trouble], as_json: bool) -> None:
+def show_plan(run: Run, plan: Plan, troubles: Sequence[Trouble], as_json: bool) -> None:
     """Print what would be done, one line per picture."""
-    from lumen_cli.reports.jsonlines import planned_line, trouble_line
+    from lumen_cli.reports.jsonlines import planned_line, run_facts, trouble_line
     from lumen_cli.reports.summary import source_name
     from lumen_cli.text import count, printable, short_path, with_options
 
-    for status, tasks in (("planned", plan.todo), ("kept", plan.kept), ("left", plan.left)):
+    facts = run_facts(run)
+    tasks_by_status: dict[Literal["planned", "kept", "left"], Sequence[Task]]
+    tasks_by_status = {"planned": plan.todo, "kept": plan.kept, "left": plan.left}
+    for status, tasks in tasks_by_status.items():
         for task in tasks:
             outputs = ", ".join([short_path(task.job.target), *(printable(path.name) for path in task.targets[1:])])
             why = printable(with_options(task.why, task.remedy))
             line = f"{source_name(task.job.source)} → {outputs}  ({why})"
-            typer.echo(planned_line(task, status) if as_json else line)
+            typer.echo(planned_line(task, status, facts) if as_json else line)
     for trouble in troubles:
         line = f"{short_path(trouble.path)}: {printable(trouble.reason)}"
-        typer.echo(trouble_line(trouble) if as_json else line)
+        typer.echo(trouble_line(trouble, facts) if as_json else line)
     left = f", {len(plan.left)} to leave untouched" if plan.left else ""
     numbers = f"{count(len(plan.todo), 'picture')} to make, {len(plan.kept)} to keep{left}"
     typer.echo(f"dry run: {numbers}; nothing done", err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import typer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lumen_cli.files.find import Source, Trouble
+    from lumen_cli.reports.jsonlines import RunFacts
     from lumen_cli.run.plan import Plan
     from lumen_cli.run.run import Run
     from lumen_cli.run.task import Result
@@ -49,6 +51,12 @@ class Session:
         self._ended: str | None = None
         self._noticed = False
 
+    @cached_property
+    def _facts(self) -> RunFacts:
+        from lumen_cli.reports.jsonlines import run_facts
+
+        return run_facts(self.run)
+
     @property
     def failed(self) -> bool:
         """Whether a picture was not made that should have been."""
@@ -76,7 +84,7 @@ class Session:
             if self.options.as_json:
                 from lumen_cli.reports.jsonlines import trouble_line
 
-                print(trouble_line(trouble), flush=True)
+                print(trouble_line(trouble, self._facts), flush=True)
         if plan.todo and self.run.tags.notice and not self._noticed:
             self.console.print(self.run.tags.notice, markup=False, style="yellow")
             self._noticed = True
@@ -112,7 +120,7 @@ class Session:
         if self.options.as_json:
             from lumen_cli.reports.jsonlines import picture_line
 
-            print(picture_line(result), flush=True)
+            print(picture_line(result, self._facts), flush=True)
 
     def report(self) -> None:
         """Tables for batches and with --stats, failures, the headline; with --quiet one line per failure."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lumen_cli.atomic import atomic_file
 from lumen_cli.errors import UsageError
 from lumen_cli.reports.benchmark import Cell, Column, make_grid, title
+from lumen_cli.reports.jsonlines import LeakLine, QualityLine, strict
 from lumen_cli.text import printable
 
 if TYPE_CHECKING:
@@ -27,31 +28,29 @@ _STEERING = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\
 
 
 def quality_lines(report: QualityReport) -> Iterator[str]:
-    """One JSON object per row: means with intervals, every picture's figures, data set, settings and machine."""
+    """A JSON line per row."""
     for row in report.rows:
-        yield dumps(_about(report) | _row(report, row))
+        yield QualityLine(**_about(report), **_row(report, row)).line()
 
 
 def leak_lines(report: LeakReport) -> Iterator[str]:
-    """One JSON object per test picture: the most similar training picture and the verdict (null: not similar)."""
+    """A JSON line per test picture."""
     for each in report.likenesses:
-        yield dumps(
-            {
-                "test": each.name,
-                "train": str(each.train),
-                "side": each.side,
-                "score": each.score,
-                "correlation": each.correlation,
-                "gradients": each.gradients,
-                "mirrored": each.mirrored,
-                "verdict": each.verdict or None,
-            }
-        )
+        yield LeakLine(
+            test=each.name,
+            train=str(each.train),
+            side=each.side,
+            score=each.score,
+            correlation=each.correlation,
+            gradients=each.gradients,
+            mirrored=each.mirrored,
+            verdict=each.verdict or None,
+        ).line()
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
     """Strict JSON: NaN and infinity become null; characters that control a terminal become escapes."""
-    text = json.dumps(_strict(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(strict(value), indent=indent, ensure_ascii=False, allow_nan=False)
     return _STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
@@ -213,16 +212,6 @@ def _row(report: QualityReport, row: Row) -> dict[str, Any]:
         "figures": figures,
         "pictures": pictures,
     }
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _strict(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _format(values: dict[str, float] | dict[str, float | None]) -> dict[str, str]:

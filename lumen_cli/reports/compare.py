@@ -1,16 +1,16 @@
-"""A comparison as a table of means, and as one JSON object per line."""
+"""A comparison as a table of means, and as JSON lines."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from rich.table import Table
 from rich.text import Text
 
+from lumen_cli.reports.jsonlines import ComparedLine, MeansLine, Version
 from lumen_cli.reports.tables import NARROW, failure_line, plain_table
 from lumen_cli.text import count, printable
 
@@ -64,50 +64,43 @@ def problem_lines(problems: Sequence[Problem]) -> Text:
 
 
 def compared_line(matched: Matched, measured: Measured) -> str:
-    """One picture: status "compared", its size, and for each version its file and metrics.
-
-    A metric that is not defined is null, one without bound (PSNR of equal pictures) the text "inf".
-    """
+    """One picture as a JSON line."""
     versions = [
-        {"version": label, "file": str(file), "metrics": {name: _number(value) for name, value in values.items()}}
+        Version(version=label, file=str(file), metrics={name: _number(value) for name, value in values.items()})
         for label, file, values in zip(matched.labels, measured.row.files, measured.values, strict=True)
     ]
-    return json.dumps(
-        {
-            "status": "compared",
-            "picture": measured.row.name,
-            "width": measured.width,
-            "height": measured.height,
-            "versions": versions,
-        }
-    )
+    return ComparedLine(
+        status="compared",
+        picture=measured.row.name,
+        width=measured.width,
+        height=measured.height,
+        versions=versions,
+    ).line()
 
 
 def problem_line(problem: Problem) -> str:
-    """One picture that was left out: status "failed" and the reason."""
-    return json.dumps({"status": "failed", "picture": problem.name, "reason": problem.reason})
+    """One picture that was left out, as a JSON line."""
+    return ComparedLine(status="failed", picture=problem.name, reason=problem.reason, versions=[]).line()
 
 
 def means_line(
     matched: Matched, pictures: int, columns: Sequence[dict[str, Mean]], page: Path | None, sheet: Path | None
 ) -> str:
-    """The last line: status "means", for each version its means, and the files that were written (or null)."""
+    """The means of all versions, and the files that were written, as a JSON line."""
     versions = [
-        {"version": label, "metrics": {name: _number(mean.value) for name, mean in column.items()}}
+        Version(version=label, metrics={name: _number(mean.value) for name, mean in column.items()})
         for label, column in zip(matched.labels, columns, strict=True)
     ]
-    fields: dict[str, Any] = {
-        "status": "means",
-        "pictures": pictures,
-        "reference": matched.labels[matched.reference],
-        "versions": versions,
-        "page": None if page is None else str(page),
-        "sheet": None if sheet is None else str(sheet),
-    }
-    return json.dumps(fields)
+    return MeansLine(
+        pictures=pictures,
+        reference=matched.labels[matched.reference],
+        versions=versions,
+        page=None if page is None else str(page),
+        sheet=None if sheet is None else str(sheet),
+    ).line()
 
 
-def _number(value: float) -> float | str | None:
+def _number(value: float) -> float | Literal["inf", "-inf"] | None:
     if math.isnan(value):
         return None
-    return value if math.isfinite(value) else str(value)
+    return value if math.isfinite(value) else "inf" if value > 0 else "-inf"

@@ -1,89 +1,384 @@
-"""Results as one JSON object per line."""
+"""The JSON lines of all commands. Every kind is declared here; docs/json-lines.schema.json follows from it."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from lumen_cli import __version__
 from lumen_cli.text import with_options
 
 if TYPE_CHECKING:
     from lumen_cli.files.find import Trouble
     from lumen_cli.registry.card import ModelCard
+    from lumen_cli.run.run import Run
     from lumen_cli.run.task import Result, Task
 
+SCHEMA = "lumen/1"
+"""The version of all lines. It changes if a field goes or changes its meaning; fields and kinds may be added to it."""
+_DIGITS = 12
+"""Of the weights' SHA-256, as in stamps."""
 
-def picture_line(result: Result) -> str:
-    """The result of one picture: status "done", "kept", "left" or "failed"; the other fields are always present.
 
-    input: "-" for standard input; why: the reason to process it or not ("new", "source changed", "finished"); reason:
-    why it failed or was left; width, height: pixels; seen: width and height that the network saw, smaller where the
-    result was carried to full size; bytes: of the output; seconds: by stage; null where there is none. A decomposed
-    picture has `outputs`, paths by content, instead of `output`, and `reconstruction`: null, or mae and psnr (null
-    where there is no error) of R ∘ L. One whose sidecar files were copied has `sidecars`, the paths of the copies.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One line. `type` names its kind; `extends` names a class whose fields the line has too."""
+
+    type: ClassVar[str]
+    extends: ClassVar[str] = ""
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"use_attribute_docstrings": True}
+
+    def line(self, base: Mapping[str, Any] | None = None) -> str:
+        """The line, strict JSON in ASCII: NaN and infinity become null. base: the values of `extends`."""
+        head = {"schema": SCHEMA, "type": self.type, "lumen": __version__}
+        return json.dumps(strict({**head, **(base or {}), **asdict(self)}), allow_nan=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What all pictures of a run share."""
+
+    model: str
+    weights: str
+    """The first digits of the SHA-256 that stands for all weights."""
+    seed: int | None
+    """null for decompose, which draws no noise."""
+    device: str
+    settings: dict[str, Any]
+    """The settings that decide about the outputs, wherever they were set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seconds:
+    """Seconds spent on one picture; a batch's run time is divided evenly."""
+
+    read: float = 0.0
+    run: float = 0.0
+    write: float = 0.0
+    tags: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """Error of R × L on values from 0 to 1."""
+
+    mae: float
+    """Mean absolute error."""
+    psnr: float | None
+    """In dB; null where there is no error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureLine(Record, RunFacts):
+    """A picture of `lumen enhance` or `lumen decompose`. All fields are always present."""
+
+    type: ClassVar[str] = "picture"
+    status: Literal["done", "kept", "left", "skipped", "failed", "planned"]
+    """kept: its outputs are current; left: lumen did not write the outputs that exist; skipped: not wanted (see
+    reason); planned: with --dry-run."""
+    input: str
+    """"-" for standard input."""
+    output: str | None = None
+    outputs: dict[str, str] | None = None
+    """The files of a picture that becomes several, by content."""
+    why: str | None = None
+    """Why it is processed or not: "new", "source changed", "finished"."""
+    reason: str | None = None
+    """Why it failed, was left or skipped."""
+    width: int | None = None
+    height: int | None = None
+    seen: list[int] | None = None
+    """Width and height that the network saw; smaller where the result was carried to full size."""
+    bytes: int | None = None
+    """Of the outputs."""
+    seconds: Seconds = Seconds()
+    warnings: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    reconstruction: Reconstruction | None = None
+    sidecars: list[str] = field(default_factory=list)
+    """Copied sidecar files."""
+    precision: str | None = None
+    """What the picture was computed in; null where it was not computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelLine(Record):
+    """A model: the fields of its config.json (docs/model-config.json) and these."""
+
+    type: ClassVar[str] = "model"
+    extends: ClassVar[str] = "lumen_cli.registry.card:ModelCard"
+    folder: str
+    weights_sha256: str
+    """Stands for all weights, as in manifests."""
+    to_pull: bool
+    """Whether weights are missing that `lumen models pull` fetches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseLine(Record):
+    """The authors' own weights of an architecture of which no model is installed."""
+
+    type: ClassVar[str] = "release"
+    extends: ClassVar[str] = "lumen_cli.registry.architectures:Release"
+    installed: Literal[False] = False
+    architecture: str
+    command: str
+    """The command that imports them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportLine(Record):
+    """A checkpoint that became a model folder."""
+
+    type: ClassVar[str] = "import"
+    status: Literal["imported"] = "imported"
+    name: str
+    architecture: str
+    folder: str
+    same_shapes_as: str | None
+    network: dict[str, Any]
+    averaged: bool
+    parts: dict[str, dict[str, int]]
+    """Tensors and parameters by part of the network."""
+    matched: int
+    rebuilt: list[str]
+    ignored: dict[str, list[str]]
+    """Names by reason."""
+    parameters: int | None
+    bytes: int
+    weights_sha256: str
+    imported_from: list[dict[str, Any]]
+    licence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullLine(Record):
+    """A model that was fetched, or was here before ("kept")."""
+
+    type: ClassVar[str] = "pull"
+    status: Literal["pulled", "kept"]
+    name: str
+    architecture: str
+    folder: str
+    source: str
+    weights_from: list[str]
+    parameters: int | None
+    bytes: int | None
+    weights_sha256: str
+    licence: str
+    notes: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One version of a compared picture, or of all."""
+
+    version: str
+    file: str | None = None
+    metrics: dict[str, float | Literal["inf", "-inf"] | None]
+    """null where a metric is not defined, "inf" for the PSNR of equal pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedLine(Record):
+    """A picture of `lumen compare`: its versions, or why it is left out."""
+
+    type: ClassVar[str] = "comparison"
+    status: Literal["compared", "failed"]
+    picture: str
+    reason: str | None = None
+    width: int | None = None
+    height: int | None = None
+    versions: list[Version]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeansLine(Record):
+    """The last line of `lumen compare`: the means of each version, and the files that were written."""
+
+    type: ClassVar[str] = "means"
+    status: Literal["means"] = "means"
+    pictures: int
+    reference: str
+    versions: list[Version]
+    page: str | None
+    sheet: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityLine(Record):
+    """A model of `lumen benchmark`: means with intervals, the figures of every picture, data set, settings, machine."""
+
+    type: ClassVar[str] = "quality"
+    dataset: dict[str, Any]
+    machine: dict[str, Any]
+    model: str
+    kind: str
+    architecture: str | None
+    settings: dict[str, Any]
+    n: int
+    figures: dict[str, dict[str, Any]]
+    """By metric: mean, lower, upper, n, best, published, source."""
+    pictures: list[dict[str, Any]]
+    """Name, width, height, seconds, reason, and a value for each metric."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeakLine(Record):
+    """A test picture of `lumen benchmark --check-leak` and the most similar training picture."""
+
+    type: ClassVar[str] = "leak"
+    test: str
+    train: str
+    side: str
+    score: float
+    correlation: float
+    gradients: float
+    mirrored: bool
+    verdict: str | None
+    """null: not similar."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedLine(Record):
+    """A row of `lumen benchmark --speed`. seconds: per picture; memory: bytes; gflops: 10⁹ operations per picture."""
+
+    type: ClassVar[str] = "speed"
+    extends: ClassVar[str] = "lumen_cli.benchmark.speed_request:SpeedResult"
+    pipeline: dict[str, float | None] | None
+    """With --pipeline: pictures, seconds, busy, against_alone, images_per_second."""
+    images_per_second: float | None
+    megapixels_per_second: float | None
+    ratio: float | None
+    """Time of the reference implementation over ours, by the medians."""
+
+
+RECORDS: tuple[type[Record], ...] = (
+    PictureLine,
+    ModelLine,
+    ReleaseLine,
+    ImportLine,
+    PullLine,
+    ComparedLine,
+    MeansLine,
+    QualityLine,
+    LeakLine,
+    SpeedLine,
+)
+"""Every kind of line."""
+
+
+def run_facts(run: Run) -> RunFacts:
+    """What the pictures of a run share."""
+    settings = run.operation.settings
+    chosen = asdict(settings)
+    for name in ("architecture", "network", "weights", "precision", "deep_precision", "tags"):
+        del chosen[name]
+    return RunFacts(
+        model=run.card.name if run.card else "",
+        weights=settings.weights[:_DIGITS],
+        seed=chosen.pop("seed", None),
+        device=run.policy.device,
+        settings=chosen | {"metadata": settings.tags.metadata, "stamp": settings.tags.stamp is not None},
+    )
+
+
+def picture_line(result: Result, facts: RunFacts) -> str:
+    """The result of one picture."""
     fidelity = result.fidelity
-    sidecars = {"sidecars": [str(path) for path in result.sidecars]} if result.sidecars else {}
-    decomposed = {"reconstruction": None if fidelity is None else asdict(fidelity)} if result.task.parts else {}
-    return _line(
-        status=result.status,
-        input=_input(result.task),
-        **_outputs(result.task),
+    return PictureLine(
+        status=result.status,  # type: ignore[arg-type]
+        **_paths(result.task),
         why=result.task.why,
         reason=with_options(result.reason, result.remedy) if result.reason else None,
         width=result.width,
         height=result.height,
         seen=list(result.seen) if result.seen else None,
         bytes=result.size,
-        seconds={stage: round(seconds, 6) for stage, seconds in asdict(result.timings).items()},
+        seconds=Seconds(**{stage: round(value, 6) for stage, value in asdict(result.timings).items()}),
         warnings=list(result.warnings),
         notices=list(result.notices),
-        **decomposed,
-        **sidecars,
-    )
+        reconstruction=None if fidelity is None else Reconstruction(**asdict(fidelity)),
+        sidecars=[str(path) for path in result.sidecars],
+        precision=result.precision,
+        **vars(facts),
+    ).line()
 
 
-def trouble_line(trouble: Trouble) -> str:
-    """An input that cannot be processed, with the fields of `picture_line`: status "failed" and the reason."""
-    return _line(
-        status="failed",
-        input=str(trouble.path),
-        output=None,
-        why=None,
-        reason=trouble.reason,
-        width=None,
-        height=None,
-        seen=None,
-        bytes=None,
-        seconds=dict.fromkeys(("read", "run", "write", "tags"), 0.0),
-        warnings=[],
-        notices=[],
-    )
+def trouble_line(trouble: Trouble, facts: RunFacts) -> str:
+    """An input that cannot be processed."""
+    return PictureLine(status="failed", input=str(trouble.path), reason=trouble.reason, **vars(facts)).line()
 
 
-def planned_line(task: Task, status: str) -> str:
-    """The plan for one picture: status "planned", "kept" or "left", and why."""
-    return _line(status=status, input=_input(task), **_outputs(task), why=with_options(task.why, task.remedy))
+def planned_line(task: Task, status: Literal["planned", "kept", "left"], facts: RunFacts) -> str:
+    """The plan for one picture."""
+    return PictureLine(status=status, **_paths(task), why=with_options(task.why, task.remedy), **vars(facts)).line()
 
 
 def model_line(card: ModelCard) -> str:
-    """The fields of a model's config.json, its folder, and `to_pull`: whether weights are missing.
-
-    `weights_sha256` stands for all weights, as in manifests.
-    """
-    return _line(**card.model_dump(), folder=str(card.folder), weights_sha256=card.weights_sha256, to_pull=card.to_pull)
-
-
-def _input(task: Task) -> str:
-    return task.job.source.label or str(task.job.source.path)
+    """A model's card."""
+    return ModelLine(folder=str(card.folder), weights_sha256=card.weights_sha256, to_pull=card.to_pull).line(
+        card.model_dump()
+    )
 
 
-def _outputs(task: Task) -> dict[str, Any]:
+def _paths(task: Task) -> dict[str, Any]:
+    source = task.job.source.label or str(task.job.source.path)
     if not task.parts:
-        return {"output": str(task.job.target)}
-    return {"outputs": {part.name: str(part.path) for part in task.parts}}
+        return {"input": source, "output": str(task.job.target)}
+    return {"input": source, "outputs": {part.name: str(part.path) for part in task.parts}}
 
 
-def _line(**fields: Any) -> str:
-    return json.dumps(fields)
+def strict(value: Any) -> Any:
+    """The same value with null for NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {key: strict(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_schema(records: Sequence[type[Record]] = RECORDS) -> str:
+    """The JSON schema of a line, the content of docs/json-lines.schema.json."""
+    from pydantic import TypeAdapter
+
+    definitions: dict[str, Any] = {}
+    for record in records:
+        parts = [record]
+        if record.extends:
+            module, _, name = record.extends.partition(":")
+            parts.insert(0, getattr(import_module(module), name))
+        head = {
+            "schema": {"const": SCHEMA},
+            "type": {"const": record.type},
+            "lumen": {"type": "string", "description": "The version of lumen."},
+        }
+        properties: dict[str, Any] = dict(head)
+        for part in parts:
+            schema = TypeAdapter(part).json_schema(mode="serialization")
+            definitions |= schema.pop("$defs", {})
+            properties |= schema["properties"]
+        definitions[record.type] = {
+            "description": " ".join((record.__doc__ or "").split()),
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+        }
+    for each in definitions.values():
+        for described in each.get("properties", {}).values():
+            described.pop("title", None)
+        each.pop("title", None)
+    whole = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A JSON line of lumen",
+        "description": "What commands print with --json, one object per line. Fields and types may be added.",
+        "oneOf": [{"$ref": f"#/$defs/{record.type}"} for record in records],
+        "$defs": dict(sorted(definitions.items())),
+    }
+    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"

@@ -1,8 +1,7 @@
-"""Model cards, imports and downloads as tables, and as one JSON object per line."""
+"""Model cards, imports and downloads as tables and JSON lines."""
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from lumen_cli.registry.architectures import ARCHITECTURES, Architecture
 from lumen_cli.registry.catalog import pull_command, user_models
+from lumen_cli.reports.jsonlines import ImportLine, PullLine, ReleaseLine
 from lumen_cli.reports.tables import facts_grid, plain_table
 from lumen_cli.text import count, memory, parameters, printable, short_folder
 
@@ -140,10 +140,10 @@ def release_details(architecture: Architecture) -> Table:
 
 
 def release_line(architecture: Architecture) -> str:
-    """The same as one JSON object; `installed` is false."""
+    """The same as a JSON line."""
     assert architecture.release is not None
-    about = {"installed": False, "architecture": architecture.id, **asdict(architecture.release)}
-    return json.dumps(about | {"command": architecture.import_command})
+    record = ReleaseLine(architecture=architecture.id, command=architecture.import_command)
+    return record.line(asdict(architecture.release))
 
 
 def import_tables(imported: Imported) -> Iterator[RenderableType]:
@@ -175,29 +175,26 @@ def import_tables(imported: Imported) -> Iterator[RenderableType]:
 
 
 def import_line(imported: Imported) -> str:
-    """The same as one JSON object: ignored names by reason, counts by part, the card's network and folder."""
+    """The same as a JSON line."""
     card, match = imported.card, imported.match
     parts = {part: {"tensors": tensors, "parameters": numbers} for part, (tensors, numbers) in _parts(imported).items()}
-    return json.dumps(
-        {
-            "status": "imported",
-            "name": card.name,
-            "architecture": card.architecture,
-            "folder": str(card.folder),
-            "same_shapes_as": imported.variant.release or None,
-            "network": dict(card.network),
-            "averaged": imported.averaged,
-            "parts": parts,
-            "matched": len(match.taken),
-            "rebuilt": match.rebuilt,
-            "ignored": match.ignored,
-            "parameters": card.weights.parameters,
-            "bytes": imported.size,
-            "weights_sha256": card.weights_sha256,
-            "imported_from": [file.model_dump() for file in card.imported_from],
-            "licence": card.licence,
-        }
-    )
+    return ImportLine(
+        name=card.name,
+        architecture=card.architecture,
+        folder=str(card.folder),
+        same_shapes_as=imported.variant.release or None,
+        network=dict(card.network),
+        averaged=imported.averaged,
+        parts=parts,
+        matched=len(match.taken),
+        rebuilt=list(match.rebuilt),
+        ignored={reason: list(names) for reason, names in match.ignored.items()},
+        parameters=card.weights.parameters,
+        bytes=imported.size,
+        weights_sha256=card.weights_sha256,
+        imported_from=[file.model_dump() for file in card.imported_from],
+        licence=card.licence,
+    ).line()
 
 
 def _shapes(imported: Imported) -> str:
@@ -239,23 +236,21 @@ def pull_tables(pulled: Pulled) -> Iterator[RenderableType]:
 
 
 def pull_line(pulled: Pulled) -> str:
-    """The same as one JSON object: status "pulled", or "kept" where the model existed before."""
+    """The same as a JSON line."""
     card = pulled.card
-    return json.dumps(
-        {
-            "status": "kept" if pulled.kept else "pulled",
-            "name": card.name,
-            "architecture": card.architecture,
-            "folder": str(card.folder),
-            "source": pulled.source,
-            "weights_from": pulled.weights_from,
-            "parameters": card.weights.parameters,
-            "bytes": _pulled_size(pulled),
-            "weights_sha256": card.weights_sha256,
-            "licence": card.licence,
-            "notes": pulled.notes,
-        }
-    )
+    return PullLine(
+        status="kept" if pulled.kept else "pulled",
+        name=card.name,
+        architecture=card.architecture,
+        folder=str(card.folder),
+        source=pulled.source,
+        weights_from=list(pulled.weights_from),
+        parameters=card.weights.parameters,
+        bytes=_pulled_size(pulled),
+        weights_sha256=card.weights_sha256,
+        licence=card.licence,
+        notes=list(pulled.notes),
+    ).line()
 
 
 def _pulled_size(pulled: Pulled) -> int | None:

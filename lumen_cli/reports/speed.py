@@ -1,12 +1,11 @@
-"""The speed of models as tables, and as one JSON object per row."""
+"""The speed of models as tables, and as JSON lines."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
@@ -14,6 +13,7 @@ from rich.progress import TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from lumen_cli.reports.jsonlines import SpeedLine
 from lumen_cli.reports.progress import transient_line
 from lumen_cli.reports.tables import NARROW, facts_grid, failure_line, plain_table
 from lumen_cli.text import count, duration, memory, parameters, printable
@@ -24,23 +24,15 @@ if TYPE_CHECKING:
 _Column = tuple[str, "Callable[[SpeedResult], str]"]
 
 
-def speed_row(result: SpeedResult) -> dict[str, Any]:
-    """Every field of a result and the figures derived from it; null where there is none.
-
-    seconds: per picture, with `median`, the quartiles `lower` and `upper`, and the extremes; memory: bytes; gflops: 10⁹
-    operations per picture, a multiplication and an addition are two; ratio: `plain` over ours, by the medians.
-    """
-    row = asdict(result)
-    row["images_per_second"], row["megapixels_per_second"] = result.images_per_second, result.megapixels_per_second
-    row["ratio"] = result.ratio
-    if result.pipeline is not None:
-        row["pipeline"]["images_per_second"] = result.pipeline.images_per_second
-    return row
-
-
 def speed_line(result: SpeedResult) -> str:
-    """`speed_row` on one line."""
-    return json.dumps(speed_row(result))
+    """A result and the figures derived from it as a JSON line; null where there is none."""
+    folder = result.pipeline
+    return SpeedLine(
+        pipeline=None if folder is None else asdict(folder) | {"images_per_second": folder.images_per_second},
+        images_per_second=result.images_per_second,
+        megapixels_per_second=result.megapixels_per_second,
+        ratio=result.ratio,
+    ).line(asdict(result))
 
 
 def speed_tables(results: Sequence[SpeedResult]) -> Iterator[RenderableType]:

@@ -260,7 +260,7 @@ class Encoder:
         self.storage = StorageWatch()
         self._pool = ThreadPoolExecutor(jobs, "lumen-encode")
 
-    def submit(self, decoded: Decoded, output: Output, seconds: float) -> None:
+    def submit(self, decoded: Decoded, output: Output, seconds: float, precision: str) -> None:
         """Write `output` for the task of `decoded`; waits while the encode queue is full. seconds: of the network."""
         held = output.held
         self._budget.acquire(held)
@@ -272,6 +272,7 @@ class Encoder:
             timings=Timings(read=decoded.seconds, run=seconds),
             notices=(*decoded.scene.picture.notices, *output.notes),
             seen=(decoded.scene.seen.width, decoded.scene.seen.height),
+            precision=precision,
         )
         manifest = self._manifests.get(decoded.task.root)
         recording = functools.partial(record_files, decoded.task, decoded.record, decoded.original, manifest)

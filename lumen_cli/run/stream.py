@@ -144,4 +144,5 @@ class Stream:
             if isinstance(outcome, NetworkError):
                 yield failure(decoded.task, outcome)
             else:
-                self.encoder.submit(decoded, outcome, seconds)
+                precision = self.policy.precision_for(decoded.scene.picture.bit_depth)
+                self.encoder.submit(decoded, outcome, seconds, precision)

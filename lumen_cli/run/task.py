@@ -97,7 +97,7 @@ class Result:
     status: "done", "failed", "kept" or "left"; reason: why it failed or was left, in one line; remedy: as in
     `LumenError`; size: bytes of its files; warnings: what could not be kept; fidelity: the error of its reconstruction,
     where there is one; sidecars: copies made; notices: how it was read and computed, where that is worth a line; seen:
-    width and height of what the network saw of it.
+    width and height of what the network saw of it; precision: what it was computed in.
     """
 
     task: Task
@@ -113,6 +113,7 @@ class Result:
     notices: tuple[str, ...] = ()
     seen: tuple[int, int] | None = None
     remedy: str = ""
+    precision: str | None = None
 
 
 def failure(task: Task, error: Exception, timings: Timings | None = None) -> Result:

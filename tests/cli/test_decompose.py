@@ -181,10 +181,6 @@ def test_json_is_one_object_a_picture(tiny: Path, photos: Path, lumen: Lumen) ->
     results = lines(finished)
     assert len(results) == 6
     for line in results:
-        assert set(line) == {
-            *("status", "input", "outputs", "why", "reason", "width", "height", "bytes", "seconds", "warnings"),
-            *("notices", "seen", "reconstruction"),
-        }
         if line["status"] == "done":
             assert Path(line["outputs"]["maps"]).stat().st_size == line["bytes"]
     (failed,) = (line for line in results if line["status"] == "failed")

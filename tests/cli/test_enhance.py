@@ -55,12 +55,6 @@ def test_json_is_one_object_a_picture(tiny: Path, photos: Path, lumen: Lumen) ->
     lines = [json.loads(line) for line in finished.out.splitlines()]
     assert {Path(line["input"]).name for line in lines} == {"a.png", "b.jpg", "c.webp", "d.png", "e.tif", "bad.png"}
     for line in lines:
-        assert set(line) == {
-            *("status", "input", "output", "why", "reason", "width", "height", "bytes", "seconds", "warnings"),
-            "notices",
-            "seen",
-        }
-        assert set(line["seconds"]) == {"read", "run", "write", "tags"}
         if line["status"] == "done":
             assert Path(line["output"]).stat().st_size == line["bytes"]
             assert line["reason"] is None

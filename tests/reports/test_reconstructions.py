@@ -10,10 +10,12 @@ from rich.console import Console
 from lumen_cli.engine.decompose import Fidelity
 from lumen_cli.files.find import Source
 from lumen_cli.files.outputs import Job
-from lumen_cli.reports.jsonlines import picture_line, planned_line
+from lumen_cli.reports.jsonlines import RunFacts, picture_line, planned_line
 from lumen_cli.reports.progress import progress_line
 from lumen_cli.reports.summary import Summary
 from lumen_cli.run.task import Part, Result, Task
+
+FACTS = RunFacts(model="kind", weights="0123456789ab", seed=None, device="cpu", settings={})
 
 
 def result(name: str, mae: float, psnr: float | None) -> Result:
@@ -57,13 +59,13 @@ def test_of_many_pictures_the_worst_are_shown_and_the_mean_is_over_all() -> None
 
 def test_programs_get_every_file_by_what_it_holds() -> None:
     whole = result("a", 0.01, None)
-    line = json.loads(picture_line(whole))
+    line = json.loads(picture_line(whole, FACTS))
     outputs = {"reflectance": "/out/a-reflectance.png", "illumination": "/out/a-illumination.png"}
     assert line["outputs"] == outputs
-    assert "output" not in line
+    assert line["output"] is None
     assert line["reconstruction"] == {"mae": 0.01, "psnr": None}
-    assert json.loads(picture_line(dataclasses.replace(whole, fidelity=None)))["reconstruction"] is None
-    assert json.loads(planned_line(whole.task, "planned"))["outputs"] == outputs
+    assert json.loads(picture_line(dataclasses.replace(whole, fidelity=None), FACTS))["reconstruction"] is None
+    assert json.loads(planned_line(whole.task, "planned", FACTS))["outputs"] == outputs
 
 
 def test_progress_says_what_is_going_on() -> None:

@@ -6,10 +6,12 @@ from rich.console import Console
 
 from lumen_cli.files.find import Source
 from lumen_cli.files.outputs import Job
-from lumen_cli.reports.jsonlines import picture_line
+from lumen_cli.reports.jsonlines import RunFacts, picture_line
 from lumen_cli.reports.progress import progress_line
 from lumen_cli.reports.summary import Summary, peak_memory
 from lumen_cli.run.task import Result, Task, Timings
+
+FACTS = RunFacts(model="kind", weights="0123456789ab", seed=0, device="cpu", settings={})
 
 
 def result(name: str, status: str = "done", reason: str | None = None, warnings: tuple[str, ...] = ()) -> Result:
@@ -77,7 +79,7 @@ def test_a_run_in_which_all_failed_has_no_times_to_show() -> None:
 
 
 def test_json_lines_are_ascii_and_one_line_whatever_the_name() -> None:
-    line = picture_line(result("夜\n.png"))
+    line = picture_line(result("夜\n.png"), FACTS)
     assert line.isascii()
     assert "\n" not in line
 

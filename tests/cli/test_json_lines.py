@@ -1,0 +1,144 @@
+"""What every command prints with --json fits the published schema."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from lumen_cli import __version__
+from lumen_cli.reports.jsonlines import SCHEMA, write_schema
+from tests.conftest import Finished, MakeModel, write_dark
+
+PUBLISHED = Path(__file__).parents[2] / "docs" / "json-lines.schema.json"
+Lines = Callable[..., list[dict[str, Any]]]
+
+
+def strict_schema() -> dict[str, Any]:
+    """The published schema, without the freedom to add fields."""
+    schema = copy.deepcopy(json.loads(PUBLISHED.read_text(encoding="utf-8")))
+    for definition in schema["$defs"].values():
+        if "properties" in definition:
+            definition["additionalProperties"] = False
+    return schema
+
+
+@pytest.fixture
+def lines(lumen: Callable[..., Finished]) -> Lines:
+    """Run a command with --json; its lines, checked."""
+    validator = Draft202012Validator(strict_schema())
+
+    def run(*arguments: str | Path, code: int = 0) -> list[dict[str, Any]]:
+        finished = lumen(*arguments, "--json")
+        assert finished.code == code, finished.err
+        found = [json.loads(line) for line in finished.out.splitlines()]
+        assert found
+        for line in found:
+            kind = validator.schema["$defs"][line["type"]]
+            problems = [
+                f"{'.'.join(map(str, error.path))}: {error.message}"
+                for error in validator.evolve(schema=kind | {"$defs": validator.schema["$defs"]}).iter_errors(line)
+            ]
+            assert not problems, problems
+            assert (line["schema"], line["lumen"]) == (SCHEMA, __version__)
+        return found
+
+    return run
+
+
+def test_the_published_schema_is_the_one_in_the_code() -> None:
+    assert PUBLISHED.read_text(encoding="utf-8") == write_schema(), (
+        "write it again: python -c 'from lumen_cli.reports.jsonlines import write_schema as w; print(w(), end=\"\")'"
+    )
+    Draft202012Validator.check_schema(json.loads(write_schema()))
+
+
+def test_a_line_that_lacks_a_field_does_not_fit() -> None:
+    assert not Draft202012Validator(strict_schema()).is_valid({"schema": SCHEMA, "type": "picture"})
+
+
+def test_pictures_done_failed_kept_left_and_planned(lines: Lines, make_model: MakeModel, tmp_path: Path) -> None:
+    make_model("tiny")
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a.png", "b.png", "c.jpg"):
+        write_dark(folder / name)
+    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "gone.png").symlink_to("nowhere.png")
+    write_dark(out / "b.png")
+    enhance = ["enhance", folder, "-o", out, "-m", "tiny", "--strength", "0.5"]
+    planned = lines(*enhance, "--dry-run", code=0)
+    assert [line["status"] for line in planned].count("planned") == 4
+    done = {Path(line["input"]).name: line for line in lines(*enhance, "--seed", "3", code=1)}
+    assert {name: line["status"] for name, line in done.items()} == {
+        "a.png": "done",
+        "b.png": "left",
+        "c.jpg": "done",
+        "broken.png": "failed",
+        "gone.png": "failed",
+    }
+    card = lines("models", "info", "tiny")[0]
+    for line in (*planned, *done.values()):
+        assert (line["model"], line["device"]) == ("tiny", "cpu")
+        assert card["weights_sha256"].startswith(line["weights"])
+        assert len(line["weights"]) == 12
+        assert line["settings"]["strength"] == 0.5
+    assert {line["seed"] for line in done.values()} == {3}
+    assert done["a.png"]["precision"] in ("fp32", "bf16")
+    assert done["broken.png"]["precision"] is None
+    again = lines(*enhance, "--seed", "3", code=1)
+    assert [line["status"] for line in again].count("kept") == 2
+
+
+def test_the_precision_is_that_of_the_picture(lines: Lines, make_model: MakeModel, tmp_path: Path) -> None:
+    from tests.imaging import make
+
+    make_model("tiny")
+    make.png16(tmp_path / "deep.png", make.deep())
+    (line,) = lines("enhance", tmp_path / "deep.png", "-m", "tiny")
+    assert line["precision"] == "fp32", "16-bit pictures are not computed in bfloat16"
+
+
+def test_decomposed_pictures(lines: Lines, make_model: MakeModel, photos: Path) -> None:
+    make_model("tiny", abilities=["enhance", "decompose"])
+    found = lines("decompose", photos, "-m", "tiny", "--reconstruct")
+    assert all(line["outputs"]["reflectance"] and line["seed"] is None for line in found)
+    lines("decompose", photos, "-m", "tiny", "--dry-run")
+
+
+def test_comparisons(lines: Lines, photos: Path, tmp_path: Path) -> None:
+    write_dark(tmp_path / "other" / "a.png", 24, 32, seed=9)
+    write_dark(tmp_path / "other" / "b.png", 7, 9)
+    found = lines("compare", photos, tmp_path / "other", "--no-page", code=1)
+    assert {(line["type"], line["status"]) for line in found} == {
+        ("comparison", "compared"),
+        ("comparison", "failed"),
+        ("means", "means"),
+    }
+
+
+def test_benchmarks(lines: Lines, make_model: MakeModel, photos: Path, tmp_path: Path) -> None:
+    make_model("tiny")
+    for name in ("a.png", "b.png"):
+        write_dark(tmp_path / "low" / name)
+        write_dark(tmp_path / "high" / name)
+    pairs = ["benchmark", "--low", tmp_path / "low", "--high", tmp_path / "high"]
+    assert lines(*pairs, "-m", "tiny", "--baseline", "gamma", "--metric", "psnr")[0]["type"] == "quality"
+    assert lines(*pairs, "--check-leak", tmp_path / "low")[0]["type"] == "leak"
+
+
+@pytest.mark.slow
+def test_speed(lines: Lines, make_model: MakeModel) -> None:
+    make_model("tiny")
+    found = lines("benchmark", "--speed", "-m", "tiny", "--size", "64x48", "--repeat", "1", "--pipeline", "--quiet")
+    assert [line["type"] for line in found] == ["speed"]
+
+
+def test_models(lines: Lines, make_model: MakeModel) -> None:
+    make_model("tiny")
+    assert "tiny" in [line["name"] for line in lines("models")]
+    assert lines("models", "info", "kind-plus")[0]["type"] == "release"
