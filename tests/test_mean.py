@@ -11,11 +11,11 @@ import torch
 
 import lumen_cli
 from lumen_cli.errors import ModelError
+from lumen_cli.networks.base import Mean
 from lumen_cli.networks.diffll import DiffLL
 from lumen_cli.networks.kind import KinD
 from lumen_cli.networks.lightendiffusion import LightenDiffusion
 from lumen_cli.networks.lldiffusion import LLDiffusion
-from lumen_cli.networks.mean import Mean
 from lumen_cli.registry.catalog import find_model
 from lumen_cli.registry.load import load
 from tests.conftest import MakeModel

@@ -219,7 +219,7 @@ def _is_mean(card: ModelCard) -> bool:
 
 def _load_mean(card: ModelCard) -> LowLightModel:
     """A model that averages others. Each member grades its own results; a grading of the mean then grades the mean."""
-    from lumen_cli.networks.mean import Mean
+    from lumen_cli.networks.base import Mean
 
     cards = find_members(card)
     steps = [found.defaults.steps for found in cards]

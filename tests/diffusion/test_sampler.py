@@ -5,8 +5,16 @@ import math
 import pytest
 import torch
 
-from lumen_cli.diffusion.sampler import DDIM, Sampler, fresh_noise, sample, split_prediction, target_of
-from lumen_cli.diffusion.schedule import CosineSchedule, LinearSchedule
+from lumen_cli.diffusion.sampler import (
+    DDIM,
+    CosineSchedule,
+    LinearSchedule,
+    Sampler,
+    fresh_noise,
+    sample,
+    split_prediction,
+    target_of,
+)
 
 SCHEDULE = LinearSchedule()
 

@@ -9,8 +9,8 @@ from lumen_cli.engine.device import DevicePolicy, choose_device
 from lumen_cli.engine.memory import TilePlan
 from lumen_cli.engine.scene import scene_of
 from lumen_cli.imaging.picture import Picture
+from lumen_cli.networks.base import Mean
 from lumen_cli.networks.grading import REGIONS, bend, measure
-from lumen_cli.networks.mean import Mean
 from tests.conftest import dark_pixels
 from tests.networks.test_grading import opinionated
 

@@ -9,9 +9,9 @@ from lumen_cli.engine import memory
 from lumen_cli.engine.device import choose_device
 from lumen_cli.engine.memory import TilePlan, bytes_per_pixel, free_memory, return_freed_memory, smaller, tiling_of
 from lumen_cli.errors import PictureError
+from lumen_cli.networks.base import Mean
 from lumen_cli.networks.kind import KinD
 from lumen_cli.networks.lightendiffusion import LightenDiffusion
-from lumen_cli.networks.mean import Mean
 from lumen_cli.run.stages import require_room
 
 CPU = choose_device("cpu", "fp32")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lumen_cli.errors import UsageError
-from lumen_cli.metrics import brisque
+from lumen_cli.metrics import niqe as brisque
 from lumen_cli.metrics.registry import METRICS, measure
 from tests.metrics.pictures import scene
 

@@ -11,12 +11,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 
-from lumen_cli.diffusion.sampler import Sampler, sample, target_of
-from lumen_cli.diffusion.schedule import CosineSchedule
-from lumen_cli.networks.anlightendiff import AnlightenDiff
-from lumen_cli.networks.anlightendiff.blocks import WeightNormConv
-from lumen_cli.networks.anlightendiff.frames import mish_
-from lumen_cli.networks.anlightendiff.losses import (
+from lumen_cli.diffusion.sampler import CosineSchedule, Sampler, sample, target_of
+from lumen_cli.networks.anlightendiff import (
+    AnlightenDiff,
     color_map,
     diffuse,
     equalise,
@@ -25,7 +22,8 @@ from lumen_cli.networks.anlightendiff.losses import (
     to_picture,
     to_residual,
 )
-from lumen_cli.networks.anlightendiff.unet import tables
+from lumen_cli.networks.anlightendiff.blocks import WeightNormConv
+from lumen_cli.networks.anlightendiff.unet import mish_, tables
 from tests.reference import fill_by_formula
 
 SCHEDULE = CosineSchedule()
@@ -90,7 +88,7 @@ def test_bands_of_a_large_map_are_joined_without_seams(monkeypatch):
     with torch.no_grad():
         whole, _ = network.center(low)
         for size in (1, 50_000):
-            monkeypatch.setattr("lumen_cli.networks.anlightendiff.frames.BAND_BYTES", size)
+            monkeypatch.setattr("lumen_cli.networks.anlightendiff.unet.BAND_BYTES", size)
             torch.testing.assert_close(network.center(low)[0], whole, rtol=0, atol=1e-4)
 
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lumen_cli.diffusion.schedule import CosineSchedule
-from lumen_cli.networks.anlightendiff import AnlightenDiff
-from lumen_cli.networks.anlightendiff.losses import diffuse, features, to_picture, to_residual
+from lumen_cli.diffusion.sampler import CosineSchedule
+from lumen_cli.networks.anlightendiff import AnlightenDiff, diffuse, features, to_picture, to_residual
 from lumen_cli.networks.unet import timestep_embedding
 from tests.reference import Figures, fill_by_formula
 

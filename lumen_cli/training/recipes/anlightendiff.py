@@ -14,10 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.diffusion.sampler import normal, target_of
-from lumen_cli.diffusion.schedule import antithetic_timesteps
-from lumen_cli.networks.anlightendiff import AnlightenDiff
-from lumen_cli.networks.anlightendiff.losses import diffuse, to_residual
+from lumen_cli.diffusion.sampler import antithetic_timesteps, normal, target_of
+from lumen_cli.networks.anlightendiff import AnlightenDiff, diffuse, to_residual
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.training.recipes.base import CompactRecipe, PaperRecipe, Stage, fidelity
 
