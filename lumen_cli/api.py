@@ -12,8 +12,7 @@ from lumen_cli.engine import Detail
 from lumen_cli.engine.device import choose_device
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.colour.convert import convert_depth, to_unit
-from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import Picture, read_picture
 from lumen_cli.registry.catalog import DEFAULT_MODEL, check_light, find_model, require_ability
 from lumen_cli.registry.load import load
 from lumen_cli.run.decompose import Decompose, Decomposed, MapSettings

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from lumen_cli.imaging.formats import recognise
-from lumen_cli.imaging.tags.check import LISTING, Tags, find_differences, parse_listing
+from lumen_cli.imaging.tags.arguments import LISTING
 from lumen_cli.imaging.tags.rules import TagRules
+from lumen_cli.imaging.tags.transfer import Tags, find_differences, parse_listing
 
 _AT_ONCE = 100
 _SHOWN = 60

@@ -25,7 +25,7 @@ from lumen_cli.registry.card import read_card
 from lumen_cli.registry.checkpoints.importing import import_checkpoint
 from lumen_cli.registry.checkpoints.reading_process import read_source
 from lumen_cli.registry.load import load, save_weights
-from lumen_cli.training.stage import Options, run_stage
+from lumen_cli.training.run import Options, run_stage
 from tests.conftest import dark_pixels
 from tests.reference import published_keys
 from tests.registry.checkpoints.checkpoints import write_authors_checkpoint

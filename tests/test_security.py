@@ -81,7 +81,7 @@ def test_a_helper_process_can_send_pictures_and_nothing_that_runs(tmp_path: Path
     import pickle
 
     from lumen_cli.imaging.helper import receive, send
-    from lumen_cli.imaging.read import read_picture
+    from lumen_cli.imaging.picture import read_picture
     from tests.imaging import fuzzing
 
     class Runs:
@@ -414,8 +414,7 @@ def test_warnings_of_other_programs_cannot_steer_the_terminal() -> None:
 
 @posix
 def test_an_exiftool_with_known_holes_is_named(tmp_path: Path) -> None:
-    from lumen_cli.imaging.tags.exiftool import is_unsafe
-    from lumen_cli.imaging.tags.writer import TagWriter
+    from lumen_cli.imaging.tags.writer import TagWriter, is_unsafe
 
     assert [is_unsafe(version) for version in ("12.16", "12.37", "12.38", "13.02", "12.57", "odd")] == [
         *(True, True),

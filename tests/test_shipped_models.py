@@ -27,7 +27,7 @@ def names(folders: list[Path]) -> list[str]:
 
 def enhanced(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """A sample before and after, H×W×3 in [0, 1]."""
-    from lumen_cli.imaging.read import read_picture
+    from lumen_cli.imaging.picture import read_picture
 
     before = read_picture(SAMPLES / name).pixels
     return before, lumen_cli.enhance(before, folder, precision="fp32")
@@ -119,7 +119,7 @@ def test_a_picture_of_one_colour_and_a_black_frame_stay_as_they_are(folder):
 def test_brightness_is_a_multiple_of_the_pictures_light(folder):
     import torch
 
-    from lumen_cli.imaging.colour.curves import to_linear
+    from lumen_cli.imaging.colour.convert import to_linear
     from tests.conftest import dark_pixels
 
     picture = dark_pixels(64, 96)

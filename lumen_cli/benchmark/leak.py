@@ -20,7 +20,7 @@ from lumen_cli.benchmark.samples import Samples
 from lumen_cli.datasets.layouts import find_dataset
 from lumen_cli.errors import explain
 from lumen_cli.imaging.colour.convert import luma
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import read_picture
 
 NEAR_DUPLICATE = 0.75
 """From this score on two pictures show the same scene from the same viewpoint; exposures of one scene reach 0.9."""

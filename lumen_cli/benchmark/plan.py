@@ -1,20 +1,27 @@
-"""What a quality benchmark measures and where it writes: metrics, rows of the table, files."""
+"""What a quality benchmark measures and where it writes, and its report: figures, published ones, settings, notes."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from lumen_cli import __version__
 from lumen_cli.atomic import atomic_file
 from lumen_cli.benchmark.entrants import Entrant, baseline_entrant, input_entrant, model_entrant
-from lumen_cli.benchmark.quality import Save
+from lumen_cli.benchmark.quality import CONFIDENCE, RESAMPLES, Row, Save, Score
 from lumen_cli.benchmark.samples import Samples
 from lumen_cli.errors import UsageError
 from lumen_cli.files.outputs import check_writable
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.write import write_picture
 from lumen_cli.metrics.registry import DEFAULT_METRICS, Metric, all_metrics, find_metrics
+from lumen_cli.registry.architectures import ARCHITECTURES, Figure
 from lumen_cli.registry.catalog import find_model, list_models
 
 
@@ -106,3 +113,105 @@ def check_targets(targets: Sequence[Path], samples: Samples, overwrite: bool) ->
 
 def _image_path(folder: Path, row: str, name: str) -> Path:
     return folder / row / f"{name}.png"
+
+
+@dataclass(frozen=True)
+class QualityReport:
+    """The result of a quality benchmark.
+
+    metrics: of the columns; those in `unavailable` have empty cells; machine: versions and threads by name; notes:
+    lines that a reader needs.
+    """
+
+    samples: Samples
+    metrics: tuple[Metric, ...]
+    unavailable: dict[str, str]
+    rows: tuple[Row, ...]
+    machine: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    def best(self, metric: Metric) -> set[str]:
+        """The rows with the best mean of a column, among those with figures for the most pictures.
+
+        The input takes no part: compared with itself it is perfect (LOE).
+        """
+        if not metric.better or metric.name in self.unavailable:
+            return set()
+        means = {row.entrant.name: row.means[metric.name] for row in self.rows if row.entrant.kind != "input"}
+        most = max((mean.count for mean in means.values()), default=0)
+        values = {name: mean.value for name, mean in means.items() if mean.count == most and not math.isnan(mean.value)}
+        if len(values) < 2:
+            return set()
+        leading = max(values.values()) if metric.better == "higher" else min(values.values())
+        return {name for name, value in values.items() if value == leading}
+
+    def published(self, row: Row, metric: Metric) -> Figure | None:
+        """The figure that the paper of a row's model states for this data set."""
+        return published_figure(row, self.samples, metric)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Sources of the published figures in the table, each once, in the order of their numbers."""
+        found = (self.published(row, metric) for row in self.rows for metric in self.metrics)
+        return tuple(dict.fromkeys(each.source for each in found if each is not None))
+
+    @property
+    def failures(self) -> tuple[tuple[str, Score], ...]:
+        """Pictures without figures, each with the name of its row.
+
+        A failure of a picture in every row is listed once, without a row; so is a failure of all pictures of a row.
+        """
+        found: list[tuple[str, Score]] = []
+        for row in self.rows:
+            reasons = {score.reason for score in row.scores}
+            if len(reasons) == 1 and len(row.scores) > 1 and row.scores[0].reason is not None:
+                found.append((row.entrant.name, dataclasses.replace(row.scores[0], name="all pictures")))
+                continue
+            for score in row.scores:
+                if score.reason is None:
+                    continue
+                everywhere = all(_reason(other, score.name) == score.reason for other in self.rows)
+                entry = ("" if everywhere and len(self.rows) > 1 else row.entrant.name, score)
+                if not any((name, other.name) == (entry[0], score.name) for name, other in found):
+                    found.append(entry)
+        return tuple(found)
+
+
+def published_figure(row: Row, samples: Samples, metric: Metric) -> Figure | None:
+    """The figure that the paper of a row's model states for the test split of this data set."""
+    architecture = ARCHITECTURES.get(row.entrant.architecture)
+    return architecture.figure(samples.dataset, metric.name) if architecture else None
+
+
+def standard_notes(samples: Samples, metrics: Sequence[Metric], rows: Sequence[Row]) -> tuple[str, ...]:
+    """Notes that a reader of the table needs."""
+    notes = [f"in brackets: {CONFIDENCE:.0%} bootstrap interval of the mean ({RESAMPLES:,} resamples, seeded)"]
+    if samples.synthetic:
+        notes.append(
+            "synthetic: these dark pictures were computed from bright ones; name a data set to measure real ones"
+        )
+    if any(metric.name.endswith("_gt_mean") for metric in metrics):
+        notes.append("GT-mean: the result is first scaled to the reference's mean; not comparable with other columns")
+    figures = [row for row in rows if any(published_figure(row, samples, metric) for metric in metrics)]
+    if figures and samples.split.lower() not in ("test", "eval15"):
+        notes.append(f"published figures are for the test split of {samples.dataset}, not for these pictures")
+    if figures:
+        notes.append("published figures are the authors' weights at full width; measured are the models named here")
+    known = (ARCHITECTURES.get(row.entrant.architecture) for row in rows)
+    notes += (each.figures_note for each in known if each is not None and each.figures_note)
+    return tuple(dict.fromkeys(notes))
+
+
+def make_report(
+    samples: Samples, metrics: Sequence[Metric], rows: Sequence[Row], notes: Sequence[str] = ()
+) -> QualityReport:
+    """The report of finished rows, with the standard notes before `notes` and the versions of lumen and torch."""
+    reasons = {metric.name: reason for metric in metrics if (reason := metric.unavailable()) is not None}
+    computed = [metric for metric in metrics if metric.name not in reasons]
+    machine = {"lumen": __version__, "torch": torch.__version__, "threads": str(torch.get_num_threads())}
+    notes = (*standard_notes(samples, computed, rows), *notes)
+    return QualityReport(samples, tuple(metrics), reasons, tuple(rows), machine, notes)
+
+
+def _reason(row: Row, name: str) -> str | None:
+    return next((score.reason for score in row.scores if score.name == name), None)

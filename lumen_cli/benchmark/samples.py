@@ -15,8 +15,7 @@ from lumen_cli.datasets.pairs import Problem
 from lumen_cli.engine.scene import reduce_by_area
 from lumen_cli.errors import PictureError
 from lumen_cli.files.find import find_pictures
-from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import Picture, read_picture
 from lumen_cli.networks.base import as_pixels, as_tensor
 
 

@@ -2,7 +2,8 @@
 
     python -m lumen_cli.benchmark.worker < case.json
 
-A new process, so that peak memory belongs to this case alone and a crash costs one row.
+A new process, so that peak memory belongs to this case alone and a crash costs one row. A folder of pictures goes from
+disk to disk by the run that `lumen enhance` uses.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,23 +26,75 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lumen_cli.benchmark.paper_baseline import paper_network
-from lumen_cli.benchmark.speed_request import Plain, SpeedCase, SpeedResult, Spread
-from lumen_cli.benchmark.worker_folder import time_folder
+from lumen_cli.benchmark.speed_request import Pipeline, Plain, SpeedCase, SpeedResult, Spread
 from lumen_cli.engine.batch import NetworkError, enhance_batch
 from lumen_cli.engine.device import DevicePolicy, choose_device
 from lumen_cli.engine.memory import out_of_memory, peak_resident
 from lumen_cli.engine.scene import scene_size
 from lumen_cli.errors import LumenError
+from lumen_cli.files.find import find_pictures
 from lumen_cli.imaging.colour.convert import to_integers
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.networks.base import as_pixels
 from lumen_cli.registry.architectures import network_class
 from lumen_cli.registry.card import PRECISIONS, read_card
 from lumen_cli.registry.load import load
+from lumen_cli.run.operation import Enhance, Settings
+from lumen_cli.run.run import Run, RunOptions
 from lumen_cli.text import with_options
 
 if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel
+
+if TYPE_CHECKING:
+    from lumen_cli.engine.device import DevicePolicy
+    from lumen_cli.networks.base import LowLightModel
+
+_GRAIN = 8.0
+
+
+def time_folder(
+    case: SpeedCase, network: LowLightModel, policy: DevicePolicy, steps: int | None, alone: float
+) -> Pipeline:
+    """Enhance `case.request.pictures` generated JPEGs of the case's size, in a folder that is removed afterwards.
+
+    Args:
+        case: the row of the table.
+        network: on the policy's device, warm.
+        policy: its batch size is the case's.
+        steps: sampling steps.
+        alone: seconds a picture of the network alone.
+
+    Raises:
+        LumenError: a picture failed.
+    """
+    settings = Settings(case.architecture, {}, "", steps=steps, precision=policy.precision, detail=case.request.detail)
+    with tempfile.TemporaryDirectory(prefix="lumen-speed-") as place:
+        source, target = Path(place, "dark"), Path(place, "bright")
+        write_pictures(source, case.request.pictures, case.width, case.height)
+        with Run(None, policy, Enhance(settings), RunOptions(f"{target}{os.sep}"), network=network) as run:
+            started = time.perf_counter()
+            results = list(run.results(run.plan(find_pictures([str(source)]))))
+            wall = time.perf_counter() - started
+    failed = [result for result in results if result.status != "done"]
+    if failed or len(results) != case.request.pictures:
+        raise LumenError(f"the folder's pictures failed: {failed[0].reason if failed else 'some are missing'}")
+    running = sum(result.timings.run for result in results)
+    return Pipeline(case.request.pictures, wall, running / wall, alone * case.request.pictures / wall)
+
+
+def write_pictures(folder: Path, count: int, width: int, height: int) -> None:
+    """Write dark JPEGs with a camera's grain, all different, into `folder`."""
+    from PIL import Image
+
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    ramp = np.linspace(5.0, 60.0, width)[None, :, None] * np.linspace(0.3, 1.0, height)[:, None, None]
+    for number in range(count):
+        grain = generator.normal(0.0, _GRAIN, (height, width, 3))
+        pixels = np.clip(ramp * generator.uniform(0.5, 1.0, 3) + grain, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:04d}.jpg", quality=92)
+
 
 Returned = TypeVar("Returned")
 
@@ -74,7 +128,7 @@ def _fused() -> dict[Any, Any]:
     return {operator: attention_flops for operator in found if operator is not None}
 
 
-Run = Callable[[], Tensor]
+Call = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
@@ -196,7 +250,7 @@ def example(network: LowLightModel, width: int, height: int) -> tuple[Tensor, Te
     return low, None if shape is None else torch.randn(1, *shape, generator=generator)
 
 
-def full_size_run(case: SpeedCase, subject: Subject, low: Tensor) -> Run:
+def full_size_run(case: SpeedCase, subject: Subject, low: Tensor) -> Call:
     """The work of `lumen enhance` between decoding and encoding: reduce, run the network, carry its result."""
     pixels = to_integers(as_pixels(low), 8)
     pictures = [Picture(pixels, None, 8, False, "png", None, None)] * case.batch
@@ -215,7 +269,7 @@ def full_size_run(case: SpeedCase, subject: Subject, low: Tensor) -> Run:
 
 
 def compare_with_paper(
-    case: SpeedCase, subject: Subject, ours: Run, bright: Tensor, low: Tensor, noise: Tensor | None
+    case: SpeedCase, subject: Subject, ours: Call, bright: Tensor, low: Tensor, noise: Tensor | None
 ) -> tuple[list[float], Plain]:
     """Time our network and the reference implementation alternately, so that a slow machine slows both.
 
@@ -237,7 +291,7 @@ def compare_with_paper(
     return seconds, Plain(Spread.of(plain_seconds), operations / 1e9, shown, paper.baseline.redundant)
 
 
-def alternate(runs: list[Run], repeat: int, device: str) -> list[list[float]]:
+def alternate(runs: list[Call], repeat: int, device: str) -> list[list[float]]:
     """Seconds of each of `runs`, called alternately (A B A B …) `repeat` times, with the device synchronised."""
     seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(repeat):

@@ -148,9 +148,8 @@ def _measure(
     leaked: str | None,
 ) -> bool:
     """Measure, print and write the report; returns whether a picture failed."""
-    from lumen_cli.benchmark.plan import save_images
+    from lumen_cli.benchmark.plan import make_report, save_images
     from lumen_cli.benchmark.quality import run_quality
-    from lumen_cli.benchmark.report import make_report
     from lumen_cli.reports.benchmark import print_quality
     from lumen_cli.reports.benchmark_files import quality_lines, write_report
     from lumen_cli.reports.progress import steps_line

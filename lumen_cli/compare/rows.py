@@ -16,8 +16,7 @@ from lumen_cli.compare import drawing
 from lumen_cli.compare.matching import Matched, Problem, Row
 from lumen_cli.errors import PictureError, UsageError
 from lumen_cli.imaging.formats import load_format
-from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import Picture, read_picture
 from lumen_cli.metrics.registry import DEFAULT_METRICS, Metric, find_metrics, measure
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lumen_cli.imaging.colour.curves import to_linear, to_srgb
+from lumen_cli.imaging.colour.convert import to_linear, to_srgb
 
 # Table K.1 and K.2.
 _LUMA = (

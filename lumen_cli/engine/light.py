@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lumen_cli.imaging.colour.curves import to_linear, to_srgb
+from lumen_cli.imaging.colour.convert import to_linear, to_srgb
 
 GRID = 32
 """Rows and columns of the map on which a picture's structure is measured."""

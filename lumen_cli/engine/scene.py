@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from lumen_cli.engine import Detail
 from lumen_cli.engine.colour_maps import DEFAULTS, Floats, Settings
 from lumen_cli.engine.full_resolution import FullResolution, plan
-from lumen_cli.imaging.colour.convert import to_unit
-from lumen_cli.imaging.colour.curves import to_linear
+from lumen_cli.imaging.colour.convert import to_linear, to_unit
 from lumen_cli.imaging.picture import Picture
 
 if TYPE_CHECKING:

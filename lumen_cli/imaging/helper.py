@@ -92,7 +92,7 @@ def main() -> None:
             os._exit(0)  # even in the middle of a picture, as the other process has ended
 
     threading.Thread(target=receive_requests, daemon=True).start()
-    from lumen_cli.imaging.read import read_picture
+    from lumen_cli.imaging.picture import read_picture
 
     while True:
         name, max_pixels = waiting.get()

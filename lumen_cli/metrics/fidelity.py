@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from lumen_cli.imaging.colour.curves import to_linear
+from lumen_cli.imaging.colour.convert import to_linear
 
 _WINDOW = 11
 _STRIP_PIXELS = 1 << 18

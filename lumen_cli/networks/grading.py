@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.imaging.colour.curves import to_linear, to_srgb
+from lumen_cli.imaging.colour.convert import to_linear, to_srgb
 
 GRID = 96
 """Rows and columns on which the dark picture is measured; each cell is a mean, which removes the noise."""

@@ -1,20 +1,97 @@
-"""Find model folders by name."""
+"""The models that this machine has: bundled and the user's own, their folders and files by name, config.json read
+within bounds (it may be a stranger's), and folders that appear whole or not at all.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lumen_cli.atomic import sweep_temporaries, temporary_beside
 from lumen_cli.errors import LumenError, ModelError, UsageError
 from lumen_cli.registry.architectures import ARCHITECTURES
-from lumen_cli.registry.config_file import CONFIG_FILE, HUGGING_FACE
 from lumen_cli.text import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from lumen_cli.registry.card import ModelCard
+
+CONFIG_FILE = "config.json"
+CARD_FILE = "README.md"
+"""The model card for people: origin, training, figures, licence."""
+NETWORK_FILE, GRADING_FILE = "network.safetensors", "grading.safetensors"
+"""The weights files of folders that lumen writes; a config.json may name others."""
+HUGGING_FACE = "hf://"
+LARGEST_TEXT = 1 << 20
+"""Bytes that a config.json or a README.md may have."""
+_LONGEST_TEXT, _DEEPEST, _MOST_VALUES = 4000, 16, 10_000
+_LARGEST_COUNT = 1 << 50
+"""Bytes or parameters; no other whole number of a config.json is as large."""
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read `folder/config.json`; ModelError if it is missing, no object, or beyond all bounds."""
+    path = folder / CONFIG_FILE
+    try:
+        if not path.is_file() and path.exists():
+            raise ModelError(f"{path} is no ordinary file")
+        with path.open("rb") as file:
+            content = file.read(LARGEST_TEXT + 1)
+        if len(content) > LARGEST_TEXT:
+            raise ModelError(f"{path} is larger than a {CONFIG_FILE} can be ({LARGEST_TEXT >> 20} MiB)")
+        config = json.loads(content.decode("utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{folder} is no model folder: it has no {CONFIG_FILE}") from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not valid JSON: {error}") from None
+    if excess := _find_excess(config):
+        raise ModelError(f"{path}: it holds {excess}, which no {CONFIG_FILE} needs")
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: expected an object with fields, found {show(config)}")
+    return config
+
+
+def _find_excess(config: Any) -> str:
+    """What is deeper, longer or larger than any model needs, or is no text; empty if nothing is.
+
+    After this check all other code may recurse, print and compare.
+    """
+    level, values = [config], 0
+    for _ in range(_DEEPEST):
+        deeper: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                deeper += [*value.keys(), *value.values()]
+            elif isinstance(value, list):
+                deeper += value
+            elif isinstance(value, str):
+                if len(value) > _LONGEST_TEXT:
+                    return f"a text of {len(value):,} characters (at most {_LONGEST_TEXT:,})"
+                if any("\ud800" <= character <= "\udfff" for character in value):
+                    return "a text with half a character (a lone surrogate)"
+            elif isinstance(value, int) and abs(value) > _LARGEST_COUNT:
+                return "a whole number of more than 15 digits"
+        values += len(level)
+        if values + len(deeper) > _MOST_VALUES:
+            return f"more than {_MOST_VALUES:,} values"
+        if not deeper:
+            return ""
+        level = deeper
+    return f"lists or objects more than {_DEEPEST} deep"
+
+
+def show(value: Any) -> str:
+    """A value as an error shows it, cut off if it is long."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
 
 MEAN = "mean"
 """The architecture of models that average others and have no network of their own."""
@@ -89,7 +166,7 @@ def find_model(name_or_folder: str | os.PathLike[str], ability: str = "enhance")
 
     wanted = os.fspath(name_or_folder)
     if wanted.startswith(HUGGING_FACE):
-        from lumen_cli.registry.hub import download_model
+        from lumen_cli.registry.fetch import download_model
 
         return read_card(download_model(wanted))
     cards, broken = scan_models()
@@ -193,3 +270,71 @@ def check_light(card: ModelCard, brightness: float | None, illumination_ratio: f
             raise UsageError(f"{name} must be from {DIMMEST:g} to {BRIGHTEST:g}, not {value:g}")
     if illumination_ratio is not None:
         require_ability(card, "illumination-ratio")
+
+
+def holds_model(target: Path) -> bool:
+    """Whether the target is a model folder that may be replaced; False if it does not exist or is an empty folder.
+
+    Raises:
+        UsageError: the target is something else, or a folder that holds more than a model.
+    """
+    if not target.exists() and not target.is_symlink():
+        return False
+    if not target.is_dir():
+        raise UsageError(f"{target} exists and is not a folder")
+    present = {entry.name for entry in target.iterdir()}
+    if not present:
+        return False
+    foreign = sorted(present - _own_files(target))
+    if CONFIG_FILE not in present or foreign:
+        held = f" (it holds {foreign[0]})" if foreign else ""
+        raise UsageError(f"{target} exists and is not a model folder and nothing else{held}: choose another")
+    return True
+
+
+def _own_files(folder: Path) -> set[str]:
+    """The files that lumen may have written into a model folder."""
+    from lumen_cli.registry.card import read_card
+
+    try:
+        weights = {file.file for file in read_card(folder).files.values()}
+    except ModelError:
+        weights = set()
+    return {CONFIG_FILE, CARD_FILE, NETWORK_FILE, GRADING_FILE, "model.safetensors", *weights}
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder; at the end it replaces the target, after an error it is removed.
+
+    Raises:
+        ModelError: the target cannot be written.
+    """
+    temporary = temporary_beside(target)
+    try:
+        sweep_temporaries([target.parent], whole_folders=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        _put_in_place(temporary, target)
+    except OSError as error:
+        raise ModelError(f"{target} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Rename; an earlier folder is moved away first, and back if the rename fails."""
+    if not target.is_dir():
+        temporary.rename(target)
+        return
+    former = temporary_beside(target)
+    try:
+        target.rename(former)
+        temporary.rename(target)
+    finally:  # Ctrl-C between the two included
+        if former.exists() and not target.exists():
+            former.rename(target)
+    if former.is_symlink():
+        former.unlink()
+    else:
+        shutil.rmtree(former, ignore_errors=True)

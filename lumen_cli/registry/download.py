@@ -11,11 +11,16 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from lumen_cli.errors import ModelError, UsageError
-from lumen_cli.registry.atomic_folder import atomic_folder, holds_model
 from lumen_cli.registry.card import ModelCard, WeightsFile, read_card
 from lumen_cli.registry.catalog import (
+    CARD_FILE,
+    CONFIG_FILE,
+    HUGGING_FACE,
+    LARGEST_TEXT,
+    atomic_folder,
     bundled_models,
     find_model,
+    holds_model,
     list_models,
     model_roots,
     pull_command,
@@ -23,9 +28,7 @@ from lumen_cli.registry.catalog import (
     scan_models,
     user_models,
 )
-from lumen_cli.registry.config_file import CARD_FILE, CONFIG_FILE, HUGGING_FACE, LARGEST_TEXT
-from lumen_cli.registry.fetch import NotGivenError, Progress, fetch, require_web_address
-from lumen_cli.registry.hub import LARGEST_WEIGHTS
+from lumen_cli.registry.fetch import LARGEST_WEIGHTS, NotGivenError, Progress, fetch, require_web_address
 from lumen_cli.registry.load import checksum, find_members, require_loadable
 
 

@@ -20,8 +20,7 @@ from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.grading import Grading
 from lumen_cli.registry.architectures import ARCHITECTURES, network_class
 from lumen_cli.registry.card import ModelCard, WeightsFile
-from lumen_cli.registry.catalog import MEAN, bundled_models, find_model, is_model, pull_command
-from lumen_cli.registry.config_file import CONFIG_FILE
+from lumen_cli.registry.catalog import CONFIG_FILE, MEAN, bundled_models, find_model, is_model, pull_command
 from lumen_cli.text import join_first
 
 

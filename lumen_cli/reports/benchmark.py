@@ -16,8 +16,8 @@ from lumen_cli.text import count, printable, short_path
 
 if TYPE_CHECKING:
     from lumen_cli.benchmark.leak import LeakReport
+    from lumen_cli.benchmark.plan import QualityReport
     from lumen_cli.benchmark.quality import Mean
-    from lumen_cli.benchmark.report import QualityReport
     from lumen_cli.metrics.registry import Metric
 
 NOTHING = "–"

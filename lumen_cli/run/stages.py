@@ -21,8 +21,7 @@ from lumen_cli.engine.scene import Scene
 from lumen_cli.errors import PictureError
 from lumen_cli.files.contents import Original, read_original
 from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS
-from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import Picture, read_picture
 from lumen_cli.run.decode import AbandonedError, HelperReader
 from lumen_cli.run.manifest import Manifest, Record
 from lumen_cli.run.operation import Operation, Output
@@ -89,7 +88,7 @@ def default_bytes() -> int:
 
 def decoded_bytes(path: Path, per_pixel: int) -> int:
     """Bytes a picture takes once decoded, from its header alone; 0 where the header is unreadable (decoding fails)."""
-    from lumen_cli.imaging.read import measure_picture
+    from lumen_cli.imaging.picture import measure_picture
 
     width, height = measure_picture(path) or (0, 0)
     return width * height * per_pixel

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lumen_cli.datasets.darken import darken, draw_camera, draw_shade, expose
 from lumen_cli.datasets.pairs import TrainingFiles
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import read_picture
 from lumen_cli.networks.base import as_tensor
 
 WHOLE = 64

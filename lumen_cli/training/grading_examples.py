@@ -20,7 +20,7 @@ from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.grading import GRID, measure
 from lumen_cli.training.data import load_bytes, named_generator
 from lumen_cli.training.loop import Report, count_examples
-from lumen_cli.training.stage import enhance_bytes
+from lumen_cli.training.run import enhance_bytes
 
 SIDE = 320
 """Of the square crops, at most."""

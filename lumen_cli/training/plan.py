@@ -13,14 +13,12 @@ from lumen_cli.engine.device import DTYPES, DevicePolicy, choose_device
 from lumen_cli.errors import UsageError
 from lumen_cli.files.outputs import check_writable
 from lumen_cli.registry.catalog import find_model
-from lumen_cli.training import grading_fit, refiner
+from lumen_cli.training import grading, refiner
 from lumen_cli.training.data import Mix
 from lumen_cli.training.grading import GradingRun, train_grading
-from lumen_cli.training.loop import Watch
+from lumen_cli.training.loop import Watch, join_workers
 from lumen_cli.training.recipes import make_recipe
-from lumen_cli.training.run import Run, train
-from lumen_cli.training.stage import Options
-from lumen_cli.training.workers import join_workers
+from lumen_cli.training.run import Options, Run, train
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -132,7 +130,7 @@ def plan_grading(request: Request, init: str) -> Training:
     check_writable(request.out)
     asked = card.precision_for(request.precision)
     policy = choose_device(request.device, asked, precisions=card.precisions, model=card.name)
-    fitting = grading_fit.Fitting(seed=request.seed, device=torch.device(policy.device))
+    fitting = grading.Fitting(seed=request.seed, device=torch.device(policy.device))
     if request.minutes is not None:
         fitting = replace(fitting, minutes=request.minutes / fitting.parts)
     elif request.steps is not None:

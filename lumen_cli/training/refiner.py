@@ -14,12 +14,12 @@ from torch import Tensor
 
 from lumen_cli.datasets.pairs import TrainingFiles
 from lumen_cli.networks.refiner import SQUARE, Refiner, see, share_of
-from lumen_cli.registry.config_file import CARD_FILE
+from lumen_cli.registry.catalog import CARD_FILE
 from lumen_cli.registry.load import save_weights
 from lumen_cli.training.checkpoint import Checkpoint
 from lumen_cli.training.data import named_generator
 from lumen_cli.training.loop import Watch, autocast, count_examples, descend, learning_rate, run_steps
-from lumen_cli.training.recipes.base import structure
+from lumen_cli.training.recipes import structure
 from lumen_cli.training.refiner_examples import Sources, collect
 from lumen_cli.training.run import record
 

@@ -25,8 +25,7 @@ from lumen_cli.benchmark.samples import Sample, Samples, Scene, samples_of
 from lumen_cli.datasets.layouts import find_dataset
 from lumen_cli.errors import LumenError, PictureError, UsageError
 from lumen_cli.imaging.colour.convert import luma
-from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import Picture, read_picture
 from lumen_cli.metrics.registry import Metric, find_metrics
 from lumen_cli.registry.catalog import find_model
 from tests.conftest import MakeModel, dark_pixels

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from lumen_cli.benchmark.entrants import Entrant, Runner
+from lumen_cli.benchmark.plan import QualityReport, standard_notes
 from lumen_cli.benchmark.quality import Row, Score, bootstrap_mean
-from lumen_cli.benchmark.report import QualityReport, standard_notes
 from lumen_cli.benchmark.samples import PICTURES, Samples, builtin_samples
 from lumen_cli.metrics.registry import find_metrics
 from lumen_cli.registry.architectures import ARCHITECTURES

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lumen_cli.imaging.colour.curves import to_linear
+from lumen_cli.imaging.colour.convert import to_linear
 from tests.conftest import Finished, MakeModel, folder_bytes, read_pixels, write_dark
 
 Lumen = Callable[..., Finished]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import read_picture
 from tests.conftest import Finished, MakeModel, dark_pixels, folder_bytes, read_pixels, write_dark
 
 Lumen = Callable[..., Finished]

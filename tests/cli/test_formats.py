@@ -18,7 +18,7 @@ import pytest
 import tifffile
 from PIL import Image, features
 
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import read_picture
 from tests.cli.test_enhance import Lumen
 from tests.conftest import MakeModel, dark_pixels, write_dark
 from tests.imaging import make

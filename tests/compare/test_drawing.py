@@ -10,7 +10,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from lumen_cli.compare import drawing
-from lumen_cli.compare.sheet import ContactSheet
+from lumen_cli.compare.comparison import ContactSheet
 from lumen_cli.imaging.colour.convert import to_unit
 from lumen_cli.imaging.picture import Picture
 from tests.compare.conftest import scene
@@ -100,10 +100,10 @@ def test_a_contact_sheet_holds_every_version_and_stays_within_its_size(monkeypat
             sheet.add(f"picture {level}", versions)
         return sheet
 
-    monkeypatch.setattr("lumen_cli.compare.sheet.LARGEST", 3_000_000)
+    monkeypatch.setattr("lumen_cli.compare.comparison.LARGEST", 3_000_000)
     wide, pixels = filled().width, filled().picture().pixels
     found = {tuple(colour) for colour in (pixels * 255).round().astype(int).reshape(-1, 3)[::29].tolist()}
     assert {(level, 0, 0) for level in range(30)} | {(0, 200 + level, 0) for level in range(30)} <= found
-    monkeypatch.setattr("lumen_cli.compare.sheet.LARGEST", 1_000_000)
+    monkeypatch.setattr("lumen_cli.compare.comparison.LARGEST", 1_000_000)
     assert filled().width < wide
     assert filled().picture().pixels[..., 0].size < 1_100_000

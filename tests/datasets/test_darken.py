@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from lumen_cli.datasets.darken import Camera, apply_tone, darken, draw_camera, draw_shade, jpeg, undo_tone
-from lumen_cli.imaging.colour.curves import to_linear, to_srgb
+from lumen_cli.imaging.colour.convert import to_linear, to_srgb
 
 
 def noiseless(count: int, **changes: float) -> Camera:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from lumen_cli.engine.light import brightening_share, mean_light, relight, structure
-from lumen_cli.imaging.colour.curves import to_srgb
+from lumen_cli.imaging.colour.convert import to_srgb
 from tests.conftest import dark_pixels
 
 SIZE = (240, 320)

@@ -17,7 +17,7 @@ from lumen_cli.engine.full_resolution import FullResolution, plan
 from lumen_cli.engine.refine import Refining, load_refining
 from lumen_cli.engine.scene import finish, reduce_by_area, scene_of
 from lumen_cli.errors import ModelError
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import read_picture
 from lumen_cli.networks.refiner import Refiner
 from lumen_cli.registry.catalog import bundled_models
 from tests.engine.test_full_resolution import brightened, landscape, picture, psnr

@@ -71,7 +71,7 @@ def write_seeds(folder: Path) -> None:
 def _by_lumen(folder: Path) -> None:
     """Formats whose encoders are extras: made by lumen itself where it can."""
     from lumen_cli.errors import LumenError
-    from lumen_cli.imaging.read import read_picture
+    from lumen_cli.imaging.picture import read_picture
     from lumen_cli.imaging.write import write_picture
 
     picture = read_picture(folder / "colour.jpg")
@@ -141,7 +141,7 @@ def _with_true_checksums(data: bytes) -> bytes:
 def fault_of(path: Path) -> str | None:
     """What is wrong with how lumen takes this file; None for a picture or one line."""
     from lumen_cli.errors import PictureError
-    from lumen_cli.imaging.read import read_picture
+    from lumen_cli.imaging.picture import read_picture
 
     try:
         picture = read_picture(path)

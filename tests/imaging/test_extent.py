@@ -14,7 +14,7 @@ from PIL import Image
 
 from lumen_cli.imaging.extent import find_jpeg_end
 from lumen_cli.imaging.formats import load_format
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import read_picture
 from lumen_cli.imaging.tags.containers import contains
 
 MEGABYTE = 1 << 20
@@ -109,7 +109,7 @@ def test_a_jpeg_without_an_end_marker_and_a_hole_is_read_within_bounds(tmp_path:
 def peak_of_reading(path: Path) -> int:
     """Bytes a process holds at most that reads this picture and looks for its tags."""
     program = (
-        "import sys; from pathlib import Path; from lumen_cli.imaging.read import read_picture;"
+        "import sys; from pathlib import Path; from lumen_cli.imaging.picture import read_picture;"
         "from lumen_cli.imaging.tags.arguments import whole_blocks;"
         "from lumen_cli.imaging.tags.containers import find_unsupported, may_hold_tags;"
         "path = Path(sys.argv[1]); picture = read_picture(path);"

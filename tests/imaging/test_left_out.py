@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from lumen_cli.imaging.extent import pack_png_chunk
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import read_picture
 from lumen_cli.imaging.tags.containers import XMP, pack_segment
 from tests.imaging import make
 from tests.imaging.tags.tagged import jpeg, small_jpeg

@@ -17,7 +17,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from lumen_cli.errors import PictureError
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import read_picture
 from tests.imaging import make
 
 
@@ -274,7 +274,7 @@ def test_decoders_stay_silent(tmp_path: Path) -> None:
     Image.fromarray(make.photo()).save(tmp_path / "exif.jpg", exif=broken)
     code = (
         "import sys; from pathlib import Path; from lumen_cli.errors import PictureError\n"
-        "from lumen_cli.imaging.read import read_picture\n"
+        "from lumen_cli.imaging.picture import read_picture\n"
         "for name in sys.argv[1:]:\n"
         "    try: read_picture(Path(name))\n"
         "    except PictureError: pass\n"

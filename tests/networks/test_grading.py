@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lumen_cli.imaging.colour.curves import to_linear, to_srgb
+from lumen_cli.imaging.colour.convert import to_linear, to_srgb
 from lumen_cli.networks.grading import (
     BOUND,
     CERTAINTY,

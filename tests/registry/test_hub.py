@@ -11,7 +11,7 @@ import pytest
 from lumen_cli.errors import ModelError
 from lumen_cli.registry import fetch as fetching
 from lumen_cli.registry.catalog import find_model
-from lumen_cli.registry.hub import download_model, parse_address
+from lumen_cli.registry.fetch import download_model, parse_address
 from lumen_cli.registry.load import load
 from tests.conftest import MakeModel
 from tests.registry.test_graded_models import add_grading
@@ -23,7 +23,7 @@ BASE = f"/organisation/night/resolve/{COMMIT}"
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
-    monkeypatch.setattr("lumen_cli.registry.hub.cache_folder", lambda: tmp_path / "cache" / "lumen")
+    monkeypatch.setattr("lumen_cli.registry.fetch.cache_folder", lambda: tmp_path / "cache" / "lumen")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache" / "hf"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(fetching, "PAUSES", (0.0,))
@@ -91,7 +91,7 @@ def test_files_larger_than_their_limit_are_not_taken(
     publish: Callable[..., None], hub: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     publish()
-    monkeypatch.setattr("lumen_cli.registry.hub.LARGEST_WEIGHTS", 1 << 20)
+    monkeypatch.setattr("lumen_cli.registry.fetch.LARGEST_WEIGHTS", 1 << 20)
     hub.files[f"{BASE}/{name}"] = endless
     with pytest.raises(ModelError, match="larger than"):
         download_model("hf://organisation/night")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lumen_cli.errors import PictureError
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import read_picture
 from lumen_cli.run import decode as decode_process
 from lumen_cli.run.decode import AbandonedError, HelperReader
 from tests.conftest import write_dark

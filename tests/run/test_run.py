@@ -15,7 +15,7 @@ from lumen_cli.engine.device import choose_device
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import find_pictures
 from lumen_cli.imaging.colour.convert import convert_depth
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import read_picture
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.manifest import MANIFEST_NAME, locked
 from lumen_cli.run.operation import Enhance, Enhanced, Settings

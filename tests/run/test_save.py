@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from lumen_cli.errors import PictureError
-from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import Picture, read_picture
 from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.run.save import Saved, output_format, save_files
 from tests.conftest import write_dark

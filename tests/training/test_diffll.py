@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from lumen_cli.training.recipes.base import Stage
+from lumen_cli.training.recipes import Stage
 from lumen_cli.training.recipes.diffll import DiffLLRecipe, Network
-from lumen_cli.training.stage import Options, run_stage
+from lumen_cli.training.run import Options, run_stage
 
 CPU = torch.device("cpu")
 TINY = DiffLLRecipe(

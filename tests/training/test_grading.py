@@ -14,14 +14,15 @@ from safetensors.torch import load_file
 
 from lumen_cli.datasets.pairs import TrainingFiles, find_pairs, find_training_files
 from lumen_cli.errors import LumenError, UsageError
-from lumen_cli.imaging.colour.curves import to_linear, to_srgb
+from lumen_cli.imaging.colour.convert import to_linear, to_srgb
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.grading import EXPERTS, GRID, AutoExposure, Grading, bend, measure
 from lumen_cli.registry.card import read_card
 from lumen_cli.registry.catalog import find_model
 from lumen_cli.registry.load import load
-from lumen_cli.training import grading_examples, grading_fit
-from lumen_cli.training.grading import GradingRun, export_grading, train_grading
+from lumen_cli.training import grading as grading_fit
+from lumen_cli.training import grading_examples
+from lumen_cli.training.grading import Fitting, GradingRun, export_grading, fit, learning_rate, score, train_grading
 from lumen_cli.training.grading_examples import (
     POOL,
     SIDE,
@@ -35,7 +36,6 @@ from lumen_cli.training.grading_examples import (
     unseen_examples,
     values,
 )
-from lumen_cli.training.grading_fit import Fitting, fit, learning_rate, score
 from lumen_cli.training.loop import Report
 from tests.registry.test_graded_models import add_grading, merge_files
 

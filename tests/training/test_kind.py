@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from lumen_cli.training.data import PictureBank
-from lumen_cli.training.recipes.base import Stage
+from lumen_cli.training.recipes import Stage
 from lumen_cli.training.recipes.kind import KinDRecipe, Network, _limits
-from lumen_cli.training.stage import Options, run_stage
+from lumen_cli.training.run import Options, run_stage
 from tests.networks.test_kind import FIGURES
 
 CPU = torch.device("cpu")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from lumen_cli.metrics import psnr, ssim
-from lumen_cli.training.recipes.base import fidelity, smoothness, structure
+from lumen_cli.training.recipes import fidelity, smoothness, structure
 
 
 def picture(seed: int) -> torch.Tensor:

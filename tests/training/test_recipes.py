@@ -17,8 +17,7 @@ from lumen_cli.registry.load import load
 from lumen_cli.training.checkpoint import export_model
 from lumen_cli.training.grading import export_grading
 from lumen_cli.training.recipes import make_recipe
-from lumen_cli.training.run import start_from
-from lumen_cli.training.stage import Options, compile_parts, run_stage, uncompiled
+from lumen_cli.training.run import Options, compile_parts, run_stage, start_from, uncompiled
 from tests.training.tiny import TINY
 
 OPTIONS = Options(torch.device("cpu"), torch.float32, save_every=0.0)

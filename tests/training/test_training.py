@@ -17,10 +17,9 @@ from lumen_cli.registry.card import read_card
 from lumen_cli.registry.load import load
 from lumen_cli.training.data import Mix, PictureBank
 from lumen_cli.training.loop import learning_rate
-from lumen_cli.training.recipes.base import Stage
+from lumen_cli.training.recipes import Stage
 from lumen_cli.training.recipes.lightendiffusion import LightenDiffusionRecipe, Network
-from lumen_cli.training.run import Run, train
-from lumen_cli.training.stage import Options, run_stage
+from lumen_cli.training.run import Options, Run, run_stage, train
 
 CPU = torch.device("cpu")
 TINY = LightenDiffusionRecipe(

@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from lumen_cli.datasets.pairs import find_training_files
 from lumen_cli.training.data import Batches, Mix
-from lumen_cli.training.stage import Options, run_stage
-from lumen_cli.training.workers import join_workers
+from lumen_cli.training.run import Options, run_stage
+from lumen_cli.training.loop import join_workers
 from tests.training.tiny import TINY
 torch.set_num_threads(1)
 data, out = map(Path, sys.argv[1:])

@@ -6,8 +6,7 @@ import dataclasses
 import json
 
 from lumen_cli.registry.architectures import ARCHITECTURES
-from lumen_cli.training.recipes import make_recipe
-from lumen_cli.training.recipes.base import Recipe
+from lumen_cli.training.recipes import Recipe, make_recipe
 
 
 def tiny_recipe(name: str, preset: str = "compact", *changes: str, crop: int = 32) -> Recipe:

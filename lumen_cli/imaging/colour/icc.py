@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lumen_cli.imaging.colour.curves import Curve, Power, Sampled
+from lumen_cli.imaging.colour.convert import Curve, Power, Sampled
 
 _MOST_TAGS = 200
 _D50 = (0.9642, 1.0, 0.8249)

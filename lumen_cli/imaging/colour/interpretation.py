@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from lumen_cli.imaging.colour.curves import LINEAR, SRGB, Curve, HybridLog, Perceptual, Power
+from lumen_cli.imaging.colour.convert import LINEAR, SRGB, Curve, HybridLog, Perceptual, Power
 from lumen_cli.imaging.colour.icc import Shaper, compute_matrix, make_profile, read_model, read_shaper
 from lumen_cli.imaging.colour.spaces import D65, SRGB_PRIMARIES, DeviceCmyk, ShaperSpace, Space, TableSpace
 

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from lumen_cli.imaging.colour.convert import from_unit, luma, strips, to_integers, to_unit
-from lumen_cli.imaging.colour.curves import SRGB, Curve
+from lumen_cli.imaging.colour.convert import SRGB, Curve, from_unit, luma, strips, to_integers, to_unit
 from lumen_cli.imaging.colour.icc import Shaper, compute_matrix
 
 Floats = NDArray[np.floating]

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from lumen_cli.imaging.colour.curves import SRGB
+from lumen_cli.imaging.colour.convert import SRGB
 from lumen_cli.imaging.colour.icc import compute_matrix, make_profile
 from lumen_cli.imaging.colour.spaces import D65, SRGB_PRIMARIES
 from lumen_cli.imaging.extent import read_at, read_brands

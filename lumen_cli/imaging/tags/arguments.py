@@ -12,11 +12,13 @@ from pathlib import Path
 
 from lumen_cli.imaging.formats import load_format
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.tags.check import LISTING
 from lumen_cli.imaging.tags.containers import EXTENDED_XMP, contains
 from lumen_cli.imaging.tags.rules import BEHIND, BLOCK_SIZES, PREVIEWS, SIZES, TURNED, copied_tags
 from lumen_cli.imaging.tags.splice import MOST_IN_JPEG
 from lumen_cli.imaging.tags.xmp import STARTS
+
+LISTING = (b"-j", b"-n", b"-q", b"-G0:1:4", b"-a", b"-s", b"-u", b"-struct", b"-api", b"largefilesupport=1")
+"""exiftool's options for `transfer.parse_listing`: all tags of each file, also several of one name."""
 
 _REMOVED = tuple(f"-{tag}=" for tag in (*BEHIND, "XMP-xmp:Thumbnails"))
 # exiftool does not count these among "all", but they hold for the result (the first two tell Adobe RGB from sRGB).

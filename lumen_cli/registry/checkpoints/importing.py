@@ -13,20 +13,26 @@ from torch import Tensor
 from lumen_cli.errors import ModelError, UsageError
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.registry.architectures import ARCHITECTURES, Architecture, Release, import_object
-from lumen_cli.registry.atomic_folder import atomic_folder, holds_model
 from lumen_cli.registry.card import NAME, ImportedFile, ModelCard, read_card
-from lumen_cli.registry.catalog import require_usable_name, user_models
+from lumen_cli.registry.catalog import (
+    CARD_FILE,
+    CONFIG_FILE,
+    NETWORK_FILE,
+    atomic_folder,
+    holds_model,
+    require_usable_name,
+    user_models,
+)
 from lumen_cli.registry.checkpoints.layouts import Layout, Variant
-from lumen_cli.registry.checkpoints.matching import (
+from lumen_cli.registry.checkpoints.reading import Source, find_checkpoints
+from lumen_cli.registry.checkpoints.reading_process import (
     Match,
     build_empty,
     check_finite,
     match,
     normalise_names,
+    read_apart,
 )
-from lumen_cli.registry.checkpoints.reading import Source, find_checkpoints
-from lumen_cli.registry.checkpoints.reading_process import read_apart
-from lumen_cli.registry.config_file import CARD_FILE, CONFIG_FILE, NETWORK_FILE
 from lumen_cli.registry.load import checksum, save_weights
 from lumen_cli.text import did_you_mean, join_first, nearest
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lumen_cli.diffusion.sampler import add_noise, normal
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.diffll import DiffLL
-from lumen_cli.training.recipes.base import (
+from lumen_cli.training.recipes import (
     CompactRecipe,
     PaperRecipe,
     Stage,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.kind import KinD, adjustment_losses, adjustment_pairs, decomposition_losses, restoration_losses
 from lumen_cli.networks.kind.blocks import SLOPE, extremes
-from lumen_cli.training.recipes.base import CompactRecipe, PaperRecipe, Stage, fidelity, retinex_anchor
+from lumen_cli.training.recipes import CompactRecipe, PaperRecipe, Stage, fidelity, retinex_anchor
 
 LIGHT_OF_BLACK = -2.0
 

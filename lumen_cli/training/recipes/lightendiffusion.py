@@ -19,7 +19,7 @@ from lumen_cli.datasets.darken import expose
 from lumen_cli.diffusion.sampler import add_noise, antithetic_timesteps, normal
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.lightendiffusion import LATENT_SCALE, LightenDiffusion, to_latent
-from lumen_cli.training.recipes.base import (
+from lumen_cli.training.recipes import (
     CompactRecipe,
     PaperRecipe,
     Stage,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lumen_cli.diffusion.sampler import add_noise, normal, sample
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.lldiffusion import LLDiffusion
-from lumen_cli.training.recipes.base import (
+from lumen_cli.training.recipes import (
     CompactRecipe,
     PaperRecipe,
     Stage,

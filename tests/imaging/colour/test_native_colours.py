@@ -12,12 +12,11 @@ import pytest
 from PIL import Image, ImageCms
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from lumen_cli.imaging.colour.curves import SRGB
+from lumen_cli.imaging.colour.convert import SRGB
 from lumen_cli.imaging.colour.icc import compute_matrix, make_profile, read_shaper
 from lumen_cli.imaging.colour.interpretation import interpret_colours
 from lumen_cli.imaging.colour.spaces import NativeColours
-from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import Picture, read_picture
 from lumen_cli.imaging.write import find_losses, write_picture
 from tests.imaging import make, profiles
 

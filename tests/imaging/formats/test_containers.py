@@ -20,8 +20,7 @@ from lumen_cli.imaging.colour.convert import narrow, widen
 from lumen_cli.imaging.formats import find_format
 from lumen_cli.imaging.formats.avif import read_main_picture
 from lumen_cli.imaging.formats.format import Storage
-from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.read import measure_picture, read_picture
+from lumen_cli.imaging.picture import Picture, measure_picture, read_picture
 from lumen_cli.imaging.write import find_losses, write_picture
 from tests.imaging import make
 

@@ -14,7 +14,7 @@ from lumen_cli.errors import PictureError, UsageError
 from lumen_cli.files.find import find_pictures
 from lumen_cli.files.outputs import plan_outputs
 from lumen_cli.imaging.formats import keep_suffix
-from lumen_cli.imaging.read import measure_picture, read_picture
+from lumen_cli.imaging.picture import measure_picture, read_picture
 from tests.conftest import write_dark
 from tests.imaging import make
 

@@ -17,7 +17,7 @@ from PIL import Image
 from lumen_cli.errors import PictureError
 from lumen_cli.imaging.formats.format import Raster, Storage
 from lumen_cli.imaging.formats.tiff import TIFF
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import read_picture
 from lumen_cli.imaging.write import write_picture
 from tests.imaging import make
 

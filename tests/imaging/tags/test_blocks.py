@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from lumen_cli.compare.rows import essentials
-from lumen_cli.imaging.read import read_picture
+from lumen_cli.imaging.picture import read_picture
 from lumen_cli.imaging.tags.arguments import whole_blocks
 from lumen_cli.imaging.tags.containers import find_unsupported, may_hold_tags
 from lumen_cli.imaging.tags.exif import (

@@ -13,9 +13,9 @@ import tifffile
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from lumen_cli.imaging.tags.check import find_differences, is_reported, report_missing
 from lumen_cli.imaging.tags.containers import XMP, pack_segment
 from lumen_cli.imaging.tags.rules import TagRules
+from lumen_cli.imaging.tags.transfer import find_differences, is_reported, report_missing
 from lumen_cli.imaging.tags.xmp import repair_xmp
 from tests import census
 from tests.imaging import make

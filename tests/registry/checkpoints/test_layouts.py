@@ -11,7 +11,7 @@ from torch import Tensor
 from lumen_cli.registry.architectures import ARCHITECTURES, import_object
 from lumen_cli.registry.checkpoints.importing import likeliest
 from lumen_cli.registry.checkpoints.layouts import Layout
-from lumen_cli.registry.checkpoints.matching import build_empty, match, normalise_names
+from lumen_cli.registry.checkpoints.reading_process import build_empty, match, normalise_names
 from tests.reference import published_keys
 
 RELEASES = {
