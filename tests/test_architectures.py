@@ -16,7 +16,7 @@ from torch import Tensor
 import lumen_cli
 from lumen_cli.api import picture_from_array
 from lumen_cli.benchmark.paper_baseline import paper_network
-from lumen_cli.diffusion.sampler import picture_noise
+from lumen_cli.diffusion import picture_noise
 from lumen_cli.engine.device import choose_device
 from lumen_cli.engine.tile import enhance_tiled, tiles_of
 from lumen_cli.networks.base import LowLightModel, pad_to_multiple, padded_size

@@ -9,8 +9,8 @@ import pytest
 
 MODULES = (
     "lumen_cli.api",
-    "lumen_cli.diffusion.sampler",
-    "lumen_cli.diffusion.sampler",
+    "lumen_cli.diffusion",
+    "lumen_cli.diffusion",
     "lumen_cli.metrics",
     "lumen_cli.metrics.fidelity",
     "lumen_cli.metrics.fidelity",

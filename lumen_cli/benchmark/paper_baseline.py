@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lumen_cli.diffusion.sampler import sample
+from lumen_cli.diffusion import sample
 from lumen_cli.networks.anlightendiff.blocks import ResBlock
 from lumen_cli.networks.base import pad_to_multiple
 from lumen_cli.networks.blocks import CrossAttention

@@ -102,7 +102,7 @@ def measure_quality(options: QualityOptions, run: dict[str, Any], as_json: bool,
     from lumen_cli.benchmark.plan import check_targets, choose_entrants, choose_metrics, image_paths
     from lumen_cli.cli.interrupt import interruptible
     from lumen_cli.reports.benchmark_files import writer_for
-    from lumen_cli.reports.tables import failure_line
+    from lumen_cli.reports.progress import failure_line
     from lumen_cli.text import printable, short_path
 
     for path in options.outputs:

@@ -12,13 +12,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from lumen_cli.diffusion.sampler import picture_noise
+from lumen_cli.diffusion import picture_noise
 from lumen_cli.engine import Detail
 from lumen_cli.engine.device import DevicePolicy
 from lumen_cli.engine.light import relight
 from lumen_cli.engine.memory import TilePlan, out_of_memory, smaller
-from lumen_cli.engine.refine import refining_of
-from lumen_cli.engine.scene import Scene, finish, scene_of
+from lumen_cli.engine.scene import Scene, finish, refining_of, scene_of
 from lumen_cli.errors import LumenError
 from lumen_cli.networks.base import as_pixels, as_tensor, pad_to_multiple, padded_size
 

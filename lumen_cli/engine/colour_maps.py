@@ -17,46 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Parameters of the method; lengths in pixels of the small picture, pixel values in [0, 1]."""
-
-    whole_pixels: int = 400_000
-    """Pictures up to this size run at full size."""
-    scene_pixels: int = 250_000
-    """Pixels of the small picture."""
-    radius: int = 23
-    """Of the windows for fitting colour maps, which are 2·radius + 1 wide."""
-    grid: int = 4
-    """Side of the squares that share a colour map."""
-    regularisation: float = 0.02
-    """ε of the guided filter: variance below which a window counts as flat."""
-    fine_radius: int = 8
-    """Of the windows for fitting the residual; 0 for none."""
-    fine_regularisation: float = 0.01
-    """ε for the residual."""
-    misfit: float = 0.03
-    """Residual of which half is fitted; smaller residuals are the network's noise."""
-    target: float = 0.66
-    """Target mean of `tone`."""
-    largest_gain: float = 16.0
-    """Of `tone`."""
-    levels: int = 2
-    """Number of bands that are denoised."""
-    light_strength: float = 1.2
-    """Threshold for bands of Y, in deviations of the noise."""
-    colour_strength: float = 2.0
-    """The same for Cb and Cr."""
-    faint_gain: float = 1.1
-    """Up to this gain of the result over the picture, noise is kept."""
-    full_gain: float = 1.8
-    """From this gain on, shrinkage has full strength."""
-
-
-DEFAULTS = Settings()
+from lumen_cli.engine.scene import DEFAULTS, Floats, Settings
 
 
 @dataclass(frozen=True)

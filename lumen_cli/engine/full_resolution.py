@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumen_cli.engine import refine as shrinkage
-from lumen_cli.engine.colour_maps import DEFAULTS, Floats, Grid, Settings, Tone, WindowMeans, fit_maps, tone_for
+from lumen_cli.engine.colour_maps import Grid, Tone, WindowMeans, fit_maps, tone_for
 from lumen_cli.engine.refine import NoiseLevel, survey_of
+from lumen_cli.engine.scene import DEFAULTS, Floats, Settings
 from lumen_cli.imaging.colour.convert import to_unit
 
 if TYPE_CHECKING:

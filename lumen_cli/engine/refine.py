@@ -15,23 +15,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from lumen_cli.engine import Detail
-from lumen_cli.engine.device import DevicePolicy, native_bf16_on_cpu
+from lumen_cli.engine.scene import Floats
 from lumen_cli.networks.refiner import SQUARE, Refiner, see, share_of
 from lumen_cli.registry.catalog import bundled_models
 from lumen_cli.registry.load import apply_weights, load_weights
-
-if TYPE_CHECKING:
-    from lumen_cli.engine.scene import Scene
-
-Floats = NDArray[np.float32]
 
 BINS = 12
 SCALES = 3
@@ -222,14 +214,6 @@ def _fill(planes: Floats) -> Floats:
     height, width = planes.shape[1:]
     missing = -height % SQUARE, -width % SQUARE
     return np.pad(planes, ((0, 0), (0, missing[0]), (0, missing[1])), "edge") if any(missing) else planes
-
-
-def refining_of(scene: Scene, detail: Detail, policy: DevicePolicy) -> Refining | None:
-    """The refiner for results that are carried to full size with `detail` "auto"; otherwise None."""
-    if detail != "auto" or scene.whole:
-        return None
-    precise = policy.precision_for(scene.picture.bit_depth) == "fp32" or not native_bf16_on_cpu()
-    return load_refining(torch.float32 if precise else torch.bfloat16)
 
 
 @cache

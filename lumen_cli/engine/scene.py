@@ -16,13 +16,15 @@ import torch
 from numpy.typing import NDArray
 
 from lumen_cli.engine import Detail
-from lumen_cli.engine.colour_maps import DEFAULTS, Floats, Settings
-from lumen_cli.engine.full_resolution import FullResolution, plan
+from lumen_cli.engine.device import DevicePolicy, native_bf16_on_cpu
 from lumen_cli.imaging.colour.convert import to_linear, to_unit
 from lumen_cli.imaging.picture import Picture
 
 if TYPE_CHECKING:
+    from lumen_cli.engine.full_resolution import FullResolution
     from lumen_cli.engine.refine import Refining
+
+Floats = NDArray[np.float32]
 
 _SHORTEST = 64
 """Networks pad shorter sides to about this size, so a narrow picture costs as much as one of this width."""
@@ -33,6 +35,45 @@ _FAINTEST = 1e-9
 _STRIP, _REFINED_STRIP = 128, 256
 """Rows per strip; any number gives the same values. With the refiner's margin, larger strips are faster."""
 _TORCH_THREADS = Lock()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Parameters of the method; lengths in pixels of the small picture, pixel values in [0, 1]."""
+
+    whole_pixels: int = 400_000
+    """Pictures up to this size run at full size."""
+    scene_pixels: int = 250_000
+    """Pixels of the small picture."""
+    radius: int = 23
+    """Of the windows for fitting colour maps, which are 2·radius + 1 wide."""
+    grid: int = 4
+    """Side of the squares that share a colour map."""
+    regularisation: float = 0.02
+    """ε of the guided filter: variance below which a window counts as flat."""
+    fine_radius: int = 8
+    """Of the windows for fitting the residual; 0 for none."""
+    fine_regularisation: float = 0.01
+    """ε for the residual."""
+    misfit: float = 0.03
+    """Residual of which half is fitted; smaller residuals are the network's noise."""
+    target: float = 0.66
+    """Target mean of `tone`."""
+    largest_gain: float = 16.0
+    """Of `tone`."""
+    levels: int = 2
+    """Number of bands that are denoised."""
+    light_strength: float = 1.2
+    """Threshold for bands of Y, in deviations of the noise."""
+    colour_strength: float = 2.0
+    """The same for Cb and Cr."""
+    faint_gain: float = 1.1
+    """Up to this gain of the result over the picture, noise is kept."""
+    full_gain: float = 1.8
+    """From this gain on, shrinkage has full strength."""
+
+
+DEFAULTS = Settings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +112,16 @@ def scene_size(height: int, width: int, settings: Settings = DEFAULTS) -> tuple[
 
 def _extent(height: float, width: float) -> float:
     return max(height, _SHORTEST) * max(width, _SHORTEST)
+
+
+def refining_of(scene: Scene, detail: Detail, policy: DevicePolicy) -> Refining | None:
+    """The refiner for results that are carried to full size with `detail` "auto"; otherwise None."""
+    if detail != "auto" or scene.whole:
+        return None
+    from lumen_cli.engine.refine import load_refining
+
+    precise = policy.precision_for(scene.picture.bit_depth) == "fp32" or not native_bf16_on_cpu()
+    return load_refining(torch.float32 if precise else torch.bfloat16)
 
 
 def reduce_by_area(picture: Picture, height: int, width: int) -> Floats:
@@ -112,6 +163,8 @@ def finish(
         return result if strength == 1.0 else _mix(picture.pixels, result, strength)
     if strength == 0.0 or np.array_equal(result, scene.seen.pixels):  # nothing to brighten
         return picture.pixels if picture.values is None else picture.values
+    from lumen_cli.engine.full_resolution import plan  # small pictures do without it
+
     size = picture.height, picture.width
     full = plan(lambda rows, columns: _part(picture, rows, columns), scene.seen.pixels, result, size, settings)
     height, begin = _STRIP, None

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.diffusion.sampler import LinearSchedule, Prediction, Sampler, add_noise, normal, sample
+from lumen_cli.diffusion import LinearSchedule, Prediction, Sampler, add_noise, normal, sample
 from lumen_cli.networks.base import LowLightModel, Retinex, pad_to_multiple, padded_size
 from lumen_cli.networks.blocks import ChannelSelfAttention, CrossAttention, compose
 from lumen_cli.networks.unet import DiffusionUNet

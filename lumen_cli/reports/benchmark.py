@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lumen_cli.reports.tables import NARROW, facts_grid, failure_line, plain_table
+from lumen_cli.reports.progress import NARROW, facts_grid, failure_line, plain_table
 from lumen_cli.text import count, printable, short_path
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lumen_cli.reports.jsonlines import ComparedLine, MeansLine, Version
-from lumen_cli.reports.tables import NARROW, failure_line, plain_table
+from lumen_cli.reports.progress import NARROW, failure_line, plain_table
 from lumen_cli.text import count, printable
 
 if TYPE_CHECKING:

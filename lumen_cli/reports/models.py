@@ -14,7 +14,7 @@ from rich.text import Text
 from lumen_cli.registry.architectures import ARCHITECTURES, Architecture
 from lumen_cli.registry.catalog import pull_command, user_models
 from lumen_cli.reports.jsonlines import ImportLine, PullLine, ReleaseLine
-from lumen_cli.reports.tables import facts_grid, plain_table
+from lumen_cli.reports.progress import facts_grid, plain_table
 from lumen_cli.text import count, memory, parameters, printable, short_folder
 
 if TYPE_CHECKING:

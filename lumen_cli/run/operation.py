@@ -12,8 +12,7 @@ from lumen_cli import __version__
 from lumen_cli.engine import METHOD, Detail
 from lumen_cli.engine.batch import NetworkError, enhance_scenes
 from lumen_cli.engine.memory import TilePlan
-from lumen_cli.engine.refine import refining_of
-from lumen_cli.engine.scene import Scene, finish, scene_of
+from lumen_cli.engine.scene import Scene, finish, refining_of, scene_of
 from lumen_cli.errors import UsageError
 from lumen_cli.files.outputs import NameTemplate, plan_outputs
 from lumen_cli.imaging.picture import Picture
@@ -23,10 +22,10 @@ from lumen_cli.run.save import Content
 if TYPE_CHECKING:
     import numpy as np
 
-    from lumen_cli.engine.colour_maps import Floats
     from lumen_cli.engine.decompose import Fidelity
     from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.engine.refine import Refining
+    from lumen_cli.engine.scene import Floats
     from lumen_cli.files.find import Source
     from lumen_cli.files.outputs import Job
     from lumen_cli.networks.base import LowLightModel

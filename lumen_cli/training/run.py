@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lumen_cli import __version__
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
-from lumen_cli.diffusion.sampler import picture_noise
+from lumen_cli.diffusion import picture_noise
 from lumen_cli.errors import UsageError
 from lumen_cli.metrics import psnr, ssim
 from lumen_cli.networks.base import LowLightModel, as_pixels

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from lumen_cli.diffusion.sampler import fresh_noise, picture_noise
+from lumen_cli.diffusion import fresh_noise, picture_noise
 
 
 def test_the_same_picture_and_seed_give_the_same_noise():

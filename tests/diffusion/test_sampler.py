@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lumen_cli.diffusion.sampler import (
+from lumen_cli.diffusion import (
     DDIM,
     CosineSchedule,
     LinearSchedule,

@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from lumen_cli.engine import scene as scenes
-from lumen_cli.engine.colour_maps import DEFAULTS, Floats, Grid, Settings, Tone, fit_maps
+from lumen_cli.engine.colour_maps import Grid, Tone, fit_maps
 from lumen_cli.engine.refine import survey_of
-from lumen_cli.engine.scene import finish, reduce_by_area, scene_of, scene_size
+from lumen_cli.engine.scene import DEFAULTS, Floats, Settings, finish, reduce_by_area, scene_of, scene_size
 from lumen_cli.imaging.colour.convert import convert_depth
 from lumen_cli.imaging.picture import Picture
 

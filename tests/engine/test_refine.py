@@ -12,10 +12,9 @@ import torch
 
 from lumen_cli.benchmark.samples import FOLDER, darken_as_taken
 from lumen_cli.engine import refine as module
-from lumen_cli.engine.colour_maps import Floats, Settings
 from lumen_cli.engine.full_resolution import FullResolution, plan
 from lumen_cli.engine.refine import Refining, load_refining
-from lumen_cli.engine.scene import finish, reduce_by_area, scene_of
+from lumen_cli.engine.scene import Floats, Settings, finish, reduce_by_area, scene_of
 from lumen_cli.errors import ModelError
 from lumen_cli.imaging.picture import read_picture
 from lumen_cli.networks.refiner import Refiner

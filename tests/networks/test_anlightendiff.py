@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 
-from lumen_cli.diffusion.sampler import CosineSchedule, Sampler, sample, target_of
+from lumen_cli.diffusion import CosineSchedule, Sampler, sample, target_of
 from lumen_cli.networks.anlightendiff import (
     AnlightenDiff,
     color_map,

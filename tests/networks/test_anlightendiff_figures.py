@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lumen_cli.diffusion.sampler import CosineSchedule
+from lumen_cli.diffusion import CosineSchedule
 from lumen_cli.networks.anlightendiff import AnlightenDiff, diffuse, features, to_picture, to_residual
 from lumen_cli.networks.unet import timestep_embedding
 from tests.reference import Figures, fill_by_formula

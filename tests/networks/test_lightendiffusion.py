@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lumen_cli.diffusion.sampler import antithetic_timesteps
+from lumen_cli.diffusion import antithetic_timesteps
 from lumen_cli.networks.lightendiffusion import LightenDiffusion, to_latent
 from lumen_cli.networks.unet import timestep_embedding
 from tests.reference import Figures, fill_by_formula

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.diffusion.sampler import sample, split_prediction
+from lumen_cli.diffusion import sample, split_prediction
 from lumen_cli.networks.lldiffusion import LLDiffusion, colour_map
 from lumen_cli.networks.unet import timestep_embedding
 from tests.reference import Figures, fill_by_formula

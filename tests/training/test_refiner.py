@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from lumen_cli.cli.app import app
 from lumen_cli.datasets.pairs import TrainingFiles, find_training_files
-from lumen_cli.engine.colour_maps import Floats
+from lumen_cli.engine.scene import Floats
 from lumen_cli.errors import UsageError
 from lumen_cli.networks.refiner import LEVELS, Refiner
 from lumen_cli.training.loop import Report

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.diffusion.sampler import (
+from lumen_cli.diffusion import (
     CosineSchedule,
     Prediction,
     Sampler,
@@ -268,7 +268,7 @@ class AnlightenDiff(LowLightModel):
             low: sides as from `padded`.
             fresh: source of the noise of the steps, B×3×H×W each; None at eta 0.
             steps: sampling steps. Any number works: the process of x - m' is an ordinary one without a centre, see
-                `lumen_cli.diffusion.sampler.sample`.
+                `lumen_cli.diffusion.sample`.
             table: see `features`.
         """
         layers = FramedLayers()

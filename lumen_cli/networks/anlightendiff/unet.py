@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.diffusion.sampler import Schedule
+from lumen_cli.diffusion import Schedule
 from lumen_cli.networks.anlightendiff.blocks import (
     NORM_EPS,
     Down,

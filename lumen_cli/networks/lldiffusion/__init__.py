@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lumen_cli.diffusion.sampler import Denoiser, LinearSchedule, Prediction, Sampler, add_noise, normal, sample
+from lumen_cli.diffusion import Denoiser, LinearSchedule, Prediction, Sampler, add_noise, normal, sample
 from lumen_cli.networks.base import LowLightModel, pad_to_multiple, pad_to_size, padded_size
 from lumen_cli.networks.blocks import check_fade, faded, gain_to, tone_map
 from lumen_cli.networks.lldiffusion.encoder import REACH, DegradationEncoder, over_patches

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.diffusion.sampler import Denoiser
+from lumen_cli.diffusion import Denoiser
 
 LEAK = 0.2
 REACH = 32

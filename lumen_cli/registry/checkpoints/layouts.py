@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lumen_cli.diffusion.sampler import CosineSchedule
+from lumen_cli.diffusion import CosineSchedule
 from lumen_cli.errors import ModelError
 
 Shapes = Mapping[str, tuple[int, ...]]

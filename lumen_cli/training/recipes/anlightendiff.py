@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.diffusion.sampler import antithetic_timesteps, normal, target_of
+from lumen_cli.diffusion import antithetic_timesteps, normal, target_of
 from lumen_cli.networks.anlightendiff import AnlightenDiff, diffuse, to_residual
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.training.recipes import CompactRecipe, PaperRecipe, Stage, fidelity

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.diffusion.sampler import add_noise, normal
+from lumen_cli.diffusion import add_noise, normal
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.diffll import DiffLL
 from lumen_cli.training.recipes import (

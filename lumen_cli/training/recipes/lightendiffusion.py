@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.datasets.darken import expose
-from lumen_cli.diffusion.sampler import add_noise, antithetic_timesteps, normal
+from lumen_cli.diffusion import add_noise, antithetic_timesteps, normal
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.lightendiffusion import LATENT_SCALE, LightenDiffusion, to_latent
 from lumen_cli.training.recipes import (

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.diffusion.sampler import add_noise, normal, sample
+from lumen_cli.diffusion import add_noise, normal, sample
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.lldiffusion import LLDiffusion
 from lumen_cli.training.recipes import (

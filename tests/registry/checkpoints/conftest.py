@@ -31,7 +31,7 @@ def same_picture(models_root: Path) -> Callable[..., None]:
     def check(model: Path | str, network: LowLightModel, height: int = 40, width: int = 56, **knobs: float) -> None:
         import lumen_cli
         from lumen_cli.api import picture_from_array
-        from lumen_cli.diffusion.sampler import picture_noise
+        from lumen_cli.diffusion import picture_noise
         from lumen_cli.networks.base import pad_to_multiple
 
         pixels = (dark_pixels(height, width) / np.float32(255)).astype(np.float32)

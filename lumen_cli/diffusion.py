@@ -269,7 +269,7 @@ def sample(
     Returns:
         x_0, B×C×H×W. Only `sampler.clip` bounds it. Differentiable.
 
-    >>> from lumen_cli.diffusion.sampler import LinearSchedule
+    >>> from lumen_cli.diffusion import LinearSchedule
     >>> clean = torch.full((1, 3, 4, 4), 0.25)
     >>> start = torch.randn(1, 3, 4, 4)
     >>> found = sample(lambda x, t: clean, start, LinearSchedule(), 4, Sampler(prediction="x0"))

@@ -1,1 +1,0 @@
-"""Noise schedules, one sampling loop, reproducible noise. Imports torch only."""
