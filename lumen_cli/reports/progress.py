@@ -1,7 +1,4 @@
-"""The progress line of a run: pictures, megapixels a second, time left.
-
-Parts that several reports share: tables, grids of facts, lines for failures.
-"""
+"""What the terminal shows of several commands: the progress line, tables, grids of facts, lines for failures."""
 
 from __future__ import annotations
 
