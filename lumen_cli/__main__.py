@@ -7,20 +7,26 @@ import sys
 from collections.abc import Sequence
 
 from lumen_cli.cli.interrupt import INTERRUPTED, interrupts_end
-from lumen_cli.cli.streams import guarded_streams
+from lumen_cli.cli.streams import guarded_streams, log
 from lumen_cli.errors import LumenError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
-    Exit codes: 0 all done, 1 some failed, 2 wrong usage or model, 130 interrupted, 141 standard output was closed.
-    An error that the user can fix ends in one line on standard error; any other keeps its traceback.
+    An error that the user can fix ends in one line on standard error; any other keeps its traceback. `EXIT_CODES` in
+    errors.py lists the exit codes.
     """
     # Waiting threads of torch should sleep: a spinning one takes a core from the threads that read and write pictures.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with interrupts_end(for_good=arguments is None), guarded_streams():
-        code = _run(arguments)
+        try:
+            code = _run(arguments)
+        except Exception:
+            log.fault()
+            raise
+        finally:
+            log.end()
         sys.exit(code)
 
 
@@ -53,6 +59,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 def _say(line: str) -> None:
     from lumen_cli.text import printable
 
+    log.error(printable(line))
     print(f"lumen: {printable(line)}", file=sys.stderr)
 
 

@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+EXIT_CODES = {
+    0: "all done",
+    1: "something failed or was left untouched; the rest is done",
+    2: "wrong usage, model or configuration; nothing was started",
+    129: "the terminal was closed",
+    130: "interrupted (Ctrl-C)",
+    141: "standard output was closed by its reader",
+    143: "terminated",
+}
+"""What the exit codes of all commands mean."""
+MORE_CODES = "Codes may be added: take an unknown one as a failure."
+
 
 class LumenError(Exception):
     """One clear line: what is wrong, where, what to do. Ends a command with `exit_code`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ import pytest
 
 PLUGIN = Path(__file__).parent / "plugin"
 sys.path.insert(0, str(PLUGIN))
+
+os.environ["LUMEN_CONFIG"] = ""  # the user's own settings are out of sight
+for _name in list(os.environ):
+    if re.match(r"LUMEN_((ENHANCE|DECOMPOSE|COMPARE|BENCHMARK|TRAIN)_|(DEVICE|PRECISION|SEED|QUIET|OFFLINE)$)", _name):
+        del os.environ[_name]
 
 MakeModel = Callable[..., Path]
 

@@ -6,15 +6,12 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from lumen_cli import __version__
-
-COMMANDS = ("enhance", "decompose", "compare", "benchmark", "train", "models")
-"""The modules of `cli` with a Typer application `app`, in the order of the help page."""
+from lumen_cli.cli.options import COMMANDS, Group
 
 
-class Subcommands(TyperGroup):
+class Subcommands(Group):
     """The subcommands; each is made from its module when it is first asked for."""
 
     def __init__(self, **attributes: Any) -> None:

@@ -11,6 +11,7 @@ import typer
 from lumen_cli.cli.options import (
     LOOK,
     MACHINE,
+    Command,
     DetailChoice,
     DetailOption,
     DeviceOption,
@@ -44,7 +45,7 @@ _SIZE = "Sizes, separated by commas: 600x400 (default), 1080p, 4k, 12mp …; wit
 _PUBLISHED = "Time the papers' full-size networks, with random weights."
 
 
-@app.command()
+@app.command(cls=Command)
 def benchmark(
     dataset: Annotated[str | None, _data("--dataset", "-d", metavar="NAME", help=_SETS)] = None,
     data_root: Annotated[Path | None, _data(metavar="DIR", help="The data set's folder, or its parent folder.")] = None,
@@ -81,9 +82,6 @@ def benchmark(
     quiet: QuietOption = False,
 ) -> None:
     """Measure the models' quality on a data set, or their speed, compared with published results.
-
-    Exit codes: 0 all done, 1 some pictures refused or failed, 2 wrong usage, 130 interrupted,
-    141 standard output closed by its reader.
 
     \b
     Examples:

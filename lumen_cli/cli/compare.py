@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from lumen_cli.cli.options import FILES, LOOK, DeviceOption, JsonOption, OverwriteOption, QuietOption, SeedOption
+from lumen_cli.cli.options import (
+    FILES,
+    LOOK,
+    Command,
+    DeviceOption,
+    JsonOption,
+    OverwriteOption,
+    QuietOption,
+    SeedOption,
+)
 from lumen_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +35,7 @@ PAGE = "Page"
 _LARGE_PAGE = 64 << 20
 
 
-@app.command(no_args_is_help=True)
+@app.command(cls=Command, no_args_is_help=True)
 def compare(
     inputs: Annotated[
         list[str],
@@ -118,9 +127,6 @@ def compare(
 
     The page is one file and works offline: before/after slider, one zoom for
     all versions, differences, histograms, tags, sortable metrics.
-
-    Exit codes: 0 all compared, 1 some left out, 2 wrong usage,
-    130 interrupted, 141 standard output closed by its reader.
 
     \b
     Examples:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lumen_cli.cli.options import FILES, LOOK, MACHINE, Precision
+from lumen_cli.cli.options import FILES, LOOK, MACHINE, Command, Precision
 from lumen_cli.cli.picture_options import PictureOptions, with_picture_options
 from lumen_cli.errors import UsageError
 
@@ -49,7 +49,7 @@ PrecisionOption = Annotated[
 ]
 
 
-@app.command(no_args_is_help=True)
+@app.command(cls=Command, no_args_is_help=True)
 @with_picture_options(output=OutputOption, precision=PrecisionOption)
 def decompose(
     options: PictureOptions,
@@ -97,9 +97,6 @@ def decompose(
     the latents: reflectance 3×h×w, illumination 1×h×w, latent 3×h×w.
     png and npy hold pictures of them: the reflectance decoded,
     the illumination enlarged by 8, R × L multiplied as latents, then decoded.
-
-    Exit codes: 0 all done, 1 some failed or were left untouched, 2 wrong usage,
-    130 interrupted, 141 standard output closed by its reader.
 
     \b
     Examples:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lumen_cli.cli.options import FILES, LOOK, MACHINE, DetailChoice, DetailOption, SeedOption, StepsOption
+from lumen_cli.cli.options import FILES, LOOK, MACHINE, Command, DetailChoice, DetailOption, SeedOption, StepsOption
 from lumen_cli.cli.picture_options import STANDARD, PictureOptions, with_picture_options
 from lumen_cli.engine import SMALLEST_TILE, Detail
 from lumen_cli.errors import UsageError
@@ -45,7 +45,7 @@ def _tile(value: str) -> str:
     return value
 
 
-@app.command(no_args_is_help=True)
+@app.command(cls=Command, no_args_is_help=True)
 @with_picture_options()
 def enhance(
     options: PictureOptions,
@@ -117,9 +117,6 @@ def enhance(
     ] = None,
 ) -> None:
     """Brighten dark pictures: folders in, folders out, same tree, same names, same tags.
-
-    Exit codes: 0 all done, 1 some failed or were left untouched, 2 wrong usage,
-    130 interrupted, 141 standard output closed by its reader.
 
     \b
     Examples:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lumen_cli.cli.options import FILES, JsonOption
+from lumen_cli.cli.options import FILES, Command, Group, JsonOption
 from lumen_cli.registry.architectures import ARCHITECTURES, join_ids
 
 _file = partial(typer.Option, rich_help_panel=FILES)
@@ -37,7 +37,7 @@ _SOURCE = (
     "revision: hf://org/name@v1)."
 )
 
-app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
+app = typer.Typer(cls=Group, add_completion=False, invoke_without_command=True, rich_markup_mode="rich")
 
 
 @app.callback()
@@ -73,7 +73,7 @@ def models(context: typer.Context, as_json: JsonOption = False) -> None:
         typer.echo("lumen: no models found", err=True)
 
 
-@app.command("info")
+@app.command("info", cls=Command)
 def info(
     name: Annotated[
         str, typer.Argument(metavar="MODEL", help="A name, a model folder, hf://org/name or an architecture.")
@@ -109,7 +109,7 @@ def info(
         console.print(model_details(card))
 
 
-@app.command("import", no_args_is_help=True)
+@app.command("import", cls=Command, no_args_is_help=True)
 def import_(
     architecture: Annotated[str, typer.Argument(metavar="NAME", help=_ARCHITECTURE)],
     checkpoints: Annotated[list[Path], typer.Argument(metavar="CHECKPOINT", help=_CHECKPOINT)],
@@ -151,7 +151,7 @@ def import_(
         typer.echo(import_line(imported))
 
 
-@app.command("pull", no_args_is_help=True)
+@app.command("pull", cls=Command, no_args_is_help=True)
 def pull(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=_SOURCE)],
     output: OutputOption = None,

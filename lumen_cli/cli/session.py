@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ import typer
 
 from lumen_cli.cli.inputs import Inputs
 from lumen_cli.cli.picture_options import PictureOptions
+from lumen_cli.cli.streams import LOGGER, log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +82,9 @@ class Session:
         self._roots |= set(plan.roots)
         if len(plan.tasks) == 1:
             self._outputs = list(plan.tasks[0].targets)
+        LOGGER.info("%d to make, %d to keep, %d to leave", len(plan.todo), len(plan.kept), len(plan.left))
         for trouble in troubles:
+            LOGGER.error("%s: failed; %s", trouble.path, trouble.reason)
             self.summary.trouble(trouble)
             if self.options.as_json:
                 from lumen_cli.reports.jsonlines import trouble_line
@@ -106,10 +111,12 @@ class Session:
             self._working += time.perf_counter() - started - (self.run.loading - loading)
         if interruption.exit_code:
             again = "the same command without --overwrite" if self.options.overwrite else "the same command"
+            log.warning("interrupted")
             typer.echo(f"lumen: interrupted; run {again} to resume", err=True)
         return interruption.exit_code
 
     def _warn(self, text: str) -> None:
+        log.warning(text)
         if not self.options.quiet:
             typer.echo(f"lumen: {text}", err=True)
 
@@ -121,6 +128,31 @@ class Session:
             from lumen_cli.reports.jsonlines import picture_line
 
             print(picture_line(result, self._facts), flush=True)
+        if LOGGER.isEnabledFor(logging.INFO):
+            self._log(result)
+
+    def _log(self, result: Result) -> None:
+        """One line: the picture, what became of it, the time of each stage; in JSON also its line."""
+        import json
+
+        from lumen_cli.reports.jsonlines import picture_line
+        from lumen_cli.text import duration, with_options
+
+        times = ", ".join(f"{stage} {duration(value)}" for stage, value in asdict(result.timings).items() if value)
+        seen = result.seen
+        facts = [
+            result.status,
+            with_options(result.reason, result.remedy) if result.reason else result.task.why,
+            times,
+            f"{result.width}×{result.height}" if result.width else "",
+            f"network saw {seen[0]}×{seen[1]}" if seen else "",
+            result.precision or "",
+            *result.notices,
+            *result.warnings,
+        ]
+        level = {"failed": logging.ERROR, "left": logging.WARNING}.get(result.status, logging.INFO)
+        text = f"{result.task.job.source.path}: {'; '.join(filter(None, facts))}"
+        LOGGER.log(level, "%s", text, extra={"picture": json.loads(picture_line(result, self._facts))})
 
     def report(self) -> None:
         """Tables for batches and with --stats, failures, the headline; with --quiet one line per failure."""

@@ -1,18 +1,22 @@
-"""The process around a command: standard streams that close or fill, and the one line for a wrong command line."""
+"""The process around a command: standard streams that close or fill, the log, the line for a wrong command line."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
 import errno
+import json
+import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TextIO
 
 import typer
 
-from lumen_cli.errors import LumenError
+from lumen_cli.errors import LumenError, UsageError
 
 
 class OutputError(LumenError):
@@ -96,6 +100,120 @@ def guarded_streams() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+LOGGER = logging.getLogger("lumen")
+LOGGER.addHandler(logging.NullHandler())
+_SHOWN = "shown"
+"""The attribute of records that are on standard error already."""
+
+
+class _Screen(logging.Handler):
+    """Standard error as it is at that moment: a progress line redirects it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from lumen_cli.text import printable
+
+        if hasattr(record, _SHOWN):
+            return
+        lines = [printable(line) for line in self.format(record).splitlines()]
+        print("\n".join(lines), file=sys.stderr)
+
+
+class _Text(logging.Formatter):
+    """2026-01-31T12:00:00+0100 INFO message; a traceback in lines of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return " ".join(super().formatMessage(record).split("\n"))
+
+
+class _Json(logging.Formatter):
+    """One object per line: time, level, message, process, the picture's JSON line and the traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{moment}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            "process": record.process,
+        }
+        if hasattr(record, "picture"):
+            line["picture"] = record.picture
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class Log:
+    """The handlers of this process; `end` takes them away."""
+
+    def __init__(self) -> None:
+        self._screen: logging.Handler | None = None
+        self._file: logging.Handler | None = None
+        self._format = "text"
+
+    def show(self) -> None:
+        """Log to standard error."""
+        if self._screen is None:
+            self._screen = _Screen()
+            self._screen.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+            self._add(self._screen)
+
+    def append_to(self, path: Path) -> None:
+        """Log to the end of a file; UsageError where it cannot be opened."""
+        if self._file is not None:
+            self._remove(self._file)
+        try:
+            self._file = logging.FileHandler(path.expanduser(), encoding="utf-8", errors="backslashreplace")
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"{path}: the log cannot be written ({reason})") from None
+        self.set_format(self._format)
+        self._add(self._file)
+
+    def set_format(self, format: str) -> None:
+        """The format of the file: "text" or "json"."""
+        self._format = format
+        if self._file is not None:
+            self._file.setFormatter(_Json() if format == "json" else _Text())
+
+    def error(self, line: str) -> None:
+        """Log a line that standard error shows already."""
+        LOGGER.error(line, extra={_SHOWN: True})
+
+    def warning(self, line: str) -> None:
+        """Log a warning that standard error shows already."""
+        LOGGER.warning(line, extra={_SHOWN: True})
+
+    def fault(self) -> None:
+        """Log the exception that ends the process; its traceback is on standard error already."""
+        LOGGER.critical("fault of lumen, please report it", exc_info=True, extra={_SHOWN: True})
+
+    def end(self) -> None:
+        """Close the file and forget both."""
+        for handler in (self._screen, self._file):
+            if handler is not None:
+                self._remove(handler)
+        self._screen = self._file = None
+        self._format = "text"
+        LOGGER.setLevel(logging.NOTSET)
+
+    def _add(self, handler: logging.Handler) -> None:
+        LOGGER.addHandler(handler)
+        LOGGER.setLevel(logging.DEBUG)
+
+    @staticmethod
+    def _remove(handler: logging.Handler) -> None:
+        LOGGER.removeHandler(handler)
+        handler.close()
+
+
+log = Log()
+"""The log of this process."""
+
+
 _NEAR = 0.7
 _MOST_NEAR = 2
 
@@ -123,8 +241,11 @@ def _what(error: Any, context: Any) -> str:
         near = near_names(name, [option for option in known if option.startswith("--")])
         return f"no such option {name}" + (f"; did you mean {' or '.join(near)}?" if near else "")
     if isinstance(error, typer.BadParameter) and error.message and error.param is not None:
+        from lumen_cli.cli.options import place_of
+
         longest = max(error.param.opts, key=len)
         named = longest if longest.startswith("-") else error.param.metavar or longest
+        named = (place_of(context, error.param) if context else "") or named
         return f"{named}: {_sentence(error.message.removeprefix('Value error, '))}"
     return _sentence(error.format_message())
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lumen_cli.cli.options import DeviceOption, Precision, PrecisionOption
+from lumen_cli.cli.options import Command, DeviceOption, Precision, PrecisionOption
 from lumen_cli.errors import UsageError
 from lumen_cli.registry.architectures import ARCHITECTURES, join_ids
 
@@ -43,7 +43,7 @@ Preset = enum.Enum("Preset", {"compact": "compact", "paper": "paper"}, type=str)
 Reference = enum.Enum("Reference", {"paired": "paired", "unpaired": "unpaired"}, type=str)
 
 
-@app.command(no_args_is_help=True)
+@app.command(cls=Command, no_args_is_help=True)
 def train(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL)],
@@ -120,5 +120,5 @@ def _refuse_typed(context: typer.Context, what: str, *names: str) -> None:
     """UsageError for the first of these options that was typed."""
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
-        if parameter.name in names and source is not None and source.name != "DEFAULT":
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
             raise UsageError(f"{parameter.opts[0]} does not apply to {what}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import re
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ _BATCH_MEMORY_SHARE = 0.5
 _BYTES_PER_PIXEL = 4096
 """A generous estimate of a network's memory per pixel; only the automatic batch size uses it."""
 _LARGEST_AUTOMATIC_BATCH = 16
+_log = logging.getLogger("lumen")
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,9 @@ def choose_device(
         dtype = next((name for name in ("bf16", "fp16") if name in native and name in precisions), "fp32")
         deep, why = "fp32", _reason(dtype, native, precisions)
     memory = torch.cuda.get_device_properties(chosen).total_memory if chosen.type == "cuda" else None
-    return DevicePolicy(str(chosen), _device_name(chosen), dtype, deep, why, memory, batch_size)
+    policy = DevicePolicy(str(chosen), _device_name(chosen), dtype, deep, why, memory, batch_size)
+    _log.info("device %s (%s) in %s, 16-bit pictures in %s: %s", chosen, policy.device_name, dtype, deep, why)
+    return policy
 
 
 def native_bf16_on_cpu() -> bool:

@@ -1,11 +1,13 @@
-"""Whether a file is unchanged: quickly by what the file system says, reliably by a hash of its bytes."""
+"""Whether a file is unchanged: quickly by what the file system says, reliably by a hash of its bytes; user folders."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lumen_cli.errors import PictureError
 
@@ -97,3 +99,16 @@ def is_write_protected(path: Path) -> bool:
         return not path.stat().st_mode & 0o222
     except OSError:
         return False
+
+
+def user_folder(kind: Literal["data", "config", "cache", "state"]) -> Path:
+    """The user's folder for models, settings, downloads or manifests; it may not exist.
+
+    A user without a home, as in some containers, gets a path below the null device: nothing is found or created there.
+    """
+    import platformdirs
+
+    try:
+        return Path(getattr(platformdirs, f"user_{kind}_dir")("lumen"))
+    except RuntimeError:
+        return Path(os.devnull) / kind

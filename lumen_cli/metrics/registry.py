@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lumen_cli.errors import UsageError
+from lumen_cli.files.contents import user_folder
 from lumen_cli.text import did_you_mean, nearest
 
 if TYPE_CHECKING:
@@ -294,11 +295,9 @@ def weight_files(metric: str) -> list[Path]:
 
 def weight_folders() -> list[Path]:
     """Where weights are searched: LUMEN_METRIC_WEIGHTS, the user's data folder, torchvision's downloads."""
-    import platformdirs
-
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    torch_home = Path(os.environ.get("TORCH_HOME") or f"{cache}/torch").expanduser()
-    return [*_named_folders(), platformdirs.user_data_path("lumen") / "metrics", torch_home / "hub" / "checkpoints"]
+    torch_home = Path(os.path.expanduser(os.environ.get("TORCH_HOME") or f"{cache}/torch"))  # noqa: PTH111  (there may be no home)
+    return [*_named_folders(), user_folder("data") / "metrics", torch_home / "hub" / "checkpoints"]
 
 
 def torchmetrics_file(name: str) -> Path:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lumen_cli.atomic import sweep_temporaries, temporary_beside
 from lumen_cli.errors import LumenError, ModelError, UsageError
+from lumen_cli.files.contents import user_folder
 from lumen_cli.registry.architectures import ARCHITECTURES
 from lumen_cli.text import did_you_mean, nearest
 
@@ -121,9 +122,7 @@ def bundled_models() -> Path:
 
 def user_models() -> Path:
     """The folder of the user's own models, in the user's data folder; it may not exist."""
-    import platformdirs
-
-    return platformdirs.user_data_path("lumen") / "models"
+    return user_folder("data") / "models"
 
 
 def scan_models() -> tuple[list[ModelCard], list[tuple[Path, ModelError]]]:

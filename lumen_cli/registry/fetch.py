@@ -7,16 +7,21 @@ sends decides about a name or a size here.
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
 
 from lumen_cli import __version__
+from lumen_cli.atomic import atomic_file
 from lumen_cli.errors import ModelError
+from lumen_cli.files.contents import user_folder
 from lumen_cli.registry.card import LOCAL_HOSTS, is_web_address, read_card
 from lumen_cli.registry.catalog import CARD_FILE, CONFIG_FILE, HUGGING_FACE, LARGEST_TEXT, atomic_folder
 from lumen_cli.text import memory
@@ -33,8 +38,20 @@ Progress = Callable[[str, int, int | None], None]
 """Receives the file's name, the bytes received, and the total (None: unknown)."""
 
 
+OFFLINE = "LUMEN_OFFLINE"
+"""The variable that forbids downloads; the option --offline sets it."""
+
+
+def is_offline() -> bool:
+    """Whether downloads are forbidden."""
+    return os.environ.get(OFFLINE, "").lower() not in ("", "0", "false", "no", "off")
+
+
 class NotGivenError(ModelError):
     """The server answers but does not serve this file (404 and the like)."""
+
+
+_log = logging.getLogger("lumen")
 
 
 class _BrokenError(Exception):
@@ -77,6 +94,9 @@ def fetch(
             plain http; the connection breaks too often; or the file cannot be written.
     """
     require_web_address(address)
+    if is_offline():
+        raise ModelError(f"{address} is not downloaded: lumen is offline (--offline or {OFFLINE})")
+    _log.info("downloading %s", address)
     download = _Download(address, path, limit, size, progress)
     try:
         with _client(address, headers) as client:
@@ -252,15 +272,15 @@ def download_model(address: str) -> Path:
     from huggingface_hub.utils import build_hf_headers
 
     cached = try_to_load_from_cache(repository, CONFIG_FILE, revision=revision)
-    if constants.HF_HUB_OFFLINE:
-        if not isinstance(cached, str):
-            raise ModelError(f"{address} is not in the cache, and HF_HUB_OFFLINE is set: unset it to download")
-        return Path(cached).parent
+    if is_offline() or constants.HF_HUB_OFFLINE:
+        return _in_cache(address, repository, revision, cached)
     commit = revision if _COMMIT.fullmatch(revision) else _commit_of(address, repository, revision, cached)
     if commit is None:
         return Path(str(cached)).parent
     folder = cache_folder() / repository.replace("/", "--") / commit
     if (folder / CONFIG_FILE).is_file():
+        _log.info("%s is in the cache: %s", address, folder)
+        _remember(folder, revision)
         return folder
     token = {name: text for name, text in build_hf_headers().items() if name.lower() == "authorization"}
 
@@ -285,14 +305,41 @@ def download_model(address: str) -> Path:
                 card.path(file).unlink(missing_ok=True)
                 if not file.url:
                     raise
+    _remember(folder, revision)
     return folder
+
+
+def _remember(folder: Path, revision: str) -> None:
+    """Record which commit a branch or tag was, for runs that are offline."""
+    if revision != folder.name:
+        with suppress(OSError), atomic_file(_note(folder.parent, revision)) as temporary:
+            temporary.write_text(folder.name, encoding="ascii")
+
+
+def _note(repository: Path, revision: str) -> Path:
+    return repository / f"{revision.replace('/', '--')}.commit"
+
+
+def _in_cache(address: str, repository: str, revision: str, cached: object) -> Path:
+    """The folder of a model that was downloaded before; ModelError if there is none."""
+    place = cache_folder() / repository.replace("/", "--")
+    commit = revision
+    if not _COMMIT.fullmatch(revision):
+        with suppress(OSError, ValueError):
+            commit = _note(place, revision).read_text(encoding="ascii")
+    if _COMMIT.fullmatch(commit) and (place / commit / CONFIG_FILE).is_file():
+        _log.info("%s is in the cache: %s", address, place / commit)
+        return place / commit
+    if isinstance(cached, str):
+        return Path(cached).parent
+    raise ModelError(
+        f"{address} is not in the cache and lumen is offline (--offline, {OFFLINE} or HF_HUB_OFFLINE); download it once"
+    )
 
 
 def cache_folder() -> Path:
     """The folder of downloaded models, with a folder for each repository and commit."""
-    import platformdirs
-
-    return platformdirs.user_cache_path("lumen") / "hub"
+    return user_folder("cache") / "hub"
 
 
 def _commit_of(address: str, repository: str, revision: str, cached: object) -> str | None:

@@ -257,6 +257,40 @@ class SpeedLine(Record):
     """Time of the reference implementation over ours, by the medians."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Loser:
+    """A value that another source overrides."""
+
+    value: Any
+    source: str
+    loses_to: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingLine(Record):
+    """An option that a file or a variable sets (`lumen config`)."""
+
+    type: ClassVar[str] = "setting"
+    command: str
+    """The command's name, "" for options of all commands."""
+    option: str
+    value: Any
+    source: str
+    """The variable, or the file and line."""
+    overrides: list[Loser]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigFileLine(Record):
+    """Where a configuration file is looked for (`lumen config path`); the first one that is used wins."""
+
+    type: ClassVar[str] = "config-file"
+    path: str
+    used: bool
+    reason: str | None
+    """Why it is not used."""
+
+
 RECORDS: tuple[type[Record], ...] = (
     PictureLine,
     ModelLine,
@@ -268,6 +302,8 @@ RECORDS: tuple[type[Record], ...] = (
     QualityLine,
     LeakLine,
     SpeedLine,
+    SettingLine,
+    ConfigFileLine,
 )
 """Every kind of line."""
 

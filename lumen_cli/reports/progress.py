@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -101,6 +102,11 @@ class _PixelRateColumn(ProgressColumn):
         return Text(f"{rate:.2f} MP/s" if rate else "– MP/s", style="cyan")
 
 
+def is_watched(console: Console) -> bool:
+    """Whether a line that is drawn again and again makes sense: not in a file, even if FORCE_COLOR asks for colours."""
+    return console.is_terminal and not (os.environ.get("FORCE_COLOR") and not console.file.isatty())
+
+
 def transient_line(
     console: Console, *columns: ProgressColumn, left: bool = True, counted: ProgressColumn | None = None
 ) -> Progress:
@@ -120,7 +126,7 @@ def transient_line(
         console=console,
         transient=True,
         expand=True,
-        disable=not console.is_terminal or console.quiet,
+        disable=not is_watched(console) or console.quiet,
         refresh_per_second=5,
         get_time=time.monotonic,
     )

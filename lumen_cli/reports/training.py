@@ -10,6 +10,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
+from lumen_cli.reports.progress import is_watched
+
 if TYPE_CHECKING:
     from lumen_cli.training.loop import Report
 
@@ -23,7 +25,7 @@ class TrainingWatch:
         self.console = console
         self.reports: deque[Report] = deque(maxlen=_ROWS)
         self.validations: list[Report] = []
-        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self.live = Live(console=console, auto_refresh=False) if is_watched(console) else None
 
     def __enter__(self) -> TrainingWatch:
         if self.live is not None:

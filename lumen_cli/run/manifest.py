@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lumen_cli.errors import LumenError
-from lumen_cli.files.contents import hash_bytes
+from lumen_cli.files.contents import hash_bytes, user_folder
 
 MANIFEST_NAME = ".lumen-manifest.jsonl"
 LARGEST_MANIFEST = 256 << 20
@@ -189,11 +189,9 @@ def state_manifest(root: Path) -> Path:
 
     It lies in the user's state folder; its name is the folder's name and a hash of its path.
     """
-    import platformdirs
-
     real = os.path.realpath(root)
     name = re.sub(r"[^A-Za-z0-9._-]", "_", Path(real).name)[:_LONGEST_NAME]
-    return platformdirs.user_state_path("lumen") / "outputs" / f"{name}-{hash_bytes(os.fsencode(real))[:16]}.jsonl"
+    return user_folder("state") / "outputs" / f"{name}-{hash_bytes(os.fsencode(real))[:16]}.jsonl"
 
 
 def signature(place: Path) -> tuple[int, int, int] | None:

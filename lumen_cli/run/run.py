@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -27,6 +28,7 @@ from lumen_cli.run.sidecars import with_sidecars
 from lumen_cli.run.stages import Budget, Decoder, Encoder, Inbox, default_bytes
 from lumen_cli.run.stream import RunEndedError, Stream
 from lumen_cli.run.task import Result
+from lumen_cli.text import duration
 
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from lumen_cli.registry.card import ModelCard
 
 _MOST_JOBS = 8
+_log = logging.getLogger("lumen")
 
 
 @dataclass(frozen=True)
@@ -249,6 +252,7 @@ class Run:
             now(f"loading {self.card.name}")
             self._network = self.policy.prepare(load(self.card))
             self.loading = time.perf_counter() - started
+            _log.info("model %s from %s loaded in %s", self.card.name, self.card.folder, duration(self.loading))
         return self._network
 
 
