@@ -114,6 +114,13 @@ def test_every_command_has_help_with_examples(
     assert all(len(line) <= 80 for line in finished.out.splitlines())
 
 
+def test_help_names_every_command(lumen: Callable[..., Finished]) -> None:
+    from lumen_cli.cli.app import COMMANDS
+
+    rows = lumen("--help").out.partition("Commands")[2].splitlines()
+    assert [row.split()[1] for row in rows if row.startswith("│ ") and row[2] != " "] == list(COMMANDS)
+
+
 @pytest.mark.parametrize("words", commands(), ids=lambda words: " ".join(["lumen", *words]))
 def test_every_option_is_explained(words: list[str]) -> None:
     import typer
