@@ -1,10 +1,10 @@
-# Needs python3 (3.10 or newer) and make; everything else goes into .venv. Neither target needs root.
+# Needs python3 (3.10 or newer) and make; everything else goes into .venv. No target needs root.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test census lint wheel clean
+.PHONY: demo test docs census lint wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.user
@@ -18,6 +18,11 @@ test: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest $(PYTEST)
+
+# The documentation site: site/index.html can be opened from its folder; its search needs `mkdocs serve`.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open it: $(CURDIR)/site/index.html"
 
 # make census DIR=folder: every tag of every picture before and after; prints what neither a rule nor a line explains.
 census: $(VENV)/.dev
@@ -43,7 +48,7 @@ $(VENV)/.dev: $(VENV)/.user
 	@touch $@
 
 clean:
-	rm -rf $(VENV) dist build demo-enhanced demo-large
+	rm -rf $(VENV) dist build site demo-enhanced demo-large
 
 # opencv-python wants the system's libGL, which a machine without a screen may lack; the headless build is the same
 # library without windows, and lumen opens none.
