@@ -21,7 +21,9 @@ class Subcommands(Group):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of this name; None where there is none."""
         if cmd_name in self.commands and self.commands[cmd_name] is None:
-            self.commands[cmd_name] = typer.main.get_command(import_module(f"lumen_cli.cli.{cmd_name}").app)
+            command = typer.main.get_command(import_module(f"lumen_cli.cli.{cmd_name}").app)
+            command.name = cmd_name  # a group has none of its own
+            self.commands[cmd_name] = command
         return self.commands.get(cmd_name)
 
 

@@ -37,7 +37,7 @@ _SOURCE = (
     "revision: hf://org/name@v1)."
 )
 
-app = typer.Typer(name="models", cls=Group, add_completion=False, invoke_without_command=True, rich_markup_mode="rich")
+app = typer.Typer(cls=Group, add_completion=False, invoke_without_command=True, rich_markup_mode="rich")
 
 
 @app.callback()
