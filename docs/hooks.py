@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import json
-import os
 import posixpath
 import re
 from collections.abc import Iterator
@@ -34,6 +33,12 @@ PAGES = {
     "README.md": "index.md",
 }
 """Files of the repository that have a page, and its path in docs/. The first five are made into pages here."""
+_ABOUT = """# Command line
+
+This page is made from the commands themselves; `lumen COMMAND --help` prints the same. Options can also come from files
+and variables ([configuration](../configuration.md)). The options under *Output and logging* of `lumen` itself, such as
+`--verbose`, may stand behind any command. All commands have the same [exit codes](../exit-codes.md).
+"""
 _LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s]+)(?=\))")
 _CARD = re.compile(r"^\[[^\]]+\]\(\.\./\.\./(models/\w+/README\.md)\)$", re.MULTILINE)
 _FACTS = re.compile(r"^<!-- facts: (\w+) -->$", re.MULTILINE)
@@ -132,29 +137,28 @@ def _facts(name: str) -> str:
 
 
 def command_line() -> str:
-    """The reference of all commands, as `--help` has it."""
+    """The reference of all commands, as `--help` has it; what all commands have stands once, under `lumen`."""
     import typer
 
     from lumen_cli.cli.app import app
+    from lumen_cli.cli.options import shared_options, walk
 
-    os.environ["TERMINAL_WIDTH"] = "120"
-    root = typer.main.get_command(app)
-    about = (
-        "# Command line\n\nThis page is made from the commands themselves; `lumen COMMAND --help` prints the same.\n"
-    )
-    return "\n".join([about, *_command(root, None, "lumen", 2)])
+    shared = {option.name for option in shared_options()}
+    pieces = [_ABOUT]
+    for words, command in walk(typer.main.get_command(app)):
+        pieces += _command(command, ("lumen", *words), shared if words else set())
+    return "\n".join(pieces)
 
 
-def _command(command: Any, parent: Any, path: str, level: int) -> Iterator[str]:
-    context = command.context_class(command, parent=parent, info_name=path.rsplit(" ", 1)[-1])
-    yield f"{'#' * level} `{path}` {{ #{path.replace(' ', '-')} }}\n"
+def _command(command: Any, words: tuple[str, ...], left_out: set[str]) -> Iterator[str]:
+    context = command.context_class(command, info_name=words[-1])
+    yield f"{'#' * (1 + min(len(words), 2))} `{' '.join(words)}` {{ #{'-'.join(words)} }}\n"
     yield from _paragraphs(command.help or "")
-    usage = " ".join(command.collect_usage_pieces(context))
-    yield f"```\n{path} {usage}\n```\n"
+    yield f"```\n{' '.join([*words, *command.collect_usage_pieces(context)])}\n```\n"
     panels: dict[str, list[str]] = {}
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        if record is None or "completion" in record[0]:
+        if record is None or parameter.name in left_out or "completion" in record[0]:
             continue
         argument = parameter.param_type_name == "argument"
         panel = getattr(parameter, "rich_help_panel", None) or ("Arguments" if argument else "Options")
@@ -163,9 +167,6 @@ def _command(command: Any, parent: Any, path: str, level: int) -> Iterator[str]:
     for panel, entries in panels.items():
         yield f"**{panel}**\n"
         yield from entries
-    if hasattr(command, "list_commands"):
-        for name in command.list_commands(context):
-            yield from _command(command.get_command(context, name), context, f"{path} {name}", level + (level < 4))
 
 
 def _paragraphs(text: str) -> Iterator[str]:

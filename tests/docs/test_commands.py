@@ -65,8 +65,10 @@ def test_every_command_and_option_exists(page: Path) -> None:
     import typer
 
     from lumen_cli.cli.app import app
+    from lumen_cli.cli.options import walk
 
     root: Any = typer.main.get_command(app)
+    assert list(walk(root))  # gives each command the options of all commands
     lines = [*commands(page), *_INLINE.findall(page.read_text(encoding="utf-8"))]
     for words in (words for line in lines for words in calls(line)):
         command, given = root, list(words)

@@ -105,19 +105,14 @@ def test_every_command_and_every_option_is_in_the_reference(site: Path) -> None:
     import typer
 
     from lumen_cli.cli.app import app
+    from lumen_cli.cli.options import walk
 
     text = (site / "reference" / "command-line.html").read_text(encoding="utf-8")
-
-    def check(command: object, words: list[str]) -> None:
-        assert f'id="{"-".join(words)}"' in text
-        for parameter in command.params:  # type: ignore[attr-defined]
+    for words, command in walk(typer.main.get_command(app)):
+        assert f'id="{"-".join(["lumen", *words])}"' in text
+        for parameter in command.params:
             spelled = max(parameter.opts, key=len)
-            if spelled.startswith("--") and "completion" not in spelled:
-                assert spelled in text
-        for name in getattr(command, "commands", ()):
-            check(command.get_command(None, name), [*words, name])  # type: ignore[attr-defined]
-
-    check(typer.main.get_command(app), ["lumen"])
+            assert not spelled.startswith("--") or "completion" in spelled or spelled in text
 
 
 @pytest.mark.parametrize("model", sorted(path.parent.name for path in (ROOT / "models").glob("*/config.json")))
