@@ -7,12 +7,12 @@ from dataclasses import replace
 import torch
 
 from lumen_cli.training.recipes import Stage
-from lumen_cli.training.recipes.diffll import DiffLLRecipe, Network
+from lumen_cli.training.recipes.diffll import NETWORK, DiffLLRecipe
 from lumen_cli.training.run import Options, run_stage
 
 CPU = torch.device("cpu")
 TINY = DiffLLRecipe(
-    network=Network(unet_multipliers=(1, 2), detail_channels=8),
+    network=NETWORK | {"unet_multipliers": (1, 2), "detail_channels": 8},
     stages=(
         Stage("joint", steps=6, batch=2, crop=32, rate=2e-3),
         Stage("refine", steps=3, batch=2, crop=48, rate=1e-3),

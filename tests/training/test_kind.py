@@ -11,14 +11,20 @@ from PIL import Image
 
 from lumen_cli.training.data import PictureBank
 from lumen_cli.training.recipes import Stage
-from lumen_cli.training.recipes.kind import KinDRecipe, Network, _limits
+from lumen_cli.training.recipes.kind import NETWORK, KinDRecipe, _limits
 from lumen_cli.training.run import Options, run_stage
 from tests.networks.test_kind import FIGURES
 
 CPU = torch.device("cpu")
 NAMES = ("decomposition", "adjustment", "restoration", "joint")
 TINY = KinDRecipe(
-    network=Network(16, 4, (1, 1, 2, 2, 2), 8),
+    network=NETWORK
+    | {
+        "decomposition_channels": 16,
+        "restoration_channels": 4,
+        "restoration_multipliers": (1, 1, 2, 2, 2),
+        "adjustment_channels": 8,
+    },
     stages=tuple(Stage(name, steps=3, batch=2, crop=32, rate=2e-3) for name in NAMES),
 )
 OPTIONS = Options(CPU, torch.float32, save_every=9.0)
@@ -66,7 +72,7 @@ def test_a_stage_learns(batches, tmp_path, name, steps, terms):
 
 def test_the_last_stage_asks_for_the_picture_that_enhance_gives(batches):
     torch.manual_seed(0)
-    recipe = replace(TINY, network=replace(TINY.network, stretch=False))
+    recipe = replace(TINY, network=TINY.network | {"stretch": False})
     model, stage = recipe.build(), recipe.stages[-1]
     batch = batches.draw(batches.generator("joint", 0), 4, 32)
     batch["whole"] = batch["low"]

@@ -18,12 +18,12 @@ from lumen_cli.registry.load import load
 from lumen_cli.training.data import Mix, PictureBank
 from lumen_cli.training.loop import learning_rate
 from lumen_cli.training.recipes import Stage
-from lumen_cli.training.recipes.lightendiffusion import LightenDiffusionRecipe, Network
+from lumen_cli.training.recipes.lightendiffusion import NETWORK, LightenDiffusionRecipe
 from lumen_cli.training.run import Options, Run, run_stage, train
 
 CPU = torch.device("cpu")
 TINY = LightenDiffusionRecipe(
-    network=Network(unet_multipliers=(1, 1), ctdn_channels=8, steps=2),
+    network=NETWORK | {"unet_multipliers": (1, 1), "ctdn_channels": 8, "steps": 2},
     stages=(
         Stage("decomposition", steps=4, batch=2, crop=32, rate=2e-3),
         Stage("diffusion", steps=3, batch=2, crop=32, rate=1e-3),

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -70,13 +70,23 @@ class Recipe(Protocol):
 
 
 class CompactRecipe:
-    """A part of lumen's own recipes: the network from a dataclass `network` of hyper-parameters, all of it trained."""
+    """A part of lumen's own recipes: the network of the hyper-parameters `network`, all of it trained."""
 
-    network: Any
+    architecture: str
+    network: Mapping[str, Any]
+
+    def build(self, **more: Any) -> LowLightModel:
+        """See `Recipe`; more: hyper-parameters that only training needs."""
+        model = network_class(self.architecture)(**self.network_config() | more)
+        self.initialise(model)
+        return model
+
+    def initialise(self, model: Any) -> None:
+        """Set the values that a training starts from, where PyTorch's own do not serve."""
 
     def network_config(self) -> dict[str, object]:
         """See `Recipe`."""
-        return _with_lists(asdict(self.network))
+        return _with_lists(self.network)
 
     def trainable(self, model: LowLightModel, stage: Stage) -> Iterable[nn.Parameter]:
         """See `Recipe`: every parameter."""
@@ -202,9 +212,8 @@ def make_recipe(name: str, network: Sequence[str] = (), preset: str = "compact",
     if name not in recipes:
         raise UsageError(f"there is no training recipe for {name}; known: {', '.join(sorted(recipes))}")
     recipe: Any = import_object(f"{recipes[name]}:{preset.upper()}")
-    if dataclasses.is_dataclass(recipe.network):
-        fields = {each.name for each in dataclasses.fields(recipe.network)}
-    else:  # what the recipe decides itself cannot be changed
+    fields = set(recipe.network)
+    if preset == "paper":  # what the recipe decides itself cannot be changed
         fields = set(inspect.signature(network_class(name)).parameters) - set(recipe.network_config())
     changes = {key: value for key, value in settings.items() if value is not None}
     if foreign := sorted(changes.keys() - {each.name for each in dataclasses.fields(recipe)}):
@@ -221,9 +230,7 @@ def make_recipe(name: str, network: Sequence[str] = (), preset: str = "compact",
             value = text
         values[key] = tuple(value) if isinstance(value, list) else value
     try:
-        if dataclasses.is_dataclass(recipe.network):
-            values = dataclasses.replace(recipe.network, **values)  # type: ignore[type-var, assignment]
-        changed: Recipe = dataclasses.replace(recipe, network=values, **changes)
+        changed: Recipe = dataclasses.replace(recipe, network={**recipe.network, **values}, **changes)
         changed.build()
     except (TypeError, ValueError) as error:
         raise UsageError(f"such a network cannot be built: {error}") from None

@@ -7,8 +7,9 @@ finished picture, and the centre too, with the bright one. So the encoder learns
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,20 +20,18 @@ from lumen_cli.networks.anlightendiff import AnlightenDiff, diffuse, to_residual
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.training.recipes import CompactRecipe, PaperRecipe, Stage, fidelity
 
-
-@dataclass(frozen=True)
-class Network:
-    """The hyper-parameters of the `AnlightenDiff` to train."""
-
-    dim: int = 16
-    multipliers: tuple[int, ...] = (1, 2, 2, 4, 4, 8)
-    steps: int = 2
-    prediction: str = "x0"
-    eta: float = 0.0
-    clip: float | None = None
-    encoder_trained: bool = True
-    full_resolution_skip: bool = True
-    from_center: bool = True
+NETWORK: dict[str, Any] = {
+    "dim": 16,
+    "multipliers": (1, 2, 2, 4, 4, 8),
+    "steps": 2,
+    "prediction": "x0",
+    "eta": 0.0,
+    "clip": None,
+    "encoder_trained": True,
+    "full_resolution_skip": True,
+    "from_center": True,
+}
+"""The hyper-parameters of the `AnlightenDiff` to train."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class AnlightenDiffRecipe(CompactRecipe):
     """One stage on small crops, one on larger crops; both train everything."""
 
     architecture: str = "anlightendiff"
-    network: Network = Network()
+    network: Mapping[str, Any] = field(default_factory=lambda: NETWORK)
     weights: Weights = Weights()
     unrolled: tuple[int, ...] = (2, 1, 2, 3)
     """Sampling steps that the training steps unroll in turn."""
@@ -58,11 +57,12 @@ class AnlightenDiffRecipe(CompactRecipe):
         Stage("refine", steps=2000, batch=4, crop=256, rate=3e-4),
     )
 
-    def build(self) -> AnlightenDiff:
-        """See `Recipe`."""
-        model = AnlightenDiff(**self.network_config())  # type: ignore[arg-type]
-        _initialise(model)
-        return model
+    @torch.no_grad()
+    def initialise(self, model: AnlightenDiff) -> None:
+        """Both networks add nothing at first, so the first pictures are the equalised ones."""
+        for network in (model.encoder, model.model.unet):
+            last = network.get_submodule("final_conv.1")
+            nn.init.constant_(last.weight_g, 1e-3)  # type: ignore[arg-type]
 
     def losses(
         self, model: LowLightModel, stage: Stage, batch: dict[str, Tensor], step: int, generator: torch.Generator
@@ -89,14 +89,6 @@ class AnlightenDiffRecipe(CompactRecipe):
             "center": w.center * fidelity(center, high),
             "picture": w.picture * fidelity(low + (residual + 1.0) / 2.0, high),
         }
-
-
-@torch.no_grad()
-def _initialise(model: AnlightenDiff) -> None:
-    """Both networks add nothing at first, so the first pictures are the equalised ones."""
-    for network in (model.encoder, model.model.unet):
-        last = network.get_submodule("final_conv.1")
-        nn.init.constant_(last.weight_g, 1e-3)  # type: ignore[arg-type]
 
 
 COMPACT = AnlightenDiffRecipe()

@@ -10,8 +10,9 @@ they span only a few of 255 levels, which bf16 would round away.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,27 +30,25 @@ from lumen_cli.training.recipes import (
     zero_residuals,
 )
 
+NETWORK: dict[str, Any] = {
+    "unet_channels": 32,
+    "unet_multipliers": (1, 2, 3, 3),
+    "detail_channels": 32,
+    "levels": 2,
+    "steps": 2,
+    "schedule": {"beta_start": 1e-4, "beta_end": 0.2, "timesteps": 200},
+    "prediction": "x0",
+    "clip": None,
+    "condition_power": 0.4,
+    "exposure": 0.5,
+    "temperature": 1.0,
+    "fade_above": None,
+    "fade_colour_above": None,
+}
+"""The hyper-parameters of the `DiffLL` to train.
 
-@dataclass(frozen=True)
-class Network:
-    """The hyper-parameters of the `DiffLL` to train.
-
-    The signal left where the sampler starts is sqrt(ᾱ) = 0.07 at two steps (t = 100), 0.003 at four (t = 150).
-    """
-
-    unet_channels: int = 32
-    unet_multipliers: tuple[int, ...] = (1, 2, 3, 3)
-    detail_channels: int = 32
-    levels: int = 2
-    steps: int = 2
-    schedule: dict[str, float] = field(default_factory=lambda: {"beta_start": 1e-4, "beta_end": 0.2, "timesteps": 200})
-    prediction: str = "x0"
-    clip: float | None = None
-    condition_power: float = 0.4
-    exposure: float | None = 0.5
-    temperature: float = 1.0
-    fade_above: float | None = None
-    fade_colour_above: float | None = None
+The signal left where the sampler starts is sqrt(ᾱ) = 0.07 at two steps (t = 100), 0.003 at four (t = 150).
+"""
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class DiffLLRecipe(CompactRecipe):
     """One stage on small crops, one on larger crops; both train everything, as in the paper."""
 
     architecture: str = "diffll"
-    network: Network = field(default_factory=Network)
+    network: Mapping[str, Any] = field(default_factory=lambda: NETWORK)
     weights: Weights = Weights()
     unrolled: tuple[int, ...] = (2, 2, 2, 4)
     """Sampling steps that the training steps unroll in turn, so that the network works with more than one number."""
@@ -78,11 +77,23 @@ class DiffLLRecipe(CompactRecipe):
         Stage("refine", steps=2000, batch=4, crop=320, rate=2e-4),
     )
 
-    def build(self) -> DiffLL:
-        """See `Recipe`."""
-        model = DiffLL(**self.network_config())  # type: ignore[arg-type]
-        _initialise(model)
-        return model
+    @torch.no_grad()
+    def initialise(self, model: DiffLL) -> None:
+        """Keep the variance of signals through the layers without norms (He et al., 2015) and start from the identity.
+
+        At first, details and residual blocks pass their input on.
+        """
+        for number in range(model.levels):
+            restoration = model.get_submodule(f"high_enhance{number}")
+            for name, layer in restoration.named_modules():
+                if isinstance(layer, nn.Conv2d):
+                    fan_in = layer.weight[0].numel()
+                    activated = ".model." in name and not name.endswith(".8")
+                    nn.init.normal_(layer.weight, std=((2.0 if activated else 1.0) / fan_in) ** 0.5)
+                    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(restoration.get_submodule("conv_tail.point_conv").weight)  # type: ignore[arg-type]
+        zero_residuals(model.Unet)
+        nn.init.zeros_(model.Unet.conv_out.weight)
 
     def losses(
         self, model: LowLightModel, stage: Stage, batch: dict[str, Tensor], step: int, generator: torch.Generator
@@ -116,25 +127,6 @@ class DiffLLRecipe(CompactRecipe):
             "details": w.details * missed,
             "picture": w.picture * fidelity(picture, high),
         }
-
-
-@torch.no_grad()
-def _initialise(model: DiffLL) -> None:
-    """Keep the variance of signals through the layers without norms (He et al., 2015) and start from the identity.
-
-    At first, details and residual blocks pass their input on.
-    """
-    for number in range(model.levels):
-        restoration = model.get_submodule(f"high_enhance{number}")
-        for name, layer in restoration.named_modules():
-            if isinstance(layer, nn.Conv2d):
-                fan_in = layer.weight[0].numel()
-                activated = ".model." in name and not name.endswith(".8")
-                nn.init.normal_(layer.weight, std=((2.0 if activated else 1.0) / fan_in) ** 0.5)
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        nn.init.zeros_(restoration.get_submodule("conv_tail.point_conv").weight)  # type: ignore[arg-type]
-    zero_residuals(model.Unet)
-    nn.init.zeros_(model.Unet.conv_out.weight)
 
 
 COMPACT = DiffLLRecipe()

@@ -8,9 +8,9 @@ keep their meaning.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,18 +23,17 @@ from lumen_cli.training.recipes import CompactRecipe, PaperRecipe, Stage, fideli
 LIGHT_OF_BLACK = -2.0
 
 
-@dataclass(frozen=True)
-class Network:
-    """The hyper-parameters of the `KinD` to train."""
-
-    decomposition_channels: int = 32
-    restoration_channels: int = 32
-    restoration_multipliers: tuple[int, ...] = (1, 2, 4, 8, 8)
-    adjustment_channels: int = 32
-    fusion: str = "pairs"
-    stretch: bool = True
-    target_light: float = 0.5
-    ratio_limits: tuple[float, float] = (1.0, 8.0)
+NETWORK: dict[str, Any] = {
+    "decomposition_channels": 32,
+    "restoration_channels": 32,
+    "restoration_multipliers": (1, 2, 4, 8, 8),
+    "adjustment_channels": 32,
+    "fusion": "pairs",
+    "stretch": True,
+    "target_light": 0.5,
+    "ratio_limits": (1.0, 8.0),
+}
+"""The hyper-parameters of the `KinD` to train."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class KinDRecipe(CompactRecipe):
     """A stage for each of the three networks, then two on the finished picture."""
 
     architecture: str = "kind"
-    network: Network = Network()
+    network: Mapping[str, Any] = field(default_factory=lambda: NETWORK)
     weights: Weights = Weights()
     contrast: float = 1.0
     """Power of the reflectance to restore. The release uses 1.2, which the last stage would undo."""
@@ -68,11 +67,27 @@ class KinDRecipe(CompactRecipe):
         )
     )
 
-    def build(self) -> KinD:
-        """See `Recipe`."""
-        model = KinD(**self.network_config())  # type: ignore[arg-type]
-        _initialise(model)
-        return model
+    @torch.no_grad()
+    def initialise(self, model: KinD) -> None:
+        """Keep the variance of signals through layers without norms (He et al., 2015; the slope is the release's)."""
+        for name, layer in model.named_modules():
+            if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+                continue
+            if isinstance(layer, nn.ConvTranspose2d):
+                # Each output pixel depends on one tap, and no activation follows.
+                nn.init.normal_(layer.weight, std=layer.in_channels**-0.5)
+                continue
+            fan_in = layer.in_channels * layer.weight[0, 0].numel()
+            # The maps start near a half, where their sigmoids are steepest.
+            last = {"conv10": 0.05, "conv1_4": 0.05, "conv_4": 0.5}.get(name.partition("_")[2])
+            gain = last or 2.0 / (1.0 + SLOPE**2)
+            nn.init.normal_(layer.weight, std=(gain / fan_in) ** 0.5)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        # Black gives no signal, so this bias decides its light. At zero the light is a half, and dark reflectances then
+        # explain the dark: the one thing that a decomposition must not do.
+        assert model.decom.l_conv1_4.bias is not None
+        nn.init.constant_(model.decom.l_conv1_4.bias, LIGHT_OF_BLACK)
 
     def trainable(self, model: LowLightModel, stage: Stage) -> Iterable[nn.Parameter]:
         """See `Recipe`: the stage's own network; "joint": adjustment and restoration; "refine": all three."""
@@ -148,29 +163,6 @@ def _limits(crops: Tensor, generator: torch.Generator) -> Tensor:
     share = torch.rand(count, 3, generator=generator, device=device)
     beyond = torch.where(share[:, 2] < 0.5, 0.0, share[:, 1])
     return torch.stack([own[:, 0] * share[:, 0], own[:, 1].lerp(torch.ones_like(beyond), beyond)], dim=1)
-
-
-@torch.no_grad()
-def _initialise(model: KinD) -> None:
-    """Keep the variance of signals through layers without norms (He et al., 2015, with the slope of the release)."""
-    for name, layer in model.named_modules():
-        if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            continue
-        if isinstance(layer, nn.ConvTranspose2d):
-            # Each output pixel depends on one tap, and no activation follows.
-            nn.init.normal_(layer.weight, std=layer.in_channels**-0.5)
-            continue
-        fan_in = layer.in_channels * layer.weight[0, 0].numel()
-        # The maps start near a half, where their sigmoids are steepest.
-        last = {"conv10": 0.05, "conv1_4": 0.05, "conv_4": 0.5}.get(name.partition("_")[2])
-        gain = last or 2.0 / (1.0 + SLOPE**2)
-        nn.init.normal_(layer.weight, std=(gain / fan_in) ** 0.5)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
-    # Black gives no signal, so this bias decides its light. At zero the light is a half, and dark reflectances then
-    # explain the dark: the one thing that a decomposition must not do.
-    assert model.decom.l_conv1_4.bias is not None
-    nn.init.constant_(model.decom.l_conv1_4.bias, LIGHT_OF_BLACK)
 
 
 class KinDPaperRecipe(PaperRecipe):

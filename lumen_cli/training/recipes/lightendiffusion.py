@@ -7,9 +7,9 @@ the dark picture's finer maps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,17 +29,15 @@ from lumen_cli.training.recipes import (
     zero_residuals,
 )
 
-
-@dataclass(frozen=True)
-class Network:
-    """The hyper-parameters of the `LightenDiffusion` to train."""
-
-    unet_channels: int = 32
-    unet_multipliers: tuple[int, ...] = (1, 2, 3, 3)
-    ctdn_channels: int = 32
-    steps: int = 4
-    prediction: str = "v"
-    clip: float | None = 1.0
+NETWORK: dict[str, Any] = {
+    "unet_channels": 32,
+    "unet_multipliers": (1, 2, 3, 3),
+    "ctdn_channels": 32,
+    "steps": 4,
+    "prediction": "v",
+    "clip": 1.0,
+}
+"""The hyper-parameters of the `LightenDiffusion` to train."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class LightenDiffusionRecipe(CompactRecipe):
     """A stage for the decomposition, one for the diffusion, one for both."""
 
     architecture: str = "lightendiffusion"
-    network: Network = Network()
+    network: Mapping[str, Any] = field(default_factory=lambda: NETWORK)
     weights: Weights = Weights()
     reference: str = "paired"
     """Source of the target illumination: "paired", the bright picture of the same scene, or "unpaired" (the paper), of
@@ -83,11 +81,26 @@ class LightenDiffusionRecipe(CompactRecipe):
         )
     )
 
-    def build(self) -> LightenDiffusion:
-        """See `Recipe`."""
-        model = LightenDiffusion(**self.network_config())  # type: ignore[arg-type]
-        _initialise(model)
-        return model
+    @torch.no_grad()
+    def initialise(self, model: LightenDiffusion) -> None:
+        """Keep the variance of signals through the decomposition network, which has no norms (He et al., 2015).
+
+        With torch's default every convolution loses a third of its signal's variance, and the biases soon exceed it.
+        """
+        for name, layer in model.decom.named_modules():
+            if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+                continue
+            taps = layer.weight[0, 0].numel()
+            transposed = isinstance(layer, nn.ConvTranspose2d)
+            fan_in = layer.in_channels // layer.groups * (taps / 4 if transposed else taps)
+            # model.2 and conv are summed: half the variance each. Others lose half of it in the LeakyReLU that follows.
+            activated = transposed or name.endswith(("model.0", "conv0", "conv1")) or name == "ReconNet.conv2"
+            gain = 0.5 if name.endswith(("model.2", ".conv")) and not transposed else 2.0 if activated else 1.0
+            nn.init.normal_(layer.weight, std=(gain / fan_in) ** 0.5)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        zero_residuals(model.Unet)
+        nn.init.zeros_(model.Unet.conv_out.weight)
 
     def trainable(self, model: LowLightModel, stage: Stage) -> Iterable[nn.Parameter]:
         """See `Recipe`. First the decomposition network, then the U-Net (as in the paper), then U-Net and decoder.
@@ -186,28 +199,6 @@ class LightenDiffusionRecipe(CompactRecipe):
 def _normal(model: LightenDiffusion, pictures: Tensor, generator: torch.Generator) -> Tensor:
     shape = (len(pictures), *model.noise_shape(*pictures.shape[-2:]))
     return normal(shape, pictures, generator)
-
-
-@torch.no_grad()
-def _initialise(model: LightenDiffusion) -> None:
-    """Keep the variance of signals through the decomposition network, which has no norms (He et al., 2015).
-
-    With torch's default every convolution loses a third of its signal's variance, and the biases soon exceed it.
-    """
-    for name, layer in model.decom.named_modules():
-        if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            continue
-        taps = layer.weight[0, 0].numel()
-        transposed = isinstance(layer, nn.ConvTranspose2d)
-        fan_in = layer.in_channels // layer.groups * (taps / 4 if transposed else taps)
-        # model.2 and conv are summed: half the variance each. Others lose half of it in the LeakyReLU that follows.
-        activated = transposed or name.endswith(("model.0", "conv0", "conv1")) or name == "ReconNet.conv2"
-        gain = 0.5 if name.endswith(("model.2", ".conv")) and not transposed else 2.0 if activated else 1.0
-        nn.init.normal_(layer.weight, std=(gain / fan_in) ** 0.5)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
-    zero_residuals(model.Unet)
-    nn.init.zeros_(model.Unet.conv_out.weight)
 
 
 def _thumbnail(picture: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ and left out of the exported model.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,33 +28,29 @@ from lumen_cli.training.recipes import (
     zero_residuals,
 )
 
+NETWORK: dict[str, Any] = {
+    "unet_channels": 32,
+    "unet_multipliers": (1, 1, 2, 2, 3, 3),
+    "blocks": 1,
+    "encoder_channels": 4,
+    "feature_channels": (32, 32, 64, 64, 128, 128),
+    "features": 3,
+    "fusion": "cattn",
+    "degradation_channels": 32,
+    "attention_level": 4,
+    "steps": 2,
+    "schedule": {"beta_start": 1e-4, "beta_end": 0.04, "timesteps": 1000},
+    "prediction": "x0",
+    "clip": None,
+    "exposure": 0.5,
+    "temperature": 1.0,
+    "fade_above": None,
+    "fade_colour_above": None,
+}
+"""The hyper-parameters of the `LLDiffusion` to train.
 
-@dataclass(frozen=True)
-class Network:
-    """The hyper-parameters of the `LLDiffusion` to train.
-
-    The schedule leaves a signal of sqrt(ᾱ) = 0.08 where a sampler of two steps starts.
-    """
-
-    unet_channels: int = 32
-    unet_multipliers: tuple[int, ...] = (1, 1, 2, 2, 3, 3)
-    blocks: int = 1
-    encoder_channels: int = 4
-    feature_channels: tuple[int, ...] = (32, 32, 64, 64, 128, 128)
-    features: int = 3
-    fusion: str = "cattn"
-    degradation_channels: int = 32
-    attention_level: int = 4
-    steps: int = 2
-    schedule: dict[str, float] = field(
-        default_factory=lambda: {"beta_start": 1e-4, "beta_end": 0.04, "timesteps": 1000}
-    )
-    prediction: str = "x0"
-    clip: float | None = None
-    exposure: float | None = 0.5
-    temperature: float = 1.0
-    fade_above: float | None = None
-    fade_colour_above: float | None = None
+The schedule leaves a signal of sqrt(ᾱ) = 0.08 where a sampler of two steps starts.
+"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class LLDiffusionRecipe(CompactRecipe):
     """One stage on small crops, one on larger crops; both train everything, as in the paper."""
 
     architecture: str = "lldiffusion"
-    network: Network = field(default_factory=Network)
+    network: Mapping[str, Any] = field(default_factory=lambda: NETWORK)
     weights: Weights = Weights()
     unrolled: tuple[int, ...] = (2,)
     """Sampling steps that the training steps unroll in turn."""
@@ -83,11 +80,16 @@ class LLDiffusionRecipe(CompactRecipe):
         Stage("refine", steps=2000, batch=4, crop=256, rate=2e-4),
     )
 
-    def build(self) -> LLDiffusion:
+    def build(self, **more: Any) -> LowLightModel:
         """See `Recipe`; with the degradation network."""
-        model = LLDiffusion(**self.network_config() | {"degradation_network": True})  # type: ignore[arg-type]
-        _initialise(model)
-        return model
+        return super().build(degradation_network=True)
+
+    @torch.no_grad()
+    def initialise(self, model: LLDiffusion) -> None:
+        """At first, the denoiser returns the brightened picture as it is."""
+        zero_residuals(model)
+        nn.init.zeros_(model.diff_unet.conv_out.weight)
+        nn.init.zeros_(model.diff_unet.conv_out.bias)  # type: ignore[arg-type]
 
     def network_config(self) -> dict[str, object]:
         """See `Recipe`; without the degradation network, which only training needs."""
@@ -126,14 +128,6 @@ class LLDiffusionRecipe(CompactRecipe):
             darkened = (model.deg_unet(high, condition.features).float() + 1.0) / 2.0
             terms["degradation"] = w.degradation * F.l1_loss(darkened, batch["low"])
         return terms
-
-
-@torch.no_grad()
-def _initialise(model: LLDiffusion) -> None:
-    """At first, the denoiser returns the brightened picture as it is."""
-    zero_residuals(model)
-    nn.init.zeros_(model.diff_unet.conv_out.weight)
-    nn.init.zeros_(model.diff_unet.conv_out.bias)  # type: ignore[arg-type]
 
 
 class LLDiffusionPaperRecipe(PaperRecipe):
