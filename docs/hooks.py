@@ -47,6 +47,14 @@ _DOCTEST = re.compile(r"(?:^>>> .*\n(?:^(?!>>> ).+\n?)*)+", re.MULTILINE)
 _EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List pages of docs/ itself that no line of `nav` names under "How to"."""
+    named = json.dumps(config.nav)
+    how_to = next(section["How to"] for section in config.nav or [] if "How to" in section)
+    how_to += sorted(path.name for path in (ROOT / "docs").glob("*.md") if f'"{path.name}"' not in named)
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not files of docs/."""
     for source, uri in PAGES.items():
