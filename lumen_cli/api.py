@@ -13,7 +13,7 @@ from lumen_cli.engine.device import choose_device
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.colour.convert import convert_depth, to_unit
 from lumen_cli.imaging.picture import Picture, read_picture
-from lumen_cli.registry.catalog import DEFAULT_MODEL, check_light, find_model, require_ability
+from lumen_cli.registry.catalog import DEFAULT_MODEL, GradingName, check_light, find_model, require_ability
 from lumen_cli.registry.load import load
 from lumen_cli.run.decompose import Decompose, Decomposed, MapSettings
 from lumen_cli.run.operation import Enhance, Enhanced, Settings
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 
 def load_model(
-    name_or_folder: str | os.PathLike[str] = DEFAULT_MODEL, *, device: str = "auto", precision: str = "auto"
+    name_or_folder: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    grading: GradingName = "photo",
 ) -> LowLightModel:
     """A model ready to run, in eval mode, float32 weights, without gradients.
 
@@ -33,13 +37,14 @@ def load_model(
         name_or_folder: a name from `list_models()`, a model folder or `hf://org/name`.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: only checked against what the model supports; `enhance` applies it.
+        grading: as in `enhance`.
 
     Raises:
         ModelError: no such model, or its folder or weights are not usable.
         UsageError: no such device here.
     """
     card = find_model(name_or_folder)
-    return choose_device(device, precision, precisions=card.precisions, model=card.name).prepare(load(card))
+    return choose_device(device, precision, precisions=card.precisions, model=card.name).prepare(load(card, grading))
 
 
 def enhance(
@@ -52,6 +57,7 @@ def enhance(
     brightness: float | None = None,
     illumination_ratio: float | None = None,
     detail: Detail = "auto",
+    grading: GradingName = "photo",
     device: str = "auto",
     precision: str = "auto",
     network: LowLightModel | None = None,
@@ -76,6 +82,8 @@ def enhance(
         detail: how pictures above 0.4 megapixels reach their size: "auto" and "fast" run the network on the picture
             reduced and carry its result to full size, where "auto" also refines noisy ones; "whole" runs it at full
             size.
+        grading: "photo", the model's own, or "lol", which knows the scenes of the data set LOL, for comparisons on it.
+            A `network` keeps the grading that it was loaded with.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, fp32, bf16 or fp16.
         network: the model that `load_model` returned, to load it once for many pictures.
@@ -93,7 +101,7 @@ def enhance(
         raise UsageError(f"strength has to be from 0 to 1, not {strength}")
     card = find_model(model)
     chosen_steps = card.steps_for(steps)
-    check_light(card, brightness, illumination_ratio)
+    check_light(card, brightness, illumination_ratio, grading)
     read = _picture(picture)
     policy = choose_device(device, card.precision_for(precision), precisions=card.precisions, model=card.name)
     settings = Settings.with_model(
@@ -105,6 +113,7 @@ def enhance(
         brightness=brightness,
         illumination_ratio=illumination_ratio,
         detail=detail,
+        grading=grading,
     )
     output = Run(card, policy, Enhance(settings), network=network and policy.prepare(network)).one(read)
     assert isinstance(output, Enhanced)

@@ -16,6 +16,7 @@ from lumen_cli.engine.scene import scene_of
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.colour.convert import luma
 from lumen_cli.imaging.picture import Picture
+from lumen_cli.registry.catalog import GradingName
 from lumen_cli.registry.load import load
 
 if TYPE_CHECKING:
@@ -75,11 +76,12 @@ def model_entrant(
     precision: str = "auto",
     batch_size: int | None = None,
     detail: Detail = "auto",
+    grading: GradingName = "photo",
     name: str = "",
 ) -> Entrant:
     """A model with the settings of `lumen enhance`: the pixels are the same.
 
-    name: in the table, by default the card's; the others as in `choose_device` and `enhance_batch`.
+    name: in the table, by default the card's; grading: see `load`; others as in `choose_device` and `enhance_batch`.
 
     Raises:
         UsageError: the model does not support these steps or this precision, or the device does not exist.
@@ -89,7 +91,7 @@ def model_entrant(
     policy = choose_device(device, asked, precisions=card.precisions, batch_size=batch_size, model=card.name)
 
     def prepare() -> Runner:
-        network = policy.prepare(load(card))
+        network = policy.prepare(load(card, grading))
         return Runner(
             lambda pictures: enhance_batch(network, pictures, policy, detail=detail, seed=seed, steps=chosen),
             lambda picture: shape_of(scene_of(picture, detail).seen, network, policy),
@@ -100,13 +102,14 @@ def model_entrant(
         "steps": chosen,
         "seed": seed,
         "detail": detail,
+        "grading": grading,
         "precision": policy.precision,
         "deep_precision": policy.deep_precision,
         "device": policy.device,
         "device_name": policy.device_name,
         "weights": card.weights_sha256,
     }
-    shown = (f"{chosen} steps" if chosen else "one pass", f"seed {seed}", policy.precision)
+    shown = (f"{chosen} steps" if chosen else "one pass", f"seed {seed}", f"{grading} grading", policy.precision)
     about = f"{' · '.join(shown)} on {policy.device} ({policy.device_name})"
     return Entrant(name or card.name, "model", prepare, card.architecture, about, settings)
 

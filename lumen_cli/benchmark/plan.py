@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,28 @@ from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.write import write_picture
 from lumen_cli.metrics.registry import DEFAULT_METRICS, Metric, all_metrics, find_metrics
 from lumen_cli.registry.architectures import ARCHITECTURES, Figure
-from lumen_cli.registry.catalog import find_model, list_models
+from lumen_cli.registry.card import ModelCard
+from lumen_cli.registry.catalog import GRADINGS, GradingName, bundled_models, find_model, list_models
+
+LOL = "LOL-v1"
+LOL_LEAK = (
+    "rows named -lol: graded by a network that is fitted to all of LOL's training pairs (val20 too); 14 of the 15 test "
+    "pictures have a near-duplicate there. Published figures come from networks trained on these pairs too"
+)
+
+
+def gradings_for(card: ModelCard, samples: Samples, chosen: GradingName | None) -> tuple[GradingName, ...]:
+    """The gradings of a model's rows: the chosen one. By default all on LOL-v1, but lumen's own models only have the
+    lol grading there, as it is fitted to their results.
+    """
+    own = card.folder.parent == bundled_models()
+    return (chosen,) if chosen else GRADINGS if own and samples.dataset == LOL else ("photo",)
+
+
+def grading_notes(samples: Samples, rows: Sequence[Row]) -> tuple[str, ...]:
+    """What readers of a table of LOL-v1 have to know about its rows."""
+    known = any(row.entrant.settings.get("grading") == "lol" for row in rows)
+    return (LOL_LEAK,) if known and samples.dataset == LOL else ()
 
 
 def choose_metrics(names: Sequence[str], samples: Samples) -> list[Metric]:
@@ -43,7 +64,12 @@ def choose_metrics(names: Sequence[str], samples: Samples) -> list[Metric]:
 
 
 def choose_entrants(
-    models: Sequence[str], baselines: Sequence[str], *, steps: int | None, **options: Any
+    models: Sequence[str],
+    baselines: Sequence[str],
+    *,
+    steps: int | None,
+    gradings: Callable[[ModelCard], Sequence[GradingName]] = lambda card: ("photo",),
+    **options: Any,
 ) -> list[Entrant]:
     """The rows of the table: the input, the baselines, the models (none named: all whose weights are here).
 
@@ -51,6 +77,7 @@ def choose_entrants(
         models: names or folders; "all" stands for every installed model.
         baselines: names of baselines.
         steps: for models that sample; with several models the others ignore it.
+        gradings: of a model: a row for each, whose name says which, unless it is "photo".
         options: as `model_entrant` takes them.
 
     Raises:
@@ -63,16 +90,14 @@ def choose_entrants(
     if not cards:
         raise UsageError("there are no models to measure (see `lumen models`)")
     names = [card.name for card in cards]
-    rows = [
-        model_entrant(
-            card,
-            # Folders of the same name, such as two trainings of a model, are numbered in the given order.
-            name=card.name if names.count(card.name) == 1 else f"{card.name}-{names[: index + 1].count(card.name)}",
-            steps=None if card.steps_range is None and len(cards) > 1 else steps,
-            **options,
-        )
-        for index, card in enumerate(cards)
-    ]
+    rows = []
+    for index, card in enumerate(cards):
+        # Folders of the same name, such as two trainings of a model, are numbered in the given order.
+        name = card.name if names.count(card.name) == 1 else f"{card.name}-{names[: index + 1].count(card.name)}"
+        chosen = None if card.steps_range is None and len(cards) > 1 else steps
+        for grading in gradings(card):
+            row = name if grading == "photo" else f"{name}-{grading}"
+            rows.append(model_entrant(card, name=row, steps=chosen, grading=grading, **options))
     return [input_entrant(), *map(baseline_entrant, baselines), *rows]
 
 

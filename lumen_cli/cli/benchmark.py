@@ -15,6 +15,7 @@ from lumen_cli.cli.options import (
     DetailChoice,
     DetailOption,
     DeviceOption,
+    GradingChoice,
     JsonOption,
     QuietOption,
     SeedOption,
@@ -42,6 +43,7 @@ _METRIC = "A metric's name, or all; repeatable, or separated by commas."
 _PRECISION = "auto, fp32, bf16 or fp16; with --speed several, separated by commas (default: auto)."
 _BATCH = "Pictures per batch on a GPU; with --speed several, separated by commas."
 _SIZE = "Sizes, separated by commas: 600x400 (default), 1080p, 4k, 12mp …; with --darken one, such as 2mp."
+_GRADING = "Final light and colour, as in enhance (default: photo; on LOL-v1 a row for each)."
 _PUBLISHED = "Time the papers' full-size networks, with random weights."
 
 
@@ -58,6 +60,7 @@ def benchmark(
     baseline: Annotated[list[str] | None, _look("--baseline", metavar="NAME", help=_BASELINE)] = None,
     steps: StepsOption = None,
     detail: DetailOption = DetailChoice.auto,
+    grading: Annotated[GradingChoice | None, _look(metavar="photo|lol", help=_GRADING)] = None,
     seed: SeedOption = 0,
     metric: Annotated[list[str] | None, _result("--metric", metavar="NAME", help=_METRIC)] = None,
     output: Annotated[
@@ -99,7 +102,7 @@ def benchmark(
     results = {"check_leak": check_leak, "baseline": baseline, "metric": metric, "output": output}
     timed = {"repeat": repeat, "threads": threads, "plain": plain, "pipeline": pipeline, "published": published}
     if speed:
-        _refuse("cannot be combined with --speed", **pictures, **results, save_images=save_images)
+        _refuse("cannot be combined with --speed", **pictures, **results, save_images=save_images, grading=grading)
         from lumen_cli.cli.benchmark_speed import measure_speed
 
         measure_speed(
@@ -129,6 +132,7 @@ def benchmark(
         save_images=save_images,
         overwrite=overwrite,
         batch=batch,
+        grading=grading.value if grading else None,
     )
     run = {"steps": steps, "seed": seed, "device": device, "precision": precision, "detail": detail.value}
     measure_quality(options, run, as_json, quiet)

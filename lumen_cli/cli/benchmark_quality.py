@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from lumen_cli.benchmark.samples import Samples
     from lumen_cli.cli.interrupt import Interruption
     from lumen_cli.metrics.registry import Metric
+    from lumen_cli.registry.card import ModelCard
+    from lumen_cli.registry.catalog import GradingName
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class QualityOptions:
     save_images: Path | None
     overwrite: bool
     batch: str | None
+    grading: GradingName | None
 
 
 def choose_samples(options: QualityOptions) -> Samples:
@@ -99,7 +102,7 @@ def measure_quality(options: QualityOptions, run: dict[str, Any], as_json: bool,
     """
     from rich.console import Console
 
-    from lumen_cli.benchmark.plan import check_targets, choose_entrants, choose_metrics, image_paths
+    from lumen_cli.benchmark.plan import check_targets, choose_entrants, choose_metrics, gradings_for, image_paths
     from lumen_cli.cli.interrupt import interruptible
     from lumen_cli.reports.benchmark_files import writer_for
     from lumen_cli.reports.progress import failure_line
@@ -113,7 +116,12 @@ def measure_quality(options: QualityOptions, run: dict[str, Any], as_json: bool,
     if only_leak and (options.outputs or options.save_images or options.baselines or options.metrics):
         raise UsageError("--check-leak without --model measures nothing; name a --model")
     batch = _parse_batch(options.batch)
-    entrants = [] if only_leak else choose_entrants(options.models, options.baselines, batch_size=batch, **run)
+
+    def gradings(card: ModelCard) -> Sequence[GradingName]:
+        return gradings_for(card, samples, options.grading)
+
+    measured = () if only_leak else (options.models, options.baselines)
+    entrants = choose_entrants(*measured, batch_size=batch, gradings=gradings, **run) if measured else []
     images = image_paths(options.save_images, samples, entrants) if options.save_images else []
     targets = [*options.outputs, *images]
     check_targets(targets, samples, options.overwrite)
@@ -148,7 +156,7 @@ def _measure(
     leaked: str | None,
 ) -> bool:
     """Measure, print and write the report; returns whether a picture failed."""
-    from lumen_cli.benchmark.plan import make_report, save_images
+    from lumen_cli.benchmark.plan import grading_notes, make_report, save_images
     from lumen_cli.benchmark.quality import run_quality
     from lumen_cli.reports.benchmark import print_quality
     from lumen_cli.reports.benchmark_files import quality_lines, write_report
@@ -164,7 +172,8 @@ def _measure(
         save = save_images(options.save_images) if options.save_images else None
         rows = list(run_quality(samples, entrants, computed, stop=interruption.stop, advance=advance, save=save))
     missing = (f"interrupted: {len(rows)} of {len(entrants)} rows",) if len(rows) < len(entrants) else ()
-    report = make_report(samples, metrics, rows, ((leaked,) if leaked else ()) + missing)
+    notes = (*((leaked,) if leaked else ()), *grading_notes(samples, rows), *missing)
+    report = make_report(samples, metrics, rows, notes)
     if rows:
         print_quality(report, console)
         for path in options.outputs:

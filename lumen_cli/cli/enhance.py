@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from lumen_cli.cli.options import FILES, LOOK, MACHINE, Command, DetailChoice, DetailOption, SeedOption, StepsOption
+from lumen_cli.cli.options import (
+    FILES,
+    LOOK,
+    MACHINE,
+    DetailChoice,
+    DetailOption,
+    GradingChoice,
+    GradingOption,
+    SeedOption,
+    StepsOption,
+)
 from lumen_cli.cli.picture_options import STANDARD, PictureOptions, with_picture_options
 from lumen_cli.engine import SMALLEST_TILE, Detail
 from lumen_cli.errors import UsageError
@@ -45,7 +55,7 @@ def _tile(value: str) -> str:
     return value
 
 
-@app.command(cls=Command, no_args_is_help=True)
+@app.command(no_args_is_help=True)
 @with_picture_options()
 def enhance(
     options: PictureOptions,
@@ -83,6 +93,7 @@ def enhance(
         ),
     ] = None,
     detail: DetailOption = DetailChoice.auto,
+    grading: GradingOption = GradingChoice.photo,
     tile: Annotated[
         str,
         typer.Option(
@@ -118,6 +129,9 @@ def enhance(
 ) -> None:
     """Brighten dark pictures: folders in, folders out, same tree, same names, same tags.
 
+    Exit codes: 0 all done, 1 some failed or were left untouched, 2 wrong usage,
+    130 interrupted, 141 standard output closed by its reader.
+
     \b
     Examples:
       lumen enhance photos/                      → photos-enhanced/
@@ -144,7 +158,7 @@ def enhance(
 
     card = find_model(options.model)
     chosen_steps = card.steps_for(steps)
-    check_light(card, brightness, illumination_ratio)
+    check_light(card, brightness, illumination_ratio, grading.value)
     suffix = None
     if output_format != "keep":
         format = find_format(output_format)
@@ -179,6 +193,7 @@ def enhance(
             illumination_ratio=illumination_ratio,
             tile=int(tile) if tile.isdigit() else None,
             detail=chosen_detail,
+            grading=grading.value,
         )
         carry_out(options, pictures, card, policy, Enhance(settings, TilePlan(tiling_of(tile))), template)
 

@@ -36,6 +36,13 @@ class DetailChoice(str, enum.Enum):
     whole = "whole"
 
 
+class GradingChoice(str, enum.Enum):
+    """Which grading decides about a result's light and colour."""
+
+    photo = "photo"
+    lol = "lol"
+
+
 class Metadata(enum.Enum):
     """Which of an original's tags are kept."""
 
@@ -94,6 +101,16 @@ DetailOption = Annotated[
         help="For pictures above 0.4 megapixels. auto: run the network on the reduced picture, carry its result to "
         "full size and refine it where noise is strong; fast: the same without refining; whole: run it at full "
         "size, which takes minutes and gigabytes.",
+    ),
+]
+GradingOption = Annotated[
+    GradingChoice,
+    typer.Option(
+        "--grading",
+        metavar="photo|lol",
+        rich_help_panel=LOOK,
+        help="Final light and colour. photo: the model's own, for any photograph; lol: fitted to LOL's training pairs, "
+        "as the published models are, for tables of LOL.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", rich_help_panel=LOGGING, help="Print one JSON object per line.")]

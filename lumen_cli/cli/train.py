@@ -14,15 +14,16 @@ from lumen_cli.errors import UsageError
 from lumen_cli.registry.architectures import ARCHITECTURES, join_ids
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-GRADING, FORMERLY, REFINER = "grading", "rendition", "refiner"
-"""In place of an architecture: the grading of any model's pictures, its former name, and what denoises large pictures.
-"""
+GRADING, FORMERLY, REFINER, LOL_GRADING = "grading", "rendition", "refiner", "lol-grading"
+"""In place of an architecture: the grading of any model's pictures, its former name, what denoises large pictures,
+and the grading that knows LOL."""
 _data = partial(typer.Option, rich_help_panel="Data")
 _length = partial(typer.Option, rich_help_panel="Length", metavar="N")
 
 _MODEL = (
     f"The architecture: {join_ids(id for id, each in ARCHITECTURES.items() if each.recipes)}. Or grading: the final "
-    "brightness, contrast and tint of the --init model's pictures. Or refiner: the denoiser for large pictures."
+    "brightness, contrast and tint of the --init model's pictures. Or lol-grading: the one that knows LOL. "
+    "Or refiner: the denoiser for large pictures."
 )
 _DATA = "A folder with low/ and high/ (real pairs) or of bright pictures (darkened on the fly). Repeatable."
 _PRESET = (
@@ -76,6 +77,7 @@ def train(
       lumen train diffll --preset paper --data LOL/our485 --out runs/c --device cuda
       lumen train grading --init lumen --data LOL/our485 --data photos/ --out runs/e       for any model's pictures
       lumen train refiner --data LOL/our485 --data photos/ --out runs/f --minutes 120
+      lumen train lol-grading --data LOL/our485 --out runs/g --minutes 60                  for enhance --grading lol
     """  # noqa: D301
     if minutes is not None and steps is not None:
         raise UsageError("--minutes and --steps cannot be combined; give one of them")
@@ -83,20 +85,22 @@ def train(
         _refuse_typed(context, "a grading", "preset", "stage", "reference", "pairs_share", "network", "compiled")
         if init is None:
             raise UsageError("a grading belongs to a model: name it with --init (a name or folder)")
-    elif name == REFINER:
+    elif name in (REFINER, LOL_GRADING):
         others = "preset", "init", "stage", "reference", "pairs_share", "network", "compiled"
-        _refuse_typed(context, "the refiner", *others)
+        _refuse_typed(context, f"the {name}", *others)
 
     from rich.console import Console
 
     from lumen_cli.reports.training import TrainingWatch
-    from lumen_cli.training.plan import Request, plan_grading, plan_network, plan_refiner
+    from lumen_cli.training.plan import Request, plan_grading, plan_lol_grading, plan_network, plan_refiner
 
     request = Request(data, out, val, minutes, steps, seed, device, precision.value)
     if init is not None and name in (GRADING, FORMERLY):
         training = plan_grading(request, init)
     elif name == REFINER:
         training = plan_refiner(request)
+    elif name == LOL_GRADING:
+        training = plan_lol_grading(request)
     else:
         training = plan_network(
             request,

@@ -21,7 +21,6 @@ from torch import Tensor
 from lumen_cli.engine.global_statistics import Core, EnoughError, Seen, WholeStatistics, merge
 from lumen_cli.engine.memory import return_freed_memory
 from lumen_cli.networks.base import as_pixels, as_tensor, pad_to_multiple
-from lumen_cli.networks.grading import bend
 
 if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel
@@ -137,10 +136,7 @@ def enhance_tiled(
         whole = _assemble(network, low, noise, side, steps=steps, **settings)
     grading = network.grading_for(**knobs)
     if grading is not None and whole.shape == low.shape:
-        curves = grading.curves(as_tensor(low).to(device), as_tensor(whole).to(device)).cpu()
-        for top in range(0, len(whole), side):
-            band = as_tensor(whole[top : top + side])
-            band.copy_(bend(band, curves))
+        grading.grade_large(as_tensor(low), as_tensor(whole), side, device)
     return whole
 
 

@@ -7,7 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lumen_cli.networks.grading import Grading, Sizes
+
+if TYPE_CHECKING:
+    from lumen_cli.networks.lol_grading import LolGrading
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class LowLightModel(nn.Module):
     members: Sequence[Member] = ()
     """The networks whose results this one averages; empty for every other network."""
 
-    grading: Grading | None
+    grading: Grading | LolGrading | None
     """Grades results; only weights of our own have one. `enhance` does not apply it, calling the model does."""
 
     def __init__(self) -> None:
@@ -82,12 +85,12 @@ class LowLightModel(nn.Module):
         graded: Tensor = result if grading is None else grading(low, result, sizes)
         return graded
 
-    def grading_for(self, **options: Any) -> Grading | None:
+    def grading_for(self, **options: Any) -> Grading | LolGrading | None:
         """The grading that applies to these options: none with an `illumination_ratio`."""
         return self.grading if options.get("illumination_ratio") is None else None
 
     def residual(self, low: Tensor, graded: Tensor) -> Tensor | None:
-        """See `Grading.residual`; None without a grading."""
+        """See `Grading.residual`; None where the grading has none."""
         return None if self.grading is None else self.grading.residual(low, graded)
 
     def abilities(self) -> list[str]:

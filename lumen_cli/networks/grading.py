@@ -133,6 +133,12 @@ class Grading(nn.Module):
         light, thumbnails = (torch.cat(parts) for parts in zip(*summaries, strict=True))
         return bend(result, self.curves_of(light, thumbnails))
 
+    def grade_large(self, low: Tensor, result: Tensor, rows: int, device: str) -> None:
+        """As `forward`, on one large picture on the CPU, in place and some rows at a time; curves on the device."""
+        curves = self.curves(low.to(device), result.to(device)).cpu()
+        for band in result.split(rows, dim=-2):
+            band.copy_(bend(band, curves))
+
     def residual(self, low: Tensor, graded: Tensor) -> Tensor:
         """How far large regions are from the input or the exposed input, as far as the gate follows these.
 

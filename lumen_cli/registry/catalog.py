@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lumen_cli.atomic import sweep_temporaries, temporary_beside
 from lumen_cli.errors import LumenError, ModelError, UsageError
@@ -102,6 +102,11 @@ PREFERRED = {"enhance": ("lumen", "lightendiffusion"), "decompose": ("kind", "li
 RESERVED = frozenset((AUTO, "default", "none"))
 """Names that no model may have, in upper or lower case: they have another meaning instead of a model's name."""
 DEFAULT_MODEL = AUTO
+GradingName = Literal["photo", "lol"]
+GRADINGS: tuple[GradingName, ...] = ("photo", "lol")
+"""What decides about the light and colour of results: the model's own grading, or the one that knows LOL's scenes."""
+LOL_GRADING_FILE = "lol-grading/lol-grading.safetensors"
+LOL_GRADING_SHA256 = "fdaa6ba214f8d3245cdc31b5b25fa558d666da022c9ce05ae708f5d519e21e8d"
 
 
 def model_roots() -> list[Path]:
@@ -260,8 +265,14 @@ def require_ability(card: ModelCard, ability: str) -> None:
     raise kind(f"{card.name} {refusal}; models that can: {others or 'none is installed'}")
 
 
-def check_light(card: ModelCard, brightness: float | None, illumination_ratio: float | None) -> None:
-    """UsageError for a value out of range, for both values together, or for a ratio that the model does not take."""
+def check_light(
+    card: ModelCard, brightness: float | None, illumination_ratio: float | None, grading: GradingName = "photo"
+) -> None:
+    """UsageError for a value out of range, for values that exclude each other, or for a ratio that the model lacks."""
+    if grading not in GRADINGS:
+        raise UsageError(f"there is no grading {grading!r}; there are {' and '.join(GRADINGS)}")
+    if illumination_ratio is not None and grading != "photo":
+        raise UsageError("an illumination ratio leaves the light to the network: it cannot have a grading")
     if brightness is not None and illumination_ratio is not None:
         raise UsageError("brightness and illumination ratio cannot be combined: both set the light")
     for name, value in (("brightness", brightness), ("illumination ratio", illumination_ratio)):

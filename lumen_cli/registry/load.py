@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import safetensors.torch
 import torch
@@ -20,8 +20,21 @@ from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.grading import Grading
 from lumen_cli.registry.architectures import ARCHITECTURES, network_class
 from lumen_cli.registry.card import ModelCard, WeightsFile
-from lumen_cli.registry.catalog import CONFIG_FILE, MEAN, bundled_models, find_model, is_model, pull_command
+from lumen_cli.registry.catalog import (
+    CONFIG_FILE,
+    LOL_GRADING_FILE,
+    LOL_GRADING_SHA256,
+    MEAN,
+    GradingName,
+    bundled_models,
+    find_model,
+    is_model,
+    pull_command,
+)
 from lumen_cli.text import join_first
+
+if TYPE_CHECKING:
+    from lumen_cli.networks.lol_grading import LolGrading
 
 
 def load_weights(path: Path, sha256: str | None = None, *, model: str | None = None) -> dict[str, Tensor]:
@@ -126,8 +139,11 @@ def _shape(tensor: Tensor) -> str:
     return "×".join(map(str, tensor.shape)) or "a single number"
 
 
-def load(card: ModelCard) -> LowLightModel:
+def load(card: ModelCard, grading: GradingName | Literal["none"] = "photo") -> LowLightModel:
     """The card's network with its weights: on the CPU, in float32, in eval mode, without gradients.
+
+    grading: "photo" is the model's own, "lol" the one of all models that knows LOL's scenes (`LolGrading`); "none"
+        leaves the network's results as they are.
 
     Raises:
         ModelError: weights are missing, damaged (the message has both checksums), or have other names or shapes;
@@ -141,11 +157,13 @@ def load(card: ModelCard) -> LowLightModel:
         # Without memory first: of a stranger's numbers only those that fit the weights are built for real.
         _require_fit(card, weights)
     if _is_mean(card):
-        network = _load_mean(card)
+        network = _load_mean(card, graded=grading == "photo")
     else:
         network = _build(card)
         apply_weights(network, *weights["network"], model=card.name)
-    if card.grading is not None:
+    if grading == "lol":
+        network.grading = load_lol_grading()
+    elif grading == "photo" and card.grading is not None:
         network.grading = _build_grading(card)
         apply_weights(network.grading, *weights["grading"], model=card.name)
     return network.requires_grad_(False).eval().float()
@@ -186,6 +204,16 @@ def find_members(card: ModelCard) -> list[ModelCard]:
     return cards
 
 
+def load_lol_grading() -> LolGrading:
+    """The bundled grading that knows LOL's scenes; ModelError where its file is missing or damaged."""
+    from lumen_cli.networks.lol_grading import LolGrading  # few runs ask for it
+
+    path = bundled_models() / LOL_GRADING_FILE
+    grading = LolGrading()
+    apply_weights(grading, load_weights(path, LOL_GRADING_SHA256, model="lol-grading"), path, model="lol-grading")
+    return grading
+
+
 Weights = dict[str, tuple[dict[str, Tensor], Path]]
 """Tensors by part, "network" and "grading", and the file they come from."""
 _FORMER = {"rendition.development.": "auto_exposure.", "rendition.judge.": "gate.", "rendition.": ""}
@@ -216,13 +244,16 @@ def _is_mean(card: ModelCard) -> bool:
     return bool(card.members) or card.architecture == MEAN
 
 
-def _load_mean(card: ModelCard) -> LowLightModel:
-    """A model that averages others. Each member grades its own results; a grading of the mean then grades the mean."""
+def _load_mean(card: ModelCard, *, graded: bool) -> LowLightModel:
+    """A model that averages others. `graded`: members grade their own results. Its own grading grades the mean."""
     from lumen_cli.networks.base import Mean
 
     cards = find_members(card)
     steps = [found.defaults.steps for found in cards]
-    network = Mean([load(found) for found in cards], [each.share for each in card.members], steps)
+    members = [load(found) for found in cards]
+    for member in members if not graded else ():
+        member.grading = None
+    network = Mean(members, [each.share for each in card.members], steps)
     _require_multiple(network.size_multiple, card)
     return network
 

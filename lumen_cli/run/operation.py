@@ -17,6 +17,7 @@ from lumen_cli.errors import UsageError
 from lumen_cli.files.outputs import NameTemplate, plan_outputs
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.tags.rules import KEEP_ALL, Keeping, TagRules
+from lumen_cli.registry.catalog import LOL_GRADING_SHA256, GradingName
 from lumen_cli.run.save import Content
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class ModelSettings:
     deep_precision: str = "fp32"
     tags: TagRules = KEEP_ALL
     quality: ClassVar[int | None] = None
+    grading: ClassVar[GradingName] = "photo"
 
     @classmethod
     def with_model(
@@ -169,7 +171,7 @@ class Settings(ModelSettings):
     steps: None for a network that does not sample; strength: 0 to 1; format: a suffix, None keeps each picture's;
     quality: 1 to 100, None for each format's default; brightness: light of the result as a multiple of the picture's
     own, None where the model chooses; illumination_ratio: KinD's α, None where none is given; detail: how large
-    pictures reach their size, see `scene`.
+    pictures reach their size, see `scene`; grading: see `registry.load.load`.
     """
 
     steps: int | None = None
@@ -181,6 +183,7 @@ class Settings(ModelSettings):
     illumination_ratio: float | None = None
     tile: int | None = None
     detail: Detail = "auto"
+    grading: GradingName = "photo"  # type: ignore[misc]
 
     @property
     def light(self) -> tuple[str, ...]:
@@ -195,6 +198,10 @@ class Settings(ModelSettings):
         for name in ("light", "illumination_ratio", "tile"):
             if fields[name] is None:
                 del fields[name]
+        if self.grading == "photo":
+            del fields["grading"]
+        else:
+            fields["grading_weights"] = LOL_GRADING_SHA256
         if self.detail != "whole":
             fields["full_resolution"] = METHOD
         else:
@@ -205,7 +212,8 @@ class Settings(ModelSettings):
         """As in `ModelSettings`."""
         steps = (f"{self.steps} steps",) if self.steps else ()
         detail = "whole" if self.detail == "whole" else f"detail {self.detail}"
-        return *steps, f"seed {self.seed}", f"strength {self.strength:g}", *self.light, detail
+        graded = () if self.grading == "photo" else (f"grading {self.grading}",)
+        return *steps, f"seed {self.seed}", f"strength {self.strength:g}", *self.light, *graded, detail
 
 
 def tag_rules(metadata: Keeping = "keep", stamp: str | None = None, credits: bool = False) -> TagRules:
@@ -268,7 +276,8 @@ class Enhance:
         """Steps, seed and, where it was chosen, light."""
         settings = self.settings
         steps = (f"{settings.steps} steps",) if settings.steps else ()
-        return *steps, f"seed {settings.seed}", *settings.light
+        graded = () if settings.grading == "photo" else (f"grading {settings.grading}",)
+        return *steps, f"seed {settings.seed}", *settings.light, *graded
 
     @property
     def bytes_per_pixel(self) -> int:

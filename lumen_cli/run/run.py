@@ -250,7 +250,7 @@ class Run:
             assert self.card is not None
             started = time.perf_counter()
             now(f"loading {self.card.name}")
-            self._network = self.policy.prepare(load(self.card))
+            self._network = self.policy.prepare(load(self.card, self.operation.settings.grading))
             self.loading = time.perf_counter() - started
             _log.info("model %s from %s loaded in %s", self.card.name, self.card.folder, duration(self.loading))
         return self._network

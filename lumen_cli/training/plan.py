@@ -12,8 +12,8 @@ from lumen_cli.datasets.pairs import TrainingFiles, find_pairs, find_training_fi
 from lumen_cli.engine.device import DTYPES, DevicePolicy, choose_device
 from lumen_cli.errors import UsageError
 from lumen_cli.files.outputs import check_writable
-from lumen_cli.registry.catalog import find_model
-from lumen_cli.training import grading, refiner
+from lumen_cli.registry.catalog import bundled_models, find_model, list_models
+from lumen_cli.training import grading, lol_grading, refiner
 from lumen_cli.training.data import Mix
 from lumen_cli.training.grading import GradingRun, train_grading
 from lumen_cli.training.loop import Watch, join_workers
@@ -156,6 +156,26 @@ def plan_refiner(request: Request) -> Training:
     held_out = find_training_files([request.validation]) if request.validation else None
     run = refiner.RefinerRun(request.folders, files, held_out, fitting)
     return Training(_describe(files, policy), lambda watch: refiner.train_refiner(run, request.out, watch))
+
+
+def plan_lol_grading(request: Request) -> Training:
+    """Plan the training of the grading that knows LOL, for all of lumen's models; errors as of `plan_network`."""
+    _refuse_workers(request, "a grading")
+    check_writable(request.out)
+    policy = choose_device(request.device, request.precision, precisions=PRECISIONS, model=lol_grading.NAME)
+    fitting = lol_grading.Fitting(
+        torch.device(policy.device), DTYPES[policy.precision], seed=request.seed, minutes=request.minutes
+    )
+    if request.steps is not None:
+        fitting = replace(fitting, steps=request.steps)
+    files = find_training_files(request.data)
+    if not files.pairs:
+        raise UsageError("the lol grading is trained on pairs: name a folder with low/ and high/", remedy="data")
+    validation = find_pairs(request.validation) if request.validation else ()
+    cards = [card for card in list_models() if card.folder.parent == bundled_models() and "enhance" in card.abilities]
+    run = lol_grading.LolGradingRun(tuple(cards), request.folders, files, validation, fitting)
+    about = _describe(files, policy, f", enhanced by {', '.join(card.name for card in cards)}")
+    return Training(about, lambda watch: lol_grading.train_lol_grading(run, request.out, watch))
 
 
 def _refuse_workers(request: Request, what: str) -> None:
