@@ -11,6 +11,7 @@ from lumen_cli.cli.options import (
     FILES,
     LOOK,
     MACHINE,
+    Command,
     DetailChoice,
     DetailOption,
     GradingChoice,
@@ -55,7 +56,7 @@ def _tile(value: str) -> str:
     return value
 
 
-@app.command(no_args_is_help=True)
+@app.command(cls=Command, no_args_is_help=True)
 @with_picture_options()
 def enhance(
     options: PictureOptions,
@@ -128,9 +129,6 @@ def enhance(
     ] = None,
 ) -> None:
     """Brighten dark pictures: folders in, folders out, same tree, same names, same tags.
-
-    Exit codes: 0 all done, 1 some failed or were left untouched, 2 wrong usage,
-    130 interrupted, 141 standard output closed by its reader.
 
     \b
     Examples:
