@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import typer
@@ -28,6 +29,7 @@ def carry_out(
     policy: DevicePolicy,
     operation: Operation,
     template: NameTemplate | None,
+    darker_than: float | None = None,
 ) -> None:
     """Plan, then show the plan, or run it and report; typer.Exit with the exit code where that is not 0."""
     from rich.console import Console
@@ -36,7 +38,7 @@ def carry_out(
     from lumen_cli.run.run import Run
 
     console = Console(stderr=True, highlight=False, quiet=options.quiet)
-    run = Run(card, policy, operation, options.for_run(pictures.output, template))
+    run = Run(card, policy, operation, replace(options.for_run(pictures.output, template), darker_than=darker_than))
     if options.dry_run:
         show_plan(run, plan_visibly(console, run, pictures.found.sources), pictures.found.troubles, options.as_json)
         return
@@ -75,4 +77,5 @@ def show_plan(run: Run, plan: Plan, troubles: Sequence[Trouble], as_json: bool) 
         typer.echo(trouble_line(trouble, facts) if as_json else line)
     left = f", {len(plan.left)} to leave untouched" if plan.left else ""
     numbers = f"{count(len(plan.todo), 'picture')} to make, {len(plan.kept)} to keep{left}"
-    typer.echo(f"dry run: {numbers}; nothing done", err=True)
+    bright = "" if run.options.darker_than is None else ", unless they turn out to be bright enough"
+    typer.echo(f"dry run: {numbers}{bright}; nothing done", err=True)

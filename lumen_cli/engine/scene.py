@@ -208,6 +208,13 @@ def _gain_for(scene: Scene, result: Floats, full: FullResolution) -> float:
     return min(max(ratio * given / max(made, _FAINTEST), least), greatest)
 
 
+def light_of(picture: Picture) -> float:
+    """The mean linear light of a picture, 0 to 1, of a large one on a regular grid of its pixels."""
+    step = max(1, round(math.sqrt(picture.height * picture.width / _MEASURED_PIXELS)))
+    pixels = np.ascontiguousarray(picture.rows(slice(None, None, step), step))
+    return _light(pixels) / pixels.size
+
+
 def _light(pixels: Floats) -> float:
     """The sum of linear light of sRGB values."""
     # numpy's sum is the same from any number of threads.

@@ -174,6 +174,16 @@ class PullLine(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelPathLine(Record):
+    """Where a model is (`lumen models path`), or was (`lumen models remove`)."""
+
+    type: ClassVar[str] = "model-path"
+    status: Literal["found", "removed"]
+    name: str
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Version:
     """One version of a compared picture, or of all."""
 
@@ -297,6 +307,7 @@ RECORDS: tuple[type[Record], ...] = (
     ReleaseLine,
     ImportLine,
     PullLine,
+    ModelPathLine,
     ComparedLine,
     MeansLine,
     QualityLine,

@@ -42,12 +42,13 @@ class Line:
 class Summary:
     """Adds up results. total: pictures of the run; kept: finished before; word: what was done ("enhanced").
 
-    failures: failed pictures with reasons; left: pictures whose outputs lumen did not write; edited: kept outputs that
-    were changed since; whys: counts of the reasons for processing.
+    skipped: pictures that are bright enough; failures: failed pictures with reasons; left: pictures whose outputs lumen
+    did not write; edited: kept outputs that were changed since; whys: counts of the reasons for processing.
     """
 
     total: int
     kept: int = 0
+    skipped: int = 0
     edited: int = 0
     word: str = "enhanced"
     done: int = 0
@@ -66,6 +67,9 @@ class Summary:
         if result.status in ("failed", "left"):
             lines = self.failures if result.status == "failed" else self.left
             lines.append(Line(source_name(result.task.job.source), with_options(result.reason or "", result.remedy)))
+            return
+        if result.status == "skipped":
+            self.skipped += 1
             return
         if result.status == "kept":
             self.kept += 1
@@ -89,13 +93,14 @@ class Summary:
     @property
     def missing(self) -> int:
         """Pictures that an interrupted run did not reach."""
-        return self.total - self.kept - self.done - len(self.failures) - len(self.left)
+        return self.total - self.kept - self.skipped - self.done - len(self.failures) - len(self.left)
 
     def headline(self, where: str) -> Text:
         """One line: counts and the place of the outputs."""
         parts = [f"{self.done} {self.word}"]
         edited = f" ({self.edited} of them changed since lumen wrote {'it' if self.edited == 1 else 'them'})"
         parts += [f"{self.kept} kept{edited if self.edited else ''}"] if self.kept else []
+        parts += [f"{self.skipped} bright enough"] if self.skipped else []
         parts += [f"{len(self.left)} left untouched"] if self.left else []
         parts += [f"{len(self.failures)} failed"] if self.failures else []
         parts += [f"{self.missing} remaining"] if self.missing else []

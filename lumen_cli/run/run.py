@@ -50,7 +50,8 @@ class RunOptions:
     alone is recorded in the user's state folder, and sidecar files follow their pictures; jobs: threads that decode,
     and as many that encode (None: the cores, at most 8); preserve_times: whether outputs get their sources' times;
     max_pixels: larger pictures are refused from their headers, 0 for no limit; timeout: seconds that a picture may take
-    to decode in a helper, None for no limit; budget: bytes that the decode queue and the encode queue may hold each
+    to decode in a helper, None for no limit; darker_than: pictures with this mean linear light or more are skipped,
+    None for none; budget: bytes that the decode queue and the encode queue may hold each
     (None: by the machine's memory).
     """
 
@@ -62,6 +63,7 @@ class RunOptions:
     preserve_times: bool = False
     max_pixels: int = MAXIMUM_PIXELS
     timeout: float | None = DEFAULT_TIMEOUT
+    darker_than: float | None = None
     budget: int | None = None
 
 
@@ -232,6 +234,7 @@ class Run:
             inbox,
             max_pixels=options.max_pixels,
             timeout=options.timeout,
+            darker_than=options.darker_than,
         )
         try:
             now(f"reading {plan.todo[0].job.source.path.name}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumen_cli.engine.memory import free_memory
-from lumen_cli.engine.scene import Scene
+from lumen_cli.engine.scene import Scene, light_of
 from lumen_cli.errors import PictureError
 from lumen_cli.files.contents import Original, read_original
 from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS
@@ -164,12 +164,13 @@ class Decoder:
         *,
         max_pixels: int = MAXIMUM_PIXELS,
         timeout: float | None = DEFAULT_TIMEOUT,
+        darker_than: float | None = None,
     ) -> None:
         self.begun = 0
         self.feeding = True
         self._tasks, self._operation, self._budget, self._inbox = tasks, operation, budget, inbox
         self._settings = operation.settings.fingerprint()
-        self._ending, self._max_pixels = threading.Event(), max_pixels
+        self._ending, self._max_pixels, self._darker_than = threading.Event(), max_pixels, darker_than
         self._helpers = HelperReader(timeout)
         self._memory = free_memory()
         self._pool = ThreadPoolExecutor(jobs, "lumen-decode")
@@ -214,6 +215,12 @@ class Decoder:
             original = self._original(path)
             picture = self._read(path, held)
             original.require_unchanged()
+            if self._darker_than is not None and (light := light_of(picture)) >= self._darker_than:
+                reason = f"bright enough: its mean light is {light:.2f}, the threshold {self._darker_than:g}"
+                timings = Timings(read=time.perf_counter() - started)
+                skipped = Result(task, "skipped", reason, picture.width, picture.height, timings=timings)
+                self._inbox.put(Undecoded(index, held, skipped))
+                return
             content = picture.digest().hex()
             scene = self._operation.scene(picture)
         except AbandonedError:

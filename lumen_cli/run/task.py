@@ -94,10 +94,10 @@ class Timings:
 class Result:
     """What became of one picture.
 
-    status: "done", "failed", "kept" or "left"; reason: why it failed or was left, in one line; remedy: as in
-    `LumenError`; size: bytes of its files; warnings: what could not be kept; fidelity: the error of its reconstruction,
-    where there is one; sidecars: copies made; notices: how it was read and computed, where that is worth a line; seen:
-    width and height of what the network saw of it; precision: what it was computed in.
+    status: "done", "failed", "kept", "left" or "skipped"; reason: why it failed, was left or skipped, in one line;
+    remedy: as in `LumenError`; size: bytes of its files; warnings: what could not be kept; fidelity: the error of its
+    reconstruction, where there is one; sidecars: copies made; notices: how it was read and computed, where that is
+    worth a line; seen: width and height of what the network saw of it; precision: what it was computed in.
     """
 
     task: Task
