@@ -1,7 +1,8 @@
-"""`lumen models`: lists, shows, fetches and imports models."""
+"""`lumen models`: lists, shows, fetches, imports and removes models."""
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lumen_cli.cli.options import FILES, Command, Group, JsonOption
+from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.registry.architectures import ARCHITECTURES, join_ids
 
 _file = partial(typer.Option, rich_help_panel=FILES)
@@ -42,7 +44,7 @@ app = typer.Typer(cls=Group, add_completion=False, invoke_without_command=True, 
 
 @app.callback()
 def models(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List available models; `info` shows one, `pull` fetches one, `import` converts an official checkpoint.
+    """List available models; `info` shows one, `pull` fetches one.
 
     \b
     Examples:
@@ -52,8 +54,23 @@ def models(context: typer.Context, as_json: JsonOption = False) -> None:
       lumen models pull hf://organisation/name
       lumen models import diffll model.pth.tar
     """  # noqa: D301
-    if context.invoked_subcommand is not None:
-        return
+    if context.invoked_subcommand is None:
+        _list(as_json)
+
+
+@app.command("list", cls=Command)
+def list_(as_json: JsonOption = False) -> None:
+    """List available models, as `lumen models` alone does.
+
+    \b
+    Examples:
+      lumen models list
+      lumen models list --json | jq -r .folder
+    """  # noqa: D301
+    _list(as_json)
+
+
+def _list(as_json: bool) -> None:
     from rich.console import Console
 
     from lumen_cli.registry.catalog import default_model, scan_models
@@ -107,6 +124,57 @@ def info(
         typer.echo(model_line(card))
     else:
         console.print(model_details(card))
+
+
+@app.command("path", cls=Command)
+def path(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="A name, a model folder or hf://org/name.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Print the folder of a model.
+
+    \b
+    Examples:
+      lumen models path kind
+      ls "$(lumen models path kind)"
+    """  # noqa: D301
+    from lumen_cli.registry.catalog import find_model
+    from lumen_cli.reports.jsonlines import ModelPathLine
+
+    card = find_model(name)
+    folder = str(card.folder)
+    typer.echo(ModelPathLine(status="found", name=card.name, folder=folder).line() if as_json else folder)
+
+
+@app.command("remove", cls=Command, no_args_is_help=True)
+def remove(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="The name of one of your own models.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a model from your own folder. lumen's models, and those in LUMEN_MODELS, stay.
+
+    \b
+    Examples:
+      lumen models remove night
+      lumen models remove night --yes
+    """  # noqa: D301
+    from lumen_cli.registry.catalog import own_model_folder, remove_model
+    from lumen_cli.reports.jsonlines import ModelPathLine
+    from lumen_cli.text import short_folder
+
+    folder = own_model_folder(name)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"{short_folder(folder)} is removed only with --yes where nobody can be asked")
+        typer.echo(f"Remove {short_folder(folder)}? [y/N] ", err=True, nl=False)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise LumenError("nothing was removed")
+    remove_model(folder)
+    if as_json:
+        typer.echo(ModelPathLine(status="removed", name=name, folder=str(folder)).line())
+    else:
+        typer.echo(f"removed {short_folder(folder)}", err=True)
 
 
 @app.command("import", cls=Command, no_args_is_help=True)

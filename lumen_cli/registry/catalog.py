@@ -222,6 +222,37 @@ def is_model(name_or_folder: str) -> bool:
     return name_or_folder in names or (Path(name_or_folder).expanduser() / CONFIG_FILE).is_file()
 
 
+def own_model_folder(name: str) -> Path:
+    """The folder of one of the user's own models, usable or not, by its name.
+
+    Raises:
+        ModelError: there is none; the message names where the model is instead, if it is anywhere.
+    """
+    root = user_models()
+    cards, _ = scan_models()
+    folders = {card.folder.name: card.name for card in cards if card.folder.parent == root}
+    for folder in _model_folders(root):
+        if name in (folder.name, folders.get(folder.name)):
+            if folder.is_symlink():
+                raise ModelError(f"{folder} is a link; remove it yourself")
+            return folder
+    elsewhere = next((card.folder for card in cards if card.name == name), None)
+    if elsewhere is not None:
+        whose = "ships with lumen" if elsewhere.parent == bundled_models() else f"lies in {elsewhere}"
+        raise ModelError(f"{name} {whose}; only your own models in {root} can be removed")
+    raise ModelError(f"you have no model {name!r} in {root}.{did_you_mean(nearest(name, folders.values()))}")
+
+
+def remove_model(folder: Path) -> None:
+    """Remove a model folder; it disappears from the list at once. ModelError where that fails."""
+    try:
+        gone = folder.with_name(f".{folder.name}.removed-{os.getpid()}")
+        folder.rename(gone)
+        shutil.rmtree(gone)
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be removed ({error.strerror or error})") from None
+
+
 def require_usable_name(name: str) -> None:
     """UsageError for a name that has another meaning instead of a model's name."""
     if name.casefold() in RESERVED:
