@@ -33,8 +33,8 @@ LOL_LEAK = (
 
 
 def gradings_for(card: ModelCard, samples: Samples, chosen: GradingName | None) -> tuple[GradingName, ...]:
-    """The gradings of a model's rows: the chosen one. By default all on LOL-v1, but lumen's own models only have the
-    lol grading there, as it is fitted to their results.
+    """The gradings of a model's rows: the chosen one; by default both for lumen's own models on LOL-v1, as the lol
+    grading is fitted to their results, else the photographs' one.
     """
     own = card.folder.parent == bundled_models()
     return (chosen,) if chosen else GRADINGS if own and samples.dataset == LOL else ("photo",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from lumen_cli.benchmark.samples import Samples
     from lumen_cli.cli.interrupt import Interruption
     from lumen_cli.metrics.registry import Metric
-    from lumen_cli.registry.card import ModelCard
     from lumen_cli.registry.catalog import GradingName
 
 
@@ -116,12 +116,9 @@ def measure_quality(options: QualityOptions, run: dict[str, Any], as_json: bool,
     if only_leak and (options.outputs or options.save_images or options.baselines or options.metrics):
         raise UsageError("--check-leak without --model measures nothing; name a --model")
     batch = _parse_batch(options.batch)
-
-    def gradings(card: ModelCard) -> Sequence[GradingName]:
-        return gradings_for(card, samples, options.grading)
-
-    measured = () if only_leak else (options.models, options.baselines)
-    entrants = choose_entrants(*measured, batch_size=batch, gradings=gradings, **run) if measured else []
+    gradings = partial(gradings_for, samples=samples, chosen=options.grading)
+    run |= {"batch_size": batch, "gradings": gradings}
+    entrants = [] if only_leak else choose_entrants(options.models, options.baselines, **run)
     images = image_paths(options.save_images, samples, entrants) if options.save_images else []
     targets = [*options.outputs, *images]
     check_targets(targets, samples, options.overwrite)

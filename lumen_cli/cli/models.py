@@ -166,7 +166,7 @@ def remove(
     folder = own_model_folder(name)
     if not yes:
         if not sys.stdin.isatty():
-            raise UsageError(f"{short_folder(folder)} is removed only with --yes where nobody can be asked")
+            raise UsageError(f"there is no terminal to ask in; --yes removes {short_folder(folder)} without asking")
         typer.echo(f"Remove {short_folder(folder)}? [y/N] ", err=True, nl=False)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise LumenError("nothing was removed")

@@ -257,9 +257,9 @@ class _Prepared:
         words = words_of(ctx)
         prepare(self, words)
         if not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
-            settings = ctx.meta.setdefault(_META, None) or find_settings(COMMANDS, _EVERYWHERE)
-            ctx.meta[_META] = settings
-            ctx.default_map = settings.defaults(self, words)
+            if _META not in ctx.meta:
+                ctx.meta[_META] = find_settings(COMMANDS, _EVERYWHERE)
+            ctx.default_map = ctx.meta[_META].defaults(self, words)
         rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
         self._put_rivals_aside(ctx)
         return rest

@@ -150,10 +150,11 @@ def find_settings(commands: Sequence[str], everywhere: Sequence[str]) -> Setting
     Raises:
         UsageError: a file cannot be read, is no TOML, or has an unknown key or section at its top.
     """
-    for place in searched():
+    places = searched()
+    for place in places:
         if place.ignored:
             typer.echo(f"lumen: {_shown(place.path)} is not used: {place.why_not}", err=True)
-    files = tuple(filter(None, (_read(place.path) for place in searched() if not place.why_not)))
+    files = tuple(filter(None, (_read(place.path) for place in places if not place.why_not)))
     for file in files:
         for key, value in file.table.items():
             if key in commands and not _is_section(value):

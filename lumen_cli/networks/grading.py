@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,7 @@ DARK_REGION, LIT_REGION = 0.05, 0.2
 _DARKEST = 1e-5
 _SHOULDER = 0.8
 
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 Sizes = Sequence[tuple[int, int]]
 """Heights and widths in pixels."""
 
@@ -73,7 +74,7 @@ class AutoExposure(nn.Module):
 
     def __init__(self, width: int = 96) -> None:
         super().__init__()
-        self.choice = nn.Sequential(nn.Linear(STATISTICS, width), nn.SiLU(), _zero(nn.Linear(width, 10)))
+        self.choice = nn.Sequential(nn.Linear(STATISTICS, width), nn.SiLU(), zeroed(nn.Linear(width, 10)))
 
     def forward(self, light: Tensor) -> Exposure:
         """Light from `measure`, of any height and width → the exposed picture, float32."""
@@ -161,8 +162,8 @@ class Gate(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.levels = _levels([6, channels, 2 * channels, 4 * channels, 4 * channels])
-        self.choice = _zero(nn.Linear(8 * channels + STATISTICS, len(EXPERTS)))
+        self.levels = strided_levels([6, channels, 2 * channels, 4 * channels, 4 * channels])
+        self.choice = zeroed(nn.Linear(8 * channels + STATISTICS, len(EXPERTS)))
 
     def forward(self, exposure: Exposure) -> Tensor:
         """What `AutoExposure` returns → B×3, float32."""
@@ -178,13 +179,13 @@ class Head(nn.Module):
 
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
-        self.levels = _levels([3, channels, 2 * channels, 4 * channels, 4 * channels])
+        self.levels = strided_levels([3, channels, 2 * channels, 4 * channels, 4 * channels])
         self.choice = nn.Sequential(
             nn.Dropout(dropout),
             nn.Linear(8 * channels + 7, 64),
             nn.SiLU(),
             nn.Dropout(dropout),
-            _zero(nn.Linear(64, 6)),
+            zeroed(nn.Linear(64, 6)),
         )
 
     def forward(self, stops: Tensor, thumbnail: Tensor) -> Tensor:
@@ -294,7 +295,8 @@ def _roll_off(light: Tensor) -> Tensor:
     return torch.where(light < _SHOULDER, light, _SHOULDER + span * torch.tanh((light - _SHOULDER) / span))
 
 
-def _levels(widths: list[int]) -> nn.Sequential:
+def strided_levels(widths: list[int]) -> nn.Sequential:
+    """A convolution with stride 2, normalisation and SiLU from each width to the next; keep widths multiples of 4."""
     return nn.Sequential(
         *(
             nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(4, b), nn.SiLU())
@@ -303,7 +305,8 @@ def _levels(widths: list[int]) -> nn.Sequential:
     )
 
 
-def _zero(layer: nn.Linear) -> nn.Linear:
+def zeroed(layer: Layer) -> Layer:
+    """The layer, with weights and bias 0: untrained it answers 0."""
     nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer

@@ -11,15 +11,12 @@ per pixel. As in the refiner, squares of pixels become its channels, so that it 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.networks.grading import Sizes, bend, limit
-
-Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
+from lumen_cli.networks.grading import Sizes, bend, limit, strided_levels, zeroed
 
 THUMBNAIL = 32, 48
 """Rows and columns of what a head sees."""
@@ -92,18 +89,13 @@ class SceneHead(nn.Module):
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
         widths = [9, channels, 2 * channels, 4 * channels, 4 * channels]
-        self.levels = nn.Sequential(
-            *(
-                nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(4, b), nn.SiLU())
-                for a, b in pairwise(widths)
-            )
-        )
+        self.levels = strided_levels(widths)
         self.choice = nn.Sequential(
             nn.Dropout(dropout),
             nn.Linear(2 * widths[-1] + _NUMBERS, 128),
             nn.SiLU(),
             nn.Dropout(dropout),
-            _zero(nn.Linear(128, 6)),
+            zeroed(nn.Linear(128, 6)),
         )
 
     def forward(self, low: Tensor, result: Tensor) -> Tensor:
@@ -131,7 +123,7 @@ class Detail(nn.Module):
         self.encoder = nn.ModuleList(_Block(width) for width in widths)
         self.up = nn.ModuleList(nn.Conv2d(a + b, a, 3, padding=1) for a, b in pairwise(widths))
         self.decoder = nn.ModuleList(_Block(width) for width in widths[:-1])
-        self.last = _zero(nn.Conv2d(widths[0], 3 * SQUARE**2, 3, padding=1))
+        self.last = zeroed(nn.Conv2d(widths[0], 3 * SQUARE**2, 3, padding=1))
 
     def forward(self, lit: Tensor, bent: Tensor) -> Tensor:
         """Dark pictures from `scaled` and results after their curves, B×3×H×W → corrected results, not clamped."""
@@ -173,9 +165,3 @@ def thumbnail(picture: Tensor) -> Tensor:
 def scaled(low: Tensor, mean: Tensor) -> Tensor:
     """Dark pictures B×3×H×W with their means, B×1×1×1 → the same with the mean `MEAN`, clipped at `BRIGHTEST`."""
     return (low * (MEAN / mean.clamp_min(1e-3))).clamp(0.0, BRIGHTEST)
-
-
-def _zero(layer: Layer) -> Layer:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    return layer

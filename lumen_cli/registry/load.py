@@ -250,9 +250,7 @@ def _load_mean(card: ModelCard, *, graded: bool) -> LowLightModel:
 
     cards = find_members(card)
     steps = [found.defaults.steps for found in cards]
-    members = [load(found) for found in cards]
-    for member in members if not graded else ():
-        member.grading = None
+    members = [load(found, "photo" if graded else "none") for found in cards]
     network = Mean(members, [each.share for each in card.members], steps)
     _require_multiple(network.size_multiple, card)
     return network

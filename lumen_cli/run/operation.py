@@ -187,9 +187,10 @@ class Settings(ModelSettings):
 
     @property
     def light(self) -> tuple[str, ...]:
-        """Brightness or illumination ratio in words, where one was chosen."""
+        """Brightness, illumination ratio and grading in words, where they were chosen."""
         chosen = {"brightness": self.brightness, "illumination ratio": self.illumination_ratio}
-        return tuple(f"{name} {value:g}" for name, value in chosen.items() if value is not None)
+        numbers = (f"{name} {value:g}" for name, value in chosen.items() if value is not None)
+        return *numbers, *(() if self.grading == "photo" else (f"grading {self.grading}",))
 
     def fields(self) -> dict[str, Any]:
         """As in `ModelSettings`."""
@@ -212,8 +213,7 @@ class Settings(ModelSettings):
         """As in `ModelSettings`."""
         steps = (f"{self.steps} steps",) if self.steps else ()
         detail = "whole" if self.detail == "whole" else f"detail {self.detail}"
-        graded = () if self.grading == "photo" else (f"grading {self.grading}",)
-        return *steps, f"seed {self.seed}", f"strength {self.strength:g}", *self.light, *graded, detail
+        return *steps, f"seed {self.seed}", f"strength {self.strength:g}", *self.light, detail
 
 
 def tag_rules(metadata: Keeping = "keep", stamp: str | None = None, credits: bool = False) -> TagRules:
@@ -276,8 +276,7 @@ class Enhance:
         """Steps, seed and, where it was chosen, light."""
         settings = self.settings
         steps = (f"{settings.steps} steps",) if settings.steps else ()
-        graded = () if settings.grading == "photo" else (f"grading {settings.grading}",)
-        return *steps, f"seed {settings.seed}", *settings.light, *graded
+        return *steps, f"seed {settings.seed}", *settings.light
 
     @property
     def bytes_per_pixel(self) -> int:

@@ -204,3 +204,21 @@ def export_model(
             encoding="utf-8",
         )
     return folder
+
+
+def export_part(model: nn.Module, name: str, data: Sequence[str], folder: Path, models: Sequence[str] = ()) -> Path:
+    """Write a network that serves all models, as float16 weights `name`.safetensors with a card; returns the folder.
+
+    data: its training folders; models: those on whose results it was trained, if it was.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = save_weights(model.state_dict(), folder / f"{name}.safetensors", torch.float16)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    origin = ", ".join(Path(entry).name for entry in data)
+    results = f", on results of {', '.join(models)}" if models else ""
+    (folder / CARD_FILE).write_text(
+        f"# {name}\n\n{parameters:,} parameters, trained with `lumen train {name}` on {origin}{results}.\n\n"
+        f"SHA-256 of `{weights['file']}`: {weights['sha256']}\n\nLicence and known failures: not stated yet.\n",
+        encoding="utf-8",
+    )
+    return folder

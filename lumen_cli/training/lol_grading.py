@@ -23,16 +23,14 @@ from lumen_cli.metrics.fidelity import psnr_gt_mean
 from lumen_cli.networks.grading import bend
 from lumen_cli.networks.lol_grading import SQUARE, THUMBNAIL, Detail, LolGrading, SceneHead, scaled, thumbnail
 from lumen_cli.registry.card import ModelCard
-from lumen_cli.registry.catalog import CARD_FILE
-from lumen_cli.registry.load import load, save_weights
-from lumen_cli.training.checkpoint import Checkpoint
+from lumen_cli.registry.load import load
+from lumen_cli.training.checkpoint import Checkpoint, export_part
 from lumen_cli.training.data import load_bytes
 from lumen_cli.training.loop import Watch, autocast, count_examples, descend, learning_rate, run_steps
 from lumen_cli.training.recipes import structure
 from lumen_cli.training.run import enhance_bytes, record
 
 NAME = "lol-grading"
-WEIGHTS = f"{NAME}.safetensors"
 DARK, BRIGHT = "low", "high"
 SCENES, HEAD_RATE, HEAD_DECAY = 32, 1e-3, 0.05
 """Of a head's fit: examples in a batch, learning rate, weight decay."""
@@ -107,7 +105,7 @@ def train_lol_grading(run: LolGradingRun, out: Path, watch: Watch) -> Path:
         fit_head(head, f"head{number}", bank, fitting, out, watch)
     model.heads.eval().requires_grad_(False)
     fit_detail(model, bank, held_out, fitting, out, watch)
-    return export(model.eval(), run.data, names, out / "model")
+    return export_part(model, NAME, run.data, out / "model", names)
 
 
 def _collect(folder: Path, pairs: Sequence[Pair], run: LolGradingRun, watch: Watch) -> list[Path]:
@@ -121,10 +119,11 @@ def _collect(folder: Path, pairs: Sequence[Pair], run: LolGradingRun, watch: Wat
         tell = count_examples(watch, f"{folder.name} of {card.name}", len(pairs))
         network = None
         for number, (path, pair) in enumerate(zip(files, pairs, strict=True)):
-            tensors = _read(path) if path.is_file() else {}
-            if card.name not in tensors:
+            if card.name not in _names(path):
                 network = network or load(card, "none").to(run.fitting.device)
-                if not tensors:
+                if path.is_file():
+                    tensors = _read(path)
+                else:
                     low, high = load_bytes(pair.low), load_bytes(pair.high)
                     pair.require_one_size(low.shape, high.shape)
                     tensors = {DARK: low, BRIGHT: high}
@@ -135,6 +134,14 @@ def _collect(folder: Path, pairs: Sequence[Pair], run: LolGradingRun, watch: Wat
                 beside.replace(path)
             tell(number + 1)
     return files
+
+
+def _names(path: Path) -> set[str]:
+    """What is in a file, from its header; nothing where there is no file."""
+    if not path.is_file():
+        return set()
+    with safe_open(path, "pt") as file:
+        return set(file.keys())
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -301,17 +308,3 @@ def validate(model: LolGrading, held_out: Sequence[Path], models: Sequence[str],
             scores.append((psnr(*pair), psnr_gt_mean(*pair), ssim(*pair)))
     means = torch.tensor(scores, dtype=torch.float64).mean(dim=0).tolist()
     return dict(zip(("psnr", "psnr_gt_mean", "ssim"), means, strict=True))
-
-
-def export(model: LolGrading, data: Sequence[str], models: Sequence[str], folder: Path) -> Path:
-    """Write the float16 weights and a card; returns the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    sha256 = save_weights(model.state_dict(), folder / WEIGHTS, torch.float16)["sha256"]
-    names = ", ".join(Path(entry).name for entry in data)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    (folder / CARD_FILE).write_text(
-        f"# {NAME}\n\n{parameters:,} parameters, trained with `lumen train {NAME}` on {names}, on results of "
-        f"{', '.join(models)}.\n\nSHA-256 of `{WEIGHTS}`: {sha256}\n\nLicence and known failures: not stated yet.\n",
-        encoding="utf-8",
-    )
-    return folder

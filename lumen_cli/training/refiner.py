@@ -14,9 +14,7 @@ from torch import Tensor
 
 from lumen_cli.datasets.pairs import TrainingFiles
 from lumen_cli.networks.refiner import SQUARE, Refiner, see, share_of
-from lumen_cli.registry.catalog import CARD_FILE
-from lumen_cli.registry.load import save_weights
-from lumen_cli.training.checkpoint import Checkpoint
+from lumen_cli.training.checkpoint import Checkpoint, export_part
 from lumen_cli.training.data import named_generator
 from lumen_cli.training.loop import Watch, autocast, count_examples, descend, learning_rate, run_steps
 from lumen_cli.training.recipes import structure
@@ -24,7 +22,6 @@ from lumen_cli.training.refiner_examples import Sources, collect
 from lumen_cli.training.run import record
 
 STAGE = "refine"
-WEIGHTS = "refiner.safetensors"
 COARSE_SQUARE = 16
 """Side of the squares whose mean light and colour the loss keeps."""
 
@@ -81,7 +78,7 @@ def train_refiner(run: RefinerRun, out: Path, watch: Watch) -> Path:
     model = Refiner().to(run.fitting.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = Batches(examples, sources.pairs, run.fitting)
     fit(model, batches, held_out, run.fitting, out, watch)
-    return export_refiner(model, run.data, out / "model")
+    return export_part(model, "refiner", run.data, out / "model")
 
 
 class Batches:
@@ -190,17 +187,3 @@ def validate(model: Refiner, examples: Sequence[Path], fitting: Fitting) -> dict
         totals += torch.tensor([*both[0], both[0][0] - both[1][0], both[0][1] - both[1][1]], dtype=torch.float64)
     psnr, ssim, gained, likened = (totals / len(examples)).tolist()
     return {"psnr": psnr, "ssim": ssim, "psnr_gain": gained, "ssim_gain": likened}
-
-
-def export_refiner(model: Refiner, data: Sequence[str], folder: Path) -> Path:
-    """Write the float16 weights and a card; returns the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    sha256 = save_weights(model.state_dict(), folder / WEIGHTS, torch.float16)["sha256"]
-    names = ", ".join(Path(entry).name for entry in data)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    (folder / CARD_FILE).write_text(
-        f"# refiner\n\n{parameters:,} parameters, trained with `lumen train refiner` on {names}.\n\n"
-        f"SHA-256 of `{WEIGHTS}`: {sha256}\n\nLicence and known failures: not stated yet.\n",
-        encoding="utf-8",
-    )
-    return folder

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from lumen_cli.datasets.pairs import find_pairs, find_training_files
 from lumen_cli.networks.lol_grading import LolGrading
 from lumen_cli.registry.catalog import find_model
-from lumen_cli.training.lol_grading import BRIGHT, DARK, WEIGHTS, Bank, Fitting, LolGradingRun, train_lol_grading
+from lumen_cli.training.lol_grading import BRIGHT, DARK, NAME, Bank, Fitting, LolGradingRun, train_lol_grading
 from lumen_cli.training.loop import Report
 
 QUICK = Fitting(torch.device("cpu"), torch.float32, heads=1, steps=4, save_every=0.0)
@@ -84,6 +84,6 @@ def test_an_interrupted_training_continues_to_the_same_weights(data: Path, tmp_p
     with pytest.raises(StopError):
         train_lol_grading(run_of(data), tmp_path / "cut", stop)
     train_lol_grading(run_of(data), tmp_path / "cut", lambda report: None)
-    whole, cut = (load_file(tmp_path / name / "model" / WEIGHTS) for name in ("whole", "cut"))
+    whole, cut = (load_file(tmp_path / name / "model" / f"{NAME}.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     LolGrading(heads=1).load_state_dict(whole)
