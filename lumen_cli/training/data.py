@@ -18,6 +18,8 @@ from lumen_cli.imaging.picture import read_picture
 from lumen_cli.networks.base import as_tensor
 
 WHOLE = 64
+REDUCTION = 2
+"""Pixels of the photograph along each side of a pixel of a reduced scene."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Mix:
         pairs: share of real pairs; the others are bright pictures darkened by the camera model.
         exposed: share of the darkened pictures that stay well exposed, so that the network keeps a good picture.
         uneven: share of the darkened pictures with lit places, so that the network keeps lamps, windows and skies.
+        reduced: share of the darkened pictures that are reduced by area afterwards, as lumen shows large photographs to
+            a network: more of the scene, with weaker noise.
         relit_low: share of the real pairs whose dark side changes by up to ±0.7 EV.
         tinted: share of all pictures whose channels are scaled, on both sides alike, against a colour bias of the data.
     """
@@ -35,6 +39,7 @@ class Mix:
     pairs: float = 0.5
     exposed: float = 0.15
     uneven: float = 0.4
+    reduced: float = 0.5
     relit_low: float = 0.3
     tinted: float = 0.4
 
@@ -122,9 +127,16 @@ class Batches:
         if not len(self.low):
             real = 0
         elif len(self.bright) and (count * self.mix.pairs) % 1:
-            real = int(count * self.mix.pairs) + int(self._uniform(generator, 1).item() < (count * self.mix.pairs) % 1)
-        parts = zip(self._real(generator, real, crop), self._darken(generator, count - real, crop), strict=True)
-        low, high, whole = (torch.cat(part) for part in parts)
+            real = self._round(generator, count * self.mix.pairs)
+        reduced = 0
+        if any(min(shape) >= REDUCTION * crop for shape in self.bright.shapes):
+            reduced = self._round(generator, (count - real) * self.mix.reduced)
+        parts = (
+            self._real(generator, real, crop),
+            self._darken(generator, count - real - reduced, crop),
+            self._darken(generator, reduced, crop, REDUCTION),
+        )
+        low, high, whole = (torch.cat(part) for part in zip(*parts, strict=True))
         paired = torch.arange(count, device=self.device) < real
         batch = {"low": low, "high": high, "whole": whole, "paired": paired}
         return self._tint(generator, batch)
@@ -135,22 +147,26 @@ class Batches:
         ev = (self._uniform(generator, count) * 1.4 - 0.7) * (self._uniform(generator, count) < self.mix.relit_low)
         return expose(low, ev), high, expose(self.low.reduced[chosen], ev)
 
-    def _darken(self, generator: torch.Generator, count: int, crop: int) -> tuple[Tensor, Tensor, Tensor]:
-        chosen, places = self._choose(generator, self.bright, count)
-        bright, whole = self.bright.crops(chosen, places, crop), self.bright.reduced[chosen]
+    def _darken(
+        self, generator: torch.Generator, count: int, crop: int, reduction: int = 1
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Crops of `crop` pixels a side; with a reduction they show so many times as much, darkened at full size."""
+        full = crop * reduction
+        chosen, places = self._choose(generator, self.bright, count, full if reduction > 1 else 1)
+        bright, whole = self.bright.crops(chosen, places, full), self.bright.reduced[chosen]
         if not count:
-            return bright, bright, whole
+            return bright[..., :crop, :crop], bright[..., :crop, :crop], whole
         camera = draw_camera(count, generator)
         exposed = (self._uniform(generator, count) < self.mix.exposed).view(-1, 1, 1, 1)
         even = (self._uniform(generator, count) >= self.mix.uneven).view(-1, 1, 1, 1)
-        shade = torch.where(even, torch.ones(()).to(bright), draw_shade(count, crop, generator))
+        shade = torch.where(even, torch.ones(()).to(bright), draw_shade(count, full, generator))
         # The whole picture gets an even shade with the mean of the crop's.
         shades = shade, shade.mean(dim=(1, 2, 3), keepdim=True)
         dark, whole_dark = (
             torch.where(exposed, of, darken(of, camera, generator, shade=depth))
             for of, depth in zip((bright, whole), shades, strict=True)
         )
-        return dark, bright, whole_dark
+        return F.avg_pool2d(dark, reduction), F.avg_pool2d(bright, reduction), whole_dark
 
     def _tint(self, generator: torch.Generator, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         count = len(batch["low"])
@@ -159,11 +175,20 @@ class Batches:
         gains = torch.where(tinted[:, None], gains, torch.ones_like(gains))[:, :, None, None]
         return batch | {name: (batch[name] * gains).clamp(0.0, 1.0) for name in ("low", "high", "whole")}
 
+    def _round(self, generator: torch.Generator, count: float) -> int:
+        """One of the two whole numbers beside a number, by chance, so that the mean of many is the number."""
+        rest = count % 1
+        return int(count) + (int(self._uniform(generator, 1).item() < rest) if rest else 0)
+
     def _uniform(self, generator: torch.Generator, count: int) -> Tensor:
         return torch.rand(count, generator=generator, device=self.device)
 
-    def _choose(self, generator: torch.Generator, bank: PictureBank, count: int) -> tuple[Tensor, Tensor]:
-        """Numbers of `count` pictures, and places for their crops."""
-        count = count if len(bank) else 0
-        chosen = torch.randint(max(len(bank), 1), (count,), generator=generator, device=self.device)
+    def _choose(
+        self, generator: torch.Generator, bank: PictureBank, count: int, smallest: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """Numbers of `count` pictures whose shorter side has `smallest` pixels or more, and places for their crops."""
+        large = [number for number, shape in enumerate(bank.shapes) if min(shape) >= smallest]
+        count = count if large else 0
+        chosen = torch.randint(max(len(large), 1), (count,), generator=generator, device=self.device)
+        chosen = torch.tensor(large, dtype=torch.int64, device=self.device)[chosen]
         return chosen, torch.randint(1 << 30, (count, 5), generator=generator, device=self.device)

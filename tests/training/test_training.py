@@ -15,7 +15,7 @@ from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.networks.lightendiffusion import LightenDiffusion
 from lumen_cli.registry.card import read_card
 from lumen_cli.registry.load import load
-from lumen_cli.training.data import Mix, PictureBank
+from lumen_cli.training.data import Batches, Mix, PictureBank
 from lumen_cli.training.loop import learning_rate
 from lumen_cli.training.recipes import Stage
 from lumen_cli.training.recipes.lightendiffusion import NETWORK, LightenDiffusionRecipe
@@ -68,6 +68,24 @@ def test_a_batch_holds_what_the_mix_says(batches):
     batches.mix = replace(batches.mix, pairs=0.0, exposed=1.0)
     batch = batches.draw(batches.generator("a", 0), 4, 64)
     assert torch.equal(batch["low"], batch["high"]), "well-exposed crops must be their own target"
+
+
+def test_reduced_scenes_are_darkened_at_full_size(tmp_path):
+    """Their noise is averaged as in a large photograph that lumen reduces for a network."""
+    for number, side in enumerate((128, 40)):
+        Image.new("RGB", (side, side), (150, 150, 150)).save(tmp_path / f"{number}.png")
+    batches = Batches(find_training_files([tmp_path]), torch.device("cpu"), Mix(), seed=0)
+    noise = {}
+    for share in (0.0, 1.0):
+        batches.mix = Mix(exposed=0.0, uneven=0.0, tinted=0.0, reduced=share)
+        batch = batches.draw(batches.generator("a", 0), 24, 64)
+        assert batch["low"].shape == (24, 3, 64, 64)
+        noise[share] = float((batch["low"].std((1, 2, 3)) / batch["low"].mean((1, 2, 3))).median())
+    assert noise[1.0] < 0.85 * noise[0.0]
+    batches.mix = Mix(exposed=1.0, tinted=0.0, reduced=1.0)
+    assert torch.equal(*(batches.draw(batches.generator("a", 0), 4, 64)[name] for name in ("low", "high")))
+    # No picture is large enough: its crops stay as they are.
+    assert batches.draw(batches.generator("a", 0), 4, 100)["low"].shape == (4, 3, 100, 100)
 
 
 def test_the_first_stage_learns(data, tmp_path, batches):
