@@ -112,7 +112,7 @@ def decompose(
         raise UsageError(f"--depth is for PNG files, and {map_format.value} holds float32; use one of the two")
 
     from lumen_cli.cli.inputs import gather
-    from lumen_cli.cli.running import carry_out
+    from lumen_cli.cli.session import carry_out
     from lumen_cli.files.outputs import parse_template
     from lumen_cli.registry.catalog import find_model, require_ability
 

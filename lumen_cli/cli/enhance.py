@@ -175,7 +175,7 @@ def enhance(
     chosen_detail = _detail(detail, tile)
 
     from lumen_cli.cli.inputs import gather
-    from lumen_cli.cli.running import carry_out
+    from lumen_cli.cli.session import carry_out
     from lumen_cli.files.outputs import parse_template
     from lumen_cli.imaging.formats import find_format
     from lumen_cli.registry.catalog import check_light, find_model

@@ -1,4 +1,4 @@
-"""A run on the screen: progress, JSON lines, and the report at the end."""
+"""A run of `enhance` or `decompose` on the screen: the plan, progress, JSON lines, and the report at the end."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.files.find import Source, Trouble
+    from lumen_cli.files.outputs import NameTemplate
+    from lumen_cli.registry.card import ModelCard
     from lumen_cli.reports.jsonlines import RunFacts
+    from lumen_cli.run.operation import Operation
     from lumen_cli.run.plan import Plan
     from lumen_cli.run.run import Run
-    from lumen_cli.run.task import Result
+    from lumen_cli.run.task import Result, Task
 
 
 def plan_visibly(console: Console, run: Run, sources: Sequence[Source]) -> Plan:
@@ -203,3 +207,61 @@ class Session:
         if self.summary.total == 1 and self._outputs:
             return ", ".join([short_path(self._outputs[0]), *(printable(path.name) for path in self._outputs[1:])])
         return join_first([short_folder(root) for root in sorted(self._roots)])
+
+
+def carry_out(
+    options: PictureOptions,
+    pictures: Inputs,
+    card: ModelCard,
+    policy: DevicePolicy,
+    operation: Operation,
+    template: NameTemplate | None,
+    darker_than: float | None = None,
+) -> None:
+    """Plan, then show the plan, or run it and report; typer.Exit with the exit code where that is not 0."""
+    from rich.console import Console
+
+    from lumen_cli.run.run import Run
+
+    console = Console(stderr=True, highlight=False, quiet=options.quiet)
+    run = Run(card, policy, operation, replace(options.for_run(pictures.output, template), darker_than=darker_than))
+    if options.dry_run:
+        show_plan(run, plan_visibly(console, run, pictures.found.sources), pictures.found.troubles, options.as_json)
+        return
+    with run:
+        session = Session(options, pictures, run, console)
+        if options.watch:
+            from lumen_cli.cli.watching import watch
+
+            code = watch(session)
+        else:
+            code = session.make(pictures.found.sources, pictures.found.troubles)
+        session.report()
+    if code == 0 and session.failed:
+        code = 1
+    if code:
+        raise typer.Exit(code)
+
+
+def show_plan(run: Run, plan: Plan, troubles: Sequence[Trouble], as_json: bool) -> None:
+    """Print what would be done, one line per picture."""
+    from lumen_cli.reports.jsonlines import planned_line, run_facts, trouble_line
+    from lumen_cli.reports.summary import source_name
+    from lumen_cli.text import count, printable, short_path, with_options
+
+    facts = run_facts(run)
+    tasks_by_status: dict[Literal["planned", "kept", "left"], Sequence[Task]]
+    tasks_by_status = {"planned": plan.todo, "kept": plan.kept, "left": plan.left}
+    for status, tasks in tasks_by_status.items():
+        for task in tasks:
+            outputs = ", ".join([short_path(task.job.target), *(printable(path.name) for path in task.targets[1:])])
+            why = printable(with_options(task.why, task.remedy))
+            line = f"{source_name(task.job.source)} → {outputs}  ({why})"
+            typer.echo(planned_line(task, status, facts) if as_json else line)
+    for trouble in troubles:
+        line = f"{short_path(trouble.path)}: {printable(trouble.reason)}"
+        typer.echo(trouble_line(trouble, facts) if as_json else line)
+    left = f", {len(plan.left)} to leave untouched" if plan.left else ""
+    numbers = f"{count(len(plan.todo), 'picture')} to make, {len(plan.kept)} to keep{left}"
+    bright = "" if run.options.darker_than is None else ", unless they turn out to be bright enough"
+    typer.echo(f"dry run: {numbers}{bright}; nothing done", err=True)
