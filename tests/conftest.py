@@ -18,8 +18,9 @@ PLUGIN = Path(__file__).parent / "plugin"
 sys.path.insert(0, str(PLUGIN))
 
 os.environ["LUMEN_CONFIG"] = ""  # the user's own settings are out of sight
+_SETS_OPTIONS = r"LUMEN_((ENHANCE|DECOMPOSE|COMPARE|BENCHMARK|TRAIN|DOCTOR)_|(DEVICE|PRECISION|SEED|QUIET|OFFLINE)$)"
 for _name in list(os.environ):
-    if re.match(r"LUMEN_((ENHANCE|DECOMPOSE|COMPARE|BENCHMARK|TRAIN)_|(DEVICE|PRECISION|SEED|QUIET|OFFLINE)$)", _name):
+    if re.match(_SETS_OPTIONS, _name):
         del os.environ[_name]
 
 MakeModel = Callable[..., Path]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import platform
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from lumen_cli.engine.processor import processor_flags, processor_name
 from lumen_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -130,12 +129,7 @@ def native_bf16_on_cpu() -> bool:
         check = getattr(torch.cpu, name, None)
         if check is not None and check():
             return True
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    flags = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "").split()
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & processor_flags())
 
 
 def _device(asked: str) -> torch.device:
@@ -180,8 +174,4 @@ def _device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     if device.type == "mps":
         return "Apple GPU"
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    return processor_name()

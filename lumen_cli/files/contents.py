@@ -51,6 +51,19 @@ def hash_file(path: Path) -> str:
     return hashed.hexdigest()
 
 
+def checksum(path: Path) -> str:
+    """A file's SHA-256, 64 hexadecimal digits; the file is read in pieces, whatever its size.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 def hash_bytes(content: bytes) -> str:
     """The `hash_file` of a file with these bytes."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()

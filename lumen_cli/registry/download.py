@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from lumen_cli.errors import ModelError, UsageError
+from lumen_cli.files.contents import checksum
 from lumen_cli.registry.card import ModelCard, WeightsFile, read_card
 from lumen_cli.registry.catalog import (
     CARD_FILE,
@@ -29,7 +30,7 @@ from lumen_cli.registry.catalog import (
     user_models,
 )
 from lumen_cli.registry.fetch import LARGEST_WEIGHTS, NotGivenError, Progress, fetch, require_web_address
-from lumen_cli.registry.load import checksum, find_members, require_loadable
+from lumen_cli.registry.load import find_members, require_loadable
 
 
 @dataclass(frozen=True)

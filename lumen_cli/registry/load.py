@@ -86,15 +86,6 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype |
     return {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
 
-def checksum(path: Path) -> str:
-    """A file's SHA-256, 64 hexadecimal digits; the file is read in pieces, whatever its size."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def read_shapes(path: Path, *, model: str | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file without their values, on PyTorch's device "meta": only its header is read.
 

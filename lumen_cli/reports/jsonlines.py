@@ -1,12 +1,11 @@
-"""The JSON lines of all commands. Every kind is declared here; docs/json-lines.schema.json follows from it."""
+"""The JSON lines of all commands, every kind; `schema.py` makes docs/json-lines.schema.json from them."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lumen_cli import __version__
@@ -301,6 +300,23 @@ class ConfigFileLine(Record):
     """Why it is not used."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckLine(Record):
+    """A check of `lumen doctor`."""
+
+    type: ClassVar[str] = "check"
+    status: Literal["ok", "limited", "broken"]
+    """limited: lumen works, but slower or with less; broken: exit code 1."""
+    area: str
+    """What is checked: "processor", "format", "model", "self-test"."""
+    name: str
+    found: str
+    advice: str | None
+    """What to do about it."""
+    facts: dict[str, Any]
+    """Numbers and names, by what the check is about: cores, bytes, version, path."""
+
+
 RECORDS: tuple[type[Record], ...] = (
     PictureLine,
     ModelLine,
@@ -315,6 +331,7 @@ RECORDS: tuple[type[Record], ...] = (
     SpeedLine,
     SettingLine,
     ConfigFileLine,
+    CheckLine,
 )
 """Every kind of line."""
 
@@ -389,43 +406,3 @@ def strict(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def write_schema(records: Sequence[type[Record]] = RECORDS) -> str:
-    """The JSON schema of a line, the content of docs/json-lines.schema.json."""
-    from pydantic import TypeAdapter
-
-    definitions: dict[str, Any] = {}
-    for record in records:
-        parts = [record]
-        if record.extends:
-            module, _, name = record.extends.partition(":")
-            parts.insert(0, getattr(import_module(module), name))
-        head = {
-            "schema": {"const": SCHEMA},
-            "type": {"const": record.type},
-            "lumen": {"type": "string", "description": "The version of lumen."},
-        }
-        properties: dict[str, Any] = dict(head)
-        for part in parts:
-            schema = TypeAdapter(part).json_schema(mode="serialization")
-            definitions |= schema.pop("$defs", {})
-            properties |= schema["properties"]
-        definitions[record.type] = {
-            "description": " ".join((record.__doc__ or "").split()),
-            "type": "object",
-            "properties": properties,
-            "required": list(properties),
-        }
-    for each in definitions.values():
-        for described in each.get("properties", {}).values():
-            described.pop("title", None)
-        each.pop("title", None)
-    whole = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "A JSON line of lumen",
-        "description": "What commands print with --json, one object per line. Fields and types may be added.",
-        "oneOf": [{"$ref": f"#/$defs/{record.type}"} for record in records],
-        "$defs": dict(sorted(definitions.items())),
-    }
-    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"

@@ -12,7 +12,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from lumen_cli import __version__
-from lumen_cli.reports.jsonlines import SCHEMA, write_schema
+from lumen_cli.reports.jsonlines import SCHEMA
+from lumen_cli.reports.schema import write_schema
 from tests.conftest import Finished, MakeModel, write_dark
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "json-lines.schema.json"
@@ -53,7 +54,7 @@ def lines(lumen: Callable[..., Finished]) -> Lines:
 
 def test_the_published_schema_is_the_one_in_the_code() -> None:
     assert PUBLISHED.read_text(encoding="utf-8") == write_schema(), (
-        "write it again: python -c 'from lumen_cli.reports.jsonlines import write_schema as w; print(w(), end=\"\")'"
+        "write it again: python -c 'from lumen_cli.reports.schema import write_schema as w; print(w(), end=\"\")'"
     )
     Draft202012Validator.check_schema(json.loads(write_schema()))
 
@@ -142,3 +143,7 @@ def test_models(lines: Lines, make_model: MakeModel) -> None:
     make_model("tiny")
     assert "tiny" in [line["name"] for line in lines("models")]
     assert lines("models", "info", "kind-plus")[0]["type"] == "release"
+
+
+def test_doctor(lines: Lines) -> None:
+    assert {line["type"] for line in lines("doctor", "--no-self-test")} == {"check"}

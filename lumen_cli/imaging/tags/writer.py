@@ -221,7 +221,7 @@ _FALLBACK = (
     "all tags are copied where a JPEG, PNG or WebP keeps its format; elsewhere only EXIF and colour profiles are, "
     "not XMP, IPTC, PNG texts and, in TIFF, maker notes"
 )
-_UNSAFE = "has faults by which a picture can make it run commands; update it to 12.38 or newer"
+UNSAFE = "has faults by which a picture can make it run commands; update it to 12.38 or newer"
 
 
 class TagWriter:
@@ -260,7 +260,7 @@ class TagWriter:
             reason, version = str(error), None
         if version is not None:
             self.engine = f"exiftool {version}"
-            self.notice = f"{self.engine} {_UNSAFE}" if is_unsafe(version) else None
+            self.notice = f"{self.engine} {UNSAFE}" if is_unsafe(version) else None
         elif use == "exiftool":
             raise UsageError(f"{reason}; {INSTALL}")
         elif rules.metadata == "private":

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from lumen_cli.errors import ModelError, UsageError
+from lumen_cli.files.contents import checksum
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.registry.architectures import ARCHITECTURES, Architecture, Release, import_object
 from lumen_cli.registry.card import NAME, ImportedFile, ModelCard, read_card
@@ -33,7 +34,7 @@ from lumen_cli.registry.checkpoints.reading_process import (
     normalise_names,
     read_apart,
 )
-from lumen_cli.registry.load import checksum, save_weights
+from lumen_cli.registry.load import save_weights
 from lumen_cli.text import did_you_mean, join_first, nearest
 
 _README = """# {name}
