@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lumen_cli.cli.completion import complete_dataset, complete_metrics, complete_models
 from lumen_cli.cli.options import (
     LOOK,
     MACHINE,
@@ -52,20 +53,26 @@ _PUBLISHED = "Time the papers' full-size networks, with random weights."
 
 @app.command(cls=Command)
 def benchmark(
-    dataset: Annotated[str | None, _data("--dataset", "-d", metavar="NAME", help=_SETS)] = None,
+    dataset: Annotated[
+        str | None, _data("--dataset", "-d", metavar="NAME", autocompletion=complete_dataset, help=_SETS)
+    ] = None,
     data_root: Annotated[Path | None, _data(metavar="DIR", help="The data set's folder, or its parent folder.")] = None,
     split: Annotated[str | None, _data(metavar="NAME", help=_SPLIT)] = None,
     low: Annotated[Path | None, _data(metavar="DIR", help="Your own dark pictures; needs --high.")] = None,
     high: Annotated[Path | None, _data(metavar="DIR", help="Their references, with the same names.")] = None,
     check_leak: Annotated[Path | None, _data(metavar="DIR", help=_LEAK)] = None,
     darken: Annotated[float | None, _data(min=0.0, max=8.0, metavar="EV", help=_DARKEN)] = None,
-    model: Annotated[list[str] | None, _look("--model", "-m", metavar="MODEL", help=_MODEL)] = None,
+    model: Annotated[
+        list[str] | None, _look("--model", "-m", metavar="MODEL", autocompletion=complete_models, help=_MODEL)
+    ] = None,
     baseline: Annotated[list[str] | None, _look("--baseline", metavar="NAME", help=_BASELINE)] = None,
     steps: StepsOption = None,
     detail: DetailOption = DetailChoice.auto,
     grading: Annotated[GradingChoice | None, _look(metavar="photo|lol", help=_GRADING)] = None,
     seed: SeedOption = 0,
-    metric: Annotated[list[str] | None, _result("--metric", metavar="NAME", help=_METRIC)] = None,
+    metric: Annotated[
+        list[str] | None, _result("--metric", metavar="NAME", autocompletion=complete_metrics, help=_METRIC)
+    ] = None,
     output: Annotated[
         list[Path] | None,
         _result("--output", "-o", metavar="FILE", help="Write the report: .md, .csv, .json or .tex; repeatable."),

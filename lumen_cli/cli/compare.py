@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from lumen_cli.cli.completion import complete_metrics, complete_models
 from lumen_cli.cli.options import (
     FILES,
     LOOK,
@@ -47,6 +48,7 @@ def compare(
         str | None,
         typer.Option(
             metavar="A,B,…",
+            autocompletion=complete_models,
             rich_help_panel=LOOK,
             help="Run these models on the inputs and compare the results; the first column is the input.",
         ),
@@ -61,7 +63,12 @@ def compare(
     ] = None,
     metrics: Annotated[
         str | None,
-        typer.Option(metavar="A,B,…", rich_help_panel=LOOK, help="Metrics to compute, for example psnr,ssim,niqe."),
+        typer.Option(
+            metavar="A,B,…",
+            autocompletion=complete_metrics,
+            rich_help_panel=LOOK,
+            help="Metrics to compute, for example psnr,ssim,niqe.",
+        ),
     ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",

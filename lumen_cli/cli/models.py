@@ -9,6 +9,12 @@ from typing import Annotated
 
 import typer
 
+from lumen_cli.cli.completion import (
+    complete_importable,
+    complete_missing_model,
+    complete_named_model,
+    complete_own_model,
+)
 from lumen_cli.cli.options import FILES, Command, Group, JsonOption
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.registry.architectures import ARCHITECTURES, join_ids
@@ -93,7 +99,12 @@ def _list(as_json: bool) -> None:
 @app.command("info", cls=Command)
 def info(
     name: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A name, a model folder, hf://org/name or an architecture.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            autocompletion=complete_named_model,
+            help="A name, a model folder, hf://org/name or an architecture.",
+        ),
     ],
     as_json: JsonOption = False,
 ) -> None:
@@ -128,7 +139,12 @@ def info(
 
 @app.command("path", cls=Command)
 def path(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="A name, a model folder or hf://org/name.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", autocompletion=complete_named_model, help="A name, a model folder or hf://org/name."
+        ),
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """Print the folder of a model.
@@ -148,7 +164,10 @@ def path(
 
 @app.command("remove", cls=Command, no_args_is_help=True)
 def remove(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="The name of one of your own models.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", autocompletion=complete_own_model, help="The name of one of your own models."),
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -179,7 +198,9 @@ def remove(
 
 @app.command("import", cls=Command, no_args_is_help=True)
 def import_(
-    architecture: Annotated[str, typer.Argument(metavar="NAME", help=_ARCHITECTURE)],
+    architecture: Annotated[
+        str, typer.Argument(metavar="NAME", autocompletion=complete_importable, help=_ARCHITECTURE)
+    ],
     checkpoints: Annotated[list[Path], typer.Argument(metavar="CHECKPOINT", help=_CHECKPOINT)],
     output: OutputOption = None,
     name: Annotated[
@@ -221,7 +242,7 @@ def import_(
 
 @app.command("pull", cls=Command, no_args_is_help=True)
 def pull(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help=_SOURCE)],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", autocompletion=complete_missing_model, help=_SOURCE)],
     output: OutputOption = None,
     overwrite: Annotated[
         bool, _file("--overwrite", help="Replace another model, once the new one is complete.")

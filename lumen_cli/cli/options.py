@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from lumen_cli.cli.completion import complete_device
 from lumen_cli.cli.settings import find_settings, key_of, options_of, variables
 from lumen_cli.cli.streams import log
 from lumen_cli.errors import EXIT_CODES, MORE_CODES
@@ -81,7 +82,11 @@ SeedOption = Annotated[
 DeviceOption = Annotated[
     str,
     typer.Option(
-        metavar="DEVICE", callback=_known_device, rich_help_panel=MACHINE, help="auto, cpu, cuda, cuda:N or mps."
+        metavar="DEVICE",
+        callback=_known_device,
+        autocompletion=complete_device,
+        rich_help_panel=MACHINE,
+        help="auto, cpu, cuda, cuda:N or mps.",
     ),
 ]
 PrecisionOption = Annotated[

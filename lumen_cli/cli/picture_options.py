@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_ty
 
 import typer
 
+from lumen_cli.cli.completion import complete_model
 from lumen_cli.cli.options import (
     FILES,
     LOGGING,
@@ -114,6 +115,7 @@ class PictureOptions:
             "--model",
             "-m",
             metavar="MODEL",
+            autocompletion=complete_model,
             rich_help_panel=LOOK,
             help="auto (the best model for the task), a name (see `lumen models`), a model folder or hf://org/name.",
         ),

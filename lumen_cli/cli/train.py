@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from lumen_cli.cli.completion import complete_named_model, complete_trainable
 from lumen_cli.cli.options import Command, DeviceOption, Precision, PrecisionOption
 from lumen_cli.errors import UsageError
 from lumen_cli.registry.architectures import ARCHITECTURES, join_ids
@@ -47,12 +48,12 @@ Reference = enum.Enum("Reference", {"paired": "paired", "unpaired": "unpaired"},
 @app.command(cls=Command, no_args_is_help=True)
 def train(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL)],
+    name: Annotated[str, typer.Argument(metavar="MODEL", autocompletion=complete_trainable, help=_MODEL)],
     data: Annotated[list[Path], _data(metavar="DIR", help=_DATA)],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Checkpoints, samples, train.json and, at the end, model/.")],
     val: Annotated[Path | None, _data(metavar="DIR", help="Held-out pairs (low/ and high/).")] = None,
     preset: Annotated[Preset, typer.Option(metavar="compact|paper", help=_PRESET)] = Preset.compact,
-    init: Annotated[str | None, typer.Option(metavar="MODEL", help=_INIT)] = None,
+    init: Annotated[str | None, typer.Option(metavar="MODEL", autocompletion=complete_named_model, help=_INIT)] = None,
     stage: Annotated[
         list[str] | None, typer.Option(metavar="STAGE", help="Train only this stage; repeatable (default: all).")
     ] = None,
