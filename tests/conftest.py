@@ -119,7 +119,7 @@ class Finished:
 
 @pytest.fixture
 def lumen(models_root: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
-    """Run the command `lumen` in this process."""
+    """Run the command `lumen` in this process; what it prints with --json has to fit the published schema."""
 
     def run(*arguments: str | Path) -> Finished:
         from lumen_cli.__main__ import main
@@ -131,6 +131,11 @@ def lumen(models_root: Path, capfd: pytest.CaptureFixture[str]) -> Callable[...,
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         captured = capfd.readouterr()
+        if "--json" in arguments:
+            from tests.schema import require_valid
+
+            for line in captured.out.splitlines():
+                require_valid(line)
         return Finished(code, captured.out, captured.err)
 
     return run
