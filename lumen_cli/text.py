@@ -10,18 +10,22 @@ from pathlib import Path
 
 def printable(text: str | Path) -> str:
     """Text on one line that cannot steer a terminal: control characters and undecodable bytes become escapes."""
+    text = str(text)
+    if text.isprintable():
+        return text
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for character in str(text)
+        for character in text
     )
 
 
 def short_path(path: Path) -> str:
     """The path relative to the working folder where it lies below it, printable."""
     try:
-        return printable(path.relative_to(Path.cwd()))
-    except (ValueError, OSError):
+        here = os.path.join(os.getcwd(), "")  # noqa: PTH109, PTH118  (strings: a plan has a line for each picture)
+    except OSError:
         return printable(path)
+    return printable(str(path).removeprefix(here) if path != Path(here) else ".")
 
 
 def short_folder(path: Path) -> str:

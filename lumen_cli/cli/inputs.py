@@ -85,7 +85,7 @@ def _searcher(options: PictureOptions) -> Callable[[], Found]:
 
     listed = [] if options.from_file is None else read_list(options.from_file, options.null)
     inputs = options.inputs or []
-    outputs = OwnOutputs()
+    outputs = OwnOutputs(remember=options.watch)
     silent = options.quiet or options.from_stdin or options.to_stdout
 
     def look() -> Found:

@@ -14,7 +14,7 @@ from lumen_cli.errors import PictureError
 _PIECE = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileState:
     """What a file system says of a file: bytes, nanoseconds, and which file it is.
 

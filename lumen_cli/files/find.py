@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import glob
 import logging
 import os
@@ -33,7 +34,7 @@ class Trouble(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """One picture to read, and its place in a mirrored tree."""
 
@@ -108,7 +109,8 @@ def search(
             looking.troubles.append(Trouble(absolute(given), error.message.removeprefix(f"{given}: ")))
     if not found and not looking.troubles and not may_be_none:
         raise looking.explain_nothing([*(os.fspath(given) for given in inputs), *listed])
-    return Found(tuple(sorted(_once_each(found), key=_order)), tuple(looking.troubles), tuple(sorted(looking.outside)))
+    sources = sorted(found if looking.each_once else _once_each(found), key=_order)
+    return Found(tuple(sources), tuple(looking.troubles), tuple(sorted(looking.outside)))
 
 
 class _Search:
@@ -120,6 +122,9 @@ class _Search:
         """Files that are not pictures, by their ending."""
         self.troubles: list[Trouble] = []
         self.outside: list[Path] = []
+        self.each_once = True
+        """Whether it found each file once: it searched one folder, and no link in it leads to a picture or folder."""
+        self._folders = 0
 
     def expand(self, given: str, patterns: bool = True) -> Iterator[Source]:
         """The pictures that one input stands for."""
@@ -136,6 +141,7 @@ class _Search:
         if stat.S_ISDIR(mode):
             yield from self._walk(path)
         elif stat.S_ISREG(mode):
+            self.each_once = False
             yield Source(path, None, Path(path.name))
         else:
             raise UsageError(f"{given}: neither a file nor a folder; the input - reads a picture from a pipe")
@@ -154,12 +160,15 @@ class _Search:
             if path.is_dir():
                 yield from self._walk(path)
             elif path.is_file() and is_picture_name(path.name):
+                self.each_once = False
                 yield Source(path, None, Path(path.name))
             else:
                 self.others[path.suffix.lower()] += 1
 
     def _walk(self, root: Path) -> Iterator[Source]:
         """Every picture below `root`; a folder reached twice through links is searched once, so loops end."""
+        self._folders += 1
+        self.each_once &= self._folders == 1
         seen: set[tuple[int, int]] = set()
         real_root = os.path.realpath(root)
 
@@ -183,18 +192,25 @@ class _Search:
             # Real folders before links to them, so that a picture keeps its real place in the tree.
             visible = (name for name in folders if not name.startswith("."))
             folders[:] = sorted(visible, key=lambda name: ((here / name).is_symlink(), name))
-            if not self.follow_links:
-                self.outside += [here / name for name in folders if _leads_out(here / name, real_root)]
+            regular = _regular_files(here)
+            self.each_once &= not any((here / name).is_symlink() for name in folders)
+            below = here.relative_to(root)
+            for name in folders if not self.follow_links else ():
+                if _leads_out(here / name, real_root):
+                    self.outside.append(here / name)
             for name in sorted(name for name in names if not name.startswith(".")):
                 path = here / name
                 if not is_picture_name(name):
                     self.others[path.suffix.lower()] += 1
+                elif name in regular:
+                    yield Source(path, root, below / name)
                 elif not self.follow_links and _leads_out(path, real_root):
                     self.outside.append(path)
                 elif _is_special(path):
                     self.troubles.append(Trouble(path, "a pipe or a device, not a file"))
                 else:  # also a link that leads nowhere: it is reported when it is read
-                    yield Source(path, root, path.relative_to(root))
+                    self.each_once &= not path.is_symlink()
+                    yield Source(path, root, below / name)
 
     def explain_nothing(self, given: Sequence[str]) -> UsageError:
         """There are no pictures: what was looked for, and what was there instead."""
@@ -259,6 +275,15 @@ def _leads_out(path: Path, real_root: str) -> bool:
     return os.path.lexists(real) and not Path(real).is_relative_to(real_root)
 
 
+def _regular_files(folder: Path) -> set[str]:
+    """The names of the regular files in a folder, links excepted, as its listing tells them; none if it cannot."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    except OSError:
+        return set()
+
+
 def _is_special(path: Path) -> bool:
     try:
         return not stat.S_ISREG(path.stat().st_mode)
@@ -295,13 +320,19 @@ def _order(source: Source) -> tuple[object, ...]:
 
 def natural_key(path: Path) -> tuple[tuple[tuple[int, int, str], ...], ...]:
     """A sorting key, folder by folder, in which numbers count by value and case does not count."""
+    if not path.parts:
+        return ()
+    *folders, name = path.parts
+    return (*map(_key_of_folder, folders), _key_of_name(name))
 
-    def pieces(part: str) -> tuple[tuple[int, int, str], ...]:
-        text = unicodedata.normalize("NFC", part).casefold()
-        found = re.findall(r"([0-9]+)|([^0-9]+)", text)
-        return tuple((0, int(number[:4000]), "") if number else (1, 0, letters) for number, letters in found)
 
-    return tuple(pieces(part) for part in path.parts)
+def _key_of_name(part: str) -> tuple[tuple[int, int, str], ...]:
+    text = unicodedata.normalize("NFC", part).casefold()
+    found = re.findall(r"([0-9]+)|([^0-9]+)", text)
+    return tuple((0, int(number[:4000]), "") if number else (1, 0, letters) for number, letters in found)
+
+
+_key_of_folder = functools.lru_cache(4096)(_key_of_name)
 
 
 def read_list(name: str, null: bool = False) -> list[str]:

@@ -98,7 +98,7 @@ def _is_file_name(name: str, suffix: str) -> bool:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Job:
     """One picture and the file that its result becomes."""
 
@@ -280,8 +280,8 @@ def protect_inputs(jobs: Sequence[Job]) -> None:
     Raises:
         UsageError: which output it is.
     """
-    inputs = {os.path.realpath(job.source.path): job.source.path for job in jobs}
-    identities = {identity: path for path in inputs.values() if (identity := _identify(path))}
+    real_path = RealPaths()
+    inputs = {real_path(job.source.path): job.source.path for job in jobs}
     roots = {Path(os.path.realpath(job.source.root)): job.source.root for job in jobs if job.source.root}
     for folder in output_folders(jobs):
         real = Path(os.path.realpath(folder))
@@ -292,9 +292,12 @@ def protect_inputs(jobs: Sequence[Job]) -> None:
                     f"{folder}: the output folder {where} the input folder {roots[place]}", remedy="output"
                 )
     folders = {fold_case(parent): parent for folder in output_folders(jobs) for parent in (folder, *folder.parents)}
+    identities: dict[tuple[int, int], Path] | None = None
     for job in jobs:
-        overwritten = inputs.get(os.path.realpath(job.target))
+        overwritten = inputs.get(real_path(job.target))
         if overwritten is None and (identity := _identify(job.target)):
+            if identities is None:
+                identities = {found: path for path in inputs.values() if (found := _identify(path))}
             overwritten = identities.get(identity)
         if overwritten is not None:
             text = f"{job.target}: the result of {job.source.path} would overwrite the input {overwritten}"
@@ -312,6 +315,21 @@ def _identify(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+class RealPaths:
+    """`os.path.realpath` for many files of the same folders, each of which is resolved once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, path: Path) -> str:
+        """The real path of a file, which need not exist; strings, as a plan has a hundred thousand of them."""
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        real = os.path.join(self._folders[folder], name)  # noqa: PTH118
+        return os.path.realpath(real) if os.path.islink(real) else real  # noqa: PTH114
+
+
 def _same_format(one: str, other: str) -> bool:
     known = SUFFIXES.get(one.lower())
     return known is not None and known == SUFFIXES.get(other.lower())
@@ -323,4 +341,7 @@ def _append(target: Path, addition: str) -> Path:
 
 def fold_case(path: Path) -> str:
     """The path as a file system compares it that ignores case and Unicode spelling."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
+    text = str(path)
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,7 +57,9 @@ class Decision:
     remedy: str = ""
 
 
-def decide(task: Task, manifest: Manifest, rules: Rules) -> Decision:
+def decide(
+    task: Task, manifest: Manifest, rules: Rules, escapes: Callable[[Path, Path], bool] | None = None
+) -> Decision:
     """Decide about one picture. Asks the file system for states, and reads files only where those leave a doubt.
 
     Nothing is written through a link that leads out of the output folder. A source is unchanged where size,
@@ -65,9 +67,11 @@ def decide(task: Task, manifest: Manifest, rules: Rules) -> Decision:
     one reading of them, and every edit that the file system noticed is seen. An output is replaced only if its content
     is what the manifest says that lumen wrote, or with OVERWRITE. An output that no manifest names is kept where it
     carries the stamp and is not older than its source.
+
+    escapes: `leads_out`, where its answers are kept for many pictures.
     """
     folder = task.job.target.parent
-    if leads_out(folder, task.root):
+    if (escapes or leads_out)(folder, task.root):
         return _leave(f"{folder} leads out of {task.root} by a link; name another folder")
     present = [path for path in task.targets if os.path.lexists(path)]
     for path in present:
@@ -199,15 +203,21 @@ def _hash(path: Path) -> str | None:
 
 
 class OwnOutputs:
-    """Tells lumen's outputs from other pictures. A file is read once while its state stays the same."""
+    """Tells lumen's outputs from other pictures.
 
-    def __init__(self) -> None:
+    remember: for a folder that is watched: a file is read once while its state stays the same.
+    """
+
+    def __init__(self, remember: bool = True) -> None:
+        self._remember = remember
         self._known: dict[Path, tuple[FileState, bool]] = {}
         self._manifests: dict[Path, Manifest | None] = {}
+        self._above: dict[Path, list[tuple[Path, Manifest]]] = {}
 
     def without(self, found: Found) -> tuple[Found, tuple[Path, ...]]:
         """What was found without lumen's outputs, and the outputs."""
         self._manifests.clear()  # they grow while a folder is watched
+        self._above.clear()
         own = tuple(source.path for source in found.sources if self._wrote(source.path))
         outputs = set(own)
         sources: list[Source] = [source for source in found.sources if source.path not in outputs]
@@ -219,7 +229,8 @@ class OwnOutputs:
             known = self._known.get(path)
             if known is None or known[0] != state:
                 known = state, stamp_in(path) is not None or self._is_recorded(path, state.size)
-                self._known[path] = known
+                if self._remember:
+                    self._known[path] = known
             return known[1]
         except OSError:  # reading it reports the error
             return False
@@ -227,9 +238,11 @@ class OwnOutputs:
     def _is_recorded(self, path: Path, size: int) -> bool:
         """Whether a manifest of a folder above names a file of this content."""
         content: str | None = None
-        for folder in path.parents:
-            manifest = self._manifest(folder)
-            for record in manifest.history(path.relative_to(folder).as_posix()) if manifest else ():
+        if path.parent not in self._above:
+            manifests = ((folder, self._manifest(folder)) for folder in path.parents)
+            self._above[path.parent] = [(folder, manifest) for folder, manifest in manifests if manifest]
+        for folder, manifest in self._above[path.parent]:
+            for record in manifest.history(path.relative_to(folder).as_posix()):
                 if record.output_size == size and record.output_hash:
                     content = content or hash_file(path)
                     if content == record.output_hash:

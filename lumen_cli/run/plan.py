@@ -5,6 +5,7 @@ Planning writes no file.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from pathlib import Path
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import Source
 from lumen_cli.files.outputs import Job
-from lumen_cli.run.existing import IfExists, Rules, decide
+from lumen_cli.run.existing import IfExists, Rules, decide, leads_out
 from lumen_cli.run.manifest import MANIFEST_NAME, Manifest, Record, signature, state_manifest
 from lumen_cli.run.task import Action, Part, Task
 
@@ -114,7 +115,8 @@ def make_plan(
     Raises:
         UsageError: outputs exist, and `if_exists` is REFUSE.
     """
-    roots = [output_root(job) for job in jobs]
+    known: dict[Path, Path] = {}
+    roots = [known.setdefault(root, root) for root in map(output_root, jobs)]
     # Pictures named directly get no manifest beside them, unless one exists there and has to stay true.
     named = {root for root in set(roots) if _lies_among_photographs(root, jobs, roots)}
     manifests = {
@@ -135,10 +137,11 @@ def _decide_all(
     recorded: bool,
     looked: Callable[[], None] = lambda: None,
 ) -> Plan:
+    escapes = functools.cache(leads_out)
     decided: list[Task] = []
     confirmed: list[tuple[Path, Record]] = []
     for task in tasks:
-        decision = decide(task, manifests[task.root], rules)
+        decision = decide(task, manifests[task.root], rules, escapes)
         decided.append(replace(task, action=decision.action, why=decision.why, remedy=decision.remedy))
         confirmed += [(task.root, record) for record in decision.confirmed]
         looked()

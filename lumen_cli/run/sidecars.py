@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import defaultdict
 from collections.abc import Iterable
@@ -28,7 +29,11 @@ def with_sidecars(plan: Plan) -> Plan:
     would get one name (those of `a.jpg` and `a.png` in one folder, even where it is one file), both take the long
     form, and so does one that would replace an input's own (`a.jpg` to `a.png` beside it).
     """
-    found = {task.job.target: _beside(task) for task in plan.tasks if not task.parts}
+    listed = functools.cache(_has_sidecars)
+    with_some = (task for task in plan.tasks if not task.parts and listed(task.job.source.path.parent))
+    found = {task.job.target: _beside(task) for task in with_some}
+    if not found:
+        return plan
     owners: dict[str, set[Path]] = defaultdict(set)
     for owner, sidecars in found.items():
         for sidecar in sidecars:
@@ -95,6 +100,15 @@ def _present(target: Path) -> bytes | None:
     if not target.is_file() or target.stat().st_size > _MOST_BYTES:
         raise OSError(0, f"{target} is no regular file, or too large")
     return target.read_bytes()
+
+
+def _has_sidecars(folder: Path) -> bool:
+    """Whether a folder has a file with a sidecar's ending; also where it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(entry.name.lower().endswith(_ENDINGS) for entry in entries)
+    except OSError:
+        return True
 
 
 def _beside(task: Task) -> list[Sidecar]:

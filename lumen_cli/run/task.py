@@ -47,7 +47,7 @@ class Sidecar:
     written: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Task:
     """One picture of a run. root: the folder whose manifest records it; output: its name below that, with "/".
 
@@ -72,6 +72,8 @@ class Task:
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of `targets` below `root`, with "/"."""
+        if not self.parts:
+            return (self.output,)
         return tuple(target.relative_to(self.root).as_posix() for target in self.targets)
 
     @property
