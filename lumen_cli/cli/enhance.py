@@ -156,6 +156,7 @@ def enhance(
     Examples:
       lumen enhance photos/                      → photos-enhanced/
       lumen enhance night.jpg -o bright.png
+      lumen enhance walk.mp4 -o bright.mp4       a video, without flicker
       lumen enhance 'raw/**/*.tif' -o out/ --format png --strength 0.7
       lumen enhance photos/ --brightness 3       three times the light
       lumen enhance photos/                      again: new or changed pictures
@@ -190,7 +191,7 @@ def enhance(
         suffix = format.suffix
     pattern = options.name_template
     template = None if pattern is None else parse_template(pattern, model=card.name, seed=str(seed))
-    with gather(options) as pictures:
+    with gather(options, clips=True) as pictures:
         from lumen_cli.engine.device import choose_device
         from lumen_cli.engine.memory import TilePlan, tiling_of
         from lumen_cli.run.operation import Enhance, Settings

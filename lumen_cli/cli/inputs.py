@@ -32,8 +32,8 @@ class Inputs:
 
 
 @contextmanager
-def gather(options: PictureOptions) -> Iterator[Inputs]:
-    """The pictures that the options name; inside, a picture from standard input is a file.
+def gather(options: PictureOptions, clips: bool = False) -> Iterator[Inputs]:
+    """The pictures, and with `clips` clips, that the options name; inside, a picture from standard input is a file.
 
     With `-o -` whatever is printed on standard output inside goes to standard error instead, and `deliver` writes the
     result's bytes.
@@ -46,7 +46,7 @@ def gather(options: PictureOptions) -> Iterator[Inputs]:
     from lumen_cli.files.find import Found
 
     _check_streams(options)
-    search = _searcher(options)
+    search = _searcher(options, clips)
     if not options.from_stdin and not options.to_stdout:
         yield Inputs(search(), options.output, search)
         return
@@ -78,7 +78,7 @@ def _check_streams(options: PictureOptions) -> None:
         raise UsageError("standard input is a terminal; add < night.jpg, or name the picture")
 
 
-def _searcher(options: PictureOptions) -> Callable[[], Found]:
+def _searcher(options: PictureOptions, clips: bool) -> Callable[[], Found]:
     """A function that searches the inputs, without lumen's own outputs; its first call reports what it leaves out."""
     from lumen_cli.files.find import read_list, search
     from lumen_cli.run.existing import OwnOutputs
@@ -91,7 +91,7 @@ def _searcher(options: PictureOptions) -> Callable[[], Found]:
     def look() -> Found:
         nonlocal silent
         may_be_none = options.watch and bool(inputs)
-        found = search(inputs, listed, follow_links=options.follow_links, may_be_none=may_be_none)
+        found = search(inputs, listed, follow_links=options.follow_links, may_be_none=may_be_none, clips=clips)
         if not silent:
             _report(found.outside, "link", "out of the input folders not followed", "--follow-links follows them")
         if not options.include_outputs:

@@ -60,7 +60,8 @@ class PictureOptions:
         typer.Argument(
             metavar="INPUT",
             show_default=False,
-            help="Pictures, folders (searched recursively) or globs; - for a picture on standard input.",
+            help="Pictures (enhance: videos too), folders (searched recursively) or globs; - for a picture on standard "
+            "input.",
         ),
     ] = None
     from_file: Annotated[

@@ -102,7 +102,7 @@ class Session:
             interruptible(plan.folders, self.run.locks) as interruption,
             progress_line(self.console, len(plan.todo), interruption.stop) as line,
         ):
-            results = self.run.results(plan, interruption.stop, now=line.now, warn=self._warn)
+            results = self.run.results(plan, interruption.stop, now=line.now, warn=self._warn, share=line.share)
             try:
                 with closing(results):
                     for number, result in enumerate(results):

@@ -194,7 +194,12 @@ def noise_energies(variance: NDArray[np.float64], gain: Floats, settings: Settin
 
 
 def plan(
-    read: Reader, small: Floats, result: Floats, size: tuple[int, int], settings: Settings = DEFAULTS
+    read: Reader,
+    small: Floats,
+    result: Floats,
+    size: tuple[int, int],
+    settings: Settings = DEFAULTS,
+    tone: Tone | None = None,
 ) -> FullResolution:
     """Prepare the rendering of the full-size result.
 
@@ -204,8 +209,9 @@ def plan(
         result: of the network, h×w×3 in [0, 1].
         size: height and width of the full-size picture.
         settings: parameters of the method.
+        tone: of the guide; None for `tone_for`.
     """
-    tone = tone_for(small, result, settings)
+    tone = tone or tone_for(small, result, settings)
     factor = math.sqrt(size[0] * size[1] / (small.shape[0] * small.shape[1]))
     grid = Grid(size, (small.shape[0], small.shape[1]), max(1, round(settings.grid * factor)))
     guide = tone(small)

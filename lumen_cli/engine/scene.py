@@ -21,7 +21,7 @@ from lumen_cli.imaging.colour.convert import to_linear, to_unit
 from lumen_cli.imaging.picture import Picture
 
 if TYPE_CHECKING:
-    from lumen_cli.engine.full_resolution import FullResolution
+    from lumen_cli.engine.full_resolution import FullResolution, Reader
     from lumen_cli.engine.refine import Refining
 
 Floats = NDArray[np.float32]
@@ -166,16 +166,30 @@ def finish(
     from lumen_cli.engine.full_resolution import plan  # small pictures do without it
 
     size = picture.height, picture.width
-    full = plan(lambda rows, columns: _part(picture, rows, columns), scene.seen.pixels, result, size, settings)
-    height, begin = _STRIP, None
+    full = plan(reader_of(picture), scene.seen.pixels, result, size, settings)
     if refining is not None and full.noisy:
-        full, height, begin = dataclasses.replace(full, refining=refining), _REFINED_STRIP, _compute_alone
+        full = dataclasses.replace(full, refining=refining)
+    gain = gain_for(scene, result, full) if keep_ratio else 1.0
+    return render(full, picture, strength=strength, gain=gain)
+
+
+def render(full: FullResolution, picture: Picture, *, strength: float = 1.0, gain: float = 1.0) -> NDArray[Any]:
+    """The full-size result for a picture, strip by strip.
+
+    Args:
+        full: reads the picture.
+        picture: the original.
+        strength: as in `finish`.
+        gain: a factor on the result's light.
+
+    Returns:
+        As `finish`, for a large picture.
+    """
     kind = np.float32 if picture.native is not None else picture.samples.dtype
     values = np.empty((picture.height, picture.width, 3), kind)
+    height, begin = (_STRIP, None) if full.refining is None else (_REFINED_STRIP, _compute_alone)
 
-    gain = _gain_for(scene, result, full) if keep_ratio else 1.0
-
-    def render(top: int) -> None:
+    def render_strip(top: int) -> None:
         bottom = min(top + height, picture.height)
         strip = full.render(top, bottom)
         if gain != 1.0:
@@ -185,12 +199,17 @@ def finish(
         store(strip, values[top:bottom])
 
     with ThreadPoolExecutor(_threads(), "lumen-render", begin) as threads:
-        for _ in threads.map(render, range(0, picture.height, height)):
+        for _ in threads.map(render_strip, range(0, picture.height, height)):
             pass
     return values
 
 
-def _gain_for(scene: Scene, result: Floats, full: FullResolution) -> float:
+def reader_of(picture: Picture) -> Reader:
+    """A function of rows and columns that reads a picture for `full_resolution`."""
+    return lambda rows, columns: _part(picture, rows, columns)
+
+
+def gain_for(scene: Scene, result: Floats, full: FullResolution) -> float:
     """The factor on the full-size result's light so that its ratio to the picture equals that of the small pictures.
 
     Noise adds to the mean light of a dark picture, but not to that of the small picture or of a denoised result. Only

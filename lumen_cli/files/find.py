@@ -18,14 +18,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lumen_cli.errors import UsageError
-from lumen_cli.imaging.formats import SUFFIXES, list_titles
+from lumen_cli.imaging.formats import SUFFIXES, is_clip_name, list_titles
 from lumen_cli.text import nearest
 
 PICTURE_SUFFIXES: frozenset[str] = frozenset(SUFFIXES)
 """File name endings that count as pictures in folders, in lower case; upper case counts too."""
-
-PAGE_FOLDER, PAGE_MARK = "-pictures", "lumen-page.txt"
-"""How the name of a folder with the pictures of a page ends, and the file in it that says so."""
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +78,7 @@ def search(
     *,
     follow_links: bool = False,
     may_be_none: bool = False,
+    clips: bool = False,
 ) -> Found:
     """Find the pictures that files, folders and patterns stand for.
 
@@ -93,6 +91,7 @@ def search(
         listed: paths from a list, not expanded. A missing one is only a trouble.
         follow_links: whether to follow links inside a folder that lead out of it. An input itself may be a link.
         may_be_none: whether it is fine to find nothing.
+        clips: whether clips count too, by their ending.
 
     Returns:
         Each real file once, in natural order of the relative path (`img2` before `img10`), whatever the order of
@@ -103,7 +102,7 @@ def search(
     """
     if not inputs and not listed and not may_be_none:
         raise UsageError("no input given: name pictures, folders or patterns")
-    looking = _Search(follow_links)
+    looking = _Search(follow_links, clips)
     found = [source for given in inputs for source in looking.expand(os.fspath(given))]
     for given in listed:
         try:
@@ -119,8 +118,8 @@ def search(
 class _Search:
     """One search, and what it meets besides pictures."""
 
-    def __init__(self, follow_links: bool) -> None:
-        self.follow_links = follow_links
+    def __init__(self, follow_links: bool, clips: bool) -> None:
+        self.follow_links, self.clips = follow_links, clips
         self.others = Counter[str]()
         """Files that are not pictures, by their ending."""
         self.troubles: list[Trouble] = []
@@ -162,7 +161,7 @@ class _Search:
             path = absolute(match)
             if path.is_dir():
                 yield from self._walk(path)
-            elif path.is_file() and is_picture_name(path.name):
+            elif path.is_file() and self._counts(path.name):
                 self.each_once = False
                 yield Source(path, None, Path(path.name))
             else:
@@ -193,7 +192,7 @@ class _Search:
                 continue
             seen.add((status.st_dev, status.st_ino))
             # Real folders before links to them, so that a picture keeps its real place in the tree.
-            visible = (name for name in folders if not name.startswith(".") and not _is_of_a_page(here / name))
+            visible = (name for name in folders if not name.startswith("."))
             folders[:] = sorted(visible, key=lambda name: ((here / name).is_symlink(), name))
             regular = _regular_files(here)
             self.each_once &= not any((here / name).is_symlink() for name in folders)
@@ -203,7 +202,7 @@ class _Search:
                     self.outside.append(here / name)
             for name in sorted(name for name in names if not name.startswith(".")):
                 path = here / name
-                if not is_picture_name(name):
+                if not self._counts(name):
                     self.others[path.suffix.lower()] += 1
                 elif name in regular:
                     yield Source(path, root, below / name)
@@ -215,10 +214,15 @@ class _Search:
                     self.each_once &= not path.is_symlink()
                     yield Source(path, root, below / name)
 
+    def _counts(self, name: str) -> bool:
+        """Whether a file counts by its name."""
+        return is_picture_name(name) or (self.clips and is_clip_name(name))
+
     def explain_nothing(self, given: Sequence[str]) -> UsageError:
         """There are no pictures: what was looked for, and what was there instead."""
         places = ", ".join(given[:3]) + (f" and {len(given) - 3} more" if len(given) > 3 else "")
-        text = f"no pictures found in {places}: looked for {list_titles()} files, without hidden files and folders"
+        kinds_read = f"{list_titles()} files{' and clips' if self.clips else ''}"
+        text = f"no pictures found in {places}: looked for {kinds_read}, without hidden files and folders"
         if self.others:
             kinds = (f"{count} × {suffix or 'no ending'}" for suffix, count in self.others.most_common(4))
             text += f"; other files there: {', '.join(kinds)}"
@@ -285,11 +289,6 @@ def _regular_files(folder: Path) -> set[str]:
             return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
     except OSError:
         return set()
-
-
-def _is_of_a_page(folder: Path) -> bool:
-    """Whether a folder holds the pictures of a page that lumen made: copies, no inputs."""
-    return folder.name.endswith(PAGE_FOLDER) and (folder / PAGE_MARK).is_file()
 
 
 def _is_special(path: Path) -> bool:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from lumen_cli.atomic import TEMPORARY_PREFIX, temporary_beside
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import Source, absolute, is_picture_name
-from lumen_cli.imaging.formats import SUFFIXES, find_format, keep_suffix
+from lumen_cli.imaging.formats import SUFFIXES, find_format, is_clip_name, keep_suffix
 
 FIELDS: Mapping[str, str] = MappingProxyType(
     {
@@ -119,7 +119,7 @@ def plan_outputs(
         sources: from `find_pictures`.
         output: a folder or, for one picture named directly, a file. None: `photos` becomes `photos-enhanced` beside
             it, `a.jpg` becomes `a-enhanced.jpg` beside it. A string that ends with a separator is a folder.
-        suffix: the ending of the results (".png"); None keeps each picture's own.
+        suffix: the ending of the results (".png"); None keeps each picture's own. Clips always keep theirs.
         template: the names of results; None: those of the pictures.
 
     Returns:
@@ -182,13 +182,20 @@ def _single_file(sources: Sequence[Source], output: str | os.PathLike[str] | Non
     text = os.fspath(output)
     if text == "":
         raise UsageError("the output's name is empty")
-    if Path(text).is_dir() or text.endswith(_SEPARATORS) or not is_picture_name(Path(text).name):
+    name = Path(text).name
+    if Path(text).is_dir() or text.endswith(_SEPARATORS) or not (is_picture_name(name) or is_clip_name(name)):
         return None
     if len(sources) != 1 or sources[0].root is not None:
         raise UsageError(
             f"{text}: one file cannot take the {len(sources)} pictures of a folder or list; "
             f"name a folder (or, for a folder of that name, {text}{os.sep})"
         )
+    moves = is_clip_name(sources[0].path.name)
+    if moves != is_clip_name(name):
+        what = "a clip" if moves else "a picture"
+        raise UsageError(f"{text}: {sources[0].path.name} is {what}, and its output has to be one too", remedy="output")
+    if moves:
+        return absolute(text)
     find_format(text).require_package()
     if suffix is not None and not _same_format(Path(text).suffix, suffix):
         raise UsageError(f"{text}: the output's ending and the requested format ({suffix[1:]}) do not agree")
@@ -199,7 +206,7 @@ def _target(
     source: Source, base: Path | None, suffix: str | None, template: NameTemplate | None, root_names: dict[Path, Path]
 ) -> Path:
     name = source.relative
-    wanted = keep_suffix(name.suffix) if suffix is None else suffix
+    wanted = keep_suffix(name.suffix) if suffix is None or is_clip_name(name.name) else suffix
     if wanted != name.suffix and not _same_format(name.suffix, wanted):
         name = name.with_name(f"{name.stem}{wanted}")
     if template is not None:

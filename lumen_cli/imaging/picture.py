@@ -175,6 +175,7 @@ _OTHER_KINDS = (
     (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
     (0, b"\x76\x2f\x31\x01", "an OpenEXR picture"),
     (4, b"ftyp", "a video"),
+    (0, b"\x1aE\xdf\xa3", "a video"),
 )
 """What lumen does not read: where its mark stands, the mark, and its name."""
 
@@ -245,5 +246,6 @@ def _recognise(path: Path, file: BinaryIO) -> Format:
     if not start:
         raise PictureError(path, "the file is empty")
     other = next((name for at, mark, name in _OTHER_KINDS if start[at:].startswith(mark)), None)
-    what = f"{other}, which lumen does not read" if other else "not a picture"
+    doing = "no place for it here: only enhance takes videos" if other == "a video" else "which lumen does not read"
+    what = f"{other}, {doing}" if other else "not a picture"
     raise PictureError(path, f"{what} (lumen reads {list_titles()})")

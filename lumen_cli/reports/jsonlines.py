@@ -72,6 +72,19 @@ class Reconstruction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipFigures:
+    """What is special about a clip or an animation."""
+
+    frames: int
+    key_frames: int
+    """Frames that went through the network."""
+    fps: float | None
+    """Its mean frame rate; null where that is not known."""
+    speed: float
+    """Frames per second that were made."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PictureLine(Record, RunFacts):
     """A picture of `lumen enhance` or `lumen decompose`. All fields are always present."""
 
@@ -102,6 +115,8 @@ class PictureLine(Record, RunFacts):
     """Copied sidecar files."""
     precision: str | None = None
     """What the picture was computed in; null where it was not computed."""
+    clip: ClipFigures | None = None
+    """null for a picture that does not move."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,6 +384,7 @@ def picture_line(result: Result, facts: RunFacts) -> str:
         reconstruction=None if fidelity is None else Reconstruction(**asdict(fidelity)),
         sidecars=[str(path) for path in result.sidecars],
         precision=result.precision,
+        clip=None if result.clip is None else ClipFigures(**asdict(result.clip)),
         **vars(facts),
     ).line()
 

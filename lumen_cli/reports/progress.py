@@ -136,16 +136,22 @@ class RunLine:
     """The line of a run."""
 
     def __init__(self, line: Progress, total: int) -> None:
-        self._line, self._task, self._megapixels = line, line.add_task("", total=total, megapixels=0.0), 0.0
+        self._line, self._task = line, line.add_task("", total=total, megapixels=0.0)
+        self._done, self._megapixels = 0, 0.0
 
     def now(self, doing: str) -> None:
         """Show the current activity: "enhancing night.jpg"."""
         self._line.update(self._task, description=doing)
 
+    def share(self, part: float) -> None:
+        """Show the part of the clip under way that is done, 0 to 1."""
+        self._line.update(self._task, completed=self._done + part)
+
     def advance(self, result: Result) -> None:
         """Count a picture."""
+        self._done += 1
         self._megapixels += (result.width or 0) * (result.height or 0) / 1e6
-        self._line.update(self._task, advance=1, megapixels=self._megapixels)
+        self._line.update(self._task, completed=self._done, megapixels=self._megapixels)
 
 
 @contextmanager

@@ -90,6 +90,10 @@ class Decompose:
         """See `plan_parts`."""
         return plan_parts(sources, output, self.endings, template=template)
 
+    def check_clips(self) -> None:
+        """Maps are of pictures only."""
+        raise UsageError("a clip; only pictures are taken apart")
+
     def scene(self, picture: Picture) -> Scene:
         """The whole picture."""
         return scene_of(picture, "whole")

@@ -15,6 +15,7 @@ from lumen_cli.engine.memory import TilePlan
 from lumen_cli.engine.scene import Scene, finish, refining_of, scene_of
 from lumen_cli.errors import UsageError
 from lumen_cli.files.outputs import NameTemplate, plan_outputs
+from lumen_cli.imaging.formats import require_pyav
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.tags.rules import KEEP_ALL, Keeping, TagRules
 from lumen_cli.registry.catalog import LOL_GRADING_SHA256, GradingName
@@ -90,6 +91,9 @@ class Operation(Protocol):
         self, sources: Sequence[Source], output: str | None, template: NameTemplate | None
     ) -> tuple[list[Job], list[tuple[Part, ...]] | None]:
         """A job for each source, and the parts of each where pictures become several files; see `plan_outputs`."""
+
+    def check_clips(self) -> None:
+        """UsageError where it takes no clips."""
 
     def scene(self, picture: Picture) -> Scene:
         """The picture with what the network sees of it."""
@@ -288,6 +292,12 @@ class Enhance:
     ) -> tuple[list[Job], None]:
         """See `plan_outputs`."""
         return plan_outputs(sources, output, self.settings.format, template), None
+
+    def check_clips(self) -> None:
+        """UsageError where the network is to see whole frames, or PyAV is missing."""
+        if self.settings.detail == "whole":
+            raise UsageError("the network sees frames of a clip reduced, and never in tiles", remedy="detail=auto")
+        require_pyav()
 
     def scene(self, picture: Picture) -> Scene:
         """See `scene_of`."""

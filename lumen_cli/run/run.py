@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 
 from lumen_cli.atomic import sweep_temporaries
 from lumen_cli.engine.batch import NetworkError
-from lumen_cli.errors import LumenError
+from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.files.outputs import NameTemplate, check_writable
-from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS
+from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS, is_clip_name
 from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.registry.load import load
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.manifest import Manifest, locked, put_in_order, remove_stale_lock
-from lumen_cli.run.operation import Operation, Output
+from lumen_cli.run.operation import Enhance, Operation, Output
 from lumen_cli.run.plan import Plan, make_plan
 from lumen_cli.run.sidecars import with_sidecars
 from lumen_cli.run.stages import Budget, Decoder, Encoder, Inbox, default_bytes
 from lumen_cli.run.stream import RunEndedError, Stream
-from lumen_cli.run.task import Result
+from lumen_cli.run.task import Result, Task, failure
 from lumen_cli.text import duration
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ class Run:
         *,
         now: Callable[[str], None] = lambda line: None,
         warn: Callable[[str], None] = lambda line: None,
+        share: Callable[[float], None] = lambda part: None,
     ) -> Generator[Result, None, None]:
         """Carry a plan out: first a result for each picture that is left or kept, then one for each that is made.
 
@@ -174,6 +175,7 @@ class Run:
             stop: once set, no picture is begun, those whose pixels are ready are written, and the results end.
             now: called with what is going on.
             warn: called with what a user should know, one line.
+            share: called with the part of the clip under way that is done, 0 to 1.
 
         Raises:
             UsageError: an output folder cannot be made or written to.
@@ -202,11 +204,51 @@ class Run:
             yield from (Result(task, "left", task.why, remedy=task.remedy) for task in plan.left)
             yield from (Result(task, "kept") for task in plan.kept)
             missing = len(plan.todo)
-            for result in self._stream(plan, stop, now) if plan.todo else ():
+            for result in self._make(plan, stop, now, share) if plan.todo else ():
                 missing -= 1
                 yield result
             if plan.recorded and not missing:
                 put_in_order(plan.places)
+
+    def _make(
+        self, plan: Plan, stop: threading.Event, now: Callable[[str], None], share: Callable[[float], None]
+    ) -> Iterator[Result]:
+        """The pictures, then the clips."""
+        clips = [task for task in plan.todo if is_clip_name(task.job.source.path.name)]
+        moving = {task.job.source.path for task in clips}
+        pictures = plan.only(lambda source: source.path not in moving) if clips else plan
+        if pictures.todo:
+            yield from self._stream(pictures, stop, now)
+        if clips and not stop.is_set():
+            yield from self._make_clips(plan, clips, stop, now, share)
+
+    def _make_clips(
+        self,
+        plan: Plan,
+        clips: Sequence[Task],
+        stop: threading.Event,
+        now: Callable[[str], None],
+        share: Callable[[float], None],
+    ) -> Iterator[Result]:
+        try:
+            self.operation.check_clips()
+        except UsageError as error:
+            yield from (failure(task, error) for task in clips)
+            return
+        from lumen_cli.run.video import ClipMaker  # runs with pictures only do without it
+
+        assert isinstance(self.operation, Enhance)
+        maker = ClipMaker(
+            self.operation, self.policy, self.options, self.tags, lambda: self.network(now), stop, now, share
+        )
+        manifests = {root: Manifest(root, plan.places[root]) for root in {task.root for task in clips}}
+        for manifest in manifests.values() if plan.recorded else ():
+            manifest.begin()
+        for task in clips:
+            result = maker.make(task, manifests[task.root] if plan.recorded else None)
+            if result is None:
+                return
+            yield result
 
     def _stream(self, plan: Plan, stop: threading.Event, now: Callable[[str], None]) -> Iterator[Result]:
         options = self.options

@@ -28,8 +28,8 @@ from lumen_cli.run.task import Sidecar, Task
 if TYPE_CHECKING:
     from lumen_cli.imaging.tags.writer import TagWriter
 
-Content = Picture | np.ndarray | Mapping[str, np.ndarray]
-"""What a file holds: a picture, one array (.npy) or several by name (.npz)."""
+Content = Picture | np.ndarray | Mapping[str, np.ndarray] | Callable[[Path], None]
+"""What a file holds: a picture, one array (.npy), several by name (.npz), or what a function writes into a path."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,8 @@ def save_files(
                 tagging += time.perf_counter() - encoded
                 warnings += [f"{container} cannot hold {what}" for what in find_losses(content, container)]
                 warnings += (*find_changes(content, container), *_misnamed(source, content, container), *carried)
+            elif callable(content):
+                content(temporary)
             else:
                 _write_arrays(content, temporary)
             written.append(_finish(temporary, target, mode, times))

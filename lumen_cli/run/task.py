@@ -93,13 +93,27 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class Clip:
+    """What is special about a clip or an animation. fps: its mean rate, None where that is not known.
+
+    speed: frames per second that were made.
+    """
+
+    frames: int
+    key_frames: int
+    fps: float | None
+    speed: float
+
+
+@dataclass(frozen=True)
 class Result:
     """What became of one picture.
 
     status: "done", "failed", "kept", "left" or "skipped"; reason: why it failed, was left or skipped, in one line;
     remedy: as in `LumenError`; size: bytes of its files; warnings: what could not be kept; fidelity: the error of its
     reconstruction, where there is one; sidecars: copies made; notices: how it was read and computed, where that is
-    worth a line; seen: width and height of what the network saw of it; precision: what it was computed in.
+    worth a line; seen: width and height of what the network saw of it; precision: what it was computed in; clip: where
+    it moves.
     """
 
     task: Task
@@ -116,6 +130,7 @@ class Result:
     seen: tuple[int, int] | None = None
     remedy: str = ""
     precision: str | None = None
+    clip: Clip | None = None
 
 
 def failure(task: Task, error: Exception, timings: Timings | None = None) -> Result:

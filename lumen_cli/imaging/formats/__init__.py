@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,10 @@ alike."""
 
 SUFFIXES: dict[str, str] = {suffix: name for name, entry in FORMATS.items() for suffix in entry.suffixes}
 """The format that each file name ending stands for, in lower case."""
+
+_CLIP_ENDINGS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
+CLIP_SUFFIXES: frozenset[str] = frozenset(f".{ending}" for ending in _CLIP_ENDINGS.split())
+"""File name endings of clips, in lower case, which `imaging/video.py` reads."""
 
 MAXIMUM_PIXELS = 250_000_000
 """Larger pictures are refused from their header by default: 3 GB as float32.
@@ -110,6 +115,17 @@ def keep_suffix(suffix: str) -> str:
     """The ending of an output that keeps its format: another one only where lumen does not write the format."""
     entry = FORMATS.get(SUFFIXES.get(suffix.lower(), ""))
     return FORMATS[entry.kept_as].suffixes[0] if entry is not None and entry.kept_as else suffix
+
+
+def is_clip_name(name: str) -> bool:
+    """Whether a file name ends like a clip's."""
+    return Path(name).suffix.lower() in CLIP_SUFFIXES
+
+
+def require_pyav() -> None:
+    """UsageError where PyAV, which reads and writes clips for imageio, is not installed."""
+    if importlib.util.find_spec("av") is None:
+        raise UsageError("Video files need PyAV: pip install 'lumen-cli[video]'")
 
 
 def list_titles() -> str:
