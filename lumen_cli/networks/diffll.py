@@ -24,12 +24,14 @@ from lumen_cli.networks.blocks import (
     tone_map,
 )
 from lumen_cli.networks.unet import DiffusionUNet
+from lumen_cli.text import nearest
 
 SLOPE = 0.01
 DILATIONS = (1, 2, 3, 2, 1)
 MATCH_WEIGHT = 0.1
 SMOOTH_WEIGHT = 0.01
 ROWS_AT_ONCE = 512
+HAAR = "haar"
 
 
 class DilatedBlock(nn.Module):
@@ -109,17 +111,17 @@ def _interleave(even: Tensor, odd: Tensor, axis: int) -> Tensor:
     return torch.stack([even, odd], dim=axis).flatten(axis - 1, axis)
 
 
-def library_analyse(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`analyse` through pytorch_wavelets, whose bands are -LH, -HL and HH."""
-    forward, _ = _library()
+def library_analyse(x: Tensor, wavelet: str = "haar") -> tuple[Tensor, Tensor]:
+    """`analyse` through pytorch_wavelets, whose bands are -LH, -HL and HH; any wavelet, periodic at the borders."""
+    forward, _ = _library(wavelet)
     with torch.autocast(x.device.type, enabled=False):
         average, (bands,) = forward.to(x)(x)
     return average, torch.cat([-bands[:, :, 1], -bands[:, :, 0], bands[:, :, 2]])
 
 
-def library_synthesise(average: Tensor, details: Tensor) -> Tensor:
-    """`synthesise` through pytorch_wavelets."""
-    _, inverse = _library()
+def library_synthesise(average: Tensor, details: Tensor, wavelet: str = "haar") -> Tensor:
+    """`synthesise` through pytorch_wavelets; the inverse of `library_analyse` with the same wavelet."""
+    _, inverse = _library(wavelet)
     hl, lh, hh = details.chunk(3)
     with torch.autocast(average.device.type, enabled=False):
         whole: Tensor = inverse.to(average)((average, [torch.stack([-lh, -hl, hh], dim=2)]))
@@ -127,12 +129,33 @@ def library_synthesise(average: Tensor, details: Tensor) -> Tensor:
 
 
 @cache
-def _library() -> tuple[Any, Any]:
+def _library(wavelet: str) -> tuple[Any, Any]:
     # Its import takes a quarter of a second and warns that it asks for pkg_resources.
+    # Periodic borders keep a band at half the sides. Haar's two taps do not reach beyond the borders.
+    mode = "zero" if wavelet == HAAR else "periodization"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pytorch_wavelets import DWTForward, DWTInverse
-    return DWTForward(J=1, wave="haar", mode="zero"), DWTInverse(wave="haar", mode="zero")
+    return DWTForward(J=1, wave=wavelet, mode=mode), DWTInverse(wave=wavelet, mode=mode)
+
+
+def check_wavelet(wavelet: str, shortest: int) -> None:
+    """Whether PyWavelets has this discrete wavelet, and it is not longer than a picture's shortest side.
+
+    Raises:
+        ValueError: it is unknown, or has more taps than `shortest`.
+    """
+    if wavelet == HAAR:
+        return
+    import pywt
+
+    known = pywt.wavelist(kind="discrete")
+    if wavelet not in known:
+        near = nearest(wavelet, known)
+        hint = f"; did you mean {near}?" if near else ""
+        raise ValueError(f"wavelet must be a discrete wavelet of PyWavelets, such as db2, not {wavelet!r}{hint}")
+    if (taps := pywt.Wavelet(wavelet).dec_len) > shortest:
+        raise ValueError(f"wavelet {wavelet} has {taps} taps; the smallest picture has {shortest} pixels a side here")
 
 
 @dataclass(frozen=True)
@@ -166,6 +189,8 @@ class DiffLL(LowLightModel):
         temperature: of the noise that sampling starts from, see `Sampler`; 1 in the paper.
         fade_above: brightness above which the correction fades, see `fade`; needs `exposure`. None: nowhere.
         fade_colour_above: the same for colour alone, see `faded`.
+        wavelet: "haar" as in the paper, by slices of the picture, or any discrete wavelet of PyWavelets ("db2",
+            "bior4.4"), by pytorch_wavelets with periodic borders.
     """
 
     whole_rows = True  # the attention of the details
@@ -185,10 +210,13 @@ class DiffLL(LowLightModel):
         temperature: float = 1.0,
         fade_above: float | None = None,
         fade_colour_above: float | None = None,
+        wavelet: str = HAAR,
     ) -> None:
         super().__init__()
         if levels < 1:
             raise ValueError(f"DiffLL needs at least one wavelet level, not {levels}")
+        check_wavelet(wavelet, 2 ** len(unet_multipliers))
+        self.wavelet = wavelet
         if not 0.0 < condition_power <= 1.0:
             raise ValueError(f"condition_power must lie in (0, 1], not {condition_power}")
         if exposure is not None and (prediction != "x0" or not 0.0 < exposure < 1.0):
@@ -218,8 +246,9 @@ class DiffLL(LowLightModel):
         do for the bands of the bright picture: an error in `analyse` then shows as a loss that stays.
         """
         average, details = 2.0 * picture.float() - 1.0, []
+        by_library |= self.wavelet != HAAR
         for _ in range(self.levels):
-            average, level = library_analyse(average) if by_library else analyse(average)
+            average, level = library_analyse(average, self.wavelet) if by_library else analyse(average)
             details.append(level)
         return average, details
 
@@ -227,7 +256,8 @@ class DiffLL(LowLightModel):
         """The inverse of `decompose_bands`: → (picture, not clamped; average of the finest level)."""
         whole = average
         for level in reversed(details):
-            average, whole = whole, synthesise(whole, level)
+            average = whole
+            whole = synthesise(whole, level) if self.wavelet == HAAR else library_synthesise(whole, level, self.wavelet)
         return (whole + 1.0) / 2.0, average
 
     def restore_details(self, details: Sequence[Tensor]) -> list[Tensor]:
@@ -285,9 +315,10 @@ class DiffLL(LowLightModel):
         )
 
     def sample_whole(self, low: Tensor, noise: Tensor, steps: int | None = None, **context: Any) -> Tensor:
-        """See `LowLightModel`; the wavelet transform runs over some rows at a time."""
+        """See `LowLightModel`; the Haar transform runs over some rows at a time, a longer one over all."""
         device = next(self.parameters()).device
-        parts = pad_to_multiple(low, self.size_multiple).split(ROWS_AT_ONCE, dim=-2)
+        padded = pad_to_multiple(low, self.size_multiple)
+        parts = padded.split(ROWS_AT_ONCE if self.wavelet == HAAR else padded.shape[-2], dim=-2)
         seen = [self.observe(part.to(device), context.get("gain")) for part in parts]
         condition = torch.cat([part.condition for part in seen], dim=-2)
         bases = [part.base for part in seen if part.base is not None]

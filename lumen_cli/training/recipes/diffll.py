@@ -44,6 +44,7 @@ NETWORK: dict[str, Any] = {
     "temperature": 1.0,
     "fade_above": None,
     "fade_colour_above": None,
+    "wavelet": "haar",
 }
 """The hyper-parameters of the `DiffLL` to train.
 
