@@ -117,11 +117,17 @@ def compare(
             min=1, max=100, metavar="Q", rich_help_panel=PAGE, help="WebP quality on the page (100 = lossless)."
         ),
     ] = 90,
-    linked: Annotated[
+    single_file: Annotated[
         bool,
         typer.Option(
-            "--linked", rich_help_panel=PAGE, help="Link to the original files instead of copying them into the page."
+            "--single-file",
+            rich_help_panel=PAGE,
+            help="Keep the pictures in the page itself, which becomes large, instead of in a folder beside it.",
         ),
+    ] = False,
+    linked: Annotated[
+        bool,
+        typer.Option("--linked", rich_help_panel=PAGE, help="Link to the original files instead of copying them."),
     ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -132,8 +138,10 @@ def compare(
     and an -enhanced suffix; single pictures may have any name. A picture
     without a counterpart, or of another size, is reported and left out.
 
-    The page is one file and works offline: before/after slider, one zoom for
-    all versions, differences, histograms, tags, sortable metrics.
+    The page works offline: all pictures at a glance, sorted and filtered,
+    before/after slider, one zoom for all versions, differences, histograms,
+    tags, metrics; keys mark pictures to keep and to reject, for a list that
+    --from-file takes. Its pictures lie in a folder beside it.
 
     \b
     Examples:
@@ -147,8 +155,11 @@ def compare(
         raise UsageError("--linked needs files that stay; save the generated images with --save-images")
     if save_images is not None and models is None:
         raise UsageError("--save-images needs --models")
-    if no_page and (linked or output is not None):
-        raise UsageError(f"--no-page and {'--linked' if linked else '--output'} cannot be combined")
+    if no_page and (linked or single_file or output is not None):
+        given = "--linked" if linked else "--single-file" if single_file else "--output"
+        raise UsageError(f"--no-page and {given} cannot be combined")
+    if linked and single_file:
+        raise UsageError("--linked and --single-file cannot be combined: the one links to files, the other has none")
 
     from rich.console import Console
 
@@ -157,6 +168,7 @@ def compare(
     from lumen_cli.compare.comparison import Comparison, Wanted
     from lumen_cli.compare.matching import absolute_name, match_paths, page_target, sheet_target
     from lumen_cli.compare.rows import Looks, chosen_metrics
+    from lumen_cli.compare.storage import require_free
     from lumen_cli.files.find import find_pictures
     from lumen_cli.files.outputs import check_writable
 
@@ -171,14 +183,16 @@ def compare(
     matched = None if models is not None else match_paths(inputs, reference)
     for target in filter(None, (page, contact)):
         check_writable(target.parent)
-        sweep_temporaries([target.parent])
+        sweep_temporaries([target.parent], whole_folders=True)
+    if page is not None and not single_file:
+        require_free(page)
     with ExitStack() as stack, interruptible([]) as interruption:
         if models is not None:
             folder = _models_folder(stack, save_images)
             names = [name.strip() for name in models.split(",")]
             matched = _run_models(console, interruption, names, sources, folder, overwrite, device, seed, reference)
         assert matched is not None
-        comparison = Comparison(matched, Wanted(figures, page, contact, Looks(max_side, quality), linked))
+        comparison = Comparison(matched, Wanted(figures, page, contact, Looks(max_side, quality), linked, single_file))
         _compare(console, interruption, comparison, as_json)
     _report(console, comparison, as_json)
     if quiet:
@@ -271,8 +285,8 @@ def _report(console: Console, comparison: Comparison, as_json: bool) -> None:
     text += f" → {', '.join(written)}" if written else ""
     text += "" if size is None else f" ({memory(size)})"
     console.print(text, soft_wrap=True, markup=False, style="bold red" if problems else "bold green")
-    if size is not None and size > _LARGE_PAGE:
-        console.print("a large page; --linked, --max-side or --quality make it smaller", style="yellow")
+    if size is not None and size > _LARGE_PAGE and comparison.wanted.single:
+        console.print("a large page; without --single-file it opens faster", style="yellow")
 
 
 def _end_interrupted(interruption: Interruption) -> NoReturn:

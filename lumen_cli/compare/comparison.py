@@ -147,7 +147,8 @@ class Wanted:
     page: Path | None
     sheet: Path | None
     looks: Looks
-    linked: bool
+    linked: bool = False
+    single: bool = False
 
 
 @dataclass
@@ -176,7 +177,7 @@ class Comparison:
             protect_inputs(wanted.sheet, matched)
         with ExitStack() as stack:
             page = wanted.page and stack.enter_context(
-                Page(wanted.page, matched, wanted.metrics, wanted.looks, wanted.linked)
+                Page(wanted.page, matched, wanted.metrics, wanted.looks, linked=wanted.linked, single=wanted.single)
             )
             sheet = ContactSheet(matched.labels, len(matched.rows)) if wanted.sheet else None
             for outcome in compare_rows(matched, wanted.metrics, wanted.looks if page or sheet else None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,15 +24,21 @@ BINS = 64
 _SCALES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _HEAT_QUALITY = 80
 _THUMBNAIL_QUALITY = 75
+_SAMPLES = 2_000_000
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture on the page: width and height in pixels; data: a WebP file as a data URI."""
+    """A picture on the page: width and height in pixels; content: a WebP file."""
 
     width: int
     height: int
-    data: str
+    content: bytes
+
+    @property
+    def data(self) -> str:
+        """The file as a data URI."""
+        return f"data:image/webp;base64,{base64.b64encode(self.content).decode('ascii')}"
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,8 @@ def reduce(picture: Picture, max_side: int) -> Image.Image:
     """An 8-bit copy whose longer side has at most `max_side` pixels."""
     from PIL import Image
 
-    image = Image.fromarray(to_integers(picture.pixels, 8))
+    own = picture.values
+    image = Image.fromarray(own if own is not None and own.dtype == np.uint8 else to_integers(picture.pixels, 8))
     scale = min(1.0, max_side / max(image.size))
     if scale == 1.0:
         return image
@@ -59,8 +67,7 @@ def encode(image: Image.Image, quality: int, icc: bytes | None = None) -> Shown:
     options = {"icc_profile": icc} if icc and icc[16:20] == b"RGB " else {}
     buffer, lossless = io.BytesIO(), quality == 100
     image.save(buffer, "WEBP", quality=75 if lossless else quality, lossless=lossless, method=4, **options)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Shown(image.width, image.height, f"data:image/webp;base64,{data}")
+    return Shown(image.width, image.height, buffer.getvalue())
 
 
 def difference(picture: Picture, reference: Picture, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -99,8 +106,12 @@ def colours() -> NDArray[np.uint8]:
 
 
 def histogram(picture: Picture) -> Histogram:
-    """Luminance (ITU-R BT.601 luma of the encoded values), red, green and blue."""
-    pixels = picture.pixels
+    """Luminance (ITU-R BT.601 luma of the encoded values), red, green and blue.
+
+    Of large pictures every n-th pixel of every n-th row counts, two million or more in all.
+    """
+    step = max(1, math.isqrt(picture.width * picture.height // _SAMPLES))
+    pixels = picture.rows(slice(None, None, step), step)
     light = luma(pixels)
     planes = {"luminance": light} | {
         name: pixels[:, :, channel] for channel, name in enumerate(("red", "green", "blue"))
@@ -112,22 +123,21 @@ def histogram(picture: Picture) -> Histogram:
     return Histogram(curves, float(light.mean(dtype=np.float64)))
 
 
-def curve_path(shares: NDArray[np.float64], top: float, closed: bool) -> str:
-    """An SVG path through the shares, 256 wide and 100 high; square roots as heights make small shares visible."""
-    heights = 100 - 100 * np.sqrt(np.clip(shares / max(top, 1e-9), 0.0, 1.0))
-    step = 256 / len(shares)
-    points = [f"{step * (index + 0.5):g} {height:.1f}" for index, height in enumerate(heights)]
-    return (
-        f"M0 100L0 {heights[0]:.1f}L{'L'.join(points)}L256 {heights[-1]:.1f}L256 100Z"
-        if closed
-        else (f"M0 {heights[0]:.1f}L{'L'.join(points)}L256 {heights[-1]:.1f}")
-    )
+def encode_curves(found: Histogram) -> str:
+    """The curves as base64 of a byte a bin, in their order: the height of each, 0 to 255, below the highest of all.
+
+    Heights are square roots, which make small shares visible.
+    """
+    curves = np.stack(list(found.curves.values()))
+    heights = np.sqrt(np.clip(curves / max(float(curves.max()), 1e-9), 0.0, 1.0))
+    return base64.b64encode(np.rint(255 * heights).astype(np.uint8).tobytes()).decode("ascii")
 
 
-def thumbnail(first: Image.Image, last: Image.Image, height: int = 96) -> Shown:
+def thumbnail(first: Image.Image, last: Image.Image, height: int = 180) -> Shown:
     """A thumbnail: its left half from one version, its right half from another."""
     from PIL import Image, ImageOps
 
+    height = min(height, first.height)
     width = min(2 * height, max(height * 2 // 3, round(first.width * height / first.height)))
     left, right = (ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS) for image in (first, last))
     right.paste(left.crop((0, 0, width // 2, height)), (0, 0))

@@ -1,13 +1,14 @@
-"""The page: one HTML file with pictures and figures, which works offline."""
+"""The page: an HTML file with pictures, marks and figures, which works offline."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -18,21 +19,25 @@ from lumen_cli.compare import drawing
 from lumen_cli.compare.drawing import colours
 from lumen_cli.compare.matching import Matched, Problem, link
 from lumen_cli.compare.rows import Compared, Drawn, Looks, Measured, best, format_value, heading, means
-from lumen_cli.errors import LumenError
+from lumen_cli.compare.storage import Beside, InPage, pictures_folder
+from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.metrics.registry import Metric
 
 _PACKAGE, _FOLDER, _TEMPLATE = "lumen_cli.compare", "assets", "page.html"
-_STYLES = ("base.css", "viewer.css", "figures.css")
-_SCRIPTS = ("data.js", "zoom.js", "slider.js", "grid.js", "details.js", "table.js", "main.js")
+_STYLES = ("base.css", "overview.css", "viewer.css", "figures.css")
+_SCRIPTS = (
+    *("data.js", "zoom.js", "slider.js", "grid.js", "marks.js"),
+    *("overview.js", "details.js", "table.js", "main.js"),
+)
 _STOPS = 9
 
 
-def render(content: Mapping[str, Any], *, linked: bool) -> Iterator[str]:
+def render(content: Mapping[str, Any], *, files: bool) -> Iterator[str]:
     """The page's text, piece by piece. `content` is escaped, except what is already `Markup`.
 
     Args:
         content: variables of the template.
-        linked: whether pictures may come from files; otherwise only from the page itself.
+        files: whether pictures may come from files; otherwise only from the page itself.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -49,18 +54,18 @@ def render(content: Mapping[str, Any], *, linked: bool) -> Iterator[str]:
         content,
         style=Markup(style),
         script=Markup(script),
-        policy=policy(style, script, linked=linked),
+        policy=policy(style, script, files=files),
         stops=_stops(),
     )
 
 
-def policy(style: str, script: str, *, linked: bool) -> str:
+def policy(style: str, script: str, *, files: bool) -> str:
     """Content-Security-Policy: only this style and this script, and nothing from the network."""
 
     def hash_of(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
-    images = "data: 'self' file:" if linked else "data:"
+    images = "data: 'self' file:" if files else "data:"
     return (
         f"default-src 'none'; img-src {images}; style-src {hash_of(style)}; script-src {hash_of(script)}; "
         "base-uri 'none'; form-action 'none'"
@@ -82,33 +87,53 @@ def _read_assets(names: Sequence[str]) -> str:
 
 
 _IN_BROWSERS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One picture in the tables and the strip of thumbnails."""
-
-    measured: Measured
-    name: str
-    thumbnail: drawing.Shown
+BEFORE_AFTER = ("Before", "After")
 
 
 class Page:
     """Collects pictures on disk and writes the page at the end. A context manager."""
 
-    def __init__(self, target: Path, matched: Matched, metrics: Sequence[Metric], looks: Looks, linked: bool) -> None:
-        """linked: refer to pictures that browsers can show, relative to the page, instead of copying them into it."""
+    def __init__(
+        self,
+        target: Path,
+        matched: Matched,
+        metrics: Sequence[Metric],
+        looks: Looks,
+        *,
+        linked: bool = False,
+        single: bool = False,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            target: the page's path; its pictures lie in `pictures_folder(target)`.
+            matched: the versions.
+            metrics: figures of the page.
+            looks: size and quality of copies.
+            linked: refer to pictures that browsers can show, relative to the page, instead of copying them.
+            single: keep all copies in the page itself.
+        """
+        from lumen_cli.text import printable
+
         self.target, self.matched, self.metrics, self.looks, self.linked = target, matched, metrics, looks, linked
-        self._entries: list[_Entry] = []
+        self.single = single
+        self.names = [printable(label) for label in matched.labels]
+        plain = len(self.names) == 2 and not matched.truth
+        self.labels = list(BEFORE_AFTER) if plain else self.names
+        self._store = InPage() if single else Beside(target)
+        self._measured: list[Measured] = []
+        self._entries: list[dict[str, Any]] = []
         self._blocks: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n")  # noqa: SIM115
 
     def __enter__(self) -> Page:
+        self._store.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._blocks.close()
+        self._store.close()
 
     def add(self, compared: Compared) -> None:
         """Add one picture. Its heat maps share a scale; each histogram has its own."""
@@ -117,37 +142,49 @@ class Page:
         from lumen_cli.text import printable
 
         measured, drawn = compared.measured, compared.drawn
+        number = f"{len(self._entries) + 1:05d}"
         # The input differs most from a ground truth: with its own scale, every other map would look black.
         maps = {index: one.error for index, one in enumerate(drawn) if one.error is not None}
         decisive = {index: error for index, error in maps.items() if index != self.matched.input} or maps
         scale = drawing.heat_scale(list(decisive.values()))
-        name = printable(measured.row.name)
+        versions = [self._version(measured, index, one, scale, number) for index, one in enumerate(drawn)]
         block = {
-            "name": name,
             "width": measured.width,
             "height": measured.height,
             "scale": scale,
-            "versions": [self._version(measured, index, one, scale) for index, one in enumerate(drawn)],
+            "versions": versions,
             "tags": self._tags(drawn),
         }
         self._blocks.write(f"{htmlsafe_json_dumps(block)}\n")
         thumbnail = drawing.thumbnail(drawn[self.matched.input].image, drawn[self._latest()].image)
-        self._entries.append(_Entry(measured, name, thumbnail))
+        self._measured.append(measured)
+        self._entries.append(
+            {
+                "name": printable(measured.row.name),
+                "path": self._address(measured.row.files[self.matched.input]),
+                "thumbnail": self._store.keep(f"{number}-thumbnail", thumbnail),
+                "size": [thumbnail.width, thumbnail.height],
+                "means": [round(255 * one.histogram.mean) for one in drawn],
+                "cells": self._transpose(self._cells([dict(values) for values in measured.values])),
+                # Without scripts, links to the copies stand beside the thumbnail.
+                "sources": [version["source"] for version in versions] if not self.single else [],
+            }
+        )
 
     def write(self, problems: Sequence[Problem]) -> int:
-        """Write the page atomically; returns its size in bytes.
+        """Write the page, its pictures first; returns the size of all in bytes.
 
         Raises:
-            LumenError: the file cannot be written.
+            LumenError: a file cannot be written.
         """
         try:
             with atomic_file(self.target) as temporary:
                 with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                    for piece in render(self._content(problems), linked=self.linked):
+                    for piece in render(self._content(problems), files=not self.single or self.linked):
                         file.write(piece)
                     file.flush()
                     os.fsync(file.fileno())
-                size = temporary.stat().st_size
+                size = temporary.stat().st_size + self._store.commit()
         except OSError as error:
             raise LumenError(f"{self.target}: cannot be written ({error.strerror or error})") from None
         return size
@@ -157,29 +194,35 @@ class Page:
         made = {*range(len(self.matched.labels))} - {self.matched.input, self.matched.reference}
         return max(made, default=self.matched.reference)
 
-    def _version(self, measured: Measured, index: int, drawn: Drawn, scale: float) -> dict[str, Any]:
+    def _address(self, file: Path) -> str:
+        """Where a file lies, seen from the page."""
+        try:
+            return link(file, self.target.parent)
+        except UsageError:  # on another drive
+            return file.as_uri()
+
+    def _version(self, measured: Measured, index: int, drawn: Drawn, scale: float, number: str) -> dict[str, Any]:
         file = measured.row.files[index]
         if self.linked and file.suffix.lower() in _IN_BROWSERS:
             width, height, source = measured.width, measured.height, link(file, self.target.parent)
         else:
             copy = drawing.encode(drawn.image, self.looks.quality, drawn.icc)
-            width, height, source = copy.width, copy.height, copy.data
-        curves = drawn.histogram.curves
-        top = max(float(curve.max()) for curve in curves.values())
-        cells = [cell[index] for cell in self._cells([dict(values) for values in measured.values])]
+            width, height, source = copy.width, copy.height, self._store.keep(f"{number}-{index}", copy)
+        error = drawn.error
         return {
             "source": source,
             "width": width,
             "height": height,
             "about": drawn.about,
-            "heat": None if drawn.error is None else drawing.heat_map(drawn.error, scale).data,
-            "curves": {name: drawing.curve_path(curve, top, name == "luminance") for name, curve in curves.items()},
-            "mean": drawn.histogram.mean,
-            "figures": [{"text": cell["text"], "best": cell["best"]} for cell in cells],
+            "heat": None
+            if error is None
+            else self._store.keep(f"{number}-{index}-difference", drawing.heat_map(error, scale)),
+            "curves": drawing.encode_curves(drawn.histogram),
+            "mean": round(drawn.histogram.mean, 4),
         }
 
     def _tags(self, drawn: Sequence[Drawn]) -> dict[str, Any] | None:
-        for label, one in zip(self.matched.labels, drawn, strict=True):
+        for label, one in zip(self.labels, drawn, strict=True):
             if one.tags:
                 return {"version": label, "rows": one.tags}
         return None
@@ -189,35 +232,50 @@ class Page:
 
         from lumen_cli.text import count, printable
 
-        labels = [printable(label) for label in self.matched.labels]
         headings = [heading(metric) for metric in self.metrics]
+        left_out = [{"name": printable(problem.name), "reason": printable(problem.reason)} for problem in problems]
         facts = {
-            "labels": labels,
-            "reference": self.matched.reference,
+            "id": self._identity(),
+            "labels": self.labels,
+            "reference": self.matched.reference if self.matched.truth else None,
+            "against": self.matched.reference,
             "input": self.matched.input,
             "latest": self._latest(),
             "pictures": len(self._entries),
             "headings": headings,
+            "metrics": [{"title": metric.title, "better": metric.better} for metric in self.metrics],
+            "failed": left_out,
         }
-        sides = [max(entry.measured.width, entry.measured.height) for entry in self._entries]
+        sides = [max(measured.width, measured.height) for measured in self._measured]
+        keys = "name", "path", "thumbnail", "size", "means", "cells"
+        entries = [{key: entry[key] for key in keys} for entry in self._entries]
         return {
-            "labels": labels,
-            "reference": labels[self.matched.reference],
+            "labels": self.labels,
+            "names": self.names,
+            "reference": self.labels[self.matched.reference],
             "truth": self.matched.truth,
+            "measured": any("reference" in metric.needs for metric in self.metrics),
             "pictures": count(len(self._entries), "picture"),
             "entries": self._entries,
             "metrics": self.metrics,
             "headings": headings,
             "means": self._means(),
-            "rows": self._rows(labels),
-            "problems": [(printable(problem.name), printable(problem.reason)) for problem in problems],
+            "problems": left_out,
             "facts": htmlsafe_json_dumps(facts),
+            "listed": htmlsafe_json_dumps(entries, separators=(",", ":")),
             "blocks": self._kept(),
             "looks": self.looks,
             "linked": self.linked,
+            "single": self.single,
+            "folder": printable(pictures_folder(self.target).name),
             "reduced": max(sides) > self.looks.max_side,
             "version": __version__,
         }
+
+    def _identity(self) -> str:
+        """Stands for the page in the browser's memory: the same for the same names in the same place."""
+        about = json.dumps([str(self.target), self.names])
+        return hashlib.blake2b(about.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
     def _cells(self, columns: Sequence[dict[str, float]]) -> list[list[dict[str, Any]]]:
         """For each metric and version: value, text, and whether it is the best."""
@@ -233,25 +291,26 @@ class Page:
             )
         return cells
 
+    def _transpose(self, cells: list[list[dict[str, Any]]]) -> list[list[list[Any]]]:
+        """For each version and metric: value (a number, "inf", "-inf" or null), text, and 1 where it is the best."""
+
+        def plain(value: float) -> float | str | None:
+            return None if math.isnan(value) else value if math.isfinite(value) else str(value)
+
+        rows = zip(*cells, strict=True) if cells else [()] * len(self.labels)
+        return [[[plain(cell["value"]), cell["text"], int(cell["best"])] for cell in row] for row in rows]
+
     def _means(self) -> list[dict[str, Any]]:
         """The table of means: cells of each version, with `of` where a mean does not include all pictures."""
-        columns = means([entry.measured for entry in self._entries], self.metrics, len(self.matched.labels))
+        columns = means(self._measured, self.metrics, len(self.labels))
         cells = self._cells([{name: mean.value for name, mean in column.items()} for column in columns])
         rows = []
         for index, column in enumerate(columns):
             counts = [column[metric.name].count for metric in self.metrics]
             of = [number if 0 < number < len(self._entries) else None for number in counts]
             row = [{**cell[index], "of": number} for cell, number in zip(cells, of, strict=True)]
-            rows.append({"cells": row, "reference": index == self.matched.reference})
+            rows.append({"cells": row, "reference": self.matched.truth and index == self.matched.reference})
         return rows
-
-    def _rows(self, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """The table of pictures: a row for each picture and version."""
-        for number, entry in enumerate(self._entries):
-            cells = self._cells([dict(values) for values in entry.measured.values])
-            for index, label in enumerate(labels):
-                row = [cell[index] for cell in cells]
-                yield {"number": number, "name": entry.name, "index": index, "label": label, "cells": row}
 
     def _kept(self) -> Iterator[Any]:
         from markupsafe import Markup

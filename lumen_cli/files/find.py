@@ -24,6 +24,9 @@ from lumen_cli.text import nearest
 PICTURE_SUFFIXES: frozenset[str] = frozenset(SUFFIXES)
 """File name endings that count as pictures in folders, in lower case; upper case counts too."""
 
+PAGE_FOLDER, PAGE_MARK = "-pictures", "lumen-page.txt"
+"""How the name of a folder with the pictures of a page ends, and the file in it that says so."""
+
 log = logging.getLogger(__name__)
 
 
@@ -192,7 +195,7 @@ class _Search:
                 continue
             seen.add((status.st_dev, status.st_ino))
             # Real folders before links to them, so that a picture keeps its real place in the tree.
-            visible = (name for name in folders if not name.startswith("."))
+            visible = (name for name in folders if not name.startswith(".") and not _is_of_a_page(here / name))
             folders[:] = sorted(visible, key=lambda name: ((here / name).is_symlink(), name))
             regular = _regular_files(here)
             self.each_once &= not any((here / name).is_symlink() for name in folders)
@@ -289,6 +292,11 @@ def _regular_files(folder: Path) -> set[str]:
             return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
     except OSError:
         return set()
+
+
+def _is_of_a_page(folder: Path) -> bool:
+    """Whether a folder holds the pictures of a page that lumen made: copies, no inputs."""
+    return folder.name.endswith(PAGE_FOLDER) and (folder / PAGE_MARK).is_file()
 
 
 def _is_special(path: Path) -> bool:

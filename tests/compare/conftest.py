@@ -43,7 +43,8 @@ class Site:
     enhanced: Path
     high: Path
     page: Path
-    err: str
+    single: Path
+    """The same as one file."""
 
 
 def run_compare(*arguments: str | Path) -> int:
@@ -71,6 +72,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     root = tmp_path_factory.mktemp("site")
     low, enhanced, high = make_versions(root)
     page = root / "page.html"
-    code = run_compare(low, enhanced, high, "--reference", high, "-o", page, "--metrics", "psnr,brightness")
-    assert code == 0
-    return Site(low, enhanced, high, page, "")
+    single = root / "single.html"
+    arguments = (low, enhanced, high, "--reference", high, "--metrics", "psnr,brightness", "-o")
+    assert run_compare(*arguments, page) == 0
+    assert run_compare(*arguments, single, "--single-file") == 0
+    return Site(low, enhanced, high, page, single)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 
 import numpy as np
 import pytest
@@ -78,11 +77,18 @@ def test_histograms_count_every_pixel() -> None:
     assert found.mean == pytest.approx((0.299 * 255 + 0.587 * 128) / 255 / 2, abs=1e-3)
 
 
-def test_curves_stay_in_their_box() -> None:
-    path = drawing.curve_path(np.array([0.0, 0.25, 1.0]), 1.0, closed=True)
-    numbers = [tuple(map(float, pair.split())) for pair in re.findall(r"[ML]([^MLZ]+)", path)]
-    assert (128.0, 50.0) in numbers  # a quarter is half as high
-    assert all(0 <= x <= 256 and 0 <= y <= 100 for x, y in numbers)
+def test_heights_of_curves_are_square_roots() -> None:
+    curves = {"luminance": np.array([0.0, 0.25, 1.0]), "red": np.array([0.0, 0.0, 0.5])}
+    heights = base64.b64decode(drawing.encode_curves(drawing.Histogram(curves, 0.5)))
+    assert list(heights) == [0, 128, 255, 0, 0, 180]
+
+
+def test_histograms_of_large_pictures_are_those_of_all_pixels() -> None:
+    ramp = np.linspace(0, 255, 3000).astype(np.uint8)[None, :, None] * np.ones((2000, 1, 3), np.uint8)
+    found = drawing.histogram(picture(ramp))
+    exact = np.bincount(ramp[:, :, 0].ravel() // 4, minlength=64) / ramp[:, :, 0].size
+    assert np.abs(found.curves["red"] - exact).max() < 1e-3
+    assert found.mean == pytest.approx(ramp.mean() / 255, abs=1e-3)
 
 
 def test_a_thumbnail_shows_both_versions() -> None:

@@ -2,7 +2,8 @@
 const element = (id) => document.getElementById(id);
 const held = (id) => JSON.parse(element(id).textContent);
 const facts = held("facts");
-// `picture` is a number, `left` and `right` are versions at the divider, `shown` is what is held of the picture.
+const entries = held("entries");
+// `picture` is the number of an entry, `left` and `right` are versions at the divider, `shown` is what is held of the picture.
 const state = { picture: 0, mode: "slider", left: facts.input, right: facts.latest, shown: null };
 
 function make(tag, properties = {}, ...children) {

@@ -14,8 +14,8 @@ function showGrid() {
 function pane(picture, version, index, heat) {
   const label = facts.labels[index];
   const mapped = heat && version.heat !== null;
-  const what = mapped ? `difference of ${label} to ${facts.labels[facts.reference]}` : label;
-  const image = make("img", { className: "layer", alt: `${picture.name}, ${what}`, draggable: false });
+  const what = mapped ? `difference of ${label} to ${facts.labels[facts.against]}` : label;
+  const image = make("img", { className: "layer", alt: `${entries[state.picture].name}, ${what}`, draggable: false });
   image.src = mapped ? version.heat : version.source;
   const frame = make("div", { className: "pane", tabIndex: 0, role: "group" }, image);
   frame.setAttribute("aria-label", `${what}; arrow keys move it when zoomed`);

@@ -17,7 +17,7 @@ function showSlider() {
   for (const [side, index] of [["left", state.left], ["right", state.right]]) {
     const image = element(`${side}-picture`);
     image.src = picture.versions[index].source;
-    image.alt = `${picture.name}, ${facts.labels[index]}`;
+    image.alt = `${entries[state.picture].name}, ${facts.labels[index]}`;
     element(side).value = String(index);
   }
   const frame = element("frame");
