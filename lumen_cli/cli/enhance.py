@@ -20,7 +20,7 @@ from lumen_cli.cli.options import (
     SeedOption,
     StepsOption,
 )
-from lumen_cli.cli.picture_options import STANDARD, PictureOptions, with_picture_options
+from lumen_cli.cli.picture_options import STANDARD, PictureOptions, refuse_together, with_picture_options
 from lumen_cli.engine import SMALLEST_TILE, Detail
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.formats import FORMATS
@@ -130,6 +130,22 @@ def enhance(
             help="Quality of lossy outputs (default: a JPEG keeps its own; else 95).",
         ),
     ] = None,
+    page: Annotated[
+        bool,
+        typer.Option(
+            "--page",
+            rich_help_panel=FILES,
+            help="Also write a page of all pictures before and after, to look through and mark: out/ → out.html.",
+        ),
+    ] = False,
+    single_file: Annotated[
+        bool,
+        typer.Option(
+            "--single-file",
+            rich_help_panel=FILES,
+            help="Keep the pictures of the page in itself, not in a folder beside it.",
+        ),
+    ] = False,
     only_dark: Annotated[
         bool,
         typer.Option(
@@ -161,6 +177,7 @@ def enhance(
       lumen enhance photos/ --brightness 3       three times the light
       lumen enhance photos/                      again: new or changed pictures
       lumen enhance photos/ --only-dark          leave bright pictures out
+      lumen enhance photos/ --page               → photos-enhanced.html too
       lumen enhance photos/ --dry-run            only show what would be done
       lumen enhance inbox/ -o out/ --watch       and what comes in later
       find . -name '*.jpg' -print0 | lumen enhance --from-file - -0 -o out/
@@ -173,6 +190,12 @@ def enhance(
     if darker_than is not None and options.to_stdout:
         raise UsageError("--only-dark and -o - cannot be combined: a picture that is left out gives no output")
     options.require_consistent()
+    if page:
+        refuse_together(
+            "--page", {"-o -": options.to_stdout, "- as INPUT": options.from_stdin, "--watch": options.watch}
+        )
+    elif single_file:
+        raise UsageError("--single-file needs --page")
     chosen_detail = _detail(detail, tile)
 
     from lumen_cli.cli.inputs import gather
@@ -192,6 +215,7 @@ def enhance(
     pattern = options.name_template
     template = None if pattern is None else parse_template(pattern, model=card.name, seed=str(seed))
     with gather(options, clips=True) as pictures:
+        from lumen_cli.cli.run_page import RunPage
         from lumen_cli.engine.device import choose_device
         from lumen_cli.engine.memory import TilePlan, tiling_of
         from lumen_cli.run.operation import Enhance, Settings
@@ -220,7 +244,9 @@ def enhance(
             detail=chosen_detail,
             grading=grading.value,
         )
-        carry_out(options, pictures, card, policy, Enhance(settings, TilePlan(tiling_of(tile))), template, darker_than)
+        operation = Enhance(settings, TilePlan(tiling_of(tile)))
+        run_page = RunPage(single_file) if page else None
+        carry_out(options, pictures, card, policy, operation, template, darker_than, run_page)
 
 
 def _detail(detail: DetailChoice, tile: str) -> Detail:

@@ -252,11 +252,11 @@ class PictureOptions:
                 raise UsageError(
                     "- stands for one picture on standard input, and for it alone (a file of that name: ./-)"
                 )
-            _refuse_together("- as INPUT", {"--watch": self.watch, "--dry-run": self.dry_run})
+            refuse_together("- as INPUT", {"--watch": self.watch, "--dry-run": self.dry_run})
         if self.to_stdout:
-            _refuse_together("-o -", {"--watch": self.watch, "--dry-run": self.dry_run, "--json": self.as_json})
+            refuse_together("-o -", {"--watch": self.watch, "--dry-run": self.dry_run, "--json": self.as_json})
         if self.watch:
-            _refuse_together("--watch", {"--dry-run": self.dry_run})
+            refuse_together("--watch", {"--dry-run": self.dry_run})
 
     def for_run(self, output: str | None, template: NameTemplate | None) -> RunOptions:
         """What the run needs of these options. output: where files are written, also those for standard output."""
@@ -275,7 +275,8 @@ class PictureOptions:
         )
 
 
-def _refuse_together(what: str, others: dict[str, bool]) -> None:
+def refuse_together(what: str, others: dict[str, bool]) -> None:
+    """UsageError where one of the other options is given too."""
     for name, wanted in others.items():
         if wanted:
             raise UsageError(f"{what} and {name} cannot be combined")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from lumen_cli.cli.run_page import RunPage
     from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.files.find import Source, Trouble
     from lumen_cli.files.outputs import NameTemplate
@@ -47,10 +48,12 @@ def plan_visibly(console: Console, run: Run, sources: Sequence[Source]) -> Plan:
 class Session:
     """A run and its report, for one plan or, when watching, for one plan after the other."""
 
-    def __init__(self, options: PictureOptions, pictures: Inputs, run: Run, console: Console) -> None:
+    def __init__(
+        self, options: PictureOptions, pictures: Inputs, run: Run, console: Console, page: RunPage | None = None
+    ) -> None:
         from lumen_cli.reports.summary import Summary
 
-        self.options, self.pictures, self.run, self.console = options, pictures, run, console
+        self.options, self.pictures, self.run, self.console, self.page = options, pictures, run, console, page
         self.summary = Summary(total=0, word=run.operation.done)
         self._working = 0.0
         self._outputs: list[Path] = []
@@ -82,6 +85,9 @@ class Session:
 
         plan = plan_visibly(self.console, self.run, sources)
         plan = plan if wanted is None else plan.only(wanted)
+        if self.page:
+            self.page.prepare(plan)
+            self.page.troubles += troubles
         self.summary.total += len(plan.tasks) + len(troubles)
         self._roots |= set(plan.roots)
         if len(plan.tasks) == 1:
@@ -128,6 +134,8 @@ class Session:
         if result.status == "done":
             self.pictures.deliver(result.task.job.target)
         self.summary.add(result)
+        if self.page:
+            self.page.results.append(result)
         if self.options.as_json:
             from lumen_cli.reports.jsonlines import picture_line
 
@@ -198,6 +206,17 @@ class Session:
             for line in (*summary.failures, *summary.left):
                 typer.echo(f"lumen: {line.name}: {printable(line.reason)}", err=True)
 
+    def write_page(self, page: RunPage) -> int:
+        """Write the page and report it; 0, or the exit code of an interruption."""
+        code, number = page.write(self.console)
+        if code:
+            typer.echo("lumen: interrupted; no page was written", err=True)
+        elif number and self.options.as_json:
+            from lumen_cli.reports.jsonlines import PageLine
+
+            print(PageLine(page=str(page.target), pictures=number).line(), flush=True)
+        return code
+
     def _where(self) -> str:
         """The one picture's outputs, or the folder or folders that hold them."""
         from lumen_cli.text import join_first, printable, short_folder, short_path
@@ -217,8 +236,12 @@ def carry_out(
     operation: Operation,
     template: NameTemplate | None,
     darker_than: float | None = None,
+    page: RunPage | None = None,
 ) -> None:
-    """Plan, then show the plan, or run it and report; typer.Exit with the exit code where that is not 0."""
+    """Plan, then show the plan, or run it and report; typer.Exit with the exit code where that is not 0.
+
+    page: is written at the end, unless the run is interrupted.
+    """
     from rich.console import Console
 
     from lumen_cli.run.run import Run
@@ -229,7 +252,7 @@ def carry_out(
         show_plan(run, plan_visibly(console, run, pictures.found.sources), pictures.found.troubles, options.as_json)
         return
     with run:
-        session = Session(options, pictures, run, console)
+        session = Session(options, pictures, run, console, page)
         if options.watch:
             from lumen_cli.cli.watching import watch
 
@@ -237,6 +260,8 @@ def carry_out(
         else:
             code = session.make(pictures.found.sources, pictures.found.troubles)
         session.report()
+    if page and code == 0:
+        code = session.write_page(page)
     if code == 0 and session.failed:
         code = 1
     if code:

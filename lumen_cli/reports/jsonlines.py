@@ -120,6 +120,16 @@ class PictureLine(Record, RunFacts):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PageLine(Record):
+    """The page of a run, after its pictures (`lumen enhance --page`)."""
+
+    type: ClassVar[str] = "page"
+    status: Literal["written"] = "written"
+    page: str
+    pictures: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelLine(Record):
     """A model: the fields of its config.json (docs/model-config.json) and these."""
 
@@ -334,6 +344,7 @@ class CheckLine(Record):
 
 RECORDS: tuple[type[Record], ...] = (
     PictureLine,
+    PageLine,
     ModelLine,
     ReleaseLine,
     ImportLine,
