@@ -180,6 +180,7 @@ def enhance(
       lumen enhance photos/ --page               → photos-enhanced.html too
       lumen enhance photos/ --dry-run            only show what would be done
       lumen enhance inbox/ -o out/ --watch       and what comes in later
+      lumen enhance s3://bucket/in -o s3://bucket/out
       find . -name '*.jpg' -print0 | lumen enhance --from-file - -0 -o out/
       curl -s https://example.com/night.jpg | lumen enhance - > bright.jpg
       lumen enhance photos/ --json | jq 'select(.status == "failed")'

@@ -221,7 +221,7 @@ def _options(
             callback=_when_set(_variable("LUMEN_OFFLINE")),
             expose_value=False,
             rich_help_panel=LOGGING,
-            help="Download nothing.",
+            help="Download no models; stores (s3://…) are still read and written.",
         ),
     ] = False,
 ) -> None:

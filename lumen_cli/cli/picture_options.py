@@ -26,6 +26,7 @@ from lumen_cli.cli.options import (
     QuietOption,
 )
 from lumen_cli.errors import UsageError
+from lumen_cli.files.places import is_address
 from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS
 from lumen_cli.registry.catalog import DEFAULT_MODEL
 
@@ -60,8 +61,8 @@ class PictureOptions:
         typer.Argument(
             metavar="INPUT",
             show_default=False,
-            help="Pictures (enhance: videos too), folders (searched recursively) or globs; - for a picture on standard "
-            "input.",
+            help="Pictures (enhance: videos too), folders (searched recursively) or globs, also in stores (s3://…); - "
+            "for a picture on standard input.",
         ),
     ] = None
     from_file: Annotated[
@@ -70,7 +71,7 @@ class PictureOptions:
             "--from-file",
             metavar="LIST",
             rich_help_panel=WHICH,
-            help="A file with one path per line, relative to the working folder; - for standard input.",
+            help="A file with one path or address per line, relative to the working folder; - for standard input.",
         ),
     ] = None
     null: Annotated[
@@ -107,7 +108,8 @@ class PictureOptions:
             "-o",
             metavar="DIR|FILE",
             rich_help_panel=FILES,
-            help="Output file or folder (default: NAME-enhanced beside the input); - for standard output.",
+            help="Output file or folder, also in a store (default: NAME-enhanced beside the input); - for standard "
+            "output.",
         ),
     ] = None
     model: Annotated[
@@ -257,6 +259,7 @@ class PictureOptions:
             refuse_together("-o -", {"--watch": self.watch, "--dry-run": self.dry_run, "--json": self.as_json})
         if self.watch:
             refuse_together("--watch", {"--dry-run": self.dry_run})
+            refuse_together("--watch", {"the address of a store": any(map(is_address, self.inputs or ()))})
 
     def for_run(self, output: str | None, template: NameTemplate | None) -> RunOptions:
         """What the run needs of these options. output: where files are written, also those for standard output."""

@@ -50,7 +50,7 @@ class Settling:
             before = self._seen.get(path)
             since = before[1] if before and before[0] == state else now
             seen[path] = state, since
-            age = time.time() - max(state.mtime_ns, state.ctime_ns) / 1e9
+            age = time.time() - max(state.mtime_ns, state.ctime_ns or 0) / 1e9
             if self._taken.get(path) != state and max(age, now - since) >= self._seconds:
                 ready.add(path)
         self._seen = seen

@@ -1,31 +1,24 @@
-"""Whether a file is unchanged: quickly by what the file system says, reliably by a hash of its bytes; user folders."""
+"""Whether a file is unchanged: quickly by what the file system says, reliably by a hash of its bytes; user folders.
+
+Objects in stores count as files here, except for `read_original` and `is_write_protected`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from lumen_cli.errors import PictureError
+from lumen_cli.files.places import Details, FileState, ObjectPath, StoreError
 
 _PIECE = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class FileState:
-    """What a file system says of a file: bytes, nanoseconds, and which file it is.
-
-    A change that keeps size and mtime still moves ctime, which no program can set (on Windows ctime is the creation).
-    """
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    device: int
-    inode: int
 
 
 def read_state(path: Path) -> FileState:
@@ -33,9 +26,40 @@ def read_state(path: Path) -> FileState:
 
     Raises:
         OSError: there is none, or it may not be seen.
+        StoreError: its store does not say.
     """
+    if isinstance(path, ObjectPath):
+        return path.store.details(path).state
     status = path.stat()
     return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino)
+
+
+def known_state(path: Path) -> FileState:
+    """The state of a file, or of an object as it was listed last; it raises what `read_state` raises."""
+    return path.store.known_state(path) if isinstance(path, ObjectPath) else read_state(path)
+
+
+def exists(path: Path) -> bool:
+    """Whether anything has this name, even a link that leads nowhere; objects as they were listed last."""
+    if not isinstance(path, ObjectPath):
+        return os.path.lexists(path)
+    try:
+        known_state(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@contextmanager
+def local_file(path: Path) -> Iterator[Path]:
+    """The file itself, or inside a copy of an object. StoreError: the object cannot be read."""
+    if not isinstance(path, ObjectPath):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="lumen-") as place:
+        copy = Path(place) / f"object{path.suffix}"
+        path.store.fetch(path, copy)
+        yield copy
 
 
 def hash_file(path: Path) -> str:
@@ -43,7 +67,11 @@ def hash_file(path: Path) -> str:
 
     Raises:
         OSError: the file cannot be read.
+        StoreError: the object cannot be read.
     """
+    if isinstance(path, ObjectPath):
+        with local_file(path) as copy:
+            return hash_file(copy)
     hashed = hashlib.blake2b(digest_size=16)
     with path.open("rb", buffering=0) as file:
         while piece := file.read(_PIECE):
@@ -104,6 +132,51 @@ def read_original(path: Path) -> Original:
     if not stat.S_ISREG(path.stat().st_mode):
         raise PictureError(path, "not a regular file")
     return Original(path, read_state(path), hash_file(path))
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A source as a local file. details: of the object it is a copy of; error: why there is no copy."""
+
+    source: Path
+    path: Path
+    details: Details | None = None
+    error: Exception | None = None
+
+    def original(self) -> Original:
+        """The source's state and content.
+
+        Raises:
+            OSError: it cannot be read.
+            PictureError: it is no regular file.
+        """
+        if self.details is None:
+            return read_original(self.path)
+        return Original(self.source, self.details.state, hash_file(self.path))
+
+    def times(self) -> tuple[int, int] | None:
+        """When the source was last read and last changed, in nanoseconds; None where that is not known."""
+        return times_of(self.source)
+
+    def discard(self) -> None:
+        """Remove the local copy of an object; a file stays."""
+        if self.details is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def times_of(path: Path) -> tuple[int, int] | None:
+    """When a file was last read and last changed, in nanoseconds; None where that is not known.
+
+    An object has only the time at which it was written.
+    """
+    try:
+        if isinstance(path, ObjectPath):
+            written = known_state(path).mtime_ns
+            return written, written
+        status = path.stat()
+    except (OSError, StoreError):
+        return None
+    return status.st_atime_ns, status.st_mtime_ns
 
 
 def is_write_protected(path: Path) -> bool:

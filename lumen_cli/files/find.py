@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lumen_cli.errors import UsageError
+from lumen_cli.files.places import ObjectPath, is_address, mask, parse_address
 from lumen_cli.imaging.formats import SUFFIXES, is_clip_name, list_titles
 from lumen_cli.text import nearest
 
@@ -42,7 +43,7 @@ class Source:
     """One picture to read, and its place in a mirrored tree."""
 
     path: Path
-    """Absolute path, links not followed."""
+    """Absolute path, links not followed, or the address of an object."""
     root: Path | None
     """Absolute folder that was searched; None for a file named directly."""
     relative: Path
@@ -65,8 +66,11 @@ def find_pictures(inputs: Sequence[str | os.PathLike[str]]) -> list[Source]:
     """The pictures that files, folders and patterns stand for, links followed; see `search`.
 
     Raises:
-        UsageError: an input does not exist, is neither file nor folder, or nothing was found.
+        UsageError: an input does not exist, lies in a store, is neither file nor folder, or nothing was found.
     """
+    for given in inputs:
+        if is_address(given):
+            raise UsageError(f"{mask(os.fspath(given))}: only enhance and decompose read stores; copy it to a folder")
     found = search(inputs, follow_links=True)
     for trouble in found.troubles:
         log.warning("%s: %s; skipped", trouble.path, trouble.reason)
@@ -106,12 +110,17 @@ def search(
     if not inputs and not listed and not may_be_none:
         raise UsageError("no input given: name pictures, folders or patterns")
     looking = _Search(follow_links, clips)
+    if any(is_address(given) for given in listed):
+        from lumen_cli.files.find_objects import look_ahead
+
+        look_ahead(listed)
     found = [source for given in inputs for source in looking.expand(os.fspath(given))]
     for given in listed:
         try:
             found += looking.expand(given, patterns=False)
         except UsageError as error:
-            looking.troubles.append(Trouble(absolute(given), error.message.removeprefix(f"{given}: ")))
+            place = ObjectPath(mask(given)) if is_address(given) else absolute(given)
+            looking.troubles.append(Trouble(place, error.message.removeprefix(f"{mask(given)}: ")))
     if not found and not looking.troubles and not may_be_none:
         raise looking.explain_nothing([*(os.fspath(given) for given in inputs), *listed])
     sources = sorted(found if looking.each_once else _once_each(found), key=_order)
@@ -135,6 +144,11 @@ class _Search:
         """The pictures that one input stands for."""
         if not given:
             raise UsageError("an empty name was given as input")
+        if is_address(given):
+            from lumen_cli.files.find_objects import expand_address
+
+            yield from expand_address(given, patterns, self._counts, self.troubles, self.others)
+            return
         try:
             mode = Path(given).stat().st_mode
         except (OSError, ValueError) as error:
@@ -158,7 +172,7 @@ class _Search:
             first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
             root = absolute(Path(*parts[:first]) if first else Path.cwd())
             if root.is_dir():
-                yield from (s for s in self._walk(root) if _matches(s.relative.parts, parts[first:]))
+                yield from (s for s in self._walk(root) if matches(s.relative.parts, parts[first:]))
             return
         for match in glob.glob(pattern):  # noqa: PTH207  (Path.glob has no absolute patterns)
             path = absolute(match)
@@ -255,7 +269,9 @@ def explain_missing(given: str, path: Path, error: OSError | ValueError) -> str:
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
-    """The absolute path. Links stay, except where `..` is only right after they are followed."""
+    """The absolute path; an address stays one. Links stay, except where `..` is only right after they are followed."""
+    if is_address(path):
+        return path if isinstance(path, ObjectPath) else parse_address(os.fspath(path))
     if os.pardir in Path(path).parts:
         return Path(os.path.realpath(path))
     return Path(os.path.abspath(path))  # noqa: PTH100  (Path.absolute keeps "." parts of the working folder's spelling)
@@ -266,15 +282,15 @@ def is_picture_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122  (keeps odd names as they are)
 
 
-def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+def matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
     """Whether a relative path fits a pattern; `**` stands for any number of folders."""
     if not patterns:
         return not parts
     if patterns[0] == "**":
         if len(patterns) == 1:
             return bool(parts)
-        return any(_matches(parts[i:], patterns[1:]) for i in range(len(parts)))
-    return bool(parts) and fnmatch.fnmatch(parts[0], patterns[0]) and _matches(parts[1:], patterns[1:])
+        return any(matches(parts[i:], patterns[1:]) for i in range(len(parts)))
+    return bool(parts) and fnmatch.fnmatch(parts[0], patterns[0]) and matches(parts[1:], patterns[1:])
 
 
 def _leads_out(path: Path, real_root: str) -> bool:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from lumen_cli.atomic import TEMPORARY_PREFIX, temporary_beside
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import Source, absolute, is_picture_name
+from lumen_cli.files.places import ObjectPath
 from lumen_cli.imaging.formats import SUFFIXES, find_format, is_clip_name, keep_suffix
 
 FIELDS: Mapping[str, str] = MappingProxyType(
@@ -104,7 +105,7 @@ class Job:
 
     source: Source
     target: Path
-    """Absolute path of the file to write."""
+    """Absolute path of the file to write, or the address of the object."""
 
 
 def plan_outputs(
@@ -156,11 +157,13 @@ def output_folders(jobs: Iterable[Job]) -> set[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """Create a folder and check that a file can be written in it.
+    """Create a folder and check that a file can be written in it; a folder in a store needs neither.
 
     Raises:
         UsageError: which path is in the way, and why.
     """
+    if isinstance(folder, ObjectPath):
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = temporary_beside(folder / "probe")
@@ -216,9 +219,18 @@ def _target(
         return base / below / name
     if source.root is None:
         return source.path.with_name(name.name if template else f"{name.stem}{ADDITION}{name.suffix}")
-    if not source.root.name:
-        raise UsageError(f"{source.root}: no place beside this folder for the outputs; name a folder", remedy="output")
-    return source.root.with_name(source.root.name + ADDITION) / name
+    return folder_beside(source.root, ADDITION) / name
+
+
+def folder_beside(root: Path, addition: str) -> Path:
+    """The folder of the outputs of an input folder where none is named.
+
+    Raises:
+        UsageError: the input is the root of a disk or a whole bucket.
+    """
+    if not root.name or (isinstance(root, ObjectPath) and root.is_bucket):
+        raise UsageError(f"{root}: no place beside this folder for the outputs; name a folder", remedy="output")
+    return root.with_name(root.name + addition)
 
 
 def _name_roots(sources: Iterable[Source]) -> dict[Path, Path]:

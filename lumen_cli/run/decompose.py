@@ -17,7 +17,7 @@ from lumen_cli.engine.decompose import Fidelity, Maps, decompose_batch
 from lumen_cli.engine.scene import Scene, scene_of
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import PICTURE_SUFFIXES, Source
-from lumen_cli.files.outputs import Job, NameTemplate, fold_case, plan_outputs, protect_inputs
+from lumen_cli.files.outputs import Job, NameTemplate, fold_case, folder_beside, plan_outputs, protect_inputs
 from lumen_cli.imaging.colour.convert import to_integers, to_unit
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.run.operation import WHOLE_BYTES, ModelSettings
@@ -227,9 +227,7 @@ def _bases(sources: Sequence[Source], output: str | None) -> list[Path]:
 def _folder(source: Source) -> str:
     if source.root is None:
         return f"{source.path.parent}{os.sep}"
-    if not source.root.name:
-        raise UsageError(f"{source.root}: name an output folder; there is no place beside this one", remedy="output")
-    return f"{source.root.with_name(source.root.name + ADDITION)}{os.sep}"
+    return f"{folder_beside(source.root, ADDITION)}{os.sep}"
 
 
 def _as_folder(output: str) -> str:

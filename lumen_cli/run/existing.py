@@ -13,9 +13,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lumen_cli.errors import LumenError
-from lumen_cli.files.contents import FileState, hash_file, is_write_protected, read_state
+from lumen_cli.files.contents import (
+    FileState,
+    exists,
+    hash_file,
+    is_write_protected,
+    known_state,
+    local_file,
+    read_state,
+)
 from lumen_cli.files.find import Found, Source
-from lumen_cli.run.manifest import MANIFEST_NAME, Manifest, Record, state_manifest
+from lumen_cli.files.places import ObjectPath, StoreError
+from lumen_cli.run.manifest import MANIFEST_NAME, Manifest, Record, open_manifest, state_manifest
 from lumen_cli.run.task import Action, Task
 
 OVERWRITTEN = "overwritten"
@@ -73,7 +82,7 @@ def decide(
     folder = task.job.target.parent
     if (escapes or leads_out)(folder, task.root):
         return _leave(f"{folder} leads out of {task.root} by a link; name another folder")
-    present = [path for path in task.targets if os.path.lexists(path)]
+    present = [path for path in task.targets if exists(path)]
     for path in present:
         if path.is_dir():
             return _leave(f"a folder is in the way of its output {path}")
@@ -111,7 +120,7 @@ def _decide_known(
     if not why:
         return Decision(Action.KEEP, EDITED) if edited else Decision(Action.KEEP, "finished", tuple(confirmed))
     for path, known in written.items():
-        if path.stat().st_size == 0:
+        if known_state(path).size == 0:
             continue  # a killed run may leave an empty file; nothing is lost with it
         if known is None or (known.output_hash and _hash(path) != known.output_hash):
             return _leave(f"{why}, but {path} was {EDITED}", _CHOICES)
@@ -136,8 +145,8 @@ def _carries(path: Path, stamp: str | None, source: Path) -> bool:
     if stamp is None:
         return False
     try:
-        return stamp_in(path) == stamp and path.stat().st_mtime_ns >= source.stat().st_mtime_ns
-    except OSError:
+        return stamp_in(path) == stamp and known_state(path).mtime_ns >= known_state(source).mtime_ns
+    except (OSError, StoreError):
         return False
 
 
@@ -153,7 +162,7 @@ def _record_of(path: Path, history: Sequence[Record]) -> Record | None:
     run was ended between recording and renaming: then the file's content decides.
     """
     try:
-        size = path.stat().st_size
+        size = known_state(path).size
     except OSError:  # a link that leads nowhere: lumen did not write it
         return None
     last = history[-1]
@@ -174,7 +183,7 @@ def _stale(record: Record, task: Task, fingerprint: str) -> tuple[str, Record | 
     if record.settings != fingerprint:
         return "settings changed", None
     try:
-        state = read_state(task.job.source.path)
+        state = known_state(task.job.source.path)
         named = record.source == task.source_name
         if named and _same_times(record, state):
             return "", None
@@ -183,13 +192,15 @@ def _stale(record: Record, task: Task, fingerprint: str) -> tuple[str, Record | 
             return changed, None
         if hash_file(task.job.source.path) != record.source_hash:
             return changed, None
-    except OSError:
+    except (OSError, StoreError):
         return "source cannot be read", None
-    touched = replace(record, source_mtime_ns=state.mtime_ns, source_ctime_ns=state.ctime_ns)
+    touched = replace(record, source_mtime_ns=state.mtime_ns, source_ctime_ns=state.ctime_ns, source_etag=state.etag)
     return "", replace(touched, source=task.source_name)
 
 
 def _same_times(record: Record, state: FileState) -> bool:
+    if record.source_etag is not None and state.etag is not None:
+        return (record.source_size, record.source_etag) == (state.size, state.etag)
     if (record.source_size, record.source_mtime_ns) != (state.size, state.mtime_ns):
         return False
     return record.source_ctime_ns in (None, state.ctime_ns)
@@ -198,7 +209,7 @@ def _same_times(record: Record, state: FileState) -> bool:
 def _hash(path: Path) -> str | None:
     try:
         return hash_file(path)
-    except OSError:
+    except (OSError, StoreError):
         return None
 
 
@@ -224,6 +235,8 @@ class OwnOutputs:
         return replace(found, sources=tuple(sources)), own
 
     def _wrote(self, path: Path) -> bool:
+        if isinstance(path, ObjectPath):  # reading every object for its stamp would take as long as the run
+            return self._is_recorded(path, known_state(path).size)
         try:
             state = read_state(path)
             known = self._known.get(path)
@@ -244,6 +257,8 @@ class OwnOutputs:
         for folder, manifest in self._above[path.parent]:
             for record in manifest.history(path.relative_to(folder).as_posix()):
                 if record.output_size == size and record.output_hash:
+                    if isinstance(path, ObjectPath):
+                        return True
                     content = content or hash_file(path)
                     if content == record.output_hash:
                         return True
@@ -251,9 +266,12 @@ class OwnOutputs:
 
     def _manifest(self, folder: Path) -> Manifest | None:
         if folder not in self._manifests:
-            exists = (folder / MANIFEST_NAME).is_file() or state_manifest(folder).is_file()
             try:
-                self._manifests[folder] = Manifest(folder) if exists else None
+                if isinstance(folder, ObjectPath):
+                    present = len(folder.parts) > 1 and exists(folder / MANIFEST_NAME)
+                else:
+                    present = (folder / MANIFEST_NAME).is_file() or state_manifest(folder).is_file()
+                self._manifests[folder] = open_manifest(folder) if present else None
             except LumenError:  # an unsafe one; planning reports it where it matters
                 self._manifests[folder] = None
         return self._manifests[folder]
@@ -264,8 +282,9 @@ def stamp_in(path: Path) -> str | None:
 
     Raises:
         OSError: the file cannot be read.
+        StoreError: the object cannot be read.
     """
-    with os.fdopen(_open_untouched(path), "rb") as file:
+    with local_file(path) as local, os.fdopen(_open_untouched(local), "rb") as file:
         data = file.read(_STAMP_BYTES)
         size = file.seek(0, os.SEEK_END)
         if size > len(data):

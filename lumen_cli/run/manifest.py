@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 
 from lumen_cli.errors import LumenError
 from lumen_cli.files.contents import hash_bytes, user_folder
+from lumen_cli.files.places import ObjectPath
 
 MANIFEST_NAME = ".lumen-manifest.jsonl"
 LARGEST_MANIFEST = 256 << 20
@@ -41,7 +42,7 @@ class Record:
     output: its name below the manifest's folder, with "/"; source: the source's path relative to the folder it was
     found under; source_mtime_ns, source_ctime_ns: nanoseconds; content: hash of the decoded source; settings:
     fingerprint of everything that decides about pixels and container; output_size: bytes; source_hash, output_hash:
-    `hash_file` of the files.
+    `hash_file` of the files; source_etag: the version of a source in a store.
     """
 
     output: str
@@ -54,6 +55,7 @@ class Record:
     source_ctime_ns: int | None = None
     source_hash: str | None = None
     output_hash: str | None = None
+    source_etag: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -78,10 +80,14 @@ class Manifest:
         self.seen = signature(self.path)
         self._records: Records = {}
         for known in (state_manifest(root), root / MANIFEST_NAME):
-            for records in _parsed(_content(known)).values():
+            for records in parse_lines(_content(known)).values():
                 for record in records:
-                    _note(self._records, record)
+                    note(self._records, record)
         self._lock = threading.Lock()
+
+    def reread(self) -> Manifest:
+        """The manifest as it is now."""
+        return Manifest(self.root, self.path)
 
     def get(self, output: str) -> Record | None:
         """The last record of an output."""
@@ -110,7 +116,7 @@ class Manifest:
         Raises:
             LumenError: it cannot be written.
         """
-        lines = b"".join(_line(record) for record in records)
+        lines = b"".join(write_line(record) for record in records)
         with self._lock:
             try:
                 with os.fdopen(_open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+b") as file:
@@ -121,7 +127,7 @@ class Manifest:
             except OSError as error:
                 raise LumenError(f"{self.path}: the manifest cannot be written ({error.strerror or error})") from error
             for record in records:
-                _note(self._records, record)
+                note(self._records, record)
 
     @contextmanager
     def writing(self, *records: Record) -> Iterator[None]:
@@ -162,8 +168,8 @@ class Manifest:
     def _in_order(self) -> tuple[bytes, dict[str, Record], bytes]:
         """What the file holds, the last record of each output that exists, and what the file should hold."""
         held = _content(self.path)
-        last = {name: next(reversed(known)) for name, known in _parsed(held).items() if _exists(self.root / name)}
-        return held, last, b"".join(_line(last[name]) for name in sorted(last))
+        last = {name: next(reversed(known)) for name, known in parse_lines(held).items() if _exists(self.root / name)}
+        return held, last, b"".join(write_line(last[name]) for name in sorted(last))
 
     def _rewrite(self, content: bytes) -> None:
         from lumen_cli.atomic import atomic_file
@@ -177,11 +183,20 @@ class Manifest:
             raise LumenError(f"{self.path}: the manifest cannot be written ({error.strerror or error})") from error
 
 
-def put_in_order(places: Mapping[Path, Path]) -> None:
-    """Finish each folder's manifest, even one of a run that was killed after its last picture."""
-    for root, place in places.items():
+def put_in_order(manifests: Iterable[Manifest]) -> None:
+    """Finish manifests, even one of a run that was killed after its last picture."""
+    for manifest in manifests:
         with suppress(LumenError):  # only the order is missing then: every line was written with its picture
-            Manifest(root, place).finish()
+            manifest.reread().finish()
+
+
+def open_manifest(root: Path, place: Path | None = None) -> Manifest:
+    """The manifest of a folder of outputs, on the disk or in a store; see `Manifest`."""
+    if isinstance(root, ObjectPath):
+        from lumen_cli.run.store_manifest import StoreManifest
+
+        return StoreManifest(root)
+    return Manifest(root, place)
 
 
 def state_manifest(root: Path) -> Path:
@@ -248,7 +263,8 @@ def _exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
-def _line(record: Record) -> bytes:
+def write_line(record: Record) -> bytes:
+    """A record as a line."""
     fields = {name: value for name, value in asdict(record).items() if value is not None}
     return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
 
@@ -266,13 +282,14 @@ Records = dict[str, dict[Record, None]]
 """The records of each output, the last one last; a dict, as it keeps an order and finds a record at once."""
 
 
-def _note(records: Records, record: Record) -> None:
+def note(records: Records, record: Record) -> None:
+    """Make a record the last one of its output."""
     known = records.setdefault(record.output, {})
     known.pop(record, None)
     known[record] = None
 
 
-def _parsed(content: bytes) -> Records:
+def parse_lines(content: bytes) -> Records:
     """The records of each output in the order they were written; other lines are ignored."""
     records: Records = {}
     for line in content.split(b"\n"):
@@ -280,14 +297,14 @@ def _parsed(content: bytes) -> Records:
             record = _record(json.loads(line))
         except (ValueError, RecursionError):
             continue
-        _note(records, record)
+        note(records, record)
     return records
 
 
 def _record(fields: Any) -> Record:
     if not isinstance(fields, Mapping):
         raise ValueError("not an object")
-    texts = ("output", "source", "content", "settings", "source_hash", "output_hash")
+    texts = ("output", "source", "content", "settings", "source_hash", "output_hash", "source_etag")
     numbers = ("source_size", "source_mtime_ns", "source_ctime_ns", "output_size")
     known: dict[str, Any] = {name: fields[name] for name in texts if isinstance(fields.get(name), str)}
     known |= {name: fields[name] for name in numbers if isinstance(fields.get(name), int)}

@@ -13,11 +13,16 @@ from functools import cached_property
 from pathlib import Path
 
 from lumen_cli.errors import UsageError
+from lumen_cli.files.contents import exists
 from lumen_cli.files.find import Source
 from lumen_cli.files.outputs import Job
+from lumen_cli.files.places import ObjectPath
 from lumen_cli.run.existing import IfExists, Rules, decide, leads_out
-from lumen_cli.run.manifest import MANIFEST_NAME, Manifest, Record, signature, state_manifest
+from lumen_cli.run.manifest import MANIFEST_NAME, Manifest, Record, open_manifest, signature, state_manifest
 from lumen_cli.run.task import Action, Part, Task
+
+_SINGLE_REQUESTS = 16
+"""Outputs in a store up to which each is asked for alone; for more, their folder is listed."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Plan:
 
     def again(self) -> Plan:
         """The same pictures under the same names, decided by what exists now."""
-        manifests = {root: Manifest(root, known.path) for root, known in self.manifests.items()}
+        manifests = {root: known.reread() for root, known in self.manifests.items()}
         return _decide_all(self.tasks, self.rules, manifests, self.recorded)
 
 
@@ -120,8 +125,13 @@ def make_plan(
     # Pictures named directly get no manifest beside them, unless one exists there and has to stay true.
     named = {root for root in set(roots) if _lies_among_photographs(root, jobs, roots)}
     manifests = {
-        root: Manifest(root, state_manifest(root) if root in named and in_state else None) for root in set(roots)
+        root: open_manifest(root, state_manifest(root) if root in named and in_state else None) for root in set(roots)
     }
+    for root in set(roots):
+        if isinstance(root, ObjectPath):
+            root.store.forget(root)
+            if roots.count(root) > _SINGLE_REQUESTS:
+                root.store.list(root)
     tasks = [
         Task(job, root, job.target.relative_to(root).as_posix(), parts=files)
         for job, root, files in zip(jobs, roots, parts or [()] * len(jobs), strict=True)
@@ -146,14 +156,16 @@ def _decide_all(
         confirmed += [(task.root, record) for record in decision.confirmed]
         looked()
     if rules.if_exists is IfExists.REFUSE:
-        present = [target for task in decided for target in task.targets if os.path.lexists(target)]
+        present = [target for task in decided for target in task.targets if exists(target)]
         if present:
             raise UsageError(_refusal(present, len(decided)), remedy="overwrite")
     return Plan(tuple(decided), rules, recorded, tuple(confirmed), manifests)
 
 
 def _lies_among_photographs(root: Path, jobs: Sequence[Job], roots: Sequence[Path]) -> bool:
-    """Whether outputs in `root` are those of pictures named directly, beside them or of one alone."""
+    """Whether outputs in `root` are those of pictures named directly, beside them or of one alone; never in a store."""
+    if isinstance(root, ObjectPath):
+        return False
     own = [job for job, place in zip(jobs, roots, strict=True) if place == root]
     if os.path.lexists(root / MANIFEST_NAME) or any(job.source.root is not None for job in own):
         return False

@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -17,13 +18,15 @@ from lumen_cli.atomic import sweep_temporaries
 from lumen_cli.engine.batch import NetworkError
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.files.outputs import NameTemplate, check_writable
+from lumen_cli.files.places import ObjectPath
 from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS, is_clip_name
 from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.registry.load import load
 from lumen_cli.run.existing import IfExists
-from lumen_cli.run.manifest import Manifest, locked, put_in_order, remove_stale_lock
+from lumen_cli.run.manifest import locked, put_in_order, remove_stale_lock
 from lumen_cli.run.operation import Enhance, Operation, Output
 from lumen_cli.run.plan import Plan, make_plan
+from lumen_cli.run.save import Transport
 from lumen_cli.run.sidecars import with_sidecars
 from lumen_cli.run.stages import Budget, Decoder, Encoder, Inbox, default_bytes
 from lumen_cli.run.stream import RunEndedError, Stream
@@ -185,11 +188,15 @@ class Run:
         if plan.writes:
             for folder in plan.folders:
                 check_writable(folder)
+            for root in plan.roots if plan.todo else ():
+                if isinstance(root, ObjectPath):
+                    plan.manifests[root].begin()
             plan = _recordable(plan, warn)
         else:
             for place in plan.places.values():
                 remove_stale_lock(place)
-        places = plan.places.values() if plan.writes and plan.recorded else ()
+        places = [place for place in plan.places.values() if not isinstance(place, ObjectPath)]
+        places = places if plan.writes and plan.recorded else []
 
         def waiting(place: Path) -> None:
             warn(f"waiting for another run of lumen that writes {place}")
@@ -208,7 +215,7 @@ class Run:
                 missing -= 1
                 yield result
             if plan.recorded and not missing:
-                put_in_order(plan.places)
+                put_in_order(plan.manifests[root] for root in plan.roots)
 
     def _make(
         self, plan: Plan, stop: threading.Event, now: Callable[[str], None], share: Callable[[float], None]
@@ -241,21 +248,37 @@ class Run:
         maker = ClipMaker(
             self.operation, self.policy, self.options, self.tags, lambda: self.network(now), stop, now, share
         )
-        manifests = {root: Manifest(root, plan.places[root]) for root in {task.root for task in clips}}
+        manifests = {root: plan.manifests[root].reread() for root in {task.root for task in clips}}
         for manifest in manifests.values() if plan.recorded else ():
             manifest.begin()
-        for task in clips:
-            result = maker.make(task, manifests[task.root] if plan.recorded else None)
-            if result is None:
-                return
-            yield result
+        with _transport(clips) as transport, ExitStack() as ending:
+            ending.callback(transport.join)
+            ending.callback(transport.end)
+            for number, task in enumerate(clips):
+                arrived = transport.take(number)
+                if arrived is None:
+                    return
+                placing = transport.placing(task, arrived, self.tags.rules.metadata == "keep")
+                try:
+                    result = maker.make(task, manifests[task.root] if plan.recorded else None, arrived, placing)
+                finally:
+                    arrived.discard()
+                if result is None:
+                    return
+                yield result
 
     def _stream(self, plan: Plan, stop: threading.Event, now: Callable[[str], None]) -> Iterator[Result]:
+        with _transport(plan.todo) as transport:
+            yield from self._stream_with(transport, plan, stop, now)
+
+    def _stream_with(
+        self, transport: Transport, plan: Plan, stop: threading.Event, now: Callable[[str], None]
+    ) -> Iterator[Result]:
         options = self.options
         jobs = options.jobs or min(_MOST_JOBS, os.cpu_count() or 1)
         room = options.budget or default_bytes()
         roots = {task.root for task in plan.todo} if plan.recorded else set()
-        manifests = {root: Manifest(root, plan.places[root]) for root in roots}
+        manifests = {root: plan.manifests[root].reread() for root in roots}
         for manifest in manifests.values():
             manifest.begin()
         inbox: Inbox = queue.SimpleQueue()
@@ -264,9 +287,10 @@ class Run:
             self.tags,
             self.operation.settings.quality,
             jobs,
-            Budget(2 * jobs, room),
+            Budget(2 * max(jobs, transport.senders), room),
             inbox,
             options.preserve_times,
+            transport,
         )
         decoder = Decoder(
             plan.todo,
@@ -274,6 +298,7 @@ class Run:
             jobs,
             Budget(2 * jobs, room),
             inbox,
+            transport=transport,
             max_pixels=options.max_pixels,
             timeout=options.timeout,
             darker_than=options.darker_than,
@@ -299,6 +324,16 @@ class Run:
             self.loading = time.perf_counter() - started
             _log.info("model %s from %s loaded in %s", self.card.name, self.card.folder, duration(self.loading))
         return self._network
+
+
+def _transport(tasks: Sequence[Task]) -> AbstractContextManager[Transport]:
+    """How the pictures of a run come and go."""
+    paths = (path for task in tasks for path in (task.job.source.path, task.job.target))
+    if not any(isinstance(path, ObjectPath) for path in paths):
+        return nullcontext(Transport(tasks))
+    from lumen_cli.run.transfers import store_transport
+
+    return store_transport(tasks)
 
 
 def _recordable(plan: Plan, warn: Callable[[str], None]) -> Plan:

@@ -17,7 +17,7 @@ import numpy as np
 
 from lumen_cli.atomic import temporary_beside
 from lumen_cli.errors import PictureError, UsageError
-from lumen_cli.files.contents import Original, hash_file
+from lumen_cli.files.contents import Arrived, Original, hash_file, times_of
 from lumen_cli.imaging.formats import SUFFIXES, find_format, load_format
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.write import find_changes, find_losses, write_picture
@@ -56,6 +56,47 @@ class Saved:
     sidecars: tuple[Path, ...] = ()
 
 
+class Renaming:
+    """Files are written beside their targets and renamed."""
+
+    def temporary(self, target: Path) -> Path:
+        """Where a file is written first."""
+        return temporary_beside(target)
+
+    def publish(self, temporary: Path, target: Path) -> None:
+        """Give a complete file its final name."""
+        temporary.replace(target)
+
+
+class Transport:
+    """How the sources of a run become local files, and finished files get their names: here they are local already.
+
+    Args:
+        tasks: of the plan.
+    """
+
+    senders = 0
+    """Threads that only wait while files are sent."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._tasks = tasks
+
+    def take(self, index: int) -> Arrived | None:
+        """The source of task number `index` as a file; None where the run has ended. Indices rise."""
+        source = self._tasks[index].job.source.path
+        return Arrived(source, source)
+
+    def placing(self, task: Task, arrived: Arrived, keeps_metadata: bool) -> Renaming:
+        """How the files of a task get their names. keeps_metadata: whether an object's own metadata may be copied."""
+        return Renaming()
+
+    def end(self) -> None:
+        """Take nothing more."""
+
+    def join(self) -> None:
+        """Wait for the threads."""
+
+
 def output_format(picture: Picture, target: Path) -> str:
     """The container an output gets: by its suffix, or the source's own where the suffix names none."""
     try:
@@ -73,22 +114,27 @@ def save_files(
     sidecars: Sequence[Sidecar] = (),
     times: tuple[int, int] | None = None,
     recording: Recording | None = None,
+    placing: Renaming | None = None,
+    completed: Callable[[], None] = lambda: None,
 ) -> Saved:
-    """Encode beside the targets, copy the source's tags, flush to the disk; rename when all files are complete.
+    """Encode, copy the source's tags, flush to the disk; give the files their names when all are complete.
 
     Args:
         files: targets and what goes into them.
-        source: the original.
+        source: the original, a file.
         tags: copies its tags.
         quality: of lossy files, 1 to 100.
         sidecars: files that follow the picture, which is then the only one of `files`.
         times: access and modification time of the files in nanoseconds (sidecars get their originals').
         recording: surrounds the renaming.
+        placing: where the files are written and how they get their names; None: beside the targets, by renaming.
+        completed: called when the files are complete, before they get their names.
 
     Raises:
         PictureError: the disk is full, the folder is gone, an encoder or exiftool fails. No temporary file is left, and
             no target has changed unless renaming itself failed.
     """
+    placing = placing or Renaming()
     started, tagging = time.perf_counter(), 0.0
     warnings: list[str] = []
     temporaries: list[tuple[Path, Path]] = []
@@ -96,7 +142,7 @@ def save_files(
     target = files[0][0]
     try:
         for target, content in files:
-            temporary, mode = _create(target, source, temporaries)
+            temporary, mode = _create(placing.temporary(target), target, source, temporaries)
             if isinstance(content, Picture):
                 container = output_format(content, target)
                 write_picture(content, temporary, format=container, quality=quality)
@@ -117,13 +163,14 @@ def save_files(
             warnings += lines
         for sidecar, tagged in followers:
             target = sidecar.target
-            temporary, mode = _create(target, sidecar.source, temporaries)
+            temporary, mode = _create(placing.temporary(target), target, sidecar.source, temporaries)
             temporary.write_bytes(tagged)
             written.append(_finish(temporary, target, mode, times and times_of(sidecar.source)))
+        completed()
         with recording(written) if recording else nullcontext():
             # The picture comes last: where it exists, everything that belongs to it does.
             for temporary, target in temporaries[len(files) :] + temporaries[: len(files)]:
-                temporary.replace(target)
+                placing.publish(temporary, target)
     except OSError as error:
         raise PictureError(target, f"cannot be written: {error.strerror or error}") from error
     finally:
@@ -144,15 +191,6 @@ def _misnamed(source: Path, picture: Picture, container: str) -> list[str]:
     return [f"its content is {content}, but its name ends with {suffix}: it became {output}"]
 
 
-def times_of(path: Path) -> tuple[int, int] | None:
-    """When a file was last read and last changed, in nanoseconds; None where that is not known."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_atime_ns, status.st_mtime_ns
-
-
 def _write_arrays(content: np.ndarray | Mapping[str, np.ndarray], path: Path) -> None:
     """Equal arrays give equal bytes; numpy writes no time into an .npz."""
     with path.open("wb") as file:
@@ -162,12 +200,11 @@ def _write_arrays(content: np.ndarray | Mapping[str, np.ndarray], path: Path) ->
             np.savez(file, **content)  # type: ignore[arg-type]  # numpy's stub sees allow_pickle in any keyword
 
 
-def _create(target: Path, source: Path, temporaries: list[tuple[Path, Path]]) -> tuple[Path, int]:
+def _create(temporary: Path, target: Path, source: Path, temporaries: list[tuple[Path, Path]]) -> tuple[Path, int]:
     """Make an empty temporary file with the permissions of `source` under the umask; returns it and its mode.
 
     Nobody can ever read in it what the source's permissions keep from them.
     """
-    temporary = temporary_beside(target)
     temporaries.append((temporary, target))
     try:
         mode = source.stat().st_mode & 0o666 | 0o600
@@ -208,6 +245,7 @@ def record_of(task: Task, original: Original, content: str, settings: str) -> Re
         source_mtime_ns=state.mtime_ns,
         source_ctime_ns=state.ctime_ns,
         source_hash=original.content,
+        source_etag=state.etag,
         content=content,
         settings=settings,
     )

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from lumen_cli.files.contents import hash_bytes
+from lumen_cli.files.contents import exists, hash_bytes, known_state, local_file
 from lumen_cli.files.outputs import fold_case
+from lumen_cli.files.places import ObjectPath, StoreError
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.tags.xmp import update_xmp
 from lumen_cli.run.existing import OVERWRITTEN
@@ -45,9 +46,8 @@ def with_sidecars(plan: Plan) -> Plan:
             sidecar = replace(sidecar, target=target.with_name(target.name + sidecar.source.suffix))
         if os.path.realpath(sidecar.target) in inputs:  # never replace an input's own, whatever a manifest says
             return replace(sidecar, ours=False)
-        return replace(sidecar, written=_written(sidecar.target, root, manifests))
+        return replace(sidecar, written=_written(sidecar.target, plan.manifests[root], root))
 
-    manifests: dict[Path, Manifest] = {}
     tasks = []
     for task in plan.tasks:
         if task.action is Action.MAKE and found.get(task.job.target):
@@ -57,13 +57,11 @@ def with_sidecars(plan: Plan) -> Plan:
     return replace(plan, tasks=tuple(tasks))
 
 
-def _written(target: Path, root: Path, manifests: dict[Path, Manifest]) -> frozenset[str]:
+def _written(target: Path, manifest: Manifest, root: Path) -> frozenset[str]:
     """Hashes of what lumen wrote under that name; any other content may hold ratings and edits of the user."""
-    if not os.path.lexists(target):
+    if not exists(target):
         return frozenset()
-    if root not in manifests:
-        manifests[root] = Manifest(root)
-    history = manifests[root].history(target.relative_to(root).as_posix())
+    history = manifest.history(target.relative_to(root).as_posix())
     return frozenset(record.output_hash for record in history if record.output_hash)
 
 
@@ -79,12 +77,13 @@ def copies(sidecars: Iterable[Sidecar], picture: Picture, keep: bool) -> tuple[l
             warnings.append("its sidecar was not copied: it may hold tags that the choice of metadata removes")
             continue
         try:
-            if sidecar.source.stat().st_size > _MOST_BYTES:
+            if known_state(sidecar.source).size > _MOST_BYTES:
                 raise OSError(0, "it is too large")
-            content = update_xmp(sidecar.source.read_bytes(), picture.width, picture.height, keep_all=True)
+            content = update_xmp(_read(sidecar.source), picture.width, picture.height, keep_all=True)
             present = _present(sidecar.target)
-        except OSError as error:
-            warnings.append(f"its sidecar could not be copied ({error.strerror or error})")
+        except (OSError, StoreError) as error:
+            reason = error.reason if isinstance(error, StoreError) else error.strerror or error
+            warnings.append(f"its sidecar could not be copied ({reason})")
             continue
         if present is None or sidecar.ours or hash_bytes(present) in sidecar.written:
             written.append((sidecar, content))
@@ -95,11 +94,17 @@ def copies(sidecars: Iterable[Sidecar], picture: Picture, keep: bool) -> tuple[l
 
 def _present(target: Path) -> bytes | None:
     """The file in a sidecar's place, None where there is none; OSError for what cannot be a copy by lumen."""
-    if not os.path.lexists(target):
+    if not exists(target):
         return None
-    if not target.is_file() or target.stat().st_size > _MOST_BYTES:
+    is_file = isinstance(target, ObjectPath) or target.is_file()
+    if not is_file or known_state(target).size > _MOST_BYTES:
         raise OSError(0, f"{target} is no regular file, or too large")
-    return target.read_bytes()
+    return _read(target)
+
+
+def _read(path: Path) -> bytes:
+    with local_file(path) as local:
+        return local.read_bytes()
 
 
 def _has_sidecars(folder: Path) -> bool:
@@ -114,16 +119,18 @@ def _has_sidecars(folder: Path) -> bool:
 def _beside(task: Task) -> list[Sidecar]:
     """The sidecars of one picture; a file system that ignores case shows one file under both endings."""
     source, target, ours = task.job.source.path, task.job.target, task.why == OVERWRITTEN
-    found: dict[tuple[int, int], Sidecar] = {}
+    found: dict[object, Sidecar] = {}
     for ending in _ENDINGS:
         for path, place in (
             (source.with_name(source.name + ending), target.with_name(target.name + ending)),
             (source.with_name(source.stem + ending), target.with_name(target.stem + ending)),
         ):
             try:
-                status = path.stat()
+                state = known_state(path)
             except OSError:
                 continue
-            if path.is_file():
-                found.setdefault((status.st_dev, status.st_ino), Sidecar(path, place, ours))
+            if isinstance(path, ObjectPath):
+                found[path] = Sidecar(path, place, ours)
+            elif path.is_file():
+                found.setdefault((state.device, state.inode), Sidecar(path, place, ours))
     return list(found.values())

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 from lumen_cli.engine.memory import free_memory
 from lumen_cli.engine.scene import Scene, light_of
 from lumen_cli.errors import PictureError
-from lumen_cli.files.contents import Original, read_original
+from lumen_cli.files.contents import Arrived, Original
 from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS
 from lumen_cli.imaging.picture import Picture, read_picture
 from lumen_cli.run.decode import AbandonedError, HelperReader
 from lumen_cli.run.manifest import Manifest, Record
 from lumen_cli.run.operation import Operation, Output
-from lumen_cli.run.save import Recording, StorageWatch, record_files, record_of, save_files, times_of
+from lumen_cli.run.save import Recording, StorageWatch, Transport, record_files, record_of, save_files
 from lumen_cli.run.task import Result, Task, Timings, failure
 
 if TYPE_CHECKING:
@@ -110,14 +111,15 @@ def require_room(path: Path, decoded: int, memory: int) -> None:
 class Decoded:
     """Picture number `index` of the plan. held: bytes in the decode budget; record: its line in the manifest.
 
-    Of a picture that becomes several files the record is the first one's. original: the source as it was read; times:
-    of the source before that.
+    Of a picture that becomes several files the record is the first one's. arrived: the source as a file, to be
+    discarded in the end; original: the source as it was read; times: of the source before that.
     """
 
     index: int
     task: Task
     held: int
     scene: Scene
+    arrived: Arrived
     record: Record
     original: Original
     seconds: float
@@ -162,6 +164,7 @@ class Decoder:
         budget: Budget,
         inbox: Inbox,
         *,
+        transport: Transport | None = None,
         max_pixels: int = MAXIMUM_PIXELS,
         timeout: float | None = DEFAULT_TIMEOUT,
         darker_than: float | None = None,
@@ -173,6 +176,7 @@ class Decoder:
         self._ending, self._max_pixels, self._darker_than = threading.Event(), max_pixels, darker_than
         self._helpers = HelperReader(timeout)
         self._memory = free_memory()
+        self._transport = transport or Transport(tasks)
         self._pool = ThreadPoolExecutor(jobs, "lumen-decode")
         self._feeder = threading.Thread(target=report_faults, args=(inbox, self._feed), name="lumen-feed", daemon=True)
         self._feeder.start()
@@ -184,6 +188,7 @@ class Decoder:
     def end(self) -> None:
         """Begin no further picture."""
         self._ending.set()
+        self._transport.end()
         self._budget.close()
         self._helpers.abandon()
 
@@ -191,46 +196,54 @@ class Decoder:
         """Wait for the threads."""
         self._feeder.join()
         self._pool.shutdown(cancel_futures=True)
+        self._transport.join()
 
     def _feed(self) -> None:
         for index, task in enumerate(self._tasks):
-            times = times_of(task.job.source.path)
+            arrived = self._transport.take(index)
+            if arrived is None:
+                break
+            times = arrived.times()
             # From the header alone, before decoding: room is given in the plan's order, which cannot deadlock.
-            held = decoded_bytes(task.job.source.path, self._operation.bytes_per_pixel)
+            held = decoded_bytes(arrived.path, self._operation.bytes_per_pixel)
             try:
                 self._budget.acquire(held)
             except ClosedError:
                 break
             self.begun = index + 1
-            self._pool.submit(report_faults, self._inbox, self._decode, index, task, held, times)
+            self._pool.submit(report_faults, self._inbox, self._decode, index, task, held, arrived, times)
         self.feeding = False
 
-    def _decode(self, index: int, task: Task, held: int, times: tuple[int, int] | None) -> None:
+    def _decode(self, index: int, task: Task, held: int, arrived: Arrived, times: tuple[int, int] | None) -> None:
+        def leave(result: Result | None) -> None:
+            arrived.discard()
+            self._inbox.put(Undecoded(index, held, result))
+
         if self._ending.is_set():
-            self._inbox.put(Undecoded(index, held, None))
+            leave(None)
             return
         started = time.perf_counter()
-        path = task.job.source.path
         try:
-            original = self._original(path)
-            picture = self._read(path, held)
-            original.require_unchanged()
+            original = self._original(arrived)
+            picture = self._read(arrived.path, held)
+            if arrived.details is None:  # a copy of an object stays as it is; the object itself is checked in the end
+                original.require_unchanged()
             if self._darker_than is not None and (light := light_of(picture)) >= self._darker_than:
                 reason = f"bright enough: its mean light is {light:.2f}, the threshold {self._darker_than:g}"
                 timings = Timings(read=time.perf_counter() - started)
-                skipped = Result(task, "skipped", reason, picture.width, picture.height, timings=timings)
-                self._inbox.put(Undecoded(index, held, skipped))
+                leave(Result(task, "skipped", reason, picture.width, picture.height, timings=timings))
                 return
             content = picture.digest().hex()
             scene = self._operation.scene(picture)
         except AbandonedError:
-            self._inbox.put(Undecoded(index, held, None))
+            leave(None)
             return
         except Exception as error:
-            self._inbox.put(Undecoded(index, held, failure(task, error)))
+            leave(failure(task, error))
             return
         record = record_of(task, original, content, self._settings)
-        self._inbox.put(Decoded(index, task, held, scene, record, original, time.perf_counter() - started, times))
+        seconds = time.perf_counter() - started
+        self._inbox.put(Decoded(index, task, held, scene, arrived, record, original, seconds, times))
 
     def _read(self, path: Path, held: int) -> Picture:
         require_room(path, held, self._memory)
@@ -239,11 +252,13 @@ class Decoder:
         return read_picture(path, max_pixels=self._max_pixels)
 
     @staticmethod
-    def _original(path: Path) -> Original:
+    def _original(arrived: Arrived) -> Original:
+        if arrived.error is not None:
+            raise arrived.error
         try:
-            return read_original(path)
+            return arrived.original()
         except OSError:
-            read_picture(path)  # its message is better
+            read_picture(arrived.path)  # its message is better
             raise
 
 
@@ -259,12 +274,16 @@ class Encoder:
         budget: Budget,
         inbox: Inbox,
         preserve_times: bool = False,
+        transport: Transport | None = None,
     ) -> None:
         self.under_way = 0
+        self._transport = transport or Transport(())
         self._preserve_times = preserve_times
         self._manifests, self._tags, self._quality, self._budget, self._inbox = manifests, tags, quality, budget, inbox
         self.storage = StorageWatch()
-        self._pool = ThreadPoolExecutor(jobs, "lumen-encode")
+        # Threads that only wait for a store are many, but `jobs` of them encode.
+        self._encoding = threading.Semaphore(jobs)
+        self._pool = ThreadPoolExecutor(max(jobs, self._transport.senders), "lumen-encode")
 
     def submit(self, decoded: Decoded, output: Output, seconds: float, precision: str) -> None:
         """Write `output` for the task of `decoded`; waits while the encode queue is full. seconds: of the network."""
@@ -283,29 +302,40 @@ class Encoder:
         manifest = self._manifests.get(decoded.task.root)
         recording = functools.partial(record_files, decoded.task, decoded.record, decoded.original, manifest)
         times = decoded.times if self._preserve_times else None
-        self._pool.submit(report_faults, self._inbox, self._encode, started, output, held, times, recording)
+        work = (started, output, held, decoded.arrived, times, recording)
+        self._pool.submit(report_faults, self._inbox, self._encode, *work)
 
     def join(self) -> None:
         """Wait until everything that was submitted is written."""
         self._pool.shutdown()
 
     def _encode(
-        self, result: Result, output: Output, held: int, times: tuple[int, int] | None, recording: Recording
+        self,
+        result: Result,
+        output: Output,
+        held: int,
+        arrived: Arrived,
+        times: tuple[int, int] | None,
+        recording: Recording,
     ) -> None:
         task = result.task
+        turn = ExitStack()
         try:
+            turn.enter_context(self._encoding)
             started = time.perf_counter()
             files = list(zip(task.targets, output.contents(), strict=True))
             fidelity = output.fidelity()
             rendered = time.perf_counter() - started
             saved = save_files(
                 files,
-                task.job.source.path,
+                arrived.path,
                 self._tags,
                 self._quality,
                 sidecars=task.sidecars,
                 times=times,
                 recording=recording,
+                placing=self._transport.placing(task, arrived, self._tags.rules.metadata == "keep"),
+                completed=turn.close,
             )
             result = dataclasses.replace(
                 result,
@@ -321,5 +351,7 @@ class Encoder:
         except Exception as error:
             self.storage.failed(error, task.job.target.parent)
             result = failure(task, error, result.timings)
+        turn.close()
+        arrived.discard()
         self._budget.release(held)
         self._inbox.put(result)

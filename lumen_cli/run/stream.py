@@ -137,11 +137,14 @@ class Stream:
         try:
             outcomes = self.operation.run(self.network, scenes, self.policy, digests)
         except Exception as error:  # a fault in the network must not end a run of many hours
-            yield from (failure(decoded.task, error) for decoded in group)
+            for decoded in group:
+                decoded.arrived.discard()
+                yield failure(decoded.task, error)
             return
         seconds = (time.perf_counter() - started) / len(group)
         for decoded, outcome in zip(group, outcomes, strict=True):
             if isinstance(outcome, NetworkError):
+                decoded.arrived.discard()
                 yield failure(decoded.task, outcome)
             else:
                 precision = self.policy.precision_for(decoded.scene.picture.bit_depth)

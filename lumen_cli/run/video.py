@@ -21,7 +21,7 @@ from lumen_cli.engine.memory import TilePlan
 from lumen_cli.engine.scene import Scene, scene_size
 from lumen_cli.engine.video import THUMBNAIL, KeyFrame, Surveyor, Timeline, finish_frame, is_empty
 from lumen_cli.errors import PictureError
-from lumen_cli.files.contents import read_original
+from lumen_cli.files.contents import Arrived
 from lumen_cli.imaging.formats.format import UnreadableError
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.video import (
@@ -36,7 +36,7 @@ from lumen_cli.imaging.video import (
 )
 from lumen_cli.run.manifest import Manifest
 from lumen_cli.run.operation import Enhance
-from lumen_cli.run.save import record_files, record_of, save_files, times_of
+from lumen_cli.run.save import Renaming, record_files, record_of, save_files
 from lumen_cli.run.task import Clip, Result, Task, Timings, failure
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ class ClipMaker:
     now: Callable[[str], None]
     share: Callable[[float], None]
 
-    def make(self, task: Task, manifest: Manifest | None) -> Result | None:
+    def make(self, task: Task, manifest: Manifest | None, arrived: Arrived, placing: Renaming) -> Result | None:
         """Make one clip; None where the run ended before it was finished."""
         path = task.job.source.path
         try:
-            return self._make(task, manifest)
+            return self._make(task, manifest, arrived, placing)
         except _StoppedError:
             return None
         except UnreadableError as error:
@@ -84,14 +84,16 @@ class ClipMaker:
         except Exception as error:
             return failure(task, error)
 
-    def _make(self, task: Task, manifest: Manifest | None) -> Result:
-        path = task.job.source.path
+    def _make(self, task: Task, manifest: Manifest | None, arrived: Arrived, placing: Renaming) -> Result:
+        path = arrived.path
+        if arrived.error is not None:
+            raise arrived.error
         if not path.is_file():
             raise PictureError(path, "is no longer there")
-        times = times_of(path) if self.options.preserve_times else None
+        times = arrived.times() if self.options.preserve_times else None
         self.now(f"looking at {path.name}")
         started = time.perf_counter()
-        original = read_original(path)
+        original = arrived.original()
         timeline, content, facts = self._survey(path)
         timings = Timings(read=time.perf_counter() - started)
         threshold = self.options.darker_than
@@ -108,6 +110,7 @@ class ClipMaker:
             self.tags,
             times=times,
             recording=partial(record_files, task, record, original, manifest),
+            placing=placing,
         )
         seconds = time.perf_counter() - begun
         clip = Clip(

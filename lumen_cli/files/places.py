@@ -1,0 +1,180 @@
+"""Where pictures lie: files by their paths, objects in stores by their addresses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PosixPath
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from lumen_cli.errors import PictureError, UsageError
+
+if TYPE_CHECKING:
+    from lumen_cli.files.stores import Store
+
+UNKNOWN_TYPE = "application/octet-stream"
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_SECRET = re.compile(r"(?<=://)[^/\s@]*@")
+_QUERY = re.compile(r"(://[^\s'\"?]*)\?[^\s'\"]+")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of store. title: its name for people; package: what reads it; extra: of lumen's optional dependencies."""
+
+    title: str
+    package: str
+    extra: str
+
+
+_S3, _GCS, _AZURE = Kind("S3", "s3fs", "s3"), Kind("Google Cloud", "gcsfs", "gcs"), Kind("Azure", "adlfs", "azure")
+KINDS: dict[str, Kind] = {
+    "s3": _S3,
+    "s3a": _S3,
+    "gs": _GCS,
+    "gcs": _GCS,
+    "az": _AZURE,
+    "abfs": _AZURE,
+    "abfss": _AZURE,
+    "memory": Kind("memory", "fsspec", "s3"),
+}
+"""Kinds of stores by the scheme of their addresses; memory:// lives in this process, for tests and experiments."""
+
+
+class StoreError(PictureError):
+    """A store refuses something, or does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What a file system or a store says of a file: bytes, nanoseconds, and which file or version it is.
+
+    A change that keeps size and mtime still moves ctime, which no program can set (on Windows ctime is the creation). A
+    store has no ctime; where it has an ETag, that tells versions apart.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int | None
+    device: int = 0
+    inode: int = 0
+    etag: str | None = None
+
+
+@dataclass(frozen=True)
+class Details:
+    """An object's state, its content type and the metadata that its user gave it."""
+
+    state: FileState
+    content_type: str = UNKNOWN_TYPE
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class ObjectPath(PosixPath):
+    """The address of an object or a folder in a store: s3://bucket/key, with the names and parents of a path.
+
+    It is no file: what asks the disk for it finds nothing. Its first part is the scheme ("s3:"), its second the bucket;
+    it begins with no separator, so it equals no absolute path.
+    """
+
+    def __str__(self) -> str:
+        return super().__str__().replace(":/", "://", 1)
+
+    def __fspath__(self) -> str:
+        return str(self)
+
+    @property
+    def scheme(self) -> str:
+        """The key of `KINDS`."""
+        return self.parts[0][:-1]
+
+    @property
+    def store(self) -> Store:
+        """What reads and writes it.
+
+        Raises:
+            UsageError: a package is not installed, or the store cannot be opened.
+        """
+        from lumen_cli.files.stores import store_of
+
+        return store_of(self.scheme)
+
+    @property
+    def inner(self) -> str:
+        """Bucket and key, as fsspec's file systems take them."""
+        return "/".join(self.parts[1:])
+
+    @property
+    def is_bucket(self) -> bool:
+        """Whether it has no key."""
+        return len(self.parts) < 3
+
+    def relative_to(self, *other: Any, **options: Any) -> Path:  # type: ignore[override]
+        """A plain path: what remains is no address."""
+        return Path(*super().relative_to(*other, **options).parts)
+
+    def stat(self, **options: Any) -> NoReturn:
+        """There is no such file."""
+        raise FileNotFoundError(errno.ENOENT, "an object in a store, not a file", str(self))
+
+    def lstat(self) -> NoReturn:
+        """There is no such file."""
+        self.stat()
+
+    def open(self, *arguments: Any, **options: Any) -> NoReturn:
+        """There is no such file."""
+        self.stat()
+
+
+def is_address(text: str | os.PathLike[str]) -> bool:
+    """Whether a name is an address in a store rather than a path: s3://…"""
+    return _ADDRESS.fullmatch(os.fspath(text)) is not None
+
+
+def parse_address(text: str) -> ObjectPath:
+    """The object or folder that an address names.
+
+    Raises:
+        UsageError: no store has such addresses, no bucket is named, a password is in it, or its parts are no names.
+    """
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{mask(text)}: not the address of an object")
+    scheme, rest = match[1].lower(), match[2]
+    shown = mask(text)
+    if scheme not in KINDS:
+        raise UsageError(
+            f"{shown}: lumen knows no such store, only s3://, gs:// and az://; copy the pictures to a folder"
+        )
+    if os.name == "nt":
+        raise UsageError(f"{shown}: stores are read and written on Linux and macOS only; copy the pictures first")
+    if "@" in rest.partition("/")[0]:
+        title = KINDS[scheme].title
+        raise UsageError(
+            f"{shown}: an address has no user, password or account; {title} takes them from its own settings"
+        )
+    parts = rest.rstrip("/").split("/")
+    if not parts[0]:
+        raise UsageError(f"{shown}: names no bucket")
+    reason = explain_name("/".join(parts[1:])) if parts[1:] else ""
+    if reason:
+        raise UsageError(f"{shown}: {reason}")
+    return ObjectPath(f"{scheme}:", *parts)
+
+
+def explain_name(key: str) -> str:
+    """Why a key is no path below a folder; "" where it is one."""
+    parts = key.split("/")
+    if "" in parts:
+        return f"the key {key!r} has an empty part, which no path can have"
+    if "." in parts or ".." in parts:
+        return f"the key {key!r} has a part . or .., which means something else in a path"
+    return f"the key {key!r} has a NUL character" if "\0" in key else ""
+
+
+def mask(text: str) -> str:
+    """Text without what may be secret in addresses: users with passwords, and queries with signatures."""
+    return _QUERY.sub(r"\1?…", _SECRET.sub("…@", text))

@@ -1,0 +1,352 @@
+"""Objects in stores, by fsspec: what lies there, reading and writing whole objects, and errors in one line.
+
+fsspec and the packages of the stores are imported when the first address is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import importlib
+import mimetypes
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lumen_cli.errors import UsageError
+from lumen_cli.files.places import KINDS, UNKNOWN_TYPE, Details, FileState, ObjectPath, StoreError
+from lumen_cli.files.store_errors import code_of, explain_failure, is_final
+
+Answer = TypeVar("Answer")
+_ROUNDS = 4
+"""Times a transfer is tried; in each, the store's own package tries again as well."""
+_CONNECT_SECONDS, _READ_SECONDS = 5, 30
+_ONE_REQUEST = 5 << 30
+"""Bytes that S3 takes in one request; a larger object comes in parts and appears with the last of them."""
+_CONTENT_TYPES = {".xmp": "application/rdf+xml", ".jsonl": "application/jsonl", ".jxl": "image/jxl"}
+
+
+class Store:
+    """The store of one scheme, opened with the user's own credentials and settings. Thread-safe."""
+
+    def __init__(self, scheme: str) -> None:
+        self._scheme = scheme
+        self._files = self._open()
+        self._known: dict[str, FileState] = {}
+        self._listed: dict[str, set[str]] = {"/": set(), ".": set()}
+
+    def _open(self, **options: Any) -> Any:
+        """The file system of fsspec.
+
+        Raises:
+            UsageError: a package is missing, or the store's settings name no account.
+        """
+        kind = KINDS[self._scheme]
+        try:
+            importlib.import_module(kind.package)
+            fsspec = importlib.import_module("fsspec")
+        except ImportError:
+            raise UsageError(
+                f"{self._scheme}:// needs the package {kind.package}: pip install 'lumen-cli[{kind.extra}]'"
+            ) from None
+        try:
+            return fsspec.filesystem(self._scheme, skip_instance_cache=True, use_listings_cache=False, **options)
+        except Exception as error:
+            raise UsageError(f"{self._scheme}://: {explain_failure(error, 'open it')}") from error
+
+    def list(self, folder: ObjectPath, stem: str = "") -> dict[str, FileState]:
+        """Every object below a folder whose key there begins with `stem`, by that key. `known_state` learns from it.
+
+        Raises:
+            StoreError: it cannot be listed.
+        """
+        start = f"{folder.inner}/"
+        if not stem:
+            self.forget(folder)
+        try:
+            found = self._call(folder, "list it", lambda: self._find(folder, stem), rounds=1)
+        except FileNotFoundError as error:
+            if folder.is_bucket or code_of(error) == "NoSuchBucket":
+                raise StoreError(folder, "there is no such bucket") from error
+            found = {}
+        listing: dict[str, FileState] = {}
+        for name, info in found.items():
+            whole = name.lstrip("/")
+            if info["type"] == "file" and whole.startswith(start + stem) and not whole.endswith("/"):
+                listing[whole[len(start) :]] = self._known[whole] = _state_of(info)
+        if stem:
+            self._listed["."].add(start + stem)
+        else:
+            self._listed["/"].add(folder.inner)
+        return listing
+
+    def _find(self, folder: ObjectPath, stem: str) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = self._files.find(folder.inner, detail=True, prefix=stem)
+        return found
+
+    def forget(self, folder: ObjectPath) -> None:
+        """Forget what was listed below a folder: others may have changed it since."""
+        start = f"{folder.inner}/"
+        for name in list(self._known):
+            if name.startswith(start):
+                self._known.pop(name, None)
+        for kind, places in self._listed.items():
+            self._listed[kind] = {place for place in places if not _overlap(place, start, kind)}
+
+    def known_state(self, path: ObjectPath) -> FileState:
+        """The state of an object as it was listed or written last, else as the store says.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StoreError: the store does not say.
+        """
+        inner = path.inner
+        if inner in self._known:
+            return self._known[inner]
+        folders = {inner[:i] for i, letter in enumerate(inner) if letter == "/"}
+        stems = {inner[:i] for i, letter in enumerate(inner) if letter in "./"}
+        if folders & self._listed["/"] or stems & self._listed["."]:
+            raise _missing(path)
+        state = self._known[inner] = self.details(path).state
+        return state
+
+    def details(self, path: ObjectPath) -> Details:
+        """What the store says now.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            StoreError: the store does not say.
+        """
+        info = self._call(path, "read it", lambda: self._info(path))
+        if info["type"] != "file":
+            raise _missing(path)
+        return self._details(info)
+
+    def _info(self, path: ObjectPath) -> dict[str, Any]:
+        info: dict[str, Any] = self._files.info(path.inner)
+        return info
+
+    def _details(self, info: Mapping[str, Any]) -> Details:
+        return Details(_state_of(info))
+
+    def fetch(self, path: ObjectPath, local: Path, listed: FileState | None = None) -> Details:
+        """Copy one version of an object, whole, to a file. listed: its state in a listing, where it was listed.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            StoreError: it cannot be read, or changes each time it is read.
+        """
+        before = listed or self.details(path).state
+        for _ in range(_ROUNDS):
+            self._call(path, "read it", lambda: self._files.get_file(path.inner, str(local)))
+            details = self.details(path)
+            # A connection may end early without an error, and parts may come from two versions.
+            if details.state == before and local.stat().st_size == before.size:
+                return details
+            before = details.state
+        raise StoreError(path, "changed while lumen read it; run again for the new version")
+
+    def read(self, path: ObjectPath, most: int) -> bytes:
+        """The bytes of a small object.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            StoreError: it cannot be read, or has more than `most` bytes.
+        """
+        state = self.known_state(path)
+        if state.size > most:
+            raise StoreError(path, f"is larger than {most >> 20} MiB")
+        with tempfile.TemporaryDirectory(prefix="lumen-") as place:
+            local = Path(place) / "object"
+            self.fetch(path, local, state)
+            return local.read_bytes()
+
+    def send(self, local: Path, path: ObjectPath, original: Details | None = None, *, new: bool = False) -> None:
+        """Make a file an object, which appears whole or not at all.
+
+        Args:
+            local: the file.
+            path: the object.
+            original: whose metadata it gets.
+            new: whether there must be no such object; stores that can check this while they write.
+
+        Raises:
+            StoreError: it cannot be written, or exists and should not.
+        """
+        metadata = original.metadata if original is not None else {}
+        try:
+            self._call(path, "write it", lambda: self._put(local, path, content_type(path), metadata, new))
+        except FileExistsError as error:
+            if not self._holds(path, local):
+                reason = "somebody else wrote it meanwhile; run again to decide about it"
+                raise StoreError(path, reason) from error
+        except FileNotFoundError as error:
+            raise StoreError(path, "there is no such bucket") from error
+        self._known[path.inner] = FileState(local.stat().st_size, time.time_ns(), None)
+
+    def _put(self, local: Path, path: ObjectPath, kind: str, metadata: Mapping[str, str], new: bool) -> None:
+        self._files.put_file(str(local), path.inner)
+
+    def write(self, path: ObjectPath, content: bytes) -> None:
+        """Make bytes an object, whole or not at all. StoreError: it cannot be written."""
+        with tempfile.TemporaryDirectory(prefix="lumen-") as place:
+            local = Path(place) / "object"
+            local.write_bytes(content)
+            self.send(local, path)
+
+    def remove(self, paths: Iterable[ObjectPath]) -> None:
+        """Remove objects; those that are gone do not count. StoreError: they cannot be removed."""
+        paths = list(paths)
+        if not paths:
+            return
+        names = [path.inner for path in paths]
+        with contextlib.suppress(FileNotFoundError):
+            self._call(paths[0], "remove it", lambda: self._files.rm(names))
+        for name in names:
+            self._known.pop(name, None)
+
+    def _holds(self, path: ObjectPath, local: Path) -> bool:
+        """Whether an object is what was sent: the answer to an earlier attempt may have been lost."""
+        if self.details(path).state.size != local.stat().st_size:
+            return False
+        with tempfile.TemporaryDirectory(prefix="lumen-") as place:
+            there = Path(place) / "object"
+            self.fetch(path, there)
+            return there.read_bytes() == local.read_bytes()
+
+    def _call(self, path: ObjectPath, doing: str, call: Callable[[], Answer], rounds: int = _ROUNDS) -> Answer:
+        """Make a request, again where that may help.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            FileExistsError: it was to be new.
+            StoreError: anything else.
+        """
+        for number in range(1, rounds + 1):
+            try:
+                return call()
+            except (FileNotFoundError, FileExistsError):
+                raise
+            except Exception as error:
+                if code_of(error) in ("PreconditionFailed", "412"):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+                if number == rounds or is_final(error):
+                    raise StoreError(path, explain_failure(error, doing)) from error
+            time.sleep(0.5 * 2**number)
+        raise AssertionError
+
+
+class MemoryStore(Store):
+    """fsspec's store in this process."""
+
+    def _find(self, folder: ObjectPath, stem: str) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = self._files.find(folder.inner, detail=True)
+        return found
+
+
+class S3Store(Store):
+    """Amazon's S3 and servers like it."""
+
+    def _open(self, **options: Any) -> Any:
+        fsspec_config = importlib.import_module("fsspec.config")
+
+        chosen = fsspec_config.conf.get("s3", {}).get("config_kwargs", {})
+        timeouts = {"connect_timeout": _CONNECT_SECONDS, "read_timeout": _READ_SECONDS}
+        retries = {"mode": "standard", "total_max_attempts": 2}
+        files = super()._open(config_kwargs={**timeouts, "retries": retries, **chosen})
+        files.retries = 3
+        return files
+
+    def _info(self, path: ObjectPath) -> dict[str, Any]:
+        bucket, _, key = path.inner.partition("/")
+        info = self._files.call_s3("head_object", Bucket=bucket, Key=key)
+        return {**info, "type": "file", "size": info["ContentLength"]}
+
+    def _details(self, info: Mapping[str, Any]) -> Details:
+        return Details(_state_of(info), info.get("ContentType") or UNKNOWN_TYPE, info.get("Metadata") or {})
+
+    def _put(self, local: Path, path: ObjectPath, kind: str, metadata: Mapping[str, str], new: bool) -> None:
+        self._files.put_file(
+            str(local),
+            path.inner,
+            mode="create" if new else "overwrite",
+            chunksize=_ONE_REQUEST,
+            ContentType=kind,
+            Metadata=dict(metadata),
+        )
+
+
+class GoogleStore(Store):
+    """Google Cloud Storage."""
+
+    def _details(self, info: Mapping[str, Any]) -> Details:
+        return Details(_state_of(info), info.get("contentType") or UNKNOWN_TYPE, info.get("metadata") or {})
+
+    def _put(self, local: Path, path: ObjectPath, kind: str, metadata: Mapping[str, str], new: bool) -> None:
+        mode = "create" if new else "overwrite"
+        self._files.put_file(str(local), path.inner, metadata=dict(metadata), content_type=kind, mode=mode)
+
+
+class AzureStore(Store):
+    """Azure Blob Storage."""
+
+    def _details(self, info: Mapping[str, Any]) -> Details:
+        kind = (info.get("content_settings") or {}).get("content_type")
+        metadata = {name: value for name, value in (info.get("metadata") or {}).items() if name != "is_directory"}
+        return Details(_state_of(info), kind or UNKNOWN_TYPE, metadata)
+
+    def _put(self, local: Path, path: ObjectPath, kind: str, metadata: Mapping[str, str], new: bool) -> None:
+        mode = "create" if new else "overwrite"
+        self._files.put_file(str(local), path.inner, content_settings={"content_type": kind}, mode=mode)
+        if metadata:  # adlfs writes no metadata together with the content
+            self._files.setxattrs(path.inner, **metadata)
+
+
+_CLASSES: dict[str, type[Store]] = {"S3": S3Store, "Google Cloud": GoogleStore, "Azure": AzureStore}
+
+
+@functools.lru_cache
+def store_of(scheme: str) -> Store:
+    """The store of a scheme, opened once.
+
+    Raises:
+        UsageError: its package is not installed, or it cannot be opened.
+    """
+    return _CLASSES.get(KINDS[scheme].title, MemoryStore)(scheme)
+
+
+def content_type(path: Path) -> str:
+    """What an object holds, by its ending."""
+    known = _CONTENT_TYPES.get(path.suffix.lower()) or mimetypes.guess_type(path.name)[0]
+    return known or UNKNOWN_TYPE
+
+
+def _overlap(place: str, start: str, kind: str) -> bool:
+    """Whether a listed folder ("/") or stem (".") has names that begin with `start`."""
+    listed = f"{place}/" if kind == "/" else place
+    return listed.startswith(start) or start.startswith(listed)
+
+
+def _missing(path: ObjectPath) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+
+def _state_of(info: Mapping[str, Any]) -> FileState:
+    """The state in an entry of fsspec; with an ETag the time counts in seconds, as S3's two answers differ in more."""
+    version = info.get("ETag") or info.get("generation") or info.get("etag")
+    names = ("LastModified", "last_modified", "mtime", "updated", "created")
+    moment = next((info[name] for name in names if info.get(name)), None)
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+    elif isinstance(moment, float):
+        moment = datetime.fromtimestamp(moment, timezone.utc)
+    nanoseconds = 0
+    if isinstance(moment, datetime):
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        nanoseconds = int(moment.timestamp()) * 10**9 + (0 if version else moment.microsecond * 1000)
+    return FileState(info["size"], nanoseconds, None, etag=str(version).strip('"') if version else None)

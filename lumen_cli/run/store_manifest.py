@@ -1,0 +1,157 @@
+"""The manifest of a folder of outputs in a store: one object beside the outputs, and parts while runs write.
+
+Objects cannot grow, so a run does not append lines: it writes each group of lines as a small object of its own, before
+the outputs that they name. A killed run therefore leaves no output that no line names. At its end a run merges all
+parts into the one object. Two runs into one folder write different parts; the merge keeps the lines of both.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from lumen_cli.errors import UsageError
+from lumen_cli.files.contents import exists
+from lumen_cli.files.places import ObjectPath, StoreError
+from lumen_cli.run.manifest import LARGEST_MANIFEST, MANIFEST_NAME, Manifest, Record, note, parse_lines, write_line
+
+_STEM = MANIFEST_NAME.removesuffix(".jsonl")
+_PARTS = f"{_STEM}-parts"
+_MOST_PARTS = 100
+"""Parts of this run, after which they become one."""
+_AT_ONCE = 16
+_ROUNDS = 5
+
+
+@dataclass
+class _Group:
+    """Lines that become one part. written: whether they are in the store."""
+
+    lines: list[bytes] = field(default_factory=list)
+    written: bool = False
+
+
+class StoreManifest(Manifest):
+    """The manifest of a folder of outputs in a store. Thread-safe."""
+
+    root: ObjectPath
+    path: ObjectPath
+
+    def __init__(self, root: ObjectPath) -> None:
+        """Read the manifest and the parts of runs that were ended, if there are any.
+
+        Raises:
+            LumenError: the store does not answer, or an object is larger than a manifest can be.
+        """
+        self.root, self.path, self.seen = root, root / MANIFEST_NAME, None
+        self._store = root.store
+        self._run = f"{time.time_ns():020}-{secrets.token_hex(4)}"  # the order of names is the order of lines
+        self._lock, self._writing = threading.Lock(), threading.Lock()
+        self._group = _Group()
+        self._own: list[tuple[ObjectPath, bytes]] = []
+        self._number = 0
+        self._records = {}
+        _, self._parts = self._read()
+
+    def _read(self) -> tuple[bytes, list[ObjectPath]]:
+        """The merged lines, and the parts that are there; all their records are noted."""
+        for _ in range(_ROUNDS):
+            with suppress(FileNotFoundError):  # another run has merged a part just now
+                return self._read_once()
+        raise StoreError(self.path, "another run writes it all the time; run again when that has ended")
+
+    def _read_once(self) -> tuple[bytes, list[ObjectPath]]:
+        names = [name for name in self._store.list(self.root, _STEM) if name.endswith(".jsonl")]
+        parts = [self.root / name for name in sorted(names) if name.startswith(f"{_PARTS}/")]
+        wanted = [self.path, *parts] if MANIFEST_NAME in names else parts
+
+        with ThreadPoolExecutor(_AT_ONCE, "lumen-manifest") as pool:
+            contents = list(pool.map(lambda path: self._store.read(path, LARGEST_MANIFEST), wanted))
+        for content in contents:
+            for records in parse_lines(content).values():
+                for record in records:
+                    note(self._records, record)
+        return (contents[0] if MANIFEST_NAME in names else b""), parts
+
+    def reread(self) -> StoreManifest:
+        """Itself: what others wrote since joins it when the run ends."""
+        return self
+
+    def begin(self) -> None:
+        """Write an empty part, once.
+
+        Raises:
+            UsageError: nothing can be written there; nothing was started.
+        """
+        if self._own:
+            return
+        try:
+            self._write(b"")
+        except StoreError as error:
+            raise UsageError(f"{self.root}: {error.reason}") from error
+
+    def add(self, *records: Record) -> None:
+        """Record lines; they are in the store when this returns. Lines of several threads go into one part.
+
+        Raises:
+            LumenError: they cannot be written.
+        """
+        with self._lock:
+            group = self._group
+            group.lines += [write_line(record) for record in records]
+        with self._writing:
+            if not group.written:
+                with self._lock:  # lines that come from now on wait for the next part
+                    if self._group is group:
+                        self._group = _Group()
+                self._write(b"".join(group.lines))
+                group.written = True
+        with self._lock:
+            for record in records:
+                note(self._records, record)
+
+    def _write(self, lines: bytes) -> None:
+        """Write a part, and where there are many, one instead of them."""
+        if len(self._own) >= _MOST_PARTS:
+            before = self._own
+            merged = b"".join(content for _, content in before)
+            self._own = [self._new_part(merged)]
+            self._store.remove(path for path, _ in before)
+        self._own.append(self._new_part(lines))
+
+    def _new_part(self, content: bytes) -> tuple[ObjectPath, bytes]:
+        self._number += 1
+        path = self.root / _PARTS / f"{self._run}-{self._number:08}.jsonl"
+        self._store.write(path, content)
+        return path, content
+
+    def finish(self) -> None:
+        """Merge: the last line of each output that exists, sorted; then remove the parts.
+
+        Raises:
+            LumenError: it cannot be written; the parts stay then, and hold every line.
+        """
+        with self._writing, self._lock:
+            known = set(self._records)
+            self._records = {}
+            held, parts = self._read()
+            last = {
+                name: next(reversed(self._records[name]))
+                for name in sorted(self._records)
+                if name not in known or exists(self.root / name)  # others' outputs are newer than the listing
+            }
+            wanted = b"".join(write_line(record) for record in last.values())
+            if wanted != held:
+                self._store.write(self.path, wanted)
+            self._store.remove({*parts, *(path for path, _ in self._own)})
+            self._own, self._parts = [], []
+            self._records = {name: {record: None} for name, record in last.items()}
+
+    @property
+    def unordered(self) -> bool:
+        """Whether a run that was ended left parts."""
+        return bool(self._parts)

@@ -1,0 +1,152 @@
+"""Pictures in object stores: the bytes of a local run, resumed runs, faults of the network, and bad input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Finished, MakeModel, folder_bytes, write_dark
+from tests.store import Bucket
+
+Lumen = Callable[..., Finished]
+MANIFEST = ".lumen-manifest.jsonl"
+
+
+def outputs(contents: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: content for name, content in contents.items() if not name.startswith(".lumen")}
+
+
+@pytest.fixture
+def expected(tmp_path: Path, photos: Path, make_model: MakeModel, lumen: Lumen) -> dict[str, bytes]:
+    """The outputs of a local run."""
+    make_model("tiny")
+    assert lumen("enhance", photos, "-o", tmp_path / "local", "--model", "tiny").code == 0
+    return outputs(folder_bytes(tmp_path / "local"))
+
+
+def test_bucket_to_bucket_gives_the_bytes_of_a_local_run_and_resumes(
+    bucket: Bucket, photos: Path, expected: dict[str, bytes], lumen: Lumen
+) -> None:
+    bucket.put_folder(photos, "in")
+    command = ("enhance", bucket.url("in"), "-o", bucket.url("out"), "--model", "tiny", "--json")
+    first = lumen(*command)
+    assert first.code == 0, first.err
+    assert outputs(bucket.contents("out")) == expected
+    lines = [json.loads(line) for line in first.out.splitlines()]
+    assert {line["output"] for line in lines} == {bucket.url(f"out/{name}") for name in expected}
+    before = {key: bucket.head(f"out/{key}")["LastModified"] for key in bucket.contents("out")}
+    assert set(before) == {*expected, MANIFEST}
+
+    bucket.proxy.seen.clear()
+    second = lumen(*command)
+    assert second.code == 0, second.err
+    assert {json.loads(line)["status"] for line in second.out.splitlines()} == {"kept"}
+    assert bucket.proxy.count("PUT") == bucket.proxy.count("DELETE") == 0
+    assert not bucket.uploads()
+
+
+def test_folder_to_bucket_and_back(
+    bucket: Bucket, photos: Path, tmp_path: Path, expected: dict[str, bytes], lumen: Lumen
+) -> None:
+    sent = lumen("enhance", photos, "-o", bucket.url("out"), "--model", "tiny")
+    assert sent.code == 0, sent.err
+    assert outputs(bucket.contents("out")) == expected
+
+    bucket.put_folder(photos, "in")
+    fetched = lumen("enhance", bucket.url("in"), "-o", tmp_path / "back", "--model", "tiny")
+    assert fetched.code == 0, fetched.err
+    assert outputs(folder_bytes(tmp_path / "back")) == expected
+    assert (tmp_path / "back/a.png").stat().st_mode & 0o777 == (tmp_path / "local/a.png").stat().st_mode & 0o777
+    again = lumen("enhance", bucket.url("in"), "-o", tmp_path / "back", "--model", "tiny", "--json")
+    assert {json.loads(line)["status"] for line in again.out.splitlines()} == {"kept"}
+
+
+def test_pictures_of_a_list_get_their_sidecars_metadata_and_content_type(
+    bucket: Bucket, photos: Path, tmp_path: Path, expected: dict[str, bytes], lumen: Lumen
+) -> None:
+    sidecar = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'/></x:xmpmeta>"
+    bucket.put("in/b.jpg", photos / "b.jpg", Metadata={"shot-by": "me"}, ContentType="image/jpeg")
+    bucket.put("in/b.xmp", sidecar)
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{photos / 'a.png'}\n{bucket.url('in/b.jpg')}\n{bucket.url('in/gone.jpg')}\n", encoding="utf-8")
+    finished = lumen("enhance", "--from-file", listed, "-o", bucket.url("out"), "--model", "tiny", "--json")
+    assert finished.code == 1
+    failed = [json.loads(line) for line in finished.out.splitlines() if json.loads(line)["status"] == "failed"]
+    assert [(line["input"], line["reason"]) for line in failed] == [
+        (bucket.url("in/gone.jpg"), "no such object or folder")
+    ]
+    found = bucket.contents("out")
+    assert set(outputs(found)) == {"a.png", "b.jpg", "b.xmp"}
+    assert found["a.png"] == expected["a.png"]
+    assert found["b.jpg"] == expected["b.jpg"]
+    head = bucket.head("out/b.jpg")
+    assert (head["Metadata"], head["ContentType"]) == ({"shot-by": "me"}, "image/jpeg")
+    assert bucket.head("out/a.png")["ContentType"] == "image/png"
+
+    private = lumen(
+        *("enhance", bucket.url("in/b.jpg"), "-o", bucket.url("private"), "--model", "tiny", "--metadata", "private")
+    )
+    assert private.code == 0, private.err
+    assert bucket.head("private/b.jpg")["Metadata"] == {}
+    assert "b.xmp" not in bucket.contents("private")
+
+
+def test_what_changed_is_made_again_and_what_others_wrote_stays(
+    bucket: Bucket, photos: Path, expected: dict[str, bytes], lumen: Lumen
+) -> None:
+    bucket.put_folder(photos, "in")
+    bucket.put("out/c.webp", b"somebody else's")
+    command = ("enhance", bucket.url("in"), "-o", bucket.url("out"), "--model", "tiny", "--json")
+    first = {json.loads(line)["input"]: json.loads(line) for line in lumen(*command).out.splitlines()}
+    assert first[bucket.url("in/c.webp")]["status"] == "left"
+    assert bucket.get("out/c.webp") == b"somebody else's"
+
+    write_dark(photos / "a.png", 40, 40, seed=9)
+    bucket.put("in/a.png", photos / "a.png")
+    bucket.client.delete_object(Bucket=bucket.name, Key="out/b.jpg")
+    second = [json.loads(line) for line in lumen(*command).out.splitlines()]
+    assert {(line["input"].rpartition("/")[2], line["status"], line["why"]) for line in second} >= {
+        ("a.png", "done", "source changed"),
+        ("b.jpg", "done", "missing"),
+        ("d.png", "kept", "finished"),
+    }
+    assert bucket.get("out/b.jpg") == expected["b.jpg"]
+    assert bucket.get("out/a.png") != expected["a.png"]
+
+    skipped = lumen(*command, "--skip-existing")
+    assert skipped.code == 0, skipped.err
+    assert bucket.get("out/c.webp") == b"somebody else's"
+    overwritten = lumen(*command, "--overwrite")
+    assert overwritten.code == 0, overwritten.err
+    assert bucket.get("out/c.webp") == expected["c.webp"]
+
+
+def test_only_dark_and_memory(photos: Path, make_model: MakeModel, lumen: Lumen, bucket: Bucket) -> None:
+    make_model("tiny")
+    bucket.put_folder(photos, "in")
+    finished = lumen(
+        *("enhance", bucket.url("in"), "-o", "memory://m/out", "--model", "tiny", "--dark-threshold", "0.0", "--json")
+    )
+    assert finished.code == 0, finished.err
+    assert {json.loads(line)["status"] for line in finished.out.splitlines()} == {"skipped"}
+
+
+def test_no_credential_is_shown_or_kept(
+    bucket: Bucket, photos: Path, tmp_path: Path, make_model: MakeModel, lumen: Lumen
+) -> None:
+    make_model("tiny")
+    bucket.put_folder(photos, "in")
+    log = tmp_path / "log"
+    command = ("enhance", bucket.url("in"), "-o", bucket.url("out"), "--model", "tiny", "--json", "--log-file", log)
+    finished = lumen(*command, "-v")
+    refused = lumen("enhance", "s3://someone:secret-of-the-test@bucket/in", "-o", tmp_path / "x")
+    assert (finished.code, refused.code) == (0, 2)
+    assert "an address has no user, password or account" in refused.err
+    texts = [finished.out, finished.err, refused.err, refused.out, log.read_text(encoding="utf-8")]
+    texts += [content.decode("latin-1") for content in bucket.contents("out").values()]
+    for text in texts:
+        assert "secret-of-the-test" not in text
+        assert "key-of-the-test" not in text
