@@ -14,6 +14,11 @@ from typing import Any
 
 import pytest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 RUN = ["README.md", "docs/tutorials/photographer.md", "docs/tutorials/engineer.md", "docs/tutorials/researcher.md"]
@@ -152,6 +157,23 @@ def test_what_does_not_run_is_still_on_a_page() -> None:
 
 def test_the_readme_stays_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
+
+
+def test_the_badges_state_what_the_package_states() -> None:
+    from lumen_cli import __version__
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    expected = {
+        "version": __version__,
+        "python": project["requires-python"].replace(">=", "≥ "),
+        "licence": project["license"],
+    }
+    named = re.findall(r"docs/assets/badge-(\w+)\.svg", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert sorted(named) == sorted(expected)
+    for name, value in expected.items():
+        text = (ROOT / "docs" / "assets" / f"badge-{name}.svg").read_text(encoding="utf-8")
+        assert f"<title>{name}: {value}</title>" in text
+        assert f">{value}</text>" in text
 
 
 def test_the_citation_has_lumen_and_the_five_papers() -> None:
