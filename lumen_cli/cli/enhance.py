@@ -216,7 +216,6 @@ def enhance(
     pattern = options.name_template
     template = None if pattern is None else parse_template(pattern, model=card.name, seed=str(seed))
     with gather(options, clips=True) as pictures:
-        from lumen_cli.cli.run_page import RunPage
         from lumen_cli.engine.device import choose_device
         from lumen_cli.engine.memory import TilePlan, tiling_of
         from lumen_cli.run.operation import Enhance, Settings
@@ -246,7 +245,11 @@ def enhance(
             grading=grading.value,
         )
         operation = Enhance(settings, TilePlan(tiling_of(tile)))
-        run_page = RunPage(single_file) if page else None
+        run_page = None
+        if page:
+            from lumen_cli.cli.run_page import RunPage
+
+            run_page = RunPage(single_file)
         carry_out(options, pictures, card, policy, operation, template, darker_than, run_page)
 
 

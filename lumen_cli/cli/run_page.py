@@ -35,13 +35,18 @@ class RunPage:
         """Find the page's place before anything is made: beside the folder of outputs, or among them.
 
         Raises:
-            UsageError: a file or folder that is not lumen's is in the way, or nothing can be written there.
+            UsageError: a file or folder that is not lumen's is in the way, nothing can be written there, or pictures lie
+                in a store.
         """
         from lumen_cli.compare.storage import require_free
         from lumen_cli.files.outputs import check_writable
+        from lumen_cli.files.places import ObjectPath
 
         if not plan.roots:
             return
+        places = (path for task in plan.tasks for path in (task.job.source.path, task.job.target))
+        if any(isinstance(path, ObjectPath) for path in places):
+            raise UsageError("--page shows files only, and pictures of this run lie in a store; compare copies of them")
         self.target = target = page_of(plan)
         if target.is_dir() or (target.exists() and not _is_ours(target)):
             raise UsageError(f"{target} exists and is not a page that lumen made: move it, or leave out --page")
