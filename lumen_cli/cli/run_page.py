@@ -35,8 +35,8 @@ class RunPage:
         """Find the page's place before anything is made: beside the folder of outputs, or among them.
 
         Raises:
-            UsageError: a file or folder that is not lumen's is in the way, nothing can be written there, or pictures lie
-                in a store.
+            UsageError: a file or folder that is not lumen's is in the way, nothing can be written there, or a picture
+                lies in a store.
         """
         from lumen_cli.compare.storage import require_free
         from lumen_cli.files.outputs import check_writable
