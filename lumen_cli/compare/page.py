@@ -203,7 +203,8 @@ class Page:
 
     def _version(self, measured: Measured, index: int, drawn: Drawn, scale: float, number: str) -> dict[str, Any]:
         file = measured.row.files[index]
-        if self.linked and file.suffix.lower() in _IN_BROWSERS:
+        linked = self.linked and file.suffix.lower() in _IN_BROWSERS
+        if linked:
             width, height, source = measured.width, measured.height, link(file, self.target.parent)
         else:
             copy = drawing.encode(drawn.image, self.looks.quality, drawn.icc)
@@ -211,6 +212,7 @@ class Page:
         error = drawn.error
         return {
             "source": source,
+            "linked": linked,
             "width": width,
             "height": height,
             "about": drawn.about,

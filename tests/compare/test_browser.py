@@ -203,7 +203,7 @@ def test_two_fingers_zoom_all_pictures(visit: Open) -> None:
 def test_heat_maps_stand_beside_the_reference(visit: Open) -> None:
     seen = visit()
     seen.page.click("[data-mode=difference]")
-    alternatives = seen.value("[...document.querySelectorAll('.panes img')].map((image) => image.alt)")
+    alternatives = seen.value("[...document.querySelectorAll('.panes .layer')].map((layer) => layer.ariaLabel)")
     assert [("difference of" in said) for said in alternatives] == [True, True, False]
     assert seen.page.inner_text("#scale-top").startswith("≥ 0.")
     seen.page.click("[data-mode=grid]")
@@ -322,6 +322,6 @@ def test_linked_pictures_are_found_beside_the_page(visit: Open, site: Site) -> N
     assert page.stat().st_size < site.page.stat().st_size
     seen = visit(page=page)
     for _ in NAMED:
-        seen.until("['left-picture', 'right-picture'].every((id) => document.getElementById(id).naturalWidth === 96)")
-        assert seen.page.get_attribute("#left-picture", "src").startswith("low/")
+        seen.until("[...document.querySelectorAll('#frame .layer')].every((layer) => layer.naturalWidth === 96)")
+        assert seen.page.get_attribute("#under .layer", "src").startswith("low/")
         seen.page.keyboard.press("n")

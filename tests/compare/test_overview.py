@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lumen_cli.compare.matching import Matched, Problem, Row
 from lumen_cli.compare.page import Page
@@ -220,7 +222,23 @@ def test_one_file_has_everything(visit: Open, tmp_path: Path) -> None:
     seen = visit(page=page)
     seen.until("[...document.querySelectorAll('#tiles img')].every((one) => one.naturalWidth > 0)")
     seen.page.keyboard.press("Enter")
-    seen.until("document.getElementById('right-picture').naturalWidth > 0")
+    seen.until("document.querySelector('#over canvas').width === 96")
+
+
+def test_the_canvas_shows_the_pixels_of_the_copy(visit: Open, tmp_path: Path) -> None:
+    seen = visit(page=make_page(tmp_path, 20, single=True))
+    seen.page.keyboard.press("Enter")
+    seen.until("document.querySelector('#over canvas')?.width === 96")
+    seen.page.keyboard.press("n")
+    seen.page.keyboard.press("p")
+    seen.page.wait_for_timeout(300)
+    box = seen.page.locator("#frame").bounding_box()
+    clip = {"x": box["x"] + box["width"] * 0.75, "y": box["y"] + 20, "width": 60, "height": 40}
+    shot = np.asarray(Image.open(io.BytesIO(seen.page.screenshot(clip=clip))).convert("RGB")).astype(float)
+    file = np.asarray(Image.open(tmp_path / "bright" / NAME)).astype(float)
+    place = file[round(20 / box["height"] * 64), round(96 * 0.75)]
+    assert np.abs(shot[0, 0] - place).max() < 40
+    assert shot.std() > 0
 
 
 @pytest.mark.slow

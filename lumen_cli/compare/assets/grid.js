@@ -15,9 +15,9 @@ function pane(picture, version, index, heat) {
   const label = facts.labels[index];
   const mapped = heat && version.heat !== null;
   const what = mapped ? `difference of ${label} to ${facts.labels[facts.against]}` : label;
-  const image = make("img", { className: "layer", alt: `${entries[state.picture].name}, ${what}`, draggable: false });
-  image.src = mapped ? version.heat : version.source;
-  const frame = make("div", { className: "pane", tabIndex: 0, role: "group" }, image);
+  const frame = make("div", { className: "pane", tabIndex: 0, role: "group" });
+  const [source, linked] = mapped ? [version.heat, false] : [version.source, version.linked];
+  showLayer(frame, source, linked, `${entries[state.picture].name}, ${what}`);
   frame.setAttribute("aria-label", `${what}; arrow keys move it when zoomed`);
   frame.style.aspectRatio = `${picture.width} / ${picture.height}`;
   zoomable(frame);

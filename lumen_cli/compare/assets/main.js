@@ -205,7 +205,7 @@ element("strip").addEventListener("click", (event) => {
 });
 element("details").addEventListener("toggle", showDetails);
 document.addEventListener("error", (event) => {
-  if (event.target instanceof HTMLImageElement) element("lost").hidden = false;
+  if (event.target instanceof HTMLImageElement) reportLost();
 }, true);
 if (facts.pictures === 1) element("steps").hidden = element("strip").hidden = true;
 setUpSlider();

@@ -14,10 +14,9 @@ function moveDivider(percent) {
 
 function showSlider() {
   const picture = state.shown;
-  for (const [side, index] of [["left", state.left], ["right", state.right]]) {
-    const image = element(`${side}-picture`);
-    image.src = picture.versions[index].source;
-    image.alt = `${entries[state.picture].name}, ${facts.labels[index]}`;
+  for (const [side, pane, index] of [["left", "under", state.left], ["right", "over", state.right]]) {
+    const { source, linked } = picture.versions[index];
+    showLayer(element(pane), source, linked, `${entries[state.picture].name}, ${facts.labels[index]}`);
     element(side).value = String(index);
   }
   const frame = element("frame");
