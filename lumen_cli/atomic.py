@@ -9,6 +9,7 @@ import platform
 import re
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -49,6 +50,20 @@ def atomic_file(target: Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder of this user alone in the place for temporary files, removed in the end.
+
+    If the process is killed, `sweep_temporaries` of that place with `whole_folders` removes it.
+    """
+    folder = temporary_beside(Path(tempfile.gettempdir()) / "folder")
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep_temporaries(folders: Iterable[Path], *, whole_folders: bool = False) -> int:

@@ -18,9 +18,16 @@ import pytest
 
 from lumen_cli.files.stores import store_of
 
-SLOW_DOWN = (
-    b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-)
+MANIFEST = ".lumen-manifest.jsonl"
+REFUSALS = {
+    "throttle": (503, "SlowDown", "Please reduce your request rate."),
+    "deny": (403, "AccessDenied", "Access Denied"),
+}
+
+
+def outputs(contents: dict[str, bytes]) -> dict[str, bytes]:
+    """What a folder or a bucket has, without lumen's own files."""
+    return {name: content for name, content in contents.items() if not name.startswith(".lumen")}
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,10 @@ class Request:
 
 @dataclass
 class Proxy:
-    """What happens to requests. A fault is "drop" (nothing reaches the store), "lose" (the answer is lost), "throttle"
-    or "truncate" (half of the body arrives). latency: seconds for each request.
+    """What happens to requests. latency: seconds for each.
+
+    A fault is "drop" (nothing reaches the store), "lose" (the answer is lost), "truncate" (half of the body arrives) or
+    one of `REFUSALS`.
     """
 
     port: int = 0
@@ -56,6 +65,9 @@ class Proxy:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was killed is no error of the server."""
 
 
 @contextmanager
@@ -87,8 +99,10 @@ def proxy_of(target: int) -> Iterator[Proxy]:
             if fault == "drop":
                 self.close_connection = True
                 return
-            if fault == "throttle":
-                self.answer(503, {"Content-Type": "application/xml"}, SLOW_DOWN, len(SLOW_DOWN))
+            if fault in REFUSALS:
+                status, code, text = REFUSALS[fault]
+                content = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{text}</Message></Error>".encode()
+                self.answer(status, {"Content-Type": "application/xml"}, content, len(content))
                 return
             connection = http.client.HTTPConnection("127.0.0.1", target)
             try:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lumen_cli.atomic import temporary_folder
 from lumen_cli.errors import PictureError
 from lumen_cli.files.places import Details, FileState, ObjectPath, StoreError
 
@@ -56,8 +56,8 @@ def local_file(path: Path) -> Iterator[Path]:
     if not isinstance(path, ObjectPath):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="lumen-") as place:
-        copy = Path(place) / f"object{path.suffix}"
+    with temporary_folder() as place:
+        copy = place / f"object{path.suffix}"
         path.store.fetch(path, copy)
         yield copy
 

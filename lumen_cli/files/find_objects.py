@@ -49,6 +49,8 @@ def expand_address(
         UsageError: there is nothing, or the store does not say.
     """
     path = parse_address(given)
+    if patterns and glob.has_magic(path.parts[1]):
+        raise UsageError(f"{given}: the name of a bucket cannot be a pattern")
     try:
         if not given.endswith("/") and not path.is_bucket and (counts(path.name) or glob.has_magic(given)):
             if _look_for(path):
@@ -70,7 +72,7 @@ def expand_address(
 
 def _look_for(path: ObjectPath) -> bool:
     """Whether there is such an object; the answer also has what lies beside it under the same name."""
-    if _MAGIC.search(path.name) is None:
+    if _MAGIC.search(path.inner) is None:
         assert isinstance(path.parent, ObjectPath)
         return path.name in path.store.list(path.parent, path.stem)
     with suppress(FileNotFoundError):
@@ -84,8 +86,6 @@ def _expand_pattern(
 ) -> Iterator[Source]:
     """As `find` expands one: with ** the part before it counts as the folder searched."""
     first = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
-    if first < 2:
-        raise UsageError(f"{path}: the name of a bucket cannot be a pattern")
     root, wanted = ObjectPath(*path.parts[:first]), path.parts[first:]
     stem = wanted[0][: _MAGIC.search(wanted[0]).start()]  # type: ignore[union-attr]
     found = path.store.list(root, stem)

@@ -11,13 +11,13 @@ import functools
 import importlib
 import mimetypes
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lumen_cli.atomic import temporary_folder
 from lumen_cli.errors import UsageError
 from lumen_cli.files.places import KINDS, UNKNOWN_TYPE, Details, FileState, ObjectPath, StoreError
 from lumen_cli.files.store_errors import code_of, explain_failure, is_final
@@ -25,7 +25,7 @@ from lumen_cli.files.store_errors import code_of, explain_failure, is_final
 Answer = TypeVar("Answer")
 _ROUNDS = 4
 """Times a transfer is tried; in each, the store's own package tries again as well."""
-_CONNECT_SECONDS, _READ_SECONDS = 5, 30
+_CONNECT_SECONDS, _READ_SECONDS = 5, 15
 _ONE_REQUEST = 5 << 30
 """Bytes that S3 takes in one request; a larger object comes in parts and appears with the last of them."""
 _CONTENT_TYPES = {".xmp": "application/rdf+xml", ".jsonl": "application/jsonl", ".jxl": "image/jxl"}
@@ -161,8 +161,8 @@ class Store:
         state = self.known_state(path)
         if state.size > most:
             raise StoreError(path, f"is larger than {most >> 20} MiB")
-        with tempfile.TemporaryDirectory(prefix="lumen-") as place:
-            local = Path(place) / "object"
+        with temporary_folder() as place:
+            local = place / "object"
             self.fetch(path, local, state)
             return local.read_bytes()
 
@@ -194,8 +194,8 @@ class Store:
 
     def write(self, path: ObjectPath, content: bytes) -> None:
         """Make bytes an object, whole or not at all. StoreError: it cannot be written."""
-        with tempfile.TemporaryDirectory(prefix="lumen-") as place:
-            local = Path(place) / "object"
+        with temporary_folder() as place:
+            local = place / "object"
             local.write_bytes(content)
             self.send(local, path)
 
@@ -214,8 +214,8 @@ class Store:
         """Whether an object is what was sent: the answer to an earlier attempt may have been lost."""
         if self.details(path).state.size != local.stat().st_size:
             return False
-        with tempfile.TemporaryDirectory(prefix="lumen-") as place:
-            there = Path(place) / "object"
+        with temporary_folder() as place:
+            there = place / "object"
             self.fetch(path, there)
             return there.read_bytes() == local.read_bytes()
 

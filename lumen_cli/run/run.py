@@ -18,7 +18,7 @@ from lumen_cli.atomic import sweep_temporaries
 from lumen_cli.engine.batch import NetworkError
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.files.outputs import NameTemplate, check_writable
-from lumen_cli.files.places import ObjectPath
+from lumen_cli.files.places import ObjectPath, StoreError
 from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS, is_clip_name
 from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.registry.load import load
@@ -128,9 +128,15 @@ class Run:
         """Name the outputs and decide about each picture. looked: called after each.
 
         Raises:
-            UsageError: two pictures would get one name, an input would be overwritten, or outputs exist that the
-                options refuse.
+            UsageError: two pictures would get one name, an input would be overwritten, outputs exist that the options
+                refuse, or a store does not say what exists.
         """
+        try:
+            return self._plan(sources, looked)
+        except StoreError as error:
+            raise UsageError(str(error)) from error
+
+    def _plan(self, sources: Sequence[Source], looked: Callable[[], None]) -> Plan:
         options = self.options
         jobs, parts = self.operation.name(sources, options.output, options.name_template)
         plan = make_plan(

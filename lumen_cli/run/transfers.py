@@ -6,14 +6,13 @@ a time than threads that decode or encode.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from lumen_cli.atomic import sweep_temporaries, temporary_beside
+from lumen_cli.atomic import sweep_temporaries, temporary_beside, temporary_folder
 from lumen_cli.files.contents import Arrived, exists, known_state
 from lumen_cli.files.places import Details, ObjectPath
 from lumen_cli.run.save import Renaming, Transport
@@ -126,11 +125,6 @@ def store_transport(tasks: Sequence[Task]) -> Iterator[StoreTransport]:
 
     What killed runs left in the place for temporary files is removed.
     """
-    place = Path(tempfile.gettempdir())
-    sweep_temporaries([place], whole_folders=True)
-    folder = temporary_beside(place / "stores")
-    folder.mkdir(mode=0o700)
-    try:
+    sweep_temporaries([Path(tempfile.gettempdir())], whole_folders=True)
+    with temporary_folder() as folder:
         yield StoreTransport(tasks, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

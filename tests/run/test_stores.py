@@ -9,22 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Finished, MakeModel, folder_bytes, write_dark
-from tests.store import Bucket
+from tests.store import MANIFEST, Bucket, outputs
 
 Lumen = Callable[..., Finished]
-MANIFEST = ".lumen-manifest.jsonl"
-
-
-def outputs(contents: dict[str, bytes]) -> dict[str, bytes]:
-    return {name: content for name, content in contents.items() if not name.startswith(".lumen")}
-
-
-@pytest.fixture
-def expected(tmp_path: Path, photos: Path, make_model: MakeModel, lumen: Lumen) -> dict[str, bytes]:
-    """The outputs of a local run."""
-    make_model("tiny")
-    assert lumen("enhance", photos, "-o", tmp_path / "local", "--model", "tiny").code == 0
-    return outputs(folder_bytes(tmp_path / "local"))
 
 
 def test_bucket_to_bucket_gives_the_bytes_of_a_local_run_and_resumes(
@@ -150,3 +137,52 @@ def test_no_credential_is_shown_or_kept(
     for text in texts:
         assert "secret-of-the-test" not in text
         assert "key-of-the-test" not in text
+
+
+def test_globs_and_folders_without_an_output(
+    bucket: Bucket, photos: Path, expected: dict[str, bytes], lumen: Lumen
+) -> None:
+    bucket.put_folder(photos, "in")
+    bucket.put("in/.hidden/x.png", photos / "a.png")
+    bucket.put("in/notes.txt", b"no picture")
+    deep = lumen("enhance", bucket.url("in/**/*.tif"), "-o", bucket.url("deep"), "--model", "tiny")
+    assert deep.code == 0, deep.err
+    assert set(outputs(bucket.contents("deep"))) == {"night/e.tif"}
+    flat = lumen("enhance", bucket.url("in/[ab].*"), "-o", bucket.url("flat"), "--model", "tiny")
+    assert flat.code == 0, flat.err
+    assert set(outputs(bucket.contents("flat"))) == {"a.png", "b.jpg"}
+    beside = lumen("enhance", f"{bucket.url('in')}/", "--model", "tiny")
+    assert beside.code == 0, beside.err
+    assert outputs(bucket.contents("in-enhanced")) == expected
+
+    whole = lumen("enhance", bucket.url(), "-o", "memory://whole", "--model", "tiny", "--dry-run")
+    assert "written by lumen" not in whole.err
+    assert f"{len(expected)} pictures to make" in whole.err, whole.err  # none of those that lumen wrote
+
+
+def test_maps_in_a_bucket_are_those_of_a_local_run(
+    bucket: Bucket, photos: Path, tmp_path: Path, make_model: MakeModel, lumen: Lumen
+) -> None:
+    make_model("tiny", abilities=["decompose"])
+    bucket.put_folder(photos, "in")
+    more = ("--model", "tiny", "--side-by-side")
+    assert lumen("decompose", photos, "-o", tmp_path / "local", *more).code == 0
+    finished = lumen("decompose", bucket.url("in"), "-o", bucket.url("maps"), *more)
+    assert finished.code == 0, finished.err
+    assert outputs(bucket.contents("maps")) == outputs(folder_bytes(tmp_path / "local"))
+    again = lumen("decompose", bucket.url("in"), "-o", bucket.url("maps"), *more, "--json")
+    assert {json.loads(line)["status"] for line in again.out.splitlines()} == {"kept"}
+
+
+@pytest.mark.parametrize("fault", ["drop", "lose", "throttle", "truncate"])
+def test_faults_of_the_network_change_nothing(
+    fault: str, bucket: Bucket, photos: Path, expected: dict[str, bytes], lumen: Lumen
+) -> None:
+    bucket.put_folder(photos, "in")
+    bucket.proxy.fault = lambda request: fault if request.number % 4 == 2 else None
+    finished = lumen("enhance", bucket.url("in"), "-o", bucket.url("out"), "--model", "tiny", "--json")
+    assert finished.code == 0, finished.err + finished.out
+    bucket.proxy.fault = lambda request: None
+    assert outputs(bucket.contents("out")) == expected
+    assert set(bucket.contents("out")) == {*expected, MANIFEST}
+    assert not bucket.uploads()
