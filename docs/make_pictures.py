@@ -1,8 +1,8 @@
 """Makes the pictures of README and site from sample_images/, with lumen itself and a headless Chromium.
 
-    python docs/make_pictures.py            # all; strip, models, refiner or slider: only these
+    python docs/make_pictures.py            # all; strip, models, refiner, slider or overview: only these
 
-Outputs: docs/strip.jpg, docs/slider.webp, docs/models/pictures/*.jpg.
+Outputs: docs/strip.jpg, docs/slider.webp, docs/overview.jpg, docs/models/pictures/*.jpg.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def make_slider(work: Path) -> None:
     frames = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 900, "height": 760})
+        page = browser.new_page(viewport={"width": 900, "height": 840})
         page.goto((work / "compare.html").as_uri())
         page.locator("#next").click()
         page.locator("#next").click()
@@ -138,7 +138,39 @@ def make_slider(work: Path) -> None:
     )
 
 
-MAKERS = {"strip": make_strip, "models": make_models, "refiner": make_refiner, "slider": make_slider}
+def make_overview(work: Path) -> None:
+    """All pictures of a page, sorted by the change of their brightness, with marks."""
+    from playwright.sync_api import sync_playwright
+
+    photos = work / "shoot"
+    photos.mkdir(exist_ok=True)
+    for path in SAMPLES.iterdir():
+        if path.suffix in (".jpg", ".png", ".webp"):
+            shutil.copy(path, photos / path.name)
+    lumen("enhance", photos, "--page")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1100, "height": 640}, device_scale_factor=1)
+        page.goto((work / "shoot-enhanced.html").as_uri())
+        page.keyboard.press("o")
+        page.select_option("#sort", "change")
+        page.locator("#tiles button").first.focus()
+        for key in ("Shift+K", "Shift+K", "Shift+X", "Shift+K"):
+            page.keyboard.press(key)
+        page.wait_for_timeout(500)
+        shot = Image.open(BytesIO(page.screenshot())).convert("RGB")
+        browser.close()
+    shot.save(DOCS / "overview.jpg", quality=85)
+
+
+MAKERS = {
+    "strip": make_strip,
+    "models": make_models,
+    "refiner": make_refiner,
+    "slider": make_slider,
+    "overview": make_overview,
+}
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
