@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import io
 import shutil
 import time
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lumen_cli.doctor import machine
 from lumen_cli.doctor.machine import Check, Checks
-from lumen_cli.errors import LumenError, ModelError, explain
+from lumen_cli.errors import LumenError, ModelError, UsageError, explain
 from lumen_cli.text import duration, printable
 
 if TYPE_CHECKING:
@@ -74,6 +74,21 @@ def _check_packages() -> Checks:
         else:
             version = str(getattr(module, "__version__", ""))
             yield Check("package", name, "ok", "works", facts={"version": version})
+    yield from _check_optional()
+
+
+def _check_optional() -> Checks:
+    """The packages of what not everybody needs: missing ones are no fault."""
+    from lumen_cli.files.places import KINDS
+
+    optional = [("accelerate", "cluster", "training on several devices")]
+    optional += [(kind.package, kind.extra, f"pictures in {kind.title}") for kind in dict.fromkeys(KINDS.values())]
+    for package, extra, what in optional:
+        if package == "fsspec":
+            continue  # comes with each of the others
+        here = importlib.util.find_spec(package) is not None
+        found = "works" if here else f"not installed; for {what}: pip install 'lumen-cli[{extra}]'"
+        yield Check("package", package, "ok", found, facts={"extra": extra, "installed": here})
 
 
 def _check_formats() -> Checks:
@@ -99,6 +114,22 @@ def _check_formats() -> Checks:
         written = format.encode is not None
         found = "read and written" if written else f"read; outputs are {format.output.title}"
         yield Check("format", format.title, "ok", found, facts=facts | {"read": True, "written": written})
+    yield _check_clips()
+
+
+def _check_clips() -> Check:
+    from lumen_cli.imaging.formats import CLIP_SUFFIXES, require_pyav
+
+    facts: dict[str, Any] = {"format": "video", "endings": sorted(CLIP_SUFFIXES)}
+    try:
+        require_pyav()
+    except UsageError as error:
+        found, _, advice = error.message.partition(": ")
+        return Check("format", "video", "limited", f"not read: {found}", advice, facts | {"read": False})
+    import av
+
+    facts |= {"version": av.__version__, "read": True, "written": True}
+    return Check("format", "video", "ok", "read and written", facts=facts)
 
 
 def _round_trip(format: Any) -> None:

@@ -50,16 +50,20 @@ def test_everything_works_here(lumen: Lumen) -> None:
     assert processor_name() in found["processor processor"]["found"]
     assert [line["found"] for line in found.values() if line["name"] in ("JPEG", "PNG")] == ["read and written"] * 2
     assert not found["format GIF"]["facts"]["written"]
+    assert found["package s3fs"]["facts"]["extra"] == "s3"
 
 
 def test_the_table_says_the_same_in_words(lumen: Lumen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for missing in ("pillow_heif", "av", "gcsfs"):
+        monkeypatch.setitem(sys.modules, missing, None)
     out = lumen("doctor", "--no-self-test").out
     assert "self-test" not in out
     assert "! " in out
     assert "HEIC: not read: it needs pillow-heif" in out
     assert "pip install 'lumen-cli[heif]'" in out
+    assert "pip install 'lumen-cli[video]'" in out
+    assert "gcsfs: not installed; for pictures in Google Cloud" in " ".join(out.split())
     assert "JPEG, PNG, WebP" in out
     assert "limited of" in out.splitlines()[-1]
     assert all(len(line) <= 100 for line in out.splitlines())
