@@ -35,7 +35,7 @@ LONGEST = 24
 """Frames from one key frame to the next, at most."""
 _HELD_BYTES = 256 << 20
 """Bytes of frames that may wait for the next key frame. Fixed, so that key frames are the same on every machine."""
-_MOVED = 0.03
+_MOVED = 0.06
 """Change since the last key frame that asks for another, see `_change`."""
 _CUT = 0.1
 """Change from one frame to the next that is a cut or a flash."""
