@@ -15,6 +15,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ class Timeline:
         """How many frames there are."""
         return self.spans[-1].stop if self.spans else 0
 
-    @property
+    @cached_property
     def keys(self) -> frozenset[int]:
         """The numbers of the key frames."""
         return frozenset(key for span in self.spans for key in (span.first, span.last) if key is not None)
@@ -97,6 +98,7 @@ class Timeline:
         """The key frame before one in the same shot."""
         return next((span.first for span in self.spans if span.last == key), None)
 
+    @cached_property
     def last_uses(self) -> dict[int, int]:
         """For each key frame the last frame that gets something of it."""
         return {key: span.stop - 1 for span in self.spans for key in (span.first, span.last) if key is not None}

@@ -16,7 +16,7 @@ from lumen_cli.atomic import TEMPORARY_PREFIX, temporary_beside
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import Source, absolute, is_picture_name
 from lumen_cli.files.places import ObjectPath
-from lumen_cli.imaging.formats import SUFFIXES, find_format, is_clip_name, keep_suffix
+from lumen_cli.imaging.formats import ANIMATED_SUFFIXES, SUFFIXES, find_format, is_animated, is_clip_name, keep_suffix
 
 FIELDS: Mapping[str, str] = MappingProxyType(
     {
@@ -199,7 +199,8 @@ def _single_file(sources: Sequence[Source], output: str | os.PathLike[str] | Non
         raise UsageError(f"{text}: {sources[0].path.name} is {what}, and its output has to be one too", remedy="output")
     if moves:
         return absolute(text)
-    find_format(text).require_package()
+    if not stays_animated(sources[0].path, Path(text)):
+        find_format(text).require_package()
     if suffix is not None and not _same_format(Path(text).suffix, suffix):
         raise UsageError(f"{text}: the output's ending and the requested format ({suffix[1:]}) do not agree")
     return absolute(text)
@@ -209,7 +210,10 @@ def _target(
     source: Source, base: Path | None, suffix: str | None, template: NameTemplate | None, root_names: dict[Path, Path]
 ) -> Path:
     name = source.relative
-    wanted = keep_suffix(name.suffix) if suffix is None or is_clip_name(name.name) else suffix
+    stays = is_clip_name(name.name) or (
+        suffix is None and name.suffix.lower() == ".gif" and stays_animated(source.path, name)
+    )
+    wanted = name.suffix if stays else keep_suffix(name.suffix) if suffix is None else suffix
     if wanted != name.suffix and not _same_format(name.suffix, wanted):
         name = name.with_name(f"{name.stem}{wanted}")
     if template is not None:
@@ -347,6 +351,12 @@ class RealPaths:
             self._folders[folder] = os.path.realpath(folder)
         real = os.path.join(self._folders[folder], name)  # noqa: PTH118
         return os.path.realpath(real) if os.path.islink(real) else real  # noqa: PTH114
+
+
+def stays_animated(source: Path, target: Path) -> bool:
+    """Whether the output of a picture is an animation too. Of objects in stores only the first frame is read."""
+    possible = target.suffix.lower() in ANIMATED_SUFFIXES and not isinstance(source, ObjectPath)
+    return possible and is_animated(source)
 
 
 def _same_format(one: str, other: str) -> bool:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from lumen_cli.atomic import sweep_temporaries
 from lumen_cli.engine.batch import NetworkError
 from lumen_cli.errors import LumenError, UsageError
-from lumen_cli.files.outputs import NameTemplate, check_writable
+from lumen_cli.files.outputs import NameTemplate, check_writable, stays_animated
 from lumen_cli.files.places import ObjectPath, StoreError
 from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS, is_clip_name
 from lumen_cli.imaging.tags.writer import TagWriter
@@ -226,8 +226,8 @@ class Run:
     def _make(
         self, plan: Plan, stop: threading.Event, now: Callable[[str], None], share: Callable[[float], None]
     ) -> Iterator[Result]:
-        """The pictures, then the clips."""
-        clips = [task for task in plan.todo if is_clip_name(task.job.source.path.name)]
+        """The pictures, then the clips and animations."""
+        clips = [task for task in plan.todo if self._moves(task)]
         moving = {task.job.source.path for task in clips}
         pictures = plan.only(lambda source: source.path not in moving) if clips else plan
         if pictures.todo:
@@ -244,14 +244,18 @@ class Run:
         share: Callable[[float], None],
     ) -> Iterator[Result]:
         try:
-            self.operation.check_clips()
+            if any(is_clip_name(task.job.source.path.name) for task in clips):
+                self.operation.check_clips()
         except UsageError as error:
-            yield from (failure(task, error) for task in clips)
+            refused = [task for task in clips if is_clip_name(task.job.source.path.name)]
+            clips = [task for task in clips if task not in refused]
+            yield from (failure(task, error) for task in refused)
+        if not clips:
             return
-        from lumen_cli.run.video import ClipMaker  # runs with pictures only do without it
+        from lumen_cli.run.moving import MovingMaker  # runs with pictures only do without it
 
         assert isinstance(self.operation, Enhance)
-        maker = ClipMaker(
+        maker = MovingMaker(
             self.operation, self.policy, self.options, self.tags, lambda: self.network(now), stop, now, share
         )
         manifests = {root: plan.manifests[root].reread() for root in {task.root for task in clips}}
@@ -272,6 +276,19 @@ class Run:
                 if result is None:
                     return
                 yield result
+                if maker.storage.trouble:
+                    raise RunEndedError(maker.storage.trouble)
+
+    def _moves(self, task: Task) -> bool:
+        """Whether it is a clip, or an animation that stays one."""
+        source, target = task.job.source.path, task.job.target
+        if is_clip_name(source.name):
+            return True
+        return (
+            isinstance(self.operation, Enhance)
+            and self.operation.settings.detail != "whole"
+            and stays_animated(source, target)
+        )
 
     def _stream(self, plan: Plan, stop: threading.Event, now: Callable[[str], None]) -> Iterator[Result]:
         with _transport(plan.todo) as transport:

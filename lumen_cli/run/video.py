@@ -1,193 +1,79 @@
-"""A clip of a run: a first pass chooses key frames, a second brightens; complete on the disk, or not at all."""
+"""One clip of a run: a first pass chooses key frames, a second brightens."""
 
 from __future__ import annotations
 
 import hashlib
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 import numpy as np
 
-from lumen_cli.engine.batch import NetworkError, enhance_scenes
-from lumen_cli.engine.memory import TilePlan
-from lumen_cli.engine.scene import Scene, scene_size
-from lumen_cli.engine.video import THUMBNAIL, KeyFrame, Surveyor, Timeline, finish_frame, is_empty
+from lumen_cli.engine.scene import scene_size
+from lumen_cli.engine.video import THUMBNAIL, Surveyor, Timeline, finish_frame
 from lumen_cli.errors import PictureError
-from lumen_cli.files.contents import Arrived
 from lumen_cli.imaging.formats.format import UnreadableError
-from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.video import (
-    ClipFacts,
-    ClipReader,
-    ClipWriter,
-    create_clip,
-    open_clip,
-    quarter_turns,
-    reduce_frame,
-    to_rgb,
-)
-from lumen_cli.run.manifest import Manifest
-from lumen_cli.run.operation import Enhance
-from lumen_cli.run.save import Renaming, record_files, record_of, save_files
-from lumen_cli.run.task import Clip, Result, Task, Timings, failure
-
-if TYPE_CHECKING:
-    from lumen_cli.engine.device import DevicePolicy
-    from lumen_cli.imaging.tags.writer import TagWriter
-    from lumen_cli.networks.base import LowLightModel
-    from lumen_cli.run.run import RunOptions
+from lumen_cli.imaging.video import ClipReader, ClipWriter, create_clip, open_clip, quarter_turns, reduce_frame, to_rgb
+from lumen_cli.run.moving import Looker, frame_picture
+from lumen_cli.run.operation import Settings
 
 _LOOKING = 0.05
 """Part of the progress that the first pass counts as."""
 
 
-class _StoppedError(Exception):
-    """The run ends; the clip is not finished."""
+class Video:
+    """A clip, as `run.moving` makes it. proceed: called with the part that is done."""
 
+    def __init__(self, path: Path, settings: Settings, max_pixels: int, proceed: Callable[[float], None]) -> None:
+        self._path, self._settings, self._max_pixels, self._proceed = path, settings, max_pixels, proceed
+        reader, self._facts = open_clip(path, max_pixels)
+        reader.close()
+        self.width, self.height, self.depth = self._facts.width, self._facts.height, self._facts.depth
+        self.fps = None if self._facts.rate is None else round(float(self._facts.rate), 6)
+        self.notices: tuple[str, ...] = ()
 
-@dataclass(frozen=True)
-class ClipMaker:
-    """Makes the clips of a run, one after the other.
-
-    network: called when the first clip needs it; stop: once set, the clip under way is given up; share: called with the
-    part of the clip that is done, 0 to 1.
-    """
-
-    operation: Enhance
-    policy: DevicePolicy
-    options: RunOptions
-    tags: TagWriter
-    network: Callable[[], LowLightModel]
-    stop: threading.Event
-    now: Callable[[str], None]
-    share: Callable[[float], None]
-
-    def make(self, task: Task, manifest: Manifest | None, arrived: Arrived, placing: Renaming) -> Result | None:
-        """Make one clip; None where the run ended before it was finished."""
-        path = task.job.source.path
-        try:
-            return self._make(task, manifest, arrived, placing)
-        except _StoppedError:
-            return None
-        except UnreadableError as error:
-            return failure(task, PictureError(path, " ".join(str(error).split()), remedy=error.remedy))
-        except av.FFmpegError as error:
-            return failure(task, PictureError(path, f"cannot be encoded ({' '.join(str(error).split())})"))
-        except Exception as error:
-            return failure(task, error)
-
-    def _make(self, task: Task, manifest: Manifest | None, arrived: Arrived, placing: Renaming) -> Result:
-        path = arrived.path
-        if arrived.error is not None:
-            raise arrived.error
-        if not path.is_file():
-            raise PictureError(path, "is no longer there")
-        times = arrived.times() if self.options.preserve_times else None
-        self.now(f"looking at {path.name}")
-        started = time.perf_counter()
-        original = arrived.original()
-        timeline, content, facts = self._survey(path)
-        timings = Timings(read=time.perf_counter() - started)
-        threshold = self.options.darker_than
-        if threshold is not None and timeline.light >= threshold:
-            reason = f"bright enough: its mean light is {timeline.light:.2f}, the threshold {threshold:g}"
-            return Result(task, "skipped", reason, facts.width, facts.height, timings=timings)
-        self.now(f"{self.operation.doing} {path.name}")
-        making = _Making(self, path, facts, timeline, content)
-        record = record_of(task, original, content.hex(), self.operation.settings.fingerprint())
-        begun = time.perf_counter()
-        saved = save_files(
-            [(task.job.target, making.write)],
-            path,
-            self.tags,
-            times=times,
-            recording=partial(record_files, task, record, original, manifest),
-            placing=placing,
-        )
-        seconds = time.perf_counter() - begun
-        clip = Clip(
-            timeline.frames,
-            len(timeline.keys),
-            None if facts.rate is None else round(float(facts.rate), 6),
-            round(timeline.frames / (time.perf_counter() - started), 3),
-        )
-        told = f"{clip.frames} frames, {clip.key_frames} of them through the network; {clip.speed:.1f} frames/s"
-        return Result(
-            task,
-            "done",
-            width=facts.width,
-            height=facts.height,
-            size=saved.size,
-            timings=replace(timings, run=making.running, write=seconds - making.running),
-            notices=(told, *making.notices),
-            seen=making.seen,
-            precision=self.policy.precision_for(facts.depth),
-            clip=clip,
-        )
-
-    def _survey(self, path: Path) -> tuple[Timeline, bytes, ClipFacts]:
-        """The first pass: key frames, and 16 bytes that stand for the pictures."""
-        reader, facts = open_clip(path, self.options.max_pixels)
+    def survey(self) -> tuple[Timeline, bytes]:
+        """As in `Moving`."""
+        reader, facts = open_clip(self._path, self._max_pixels)
         with closing(reader):
             surveyor = Surveyor(facts.frame_bytes)
             hashed = hashlib.blake2b(digest_size=16)
             estimate = max(1, reader.stream.frames or round((facts.duration or 0) * float(facts.rate or 25)))
             for item in reader.content(every=False):
-                if self.stop.is_set():
-                    raise _StoppedError
+                self._proceed(_LOOKING * min(1.0, surveyor.count / estimate))
                 if isinstance(item, av.Packet):
                     hashed.update(item)
-                    continue
-                surveyor.add(reduce_frame(item, *THUMBNAIL))
-                self.share(_LOOKING * min(1.0, surveyor.count / estimate))
-        timeline = surveyor.timeline()
-        if not timeline.frames:
-            raise UnreadableError("it has no pictures that can be decoded")
-        return timeline, hashed.digest(), facts
+                else:
+                    surveyor.add(reduce_frame(item, *THUMBNAIL))
+        return surveyor.timeline(), hashed.digest()
 
-
-class _Making:
-    """The second pass over one clip."""
-
-    def __init__(self, maker: ClipMaker, path: Path, facts: ClipFacts, timeline: Timeline, content: bytes) -> None:
-        self.maker, self.path, self.facts, self.timeline, self.content = maker, path, facts, timeline, content
-        self.running = 0.0
-        """Seconds in the network."""
-        self.seen: tuple[int, int] | None = None
-        self.notices: tuple[str, ...] = ()
-        self._keys: dict[int, KeyFrame] = {}
-
-    def write(self, target: Path) -> None:
-        """Brighten the clip into a new file."""
-        reader, _ = open_clip(self.path, self.maker.options.max_pixels)
+    def write(self, timeline: Timeline, looker: Looker, target: Path) -> None:
+        """As in `Moving`."""
+        reader, _ = open_clip(self._path, self._max_pixels)
         with closing(reader):
             writer = create_clip(target)
             try:
-                self._fill(reader, writer)
-            except BaseException:
+                self._fill(reader, writer, timeline, looker)
+                writer.close()
+            except BaseException as error:
                 writer.abandon()
+                if isinstance(error, av.FFmpegError) and not isinstance(error, OSError):
+                    raise UnreadableError(f"cannot be encoded ({error})") from None
                 raise
-            writer.close()
         self.notices = tuple(dict.fromkeys(writer.notices))
 
-    def _fill(self, reader: ClipReader, writer: ClipWriter) -> None:
-        settings = self.maker.operation.settings
+    def _fill(self, reader: ClipReader, writer: ClipWriter, timeline: Timeline, looker: Looker) -> None:
         early: list[Any] = []
         begun = False
-        for item in self._brighten(reader):
+        for item in self._brighten(reader, timeline, looker):
             if not begun and isinstance(item, av.Packet):
                 early.append(item)
                 continue
             if not begun:
-                writer.begin(reader, self.facts, settings.quality, settings.tags.metadata == "keep")
+                writer.begin(reader, self._facts, self._settings.quality, self._settings.tags.metadata == "keep")
                 begun = True
                 for packet in early:
                     writer.copy_packet(packet)
@@ -196,85 +82,32 @@ class _Making:
             else:
                 writer.add_frame(*item)
 
-    def _brighten(self, reader: ClipReader) -> Iterator[Any]:
+    def _brighten(self, reader: ClipReader, timeline: Timeline, looker: Looker) -> Iterator[Any]:
         """Each frame in order with its new values, None where it stays, and other streams' packets as they come."""
         waiting: deque[tuple[int, Any]] = deque()
-        keys, uses = self.timeline.keys, self.timeline.last_uses()
-        number = 0
+        keys, number = timeline.keys, 0
         for item in reader.content():
-            if self.maker.stop.is_set():
-                raise _StoppedError
             if isinstance(item, av.Packet):
                 yield item
                 continue
             if number in keys:
-                self._keys[number] = self._look(number, item)
+                self._look(number, item, looker)
             waiting.append((number, item))
             number += 1
-            while waiting and self._is_ready(waiting[0][0]):
+            while waiting and (ends := looker.ends(waiting[0][0])) is not None:
                 index, frame = waiting.popleft()
-                yield frame, self._finish(index, frame)
-                for key in [key for key in self._keys if uses[key] <= index]:
-                    del self._keys[key]
-                self.maker.share(_LOOKING + (1 - _LOOKING) * (index + 1) / self.timeline.frames)
-        if waiting or number != self.timeline.frames:
-            raise PictureError(self.path, "changed while lumen worked on it; run again for the new version")
+                values = to_rgb(frame, self._facts.alpha)
+                made = finish_frame(frame_picture(values[:, :, :3], self.depth), *ends, looker.strength)
+                if made is not None and self._facts.alpha:
+                    made = np.concatenate([made, values[:, :, 3:]], axis=2)
+                yield frame, made
+                looker.forget(index)
+                self._proceed(_LOOKING + (1 - _LOOKING) * (index + 1) / timeline.frames)
+        if waiting or number != timeline.frames:
+            raise PictureError(self._path, "changed while lumen worked on it; run again for the new version")
 
-    def _is_ready(self, index: int) -> bool:
-        span = self.timeline.span_of(index)
-        return span.first in self._keys and (span.last is None or span.last in self._keys)
-
-    def _look(self, number: int, frame: Any) -> KeyFrame:
-        """Run the network on a frame."""
-        settings = self.maker.operation.settings
-        depth = self.facts.depth
-        picture = _picture(to_rgb(frame), depth)
-        height, width = scene_size(picture.height, picture.width)
-        turns = quarter_turns(frame)
-        small = picture.values if (height, width) == (frame.height, frame.width) else reduce_frame(frame, width, height)
-        assert small is not None
-        upright = picture if small is picture.values else _picture(small, depth)
-        turned = _picture(np.rot90(small, turns), depth) if turns else upright
-        self.seen = turned.width, turned.height
-        before = self.timeline.before(number)
-        if before is not None and is_empty(turned.pixels):
-            return self._keys[before]
-        begun = time.perf_counter()
-        (computed,) = enhance_scenes(
-            self.maker.network(),
-            [Scene(turned if upright is picture else picture, turned)],
-            self.maker.policy,
-            digests=[self.content],
-            seed=settings.seed,
-            steps=settings.steps,
-            brightness=settings.brightness,
-            illumination_ratio=settings.illumination_ratio,
-            plan=TilePlan(),
-        )
-        self.running += time.perf_counter() - begun
-        if isinstance(computed.value, NetworkError):
-            raise computed.value
-        result = np.ascontiguousarray(np.rot90(computed.value, -turns))
-        scene = Scene(picture, upright)
-        if before is None:
-            return KeyFrame(scene, result, keep_ratio=settings.brightness is not None)
-        return KeyFrame(scene, result, self._keys[before], number - before, settings.brightness is not None)
-
-    def _finish(self, index: int, frame: Any) -> np.ndarray | None:
-        span = self.timeline.span_of(index)
-        values = to_rgb(frame, self.facts.alpha)
-        result = finish_frame(
-            _picture(values[:, :, :3], self.facts.depth),
-            self._keys[span.first],
-            None if span.last is None else self._keys[span.last],
-            span.share(index),
-            self.maker.operation.settings.strength,
-        )
-        if result is None or not self.facts.alpha:
-            return result
-        return np.concatenate([result, values[:, :, 3:]], axis=2)
-
-
-def _picture(values: np.ndarray, depth: int) -> Picture:
-    """A frame as the value that the engine works on. depth: 8 or 16, which decides what it is computed in."""
-    return Picture(np.ascontiguousarray(values), None, depth, False, "clip", None, None)
+    def _look(self, number: int, frame: Any, looker: Looker) -> None:
+        height, width = scene_size(frame.height, frame.width)
+        whole = (height, width) == (frame.height, frame.width)
+        small = None if whole else reduce_frame(frame, width, height)
+        looker.look(number, frame_picture(to_rgb(frame), self.depth), small, quarter_turns(frame))

@@ -54,7 +54,7 @@ def test_a_flash_that_ends_the_clip_and_a_long_one_are_shots() -> None:
 
 
 def test_light_that_changes_asks_for_key_frames_and_shares_follow_it() -> None:
-    steady, fading = [thumbnail(0.2)] * 10, [thumbnail(0.2 * 0.99**index) for index in range(1, 20)]
+    steady, fading = [thumbnail(0.2)] * 10, [thumbnail(0.2 * 0.97**index) for index in range(1, 20)]
     timeline = survey(steady + fading)
     first = timeline.spans[0]
     assert first.last is not None

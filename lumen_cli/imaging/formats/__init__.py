@@ -122,6 +122,22 @@ def is_clip_name(name: str) -> bool:
     return Path(name).suffix.lower() in CLIP_SUFFIXES
 
 
+ANIMATED_SUFFIXES = (".gif", ".png", ".apng", ".webp")
+"""File name endings of the animations that lumen writes."""
+
+
+def is_animated(path: Path) -> bool:
+    """Whether a file is an animated picture of a kind that lumen writes too; a look into it where its name allows that.
+
+    False where it cannot be read: reading it reports the fault.
+    """
+    if path.suffix.lower() not in ANIMATED_SUFFIXES:
+        return False
+    from lumen_cli.imaging.animation import has_frames
+
+    return has_frames(path)
+
+
 def require_pyav() -> None:
     """UsageError where PyAV, which reads and writes clips for imageio, is not installed."""
     if importlib.util.find_spec("av") is None:

@@ -1,0 +1,226 @@
+"""Clips and animations of a run, one after the other; complete on the disk, or not at all."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from lumen_cli.engine.batch import NetworkError, enhance_scenes
+from lumen_cli.engine.memory import TilePlan
+from lumen_cli.engine.scene import Floats, Scene
+from lumen_cli.engine.video import KeyFrame, Timeline, is_empty
+from lumen_cli.errors import PictureError
+from lumen_cli.files.contents import Arrived
+from lumen_cli.imaging.formats import is_clip_name
+from lumen_cli.imaging.formats.format import UnreadableError
+from lumen_cli.imaging.picture import Picture
+from lumen_cli.run.manifest import Manifest
+from lumen_cli.run.operation import Enhance
+from lumen_cli.run.save import Renaming, StorageWatch, record_files, record_of, save_files
+from lumen_cli.run.task import Clip, Result, Task, Timings, failure
+
+if TYPE_CHECKING:
+    from lumen_cli.engine.device import DevicePolicy
+    from lumen_cli.imaging.tags.writer import TagWriter
+    from lumen_cli.networks.base import LowLightModel
+    from lumen_cli.run.run import RunOptions
+
+
+class StoppedError(Exception):
+    """The run ends; what is under way is not finished."""
+
+
+class Moving(Protocol):
+    """A clip or an animation. width, height, depth: of its frames; fps: its mean rate, None where that is not known."""
+
+    width: int
+    height: int
+    depth: int
+    fps: float | None
+    notices: tuple[str, ...]
+
+    def survey(self) -> tuple[Timeline, bytes]:
+        """Read it once: its key frames, and 16 bytes that stand for its pictures."""
+
+    def write(self, timeline: Timeline, looker: Looker, target: Path) -> None:
+        """Brighten it into a file."""
+
+
+class Looker:
+    """Runs the network on the key frames of one clip.
+
+    content: stands for the clip's pictures, and with the seed decides about its noise; running: seconds that took;
+    seen: width and height of what the network saw.
+    """
+
+    def __init__(self, maker: MovingMaker, timeline: Timeline, content: bytes) -> None:
+        self._maker, self._timeline, self._content = maker, timeline, content
+        self.running = 0.0
+        self.seen: tuple[int, int] | None = None
+        self.keys: dict[int, KeyFrame] = {}
+
+    @property
+    def strength(self) -> float:
+        """As in `Settings`."""
+        return self._maker.operation.settings.strength
+
+    def look(self, number: int, picture: Picture, small: Floats | None, turns: int = 0) -> None:
+        """Run the network on a key frame.
+
+        Args:
+            number: of the frame.
+            picture: the frame.
+            small: the frame reduced; None where the network sees it whole.
+            turns: quarter turns to the left that make it upright.
+        """
+        settings = self._maker.operation.settings
+        seen = picture if small is None else frame_picture(small, picture.bit_depth)
+        turned = frame_picture(np.rot90(seen.samples, turns), picture.bit_depth) if turns else seen
+        self.seen = turned.width, turned.height
+        before = self._timeline.before(number)
+        if before is not None and is_empty(turned.pixels):
+            self.keys[number] = self.keys[before]
+            return
+        begun = time.perf_counter()
+        (computed,) = enhance_scenes(
+            self._maker.network(),
+            [Scene(turned if small is None else picture, turned)],
+            self._maker.policy,
+            digests=[self._content],
+            seed=settings.seed,
+            steps=settings.steps,
+            brightness=settings.brightness,
+            illumination_ratio=settings.illumination_ratio,
+            plan=TilePlan(),
+        )
+        self.running += time.perf_counter() - begun
+        if isinstance(computed.value, NetworkError):
+            raise computed.value
+        result = np.ascontiguousarray(np.rot90(computed.value, -turns))
+        last = None if before is None else self.keys[before]
+        distance = 0 if before is None else number - before
+        self.keys[number] = KeyFrame(Scene(picture, seen), result, last, distance, settings.brightness is not None)
+
+    def ends(self, index: int) -> tuple[KeyFrame, KeyFrame | None, float] | None:
+        """The key frames around a frame, and its share of the second; None where they are not known yet."""
+        span = self._timeline.span_of(index)
+        if span.first not in self.keys or (span.last is not None and span.last not in self.keys):
+            return None
+        return self.keys[span.first], None if span.last is None else self.keys[span.last], span.share(index)
+
+    def forget(self, index: int) -> None:
+        """Drop the key frames that no frame after this one needs."""
+        for key in [key for key in self.keys if self._timeline.last_uses[key] <= index]:
+            del self.keys[key]
+
+    def proceed(self, part: float) -> None:
+        """Show the part that is done, 0 to 1; StoppedError where the run ends."""
+        self._maker.proceed(part)
+
+
+@dataclass(frozen=True)
+class MovingMaker:
+    """Makes the clips and animations of a run.
+
+    network: called when the first clip needs it; stop: once set, the clip under way is given up; share: called with the
+    part of the clip that is done, 0 to 1.
+    """
+
+    operation: Enhance
+    policy: DevicePolicy
+    options: RunOptions
+    tags: TagWriter
+    network: Callable[[], LowLightModel]
+    stop: threading.Event
+    now: Callable[[str], None]
+    share: Callable[[float], None]
+    storage: StorageWatch = field(default_factory=StorageWatch)
+
+    def proceed(self, part: float) -> None:
+        """Show the part of the clip that is done, 0 to 1; StoppedError where the run ends."""
+        if self.stop.is_set():
+            raise StoppedError
+        self.share(part)
+
+    def make(self, task: Task, manifest: Manifest | None, arrived: Arrived, placing: Renaming) -> Result | None:
+        """Make one; None where the run ended before it was finished."""
+        path = task.job.source.path
+        try:
+            return self._make(task, manifest, arrived, placing)
+        except StoppedError:
+            return None
+        except UnreadableError as error:
+            return failure(task, PictureError(path, " ".join(str(error).split()), remedy=error.remedy))
+        except Exception as error:
+            self.storage.failed(error, task.job.target.parent)
+            return failure(task, error)
+
+    def _make(self, task: Task, manifest: Manifest | None, arrived: Arrived, placing: Renaming) -> Result:
+        path = arrived.path
+        if arrived.error is not None:
+            raise arrived.error
+        if not path.is_file():
+            raise PictureError(path, "is no longer there")
+        times = arrived.times() if self.options.preserve_times else None
+        self.now(f"looking at {path.name}")
+        started = time.perf_counter()
+        original = arrived.original()
+        moving = self._open(path)
+        timeline, content = moving.survey()
+        if not timeline.frames:
+            raise UnreadableError("it has no pictures that can be decoded")
+        timings = Timings(read=time.perf_counter() - started)
+        threshold = self.options.darker_than
+        if threshold is not None and timeline.light >= threshold:
+            reason = f"bright enough: its mean light is {timeline.light:.2f}, the threshold {threshold:g}"
+            return Result(task, "skipped", reason, moving.width, moving.height, timings=timings)
+        self.now(f"{self.operation.doing} {path.name}")
+        looker = Looker(self, timeline, content)
+        record = record_of(task, original, content.hex(), self.operation.settings.fingerprint())
+        begun = time.perf_counter()
+        saved = save_files(
+            [(task.job.target, partial(moving.write, timeline, looker))],
+            path,
+            self.tags,
+            times=times,
+            recording=partial(record_files, task, record, original, manifest),
+            placing=placing,
+        )
+        self.storage.written()
+        write, speed = time.perf_counter() - begun - looker.running, timeline.frames / (time.perf_counter() - started)
+        keys = len(timeline.keys)
+        through = f"{timeline.frames} frames, {keys} of them through the network; {speed:.1f} frames/s"
+        return Result(
+            task,
+            "done",
+            width=moving.width,
+            height=moving.height,
+            size=saved.size,
+            timings=replace(timings, run=looker.running, write=write),
+            notices=(through, *moving.notices),
+            seen=looker.seen,
+            precision=self.policy.precision_for(moving.depth),
+            clip=Clip(timeline.frames, keys, moving.fps, round(speed, 3)),
+        )
+
+    def _open(self, path: Path) -> Moving:
+        settings = self.operation.settings
+        if not is_clip_name(path.name):
+            from lumen_cli.run.animation import Animation
+
+            return Animation(path, settings, self.options.max_pixels, self.proceed)
+        from lumen_cli.run.video import Video
+
+        return Video(path, settings, self.options.max_pixels, self.proceed)
+
+
+def frame_picture(values: np.ndarray, depth: int) -> Picture:
+    """A frame as the value that the engine works on. depth: 8 or 16, which decides what it is computed in."""
+    return Picture(np.ascontiguousarray(values), None, depth, False, "clip", None, None)
