@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lumen_cli.engine.memory import out_of_memory
 from lumen_cli.engine.processor import processor_flags, processor_name
 from lumen_cli.errors import UsageError
 
@@ -67,22 +69,70 @@ class DevicePolicy:
         """Move a network to the device, in the memory layout that its convolutions prefer. Weights stay float32."""
         return network.to(torch.device(self.device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def works(self) -> bool:
+        """Whether the device still computes. After some errors every further call of the process fails."""
+        if self.single:
+            return True
+        try:
+            torch.ones(1, device=self.device).add_(1.0).item()
+        except Exception as error:
+            return out_of_memory(error)
+        return True
+
     @contextmanager
     def running(self, precision: str) -> Iterator[None]:
         """Run networks inside: no gradients, mixed precision unless `precision` is fp32, deterministic kernels."""
         kind = torch.device(self.device).type
-        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-        before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
-        # No TF32 in fp32: it keeps only ten bits of the mantissa.
-        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = True, False, False, False
+        with (
+            _exact_kernels(),
+            torch.inference_mode(),
+            torch.autocast(kind, dtype=DTYPES[precision], enabled=precision != "fp32"),
+        ):
+            yield
+
+
+_SWITCHES = threading.Lock()
+_running = 0
+_before: list[tuple[Any, str, Any]] = []
+
+
+@contextmanager
+def _exact_kernels() -> Iterator[None]:
+    """Deterministic kernels without TF32, which keeps only ten bits of the mantissa.
+
+    PyTorch has these switches once per process: the first thread to enter turns them, the last to leave restores them.
+    """
+    global _running
+    with _SWITCHES:
+        if not _running:
+            switches = _switches()
+            _before[:] = [(owner, name, getattr(owner, name)) for owner, name, _ in switches]
+            for owner, name, value in switches:
+                setattr(owner, name, value)
+        _running += 1
+    try:
+        yield
+    finally:
+        with _SWITCHES:
+            _running -= 1
+            if not _running:
+                for owner, name, value in _before:
+                    setattr(owner, name, value)
+
+
+def _switches() -> list[tuple[Any, str, Any]]:
+    """Owner, name and value of each switch to turn."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    switches: list[tuple[Any, str, Any]] = [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
+    for owner, parts in ((cudnn, ("conv", "rnn")), (matmul, ())):
         try:
-            with (
-                torch.inference_mode(),
-                torch.autocast(kind, dtype=DTYPES[precision], enabled=precision != "fp32"),
-            ):
-                yield
-        finally:
-            cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+            _ = owner.allow_tf32
+        except RuntimeError:  # the host program uses PyTorch's newer switches, beside which the old one cannot be read
+            owners = [getattr(owner, part) for part in parts] or [owner]
+            switches += [(each, "fp32_precision", "ieee") for each in owners]
+        else:
+            switches.append((owner, "allow_tf32", False))
+    return switches
 
 
 def choose_device(

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from lumen_cli.networks.blocks import widened
+
 _TINY = 1e-12
 MOST_POSITIONS = 1 << 16
 """Most keys and values of an attention; of a larger picture every n-th."""
@@ -28,7 +30,7 @@ class EnoughError(Exception):
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and variance [C or groups], float64, of a map's values; `merge` joins those of parts."""
+    """Count, mean and variance [C or groups], `widened`, of a map's values; `merge` joins those of parts."""
 
     count: int
     mean: Tensor
@@ -177,7 +179,7 @@ _CALLS: dict[Callable[..., Any], Callable[..., Any]] = {
 def moments(x: Tensor, groups: int) -> Moments:
     """Mean and variance of each group of channels of 1×C×H×W."""
     variance, mean = torch.var_mean(x.reshape(groups, -1).float(), dim=1, correction=0)
-    return Moments(x.numel() // groups, mean.double(), variance.double())
+    return Moments(x.numel() // groups, widened(mean), widened(variance))
 
 
 def merge(parts: Sequence[Sequence[Seen]]) -> list[Seen]:
@@ -193,7 +195,8 @@ def _merge(parts: Sequence[Seen]) -> Seen:
         return keys[:, :, ::every], values[:, :, ::every]
     known = [part for part in parts if isinstance(part, Moments)]
     total = sum(part.count for part in known)
-    weights = torch.tensor([part.count / total for part in known], dtype=torch.float64, device=known[0].mean.device)
+    first = known[0].mean
+    weights = torch.tensor([part.count / total for part in known], dtype=first.dtype, device=first.device)
     means = torch.stack([part.mean for part in known])
     mean = torch.tensordot(weights, means, dims=1)
     # (Chan, Golub & LeVeque, "Algorithms for Computing the Sample Variance", equation 2.1.)

@@ -40,6 +40,7 @@ _MEMORY_WORDS = (
     "could not create a memory object",  # oneDNN
     "out of memory",  # MPS, and CUDA's own calls
     "ALLOC_FAILED",  # cuBLAS, cuDNN
+    "unable to find an engine",  # cuDNN, where no algorithm finds room to work
 )
 
 

@@ -7,6 +7,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def average_to(x: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """`adaptive_avg_pool2d`: B×C×H×W → B×C×size.
+
+    On Apple's chips PyTorch has it only for sides that divide; there the same means are two products of matrices.
+    """
+    rows, columns = (size, size) if isinstance(size, int) else size
+    height, width = x.shape[-2:]
+    if x.device.type != "mps" or (_divides(height, rows) and _divides(width, columns)):
+        return F.adaptive_avg_pool2d(x, (rows, columns))
+    across = x @ _window_means(width, columns).to(x).T
+    return _window_means(height, rows).to(x) @ across
+
+
+def _divides(length: int, count: int) -> bool:
+    return max(length, count) % min(length, count) == 0
+
+
+def _window_means(length: int, count: int) -> Tensor:
+    """The matrix count×length whose product with a column of values has the means of its `count` windows."""
+    places = torch.arange(length)
+    starts, stops = (torch.arange(count) * length // count), -(-torch.arange(1, count + 1) * length // count)
+    inside = (places >= starts[:, None]) & (places < stops[:, None])
+    return inside / (stops - starts)[:, None]
+
+
+def widened(x: Tensor) -> Tensor:
+    """`x` in float64; in float32 on Apple's chips, which have no float64."""
+    return x.float() if x.device.type == "mps" else x.double()
+
+
 class DepthwiseSeparable(nn.Module):
     """3×3 convolution per channel, then a 1×1 convolution across channels."""
 

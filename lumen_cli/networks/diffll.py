@@ -115,7 +115,7 @@ def library_analyse(x: Tensor, wavelet: str = "haar") -> tuple[Tensor, Tensor]:
     """`analyse` through pytorch_wavelets, whose bands are -LH, -HL and HH; any wavelet, periodic at the borders."""
     forward, _ = _library(wavelet)
     with torch.autocast(x.device.type, enabled=False):
-        average, (bands,) = forward.to(x)(x)
+        average, (bands,) = forward.to(x.device, x.dtype)(x)
     return average, torch.cat([-bands[:, :, 1], -bands[:, :, 0], bands[:, :, 2]])
 
 
@@ -124,7 +124,7 @@ def library_synthesise(average: Tensor, details: Tensor, wavelet: str = "haar") 
     _, inverse = _library(wavelet)
     hl, lh, hh = details.chunk(3)
     with torch.autocast(average.device.type, enabled=False):
-        whole: Tensor = inverse.to(average)((average, [torch.stack([-lh, -hl, hh], dim=2)]))
+        whole: Tensor = inverse.to(average.device, average.dtype)((average, [torch.stack([-lh, -hl, hh], dim=2)]))
     return whole
 
 

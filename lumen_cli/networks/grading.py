@@ -16,10 +16,10 @@ from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.imaging.colour.convert import to_linear, to_srgb
+from lumen_cli.networks.blocks import average_to
 
 GRID = 96
 """Rows and columns on which the dark picture is measured; each cell is a mean, which removes the noise."""
@@ -154,7 +154,7 @@ class Grading(nn.Module):
             lit = (exposure.input.mean(dim=1, keepdim=True) - DARK_REGION) / (LIT_REGION - DARK_REGION)
             of_input = of_input * lit.clamp(0.0, 1.0)  # a dark foreground before a bright sky stays brightened
             residual = of_input * (exposure.input - thumbnail) + of_exposed * (exposure.exposed - thumbnail)
-            return F.adaptive_avg_pool2d(residual, REGIONS)
+            return average_to(residual, REGIONS)
 
 
 class Gate(nn.Module):
@@ -217,7 +217,7 @@ def summarise(low: Tensor, result: Tensor) -> tuple[Tensor, Tensor]:
 
 def measure(low: Tensor) -> Tensor:
     """Dark pictures B×3×H×W of any size, sRGB values in [0, 1] → their linear light, B×3×GRID×GRID, float32."""
-    return to_linear(F.adaptive_avg_pool2d(low.float(), GRID).clamp(0.0, 1.0))
+    return to_linear(average_to(low.float(), GRID).clamp(0.0, 1.0))
 
 
 def mean_stops(light: Tensor) -> Tensor:
@@ -286,7 +286,7 @@ def _at(tones: dict[float, Tensor], quantile: float) -> Tensor:
 
 
 def _reduce(picture: Tensor) -> Tensor:
-    return F.adaptive_avg_pool2d(picture, THUMBNAIL)
+    return average_to(picture, THUMBNAIL)
 
 
 def _roll_off(light: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lumen_cli.networks.blocks import average_to
 from lumen_cli.networks.grading import Sizes, bend, limit, strided_levels, zeroed
 
 THUMBNAIL = 32, 48
@@ -159,7 +160,7 @@ class _Block(nn.Module):
 
 def thumbnail(picture: Tensor) -> Tensor:
     """B×3×H×W of any size → B×3×`THUMBNAIL`."""
-    return F.adaptive_avg_pool2d(picture, THUMBNAIL)
+    return average_to(picture, THUMBNAIL)
 
 
 def scaled(low: Tensor, mean: Tensor) -> Tensor:

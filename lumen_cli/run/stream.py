@@ -38,6 +38,13 @@ def _broken(error: BaseException) -> RunEndedError:
     return RunEndedError(f"fault of lumen, please report it: a worker has ended ({cause}); what is finished is kept")
 
 
+def _lost(device: str, error: BaseException) -> RunEndedError:
+    cause = next(iter(str(error).splitlines()), type(error).__name__)
+    return RunEndedError(
+        f"{device} no longer computes ({cause}); what is finished is kept: run the command again to go on"
+    )
+
+
 class Stream:
     """The caller's thread: puts what arrives in order, runs the network on full groups, yields results.
 
@@ -71,7 +78,7 @@ class Stream:
         """A result for each picture, as soon as it is complete on the disk or has failed.
 
         Raises:
-            RunEndedError: a thread ended by a fault of lumen.
+            RunEndedError: a thread ended by a fault of lumen, or the device no longer works.
         """
         early: dict[int, Decoded | Undecoded] = {}
         taken = 0
@@ -137,9 +144,13 @@ class Stream:
         try:
             outcomes = self.operation.run(self.network, scenes, self.policy, digests)
         except Exception as error:  # a fault in the network must not end a run of many hours
+            lost = not self.policy.works()
             for decoded in group:
                 decoded.arrived.discard()
-                yield failure(decoded.task, error)
+                if not lost:
+                    yield failure(decoded.task, error)
+            if lost:
+                raise _lost(self.policy.device, error) from error
             return
         seconds = (time.perf_counter() - started) / len(group)
         for decoded, outcome in zip(group, outcomes, strict=True):

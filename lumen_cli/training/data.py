@@ -16,6 +16,7 @@ from lumen_cli.datasets.darken import darken, draw_camera, draw_shade, expose
 from lumen_cli.datasets.pairs import TrainingFiles
 from lumen_cli.imaging.picture import read_picture
 from lumen_cli.networks.base import as_tensor
+from lumen_cli.networks.blocks import average_to
 
 WHOLE = 64
 REDUCTION = 2
@@ -57,7 +58,7 @@ class PictureBank:
             picture = load_bytes(path).to(device)
             self.shapes.append((picture.shape[-2], picture.shape[-1]))
             flat.append(picture.flatten())
-            reduced.append(F.adaptive_avg_pool2d(picture.float() / 255.0, WHOLE)[None])
+            reduced.append(average_to(picture.float() / 255.0, WHOLE)[None])
             if progress is not None:
                 progress()
         self.reduced = torch.cat(reduced)

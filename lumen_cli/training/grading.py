@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from lumen_cli.datasets.pairs import Pair, TrainingFiles
 from lumen_cli.metrics import psnr, ssim
+from lumen_cli.networks.blocks import average_to
 from lumen_cli.networks.grading import EXPERTS, GRID, THUMBNAIL, Grading, bend, mean_stops
 from lumen_cli.registry.card import ModelCard
 from lumen_cli.registry.catalog import CARD_FILE, CONFIG_FILE, GRADING_FILE, NETWORK_FILE
@@ -160,7 +161,7 @@ def score(held_out: Sequence[Example], grading: Grading | None) -> dict[str, flo
     for example in held_out:
         made, bright = values(example.made)[None], values(example.bright)[None]
         if grading is not None:
-            made = bend(made, grading.curves_of(example.light[None].float(), F.adaptive_avg_pool2d(made, THUMBNAIL)))
+            made = bend(made, grading.curves_of(example.light[None].float(), average_to(made, THUMBNAIL)))
         made = (made * 255.0).round() / 255.0
         scores.append((psnr(made, bright), ssim(made, bright)))
     means = torch.tensor(scores, dtype=torch.float64).mean(dim=0).tolist()
@@ -236,13 +237,13 @@ def _loss(role: str, bank: _Bank, weights: Tensor, grading: Grading, part: nn.Mo
         error = 0.3 * torch.randn(count, 1, generator=generator).to(drawn.light.device)
         torch.manual_seed(generator.initial_seed())
         if role == "head":
-            curves = part(mean_stops(drawn.light) + error, F.adaptive_avg_pool2d(drawn.made, THUMBNAIL))
+            curves = part(mean_stops(drawn.light) + error, average_to(drawn.made, THUMBNAIL))
             return grading_loss(bend(drawn.made, curves), drawn.bright)
         light = (drawn.light * torch.exp2(error)[..., None, None]).clamp(0.0, 1.0)
         exposure = grading.auto_exposure(light)
         if role == "gate":
             return F.cross_entropy(part(exposure), drawn.expert)
-        return grading_loss(exposure.exposed, F.adaptive_avg_pool2d(drawn.bright, THUMBNAIL))
+        return grading_loss(exposure.exposed, average_to(drawn.bright, THUMBNAIL))
 
     return loss
 

@@ -180,6 +180,7 @@ def run_small(network: Tiny, part: slice) -> list[np.ndarray | NetworkError]:
         MemoryError(),
         torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("FIND was unable to find an engine to execute this computation"),
     ],
 )
 def test_a_picture_too_large_for_the_memory_runs_in_tiles_and_so_do_later_ones(error: Exception) -> None:

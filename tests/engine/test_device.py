@@ -1,9 +1,13 @@
+import threading
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from lumen_cli.engine.device import DevicePolicy, choose_device, native_bf16_on_cpu
 from lumen_cli.errors import UsageError
 
+CPU = choose_device("cpu", "fp32")
 needs_no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 
 
@@ -65,3 +69,50 @@ def test_running_sets_precision_and_no_gradients_and_leaves_no_trace() -> None:
         assert layer(torch.ones(1, 3, 4, 4)).dtype == torch.float32
     assert torch.backends.cudnn.allow_tf32 is before
     assert layer(torch.ones(1, 3, 4, 4)).requires_grad
+
+
+@pytest.fixture
+def newer_switches() -> Iterator[None]:
+    """A host program that chooses TF32 by PyTorch's newer switch, beside which the older one cannot be read."""
+    matmul = torch.backends.cuda.matmul
+    if not hasattr(matmul, "fp32_precision"):
+        pytest.skip("this PyTorch has the older switches only")
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
+    yield
+    matmul.fp32_precision = before
+
+
+def test_a_host_program_with_pytorchs_newer_switches_runs_and_keeps_them(newer_switches: None) -> None:
+    matmul = torch.backends.cuda.matmul
+    with pytest.raises(RuntimeError, match="mix of the legacy and new"):
+        _ = matmul.allow_tf32
+    with CPU.running("fp32"):
+        assert matmul.fp32_precision == "ieee"
+    assert matmul.fp32_precision == "tf32"
+
+
+def test_threads_that_overlap_all_run_without_tf32_and_restore_the_host_programs_choice() -> None:
+    cudnn = torch.backends.cudnn
+    before, inside = cudnn.allow_tf32, [threading.Event(), threading.Event()]
+    seen: list[bool] = []
+
+    def first() -> None:
+        with CPU.running("fp32"):
+            inside[0].set()
+            inside[1].wait(10)
+
+    def second() -> None:
+        inside[0].wait(10)
+        with CPU.running("fp32"):
+            inside[1].set()
+            threads[0].join(10)
+            seen.append(cudnn.allow_tf32)
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert seen == [False]
+    assert cudnn.allow_tf32 is before is True

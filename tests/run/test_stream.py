@@ -115,6 +115,16 @@ def test_a_fault_in_the_network_fails_its_pictures_and_not_the_run(
     assert all("RuntimeError: sizes of tensors must match" in (result.reason or "") for result in failed)
 
 
+def test_a_device_that_no_longer_computes_ends_the_run_in_one_line(
+    photos: Path, tmp_path: Path, tags: TagWriter
+) -> None:
+    absent = DevicePolicy("cuda:9", "a GPU that is gone", "fp32", "fp32", "as asked")
+    assert CPU.works()
+    assert not absent.works()
+    with pytest.raises(RunEndedError, match=r"^cuda:9 no longer computes \(.*\); what is finished is kept: .*$"):
+        run(planned(photos, tmp_path / "out"), tags, policy=absent)
+
+
 def test_a_folder_that_vanishes_during_the_run_fails_its_pictures(
     photos: Path, tmp_path: Path, tags: TagWriter
 ) -> None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.networks.base import LowLightModel, Retinex
-from lumen_cli.networks.blocks import similarity
+from lumen_cli.networks.blocks import similarity, widened
 from lumen_cli.networks.kind.blocks import (
     FUSIONS,
     LEAST_RANGE,
@@ -107,7 +107,7 @@ class KinD(LowLightModel):
 
     def automatic_ratio(self, illumination: Tensor) -> Tensor:
         """The ratio that brings the mean of an illumination B×1×H×W to `target_light`, within `ratio_limits`; [B]."""
-        mean = illumination.double().mean(dim=(1, 2, 3))  # float64: the same for any number of threads
+        mean = widened(illumination).mean(dim=(1, 2, 3))  # the same for any number of threads
         return (self.target_light / mean.clamp_min(1e-6)).clamp(*self.ratio_limits).float()
 
     def render(self, picture: Tensor, illumination_ratio: float | Tensor | None = None) -> Tensor:
@@ -131,7 +131,7 @@ class KinD(LowLightModel):
             return {"limits": limits}
         device = next(self.parameters()).device
         light = [
-            self.decom(self.prepare(rows.to(device), limits))[1].double().sum()
+            widened(self.decom(self.prepare(rows.to(device), limits))[1]).sum()
             for rows in low.split(ROWS_AT_ONCE, dim=-2)
         ]
         mean = torch.stack(light).sum().view(1, 1, 1, 1) / (low.shape[-2] * low.shape[-1])
