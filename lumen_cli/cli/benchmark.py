@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,7 +58,9 @@ def benchmark(
     dataset: Annotated[
         str | None, _data("--dataset", "-d", metavar="NAME", autocompletion=complete_dataset, help=_SETS)
     ] = None,
-    data_root: Annotated[Path | None, _data(metavar="DIR", help="The data set's folder, or its parent folder.")] = None,
+    data_root: Annotated[
+        Path | None, _data(metavar="DIR", help="The data set's folder, or its parent folder; also in a store.")
+    ] = None,
     split: Annotated[str | None, _data(metavar="NAME", help=_SPLIT)] = None,
     low: Annotated[Path | None, _data(metavar="DIR", help="Your own dark pictures; needs --high.")] = None,
     high: Annotated[Path | None, _data(metavar="DIR", help="Their references, with the same names.")] = None,
@@ -143,7 +147,30 @@ def benchmark(
         grading=grading.value if grading else None,
     )
     run = {"steps": steps, "seed": seed, "device": device, "precision": precision, "detail": detail.value}
-    measure_quality(options, run, as_json, quiet)
+    with ExitStack() as stack:
+        here = partial(_local, stack, quiet)
+        options = replace(options, data_root=here(data_root), low=here(low), high=here(high))
+        measure_quality(replace(options, check_leak=here(check_leak)), run, as_json, quiet)
+
+
+def _local(stack: ExitStack, quiet: bool, folder: Path | None) -> Path | None:
+    """A folder as one on the disk: one in a store is copied, and the copy removed when the stack closes.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    from lumen_cli.files.contents import local_folder
+    from lumen_cli.files.places import StoreError, as_place
+
+    if folder is None:
+        return None
+    place = as_place(folder)
+    if place is not folder and not quiet:
+        typer.echo(f"lumen: copying {place} to a temporary folder", err=True)
+    try:
+        return stack.enter_context(local_folder(place))
+    except StoreError as error:
+        raise UsageError(str(error)) from error
 
 
 def _measure_speed(

@@ -15,7 +15,8 @@ from typer.core import TyperCommand, TyperGroup
 from lumen_cli.cli.completion import complete_device
 from lumen_cli.cli.settings import find_settings, key_of, options_of, variables
 from lumen_cli.cli.streams import log
-from lumen_cli.errors import EXIT_CODES, MORE_CODES
+from lumen_cli.errors import EXIT_CODES, MORE_CODES, UsageError
+from lumen_cli.files.places import is_store, mask
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -253,6 +254,25 @@ def words_of(context: Any) -> tuple[str, ...]:
     return () if context.parent is None else (*words_of(context.parent), context.info_name)
 
 
+_IN_STORES: dict[str, tuple[str, ...] | None] = {
+    "enhance": None,
+    "decompose": None,
+    "benchmark": ("--data-root", "--low", "--high", "--check-leak"),
+}
+"""Commands that take addresses of stores: None for wherever they name files, else behind these options."""
+
+
+def _refuse_addresses(words: tuple[str, ...], args: list[str]) -> None:
+    """UsageError where a command that works on files only gets the address of a store."""
+    allowed = _IN_STORES.get(words[0], ()) if words else None
+    if allowed is None:
+        return
+    for before, word in zip(["", *args], args, strict=False):
+        option, _, value = word.partition("=") if word.startswith("-") else (before, "", word)
+        if is_store(value) and option not in allowed:
+            raise UsageError(f"{mask(value)}: only pictures and their outputs, and data sets, may lie in stores")
+
+
 class _Prepared:
     """Parses with settings from files and variables."""
 
@@ -261,6 +281,7 @@ class _Prepared:
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words = words_of(ctx)
         prepare(self, words)
+        _refuse_addresses(words, args)
         if not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
             if _META not in ctx.meta:
                 ctx.meta[_META] = find_settings(COMMANDS, _EVERYWHERE)

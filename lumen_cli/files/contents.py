@@ -62,6 +62,18 @@ def local_file(path: Path) -> Iterator[Path]:
         yield copy
 
 
+@contextmanager
+def local_folder(path: Path) -> Iterator[Path]:
+    """The folder itself, or inside a copy of a folder in a store, of the same name. StoreError: it cannot be read."""
+    if not isinstance(path, ObjectPath):
+        yield path
+        return
+    with temporary_folder() as place:
+        copy = place / path.name
+        path.store.fetch_folder(path, copy)
+        yield copy
+
+
 def hash_file(path: Path) -> str:
     """BLAKE2b of the bytes in 32 hexadecimal digits; read in pieces, at about 1 GB a second.
 

@@ -165,6 +165,21 @@ def parse_address(text: str) -> ObjectPath:
     return ObjectPath(f"{scheme}:", *parts)
 
 
+def is_store(text: str) -> bool:
+    """Whether a name is an address in one of the stores that lumen knows."""
+    return is_address(text) and text.partition(":")[0].lower() in KINDS
+
+
+def as_place(path: Path) -> Path:
+    """A path of an option as what it names: of an address two separators have become one.
+
+    Raises:
+        UsageError: as `parse_address`.
+    """
+    scheme, *rest = (str(path).partition("/")[0], *path.parts[1:])
+    return parse_address(f"{scheme}//{'/'.join(rest)}") if scheme[:-1] in KINDS and scheme[-1:] == ":" else path
+
+
 def explain_name(key: str) -> str:
     """Why a key is no path below a folder; "" where it is one."""
     parts = key.split("/")

@@ -13,16 +13,18 @@ import mimetypes
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lumen_cli.atomic import temporary_folder
 from lumen_cli.errors import UsageError
-from lumen_cli.files.places import KINDS, UNKNOWN_TYPE, Details, FileState, ObjectPath, StoreError
+from lumen_cli.files.places import KINDS, UNKNOWN_TYPE, Details, FileState, ObjectPath, StoreError, explain_name
 from lumen_cli.files.store_errors import code_of, explain_failure, is_final
 
 Answer = TypeVar("Answer")
+_AT_ONCE = 16
 _ROUNDS = 4
 """Times a transfer is tried; in each, the store's own package tries again as well."""
 _CONNECT_SECONDS, _READ_SECONDS = 5, 15
@@ -150,6 +152,26 @@ class Store:
                 return details
             before = details.state
         raise StoreError(path, "changed while lumen read it; run again for the new version")
+
+    def fetch_folder(self, folder: ObjectPath, local: Path) -> None:
+        """Copy all objects below a folder whose keys are paths, without hidden ones, to a new folder.
+
+        Raises:
+            StoreError: there are none, or one cannot be read.
+        """
+        listing = {key: state for key, state in self.list(folder).items() if not explain_name(key)}
+        visible = [key for key in listing if not any(part.startswith(".") for part in key.split("/"))]
+        if not visible:
+            raise StoreError(folder, "no such folder")
+
+        def fetch(key: str) -> None:
+            target = local / key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.fetch(folder / key, target, listing[key])
+
+        with ThreadPoolExecutor(_AT_ONCE, "lumen-fetch") as pool:
+            for _ in pool.map(fetch, visible):
+                pass
 
     def read(self, path: ObjectPath, most: int) -> bytes:
         """The bytes of a small object.

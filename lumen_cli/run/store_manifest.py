@@ -69,8 +69,13 @@ class StoreManifest(Manifest):
         parts = [self.root / name for name in sorted(names) if name.startswith(f"{_PARTS}/")]
         wanted = [self.path, *parts] if MANIFEST_NAME in names else parts
 
+        own = dict(self._own)
+
+        def read(path: ObjectPath) -> bytes:
+            return own[path] if path in own else self._store.read(path, LARGEST_MANIFEST)
+
         with ThreadPoolExecutor(_AT_ONCE, "lumen-manifest") as pool:
-            contents = list(pool.map(lambda path: self._store.read(path, LARGEST_MANIFEST), wanted))
+            contents = list(pool.map(read, wanted))
         for content in contents:
             for records in parse_lines(content).values():
                 for record in records:

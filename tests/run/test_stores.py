@@ -186,3 +186,40 @@ def test_faults_of_the_network_change_nothing(
     assert outputs(bucket.contents("out")) == expected
     assert set(bucket.contents("out")) == {*expected, MANIFEST}
     assert not bucket.uploads()
+
+
+def test_a_benchmark_of_pictures_in_a_bucket_gives_the_figures_of_a_local_one(
+    bucket: Bucket, photos: Path, tmp_path: Path, make_model: MakeModel, lumen: Lumen
+) -> None:
+    make_model("tiny")
+    bucket.put_folder(photos, "photos")
+    figures = []
+    for place in (photos, bucket.url("photos")):
+        finished = lumen(
+            *("benchmark", "--data-root", place, "--darken", "2", "-m", "tiny", "--metric", "psnr", "--json", "-q")
+        )
+        assert finished.code == 0, finished.err
+        lines = [json.loads(line) for line in finished.out.splitlines()]
+        figures.append([(line["dataset"], [(e["name"], e["psnr"]) for e in line["pictures"]]) for line in lines])
+    assert figures[0] == figures[1]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("compare", "{url}", "{url}"),
+        ("compare", "before", "after", "-o", "{url}/page.html"),
+        ("benchmark", "--output={url}/report.md"),
+        ("train", "kind", "--data", "{url}"),
+        ("enhance", "{url}", "--watch"),
+        ("enhance", "{url}", "-o", "memory://page/out", "--page"),
+    ],
+)
+def test_commands_that_need_files_refuse_addresses(
+    command: tuple[str, ...], bucket: Bucket, photos: Path, make_model: MakeModel, lumen: Lumen
+) -> None:
+    make_model("tiny")
+    bucket.put_folder(photos, "in")
+    finished = lumen(*(word.format(url=bucket.url("in")) for word in command))
+    assert (finished.code, len(finished.err.splitlines())) == (2, 1), finished.err
+    assert "store" in finished.err
