@@ -19,7 +19,7 @@ test: $(VENV)/.dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest $(PYTEST)
 
-# The documentation site: site/index.html can be opened from its folder; its search needs `mkdocs serve`.
+# The documentation site: site/index.html can be opened from its folder, its search works there too.
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Open it: $(CURDIR)/site/index.html"

@@ -92,7 +92,7 @@ def _check_optional() -> Checks:
 
 
 def _check_formats() -> Checks:
-    from lumen_cli.imaging.formats import FORMATS, load_format
+    from lumen_cli.imaging.formats import ANIMATED_SUFFIXES, FORMATS, load_format
 
     for name, entry in FORMATS.items():
         format = load_format(name)
@@ -112,7 +112,8 @@ def _check_formats() -> Checks:
             yield Check("format", format.title, "broken", _in_words(error), facts=facts | {"read": False})
             continue
         written = format.encode is not None
-        found = "read and written" if written else f"read; outputs are {format.output.title}"
+        still = "of still ones " if set(entry.suffixes) & set(ANIMATED_SUFFIXES) else ""
+        found = "read and written" if written else f"read; outputs {still}are {format.output.title}"
         yield Check("format", format.title, "ok", found, facts=facts | {"read": True, "written": written})
     yield _check_clips()
 

@@ -13,6 +13,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.compare.browser import chromium
+
 ROOT = Path(__file__).parents[2]
 LOADED = {("script", "src"), ("img", "src"), ("source", "src"), ("iframe", "src"), ("video", "src")}
 """What a browser loads by itself; also <link rel=stylesheet|icon>."""
@@ -88,6 +90,16 @@ def test_a_page_loads_nothing_from_other_servers(site: Path, pages: dict[Path, F
     assert not [link for page in pages.values() for link in page.loaded if urlsplit(link).netloc]
     sheets = [path.read_text(encoding="utf-8") for path in site.rglob("*.css")]
     assert not [found for sheet in sheets for found in re.findall(r"url\([\"']?(?:https?:)?//[^)]*", sheet)]
+
+
+def test_its_search_works_from_a_folder(site: Path) -> None:
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1300, "height": 900})
+        page.goto((site / "how-to" / "compare.html").as_uri())
+        page.locator(".md-search__input").fill("illumination")
+        first = page.locator(".md-search-result__link").first
+        first.wait_for()
+        assert (site / unquote(urlsplit(first.get_attribute("href")).path).removeprefix(f"{site}/")).is_file()
 
 
 def test_every_equation_is_mathml(site: Path, pages: dict[Path, Found]) -> None:
