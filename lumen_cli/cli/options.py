@@ -122,7 +122,7 @@ GradingOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", rich_help_panel=LOGGING, help="Print one JSON object per line.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=LOGGING, help="Only print errors.")]
 
-COMMANDS = ("enhance", "decompose", "compare", "benchmark", "train", "models", "config", "doctor")
+COMMANDS = ("enhance", "decompose", "compare", "benchmark", "train", "models", "status", "config", "doctor")
 """The modules of `cli` with a Typer application `app`, in the order of the help page."""
 _META = "lumen.settings"
 _RIVALS = (

@@ -101,6 +101,20 @@ class PictureOptions:
             "--watch", rich_help_panel=WHICH, help="Keep watching for new or changed pictures; stop with Ctrl-C."
         ),
     ] = False
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            rich_help_panel=WHICH,
+            help="Process part I of N, for N machines that share the folders; auto in a Slurm array, auto/N in a "
+            "Kubernetes job.",
+        ),
+    ] = None
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", rich_help_panel=WHICH, help="Only the pictures whose last attempt failed."),
+    ] = False
     output: Annotated[
         str | None,
         typer.Option(
@@ -260,12 +274,20 @@ class PictureOptions:
         if self.watch:
             refuse_together("--watch", {"--dry-run": self.dry_run})
             refuse_together("--watch", {"the address of a store": any(map(is_address, self.inputs or ()))})
+        if self.from_stdin or self.to_stdout:
+            parts = {"--shard": self.shard is not None, "--retry-failed": self.retry_failed}
+            refuse_together("- as INPUT" if self.from_stdin else "-o -", parts)
 
     def for_run(self, output: str | None, template: NameTemplate | None) -> RunOptions:
         """What the run needs of these options. output: where files are written, also those for standard output."""
         from lumen_cli.run.existing import IfExists
         from lumen_cli.run.run import RunOptions
 
+        shard = None
+        if self.shard is not None:
+            from lumen_cli.run.shards import parse_shard
+
+            shard = parse_shard(self.shard)
         return RunOptions(
             output,
             template,
@@ -275,6 +297,8 @@ class PictureOptions:
             preserve_times=self.preserve_times,
             max_pixels=self.max_pixels,
             timeout=self.timeout or None,
+            shard=shard,
+            only_failed=self.retry_failed,
         )
 
 

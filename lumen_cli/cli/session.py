@@ -90,6 +90,8 @@ class Session:
             self.page.troubles += troubles
         self.summary.total += len(plan.tasks) + len(troubles)
         self._roots |= set(plan.roots)
+        if self.options.retry_failed and not plan.tasks:
+            typer.echo("lumen: no picture failed in the last attempt", err=True)
         if len(plan.tasks) == 1:
             self._outputs = list(plan.tasks[0].targets)
         LOGGER.info("%d to make, %d to keep, %d to leave", len(plan.todo), len(plan.kept), len(plan.left))

@@ -342,6 +342,36 @@ class CheckLine(Record):
     """Numbers and names, by what the check is about: cores, bytes, version, path."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class OutputLine(Record):
+    """An output of `lumen status` that is not done."""
+
+    type: ClassVar[str] = "output"
+    state: Literal["missing", "changed", "stale", "new", "failed", "done"]
+    """missing: recorded, and no longer there; changed: since lumen wrote it; stale: its input has changed since; new:
+    an input without output; failed: the last attempt failed."""
+    input: str
+    """Below the input folder."""
+    output: str | None
+    """Below the output folder."""
+    reason: str | None
+    """Why it failed."""
+    shard: str | None
+    """"3/8" where a part of a run recorded it, "whole" where a whole run did; null for a new input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusLine(Record):
+    """The last line of `lumen status`."""
+
+    type: ClassVar[str] = "status"
+    folder: str
+    states: dict[str, int]
+    """How many outputs are in each state."""
+    shards: dict[str, dict[str, int]]
+    """The same for each shard."""
+
+
 RECORDS: tuple[type[Record], ...] = (
     PictureLine,
     PageLine,
@@ -353,6 +383,8 @@ RECORDS: tuple[type[Record], ...] = (
     ComparedLine,
     MeansLine,
     QualityLine,
+    OutputLine,
+    StatusLine,
     LeakLine,
     SpeedLine,
     SettingLine,

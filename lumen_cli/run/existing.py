@@ -24,7 +24,7 @@ from lumen_cli.files.contents import (
 )
 from lumen_cli.files.find import Found, Source
 from lumen_cli.files.places import ObjectPath, StoreError
-from lumen_cli.run.manifest import MANIFEST_NAME, Manifest, Record, open_manifest, state_manifest
+from lumen_cli.run.manifest import MANIFEST_NAME, PARTS, Manifest, Record, open_manifest, state_manifest
 from lumen_cli.run.task import Action, Task
 
 OVERWRITTEN = "overwritten"
@@ -185,7 +185,7 @@ def _stale(record: Record, task: Task, fingerprint: str) -> tuple[str, Record | 
     try:
         state = known_state(task.job.source.path)
         named = record.source == task.source_name
-        if named and _same_times(record, state):
+        if named and is_unchanged(record, state):
             return "", None
         changed = "source changed" if named else "made from another picture"
         if record.source_hash is None or record.source_size != state.size:
@@ -198,7 +198,8 @@ def _stale(record: Record, task: Task, fingerprint: str) -> tuple[str, Record | 
     return "", replace(touched, source=task.source_name)
 
 
-def _same_times(record: Record, state: FileState) -> bool:
+def is_unchanged(record: Record, state: FileState) -> bool:
+    """Whether a source has the state that a record describes; one that was touched or copied has another."""
     if record.source_etag is not None and state.etag is not None:
         return (record.source_size, record.source_etag) == (state.size, state.etag)
     if (record.source_size, record.source_mtime_ns) != (state.size, state.mtime_ns):
@@ -270,7 +271,8 @@ class OwnOutputs:
                 if isinstance(folder, ObjectPath):
                     present = len(folder.parts) > 1 and exists(folder / MANIFEST_NAME)
                 else:
-                    present = (folder / MANIFEST_NAME).is_file() or state_manifest(folder).is_file()
+                    places = (folder / MANIFEST_NAME, state_manifest(folder))
+                    present = any(place.is_file() for place in places) or (folder / PARTS).is_dir()
                 self._manifests[folder] = open_manifest(folder) if present else None
             except LumenError:  # an unsafe one; planning reports it where it matters
                 self._manifests[folder] = None

@@ -16,8 +16,8 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,10 +25,13 @@ from typing import Any, BinaryIO
 from lumen_cli.errors import LumenError
 from lumen_cli.files.contents import hash_bytes, user_folder
 from lumen_cli.files.places import ObjectPath
+from lumen_cli.run.locks import locked_if_free
 
 MANIFEST_NAME = ".lumen-manifest.jsonl"
 LARGEST_MANIFEST = 256 << 20
 """Bytes that a manifest may have, about half a million outputs."""
+PARTS = ".lumen-manifests"
+"""The folder of the manifests that parts of a run write (`--shard`), beside each other."""
 _NOT_OWN = "the manifest is {}, which lumen neither reads nor writes; remove it"
 
 
@@ -42,7 +45,8 @@ class Record:
     output: its name below the manifest's folder, with "/"; source: the source's path relative to the folder it was
     found under; source_mtime_ns, source_ctime_ns: nanoseconds; content: hash of the decoded source; settings:
     fingerprint of everything that decides about pixels and container; output_size: bytes; source_hash, output_hash:
-    `hash_file` of the files; source_etag: the version of a source in a store.
+    `hash_file` of the files; source_etag: the version of a source in a store; failure: why there is no output, or why
+    an older one stays, in one line.
     """
 
     output: str
@@ -56,6 +60,7 @@ class Record:
     source_hash: str | None = None
     output_hash: str | None = None
     source_etag: str | None = None
+    failure: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -79,7 +84,7 @@ class Manifest:
         self.root, self.path = root, place or root / MANIFEST_NAME
         self.seen = signature(self.path)
         self._records: Records = {}
-        for known in (state_manifest(root), root / MANIFEST_NAME):
+        for known in (state_manifest(root), root / MANIFEST_NAME, *_parts_of(root)):
             for records in parse_lines(_content(known)).values():
                 for record in records:
                     note(self._records, record)
@@ -90,12 +95,20 @@ class Manifest:
         return Manifest(self.root, self.path)
 
     def get(self, output: str) -> Record | None:
-        """The last record of an output."""
-        return next(reversed(self._records.get(output, {})), None)
+        """The last record of an output that was written."""
+        return next((record for record in reversed(self._records.get(output, {})) if not record.failure), None)
 
     def history(self, output: str) -> tuple[Record, ...]:
-        """All records of an output, the last one last; several where a run was ended."""
-        return tuple(self._records.get(output, ()))
+        """All records of an output that was written, the last one last; several where a run was ended."""
+        return tuple(record for record in self._records.get(output, ()) if not record.failure)
+
+    def failure(self, output: str) -> str | None:
+        """Why the last attempt failed; None where it did not."""
+        return _last(self._records[output]).failure if output in self._records else None
+
+    def last_records(self) -> Iterator[Record]:
+        """The last record of each output."""
+        return map(_last, self._records.values())
 
     def begin(self) -> None:
         """Make sure that the file exists.
@@ -146,30 +159,51 @@ class Manifest:
             raise
 
     def finish(self) -> None:
-        """Rewrite the file sorted, a line for each output that exists; lines of another run stay.
+        """Rewrite the file sorted, a line for each output that exists and for each failure; lines of another run stay.
 
-        A file that is sorted already is not touched.
+        A file that is sorted already is not touched. The manifest of whole runs takes over those of parts that no run
+        writes now.
 
         Raises:
             LumenError: as `begin`.
         """
-        with self._lock:
-            held, last, wanted = self._in_order()
-            self._records = {name: {record: None} for name, record in last.items()}
+        with self._lock, locked_if_free(_parts_of(self.root) if self._whole else ()) as parts:
+            held, last, wanted = self._in_order(parts)
+            self._records = last
             if wanted != held:
                 self._rewrite(wanted)
+            for part in parts:
+                part.unlink(missing_ok=True)
+        if self._whole:
+            with suppress(OSError):
+                (self.root / PARTS).rmdir()
 
     @property
     def unordered(self) -> bool:
         """Whether `finish` would change the file, as after a run that was ended."""
         held, _, wanted = self._in_order()
-        return wanted != held
+        return wanted != held or bool(self._whole and _parts_of(self.root))
 
-    def _in_order(self) -> tuple[bytes, dict[str, Record], bytes]:
-        """What the file holds, the last record of each output that exists, and what the file should hold."""
+    @property
+    def _whole(self) -> bool:
+        """Whether whole runs write it, not parts, and it lies in its folder."""
+        return self.path == self.root / MANIFEST_NAME
+
+    def _in_order(self, parts: Sequence[Path] = ()) -> tuple[bytes, Records, bytes]:
+        """What the file holds, the last records of each output that exists or failed, and what the file should hold.
+
+        parts: manifests whose records belong to it too.
+        """
         held = _content(self.path)
-        last = {name: next(reversed(known)) for name, known in parse_lines(held).items() if _exists(self.root / name)}
-        return held, last, b"".join(write_line(last[name]) for name in sorted(last))
+        records = parse_lines(held)
+        for part in parts:
+            for known in parse_lines(_content(part)).values():
+                for record in known:
+                    note(records, record)
+        last = {
+            name: kept for name, known in records.items() if (kept := worth_keeping(known, _exists(self.root / name)))
+        }
+        return held, last, b"".join(write_line(record) for name in sorted(last) for record in last[name])
 
     def _rewrite(self, content: bytes) -> None:
         from lumen_cli.atomic import atomic_file
@@ -181,6 +215,55 @@ class Manifest:
                 os.fsync(file.fileno())
         except OSError as error:
             raise LumenError(f"{self.path}: the manifest cannot be written ({error.strerror or error})") from error
+
+
+def read_manifests(root: Path) -> list[Manifest]:
+    """The manifests of a folder that exist, each for itself: of parts, of whole runs, of the user's state folder.
+
+    Raises:
+        LumenError: one cannot be read.
+    """
+    if isinstance(root, ObjectPath):
+        return [open_manifest(root)]
+    places = [place for place in (*_parts_of(root), root / MANIFEST_NAME, state_manifest(root)) if place.is_file()]
+    manifests = []
+    for place in places:
+        manifest = Manifest(root, place)
+        manifest._records = parse_lines(_content(place))
+        manifests.append(manifest)
+    return manifests
+
+
+def part_manifest(root: Path, name: str) -> Path:
+    """The manifest that a part of a run writes; name: from `Shard.manifest_name`."""
+    return root / PARTS / name
+
+
+def _parts_of(root: Path) -> list[Path]:
+    """The manifests of parts, the one that was written last at the end; none where a link stands for their folder."""
+    folder = root / PARTS
+    if folder.is_symlink():
+        return []
+    try:
+        found = [place for place in folder.iterdir() if place.suffix == ".jsonl"]
+    except OSError:
+        return []
+    return sorted(found, key=lambda place: (signature(place) or (0, 0, 0))[::-1])
+
+
+def _last(known: dict[Record, None]) -> Record:
+    return next(reversed(known))
+
+
+def worth_keeping(known: dict[Record, None], exists: bool) -> dict[Record, None]:
+    """Of an output's records the last one of a file that exists, and a failure after it. exists: whether it does."""
+    kept: dict[Record, None] = {}
+    written = next((record for record in reversed(known) if not record.failure), None)
+    if written is not None and exists:
+        kept[written] = None
+    if (last := _last(known)).failure:
+        kept[last] = None
+    return kept
 
 
 def put_in_order(manifests: Iterable[Manifest]) -> None:
@@ -304,79 +387,10 @@ def parse_lines(content: bytes) -> Records:
 def _record(fields: Any) -> Record:
     if not isinstance(fields, Mapping):
         raise ValueError("not an object")
-    texts = ("output", "source", "content", "settings", "source_hash", "output_hash", "source_etag")
+    texts = ("output", "source", "content", "settings", "source_hash", "output_hash", "source_etag", "failure")
     numbers = ("source_size", "source_mtime_ns", "source_ctime_ns", "output_size")
     known: dict[str, Any] = {name: fields[name] for name in texts if isinstance(fields.get(name), str)}
     known |= {name: fields[name] for name in numbers if isinstance(fields.get(name), int)}
     if "output" not in known or "source" not in known:
         raise ValueError("not a record")
     return Record(**known)
-
-
-_SUFFIX = ".lock"
-_POLL_SECONDS = 0.1
-
-
-@contextmanager
-def locked(
-    places: Iterable[Path], waiting: Callable[[Path], None], held: list[Path], stop: threading.Event
-) -> Iterator[None]:
-    """Hold the locks of manifests. All runs take them in one order, so no two runs wait for each other.
-
-    Args:
-        places: the manifests' files, in folders that exist.
-        waiting: called once for each that another run holds, before waiting for it.
-        held: lists the lock files that are held.
-        stop: once set, waiting ends, and not all locks are held inside.
-
-    Raises:
-        LumenError: a lock file cannot be made.
-    """
-    with ExitStack() as stack:
-        for place in sorted(set(places)):
-            if not stop.is_set():
-                stack.enter_context(_locked(place, waiting, held, stop))
-        yield
-
-
-def remove_stale_lock(place: Path) -> None:
-    """Remove the lock file of a run that was killed; a lock that is held stays."""
-    path = _lock_file(place)
-    if not path.exists():
-        return
-    from filelock import FileLock, Timeout
-
-    with suppress(OSError, Timeout), FileLock(path, timeout=0):
-        path.unlink()
-
-
-def _lock_file(place: Path) -> Path:
-    return place.with_name(place.name + _SUFFIX)
-
-
-@contextmanager
-def _locked(place: Path, waiting: Callable[[Path], None], held: list[Path], stop: threading.Event) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    path = _lock_file(place)
-    lock = FileLock(path)
-    try:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            waiting(place)
-            with suppress(Timeout):
-                lock.acquire(poll_interval=_POLL_SECONDS, cancel_check=stop.is_set)
-    except OSError as error:
-        raise LumenError(f"{path}: the folder cannot be locked ({error.strerror or error})") from error
-    if not lock.is_locked:
-        yield
-        return
-    held.append(path)
-    try:
-        yield
-    finally:
-        held.remove(path)
-        with suppress(OSError):
-            path.unlink()  # while it is held; filelock notices that a file it waited for is gone, and takes the next
-        lock.release()

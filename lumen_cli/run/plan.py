@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lumen_cli.errors import UsageError
 from lumen_cli.files.contents import exists
@@ -18,8 +19,20 @@ from lumen_cli.files.find import Source
 from lumen_cli.files.outputs import Job
 from lumen_cli.files.places import ObjectPath
 from lumen_cli.run.existing import IfExists, Rules, decide, leads_out
-from lumen_cli.run.manifest import MANIFEST_NAME, Manifest, Record, open_manifest, signature, state_manifest
+from lumen_cli.run.manifest import (
+    MANIFEST_NAME,
+    PARTS,
+    Manifest,
+    Record,
+    open_manifest,
+    part_manifest,
+    signature,
+    state_manifest,
+)
 from lumen_cli.run.task import Action, Part, Task
+
+if TYPE_CHECKING:
+    from lumen_cli.run.shards import Shard
 
 _SINGLE_REQUESTS = 16
 """Outputs in a store up to which each is asked for alone; for more, their folder is listed."""
@@ -84,6 +97,11 @@ class Plan:
         """Every folder that outputs are written to."""
         return sorted({task.job.target.parent for task in self.todo} | {task.root for task in self.todo})
 
+    def failed_before(self) -> Plan:
+        """The part of the plan whose last attempt failed."""
+        kept = (task for task in self.tasks if self.manifests[task.root].failure(task.output) is not None)
+        return replace(self, tasks=tuple(kept))
+
     def only(self, wanted: Callable[[Source], bool]) -> Plan:
         """The part of the plan that concerns some pictures."""
         return replace(self, tasks=tuple(task for task in self.tasks if wanted(task.job.source)))
@@ -103,6 +121,7 @@ def make_plan(
     *,
     in_state: bool = False,
     stamp: str | None = None,
+    shard: Shard | None = None,
 ) -> Plan:
     """Decide about each picture; see `decide`.
 
@@ -116,6 +135,7 @@ def make_plan(
         in_state: whether pictures named directly, whose outputs lie among photographs, get a manifest in the user's
             state folder; otherwise a picture named alone gets none.
         stamp: what the outputs will carry. It identifies outputs whose manifest is gone.
+        shard: the part that `jobs` are; it writes a manifest of its own, so that parts run side by side.
 
     Raises:
         UsageError: outputs exist, and `if_exists` is REFUSE.
@@ -124,9 +144,15 @@ def make_plan(
     roots = [known.setdefault(root, root) for root in map(output_root, jobs)]
     # Pictures named directly get no manifest beside them, unless one exists there and has to stay true.
     named = {root for root in set(roots) if _lies_among_photographs(root, jobs, roots)}
-    manifests = {
-        root: open_manifest(root, state_manifest(root) if root in named and in_state else None) for root in set(roots)
-    }
+
+    def place_of(root: Path) -> Path | None:
+        if isinstance(root, ObjectPath):
+            return None  # runs share it there
+        if shard is not None:
+            return part_manifest(root, shard.manifest_name)
+        return state_manifest(root) if root in named and in_state else None
+
+    manifests = {root: open_manifest(root, place_of(root)) for root in set(roots)}
     for root in set(roots):
         if isinstance(root, ObjectPath):
             root.store.forget(root)
@@ -136,7 +162,7 @@ def make_plan(
         Task(job, root, job.target.relative_to(root).as_posix(), parts=files)
         for job, root, files in zip(jobs, roots, parts or [()] * len(jobs), strict=True)
     ]
-    recorded = in_state or len(jobs) != 1 or not named
+    recorded = in_state or len(jobs) != 1 or not named or shard is not None
     return _decide_all(tasks, Rules(fingerprint, if_exists, stamp), manifests, recorded, looked)
 
 
@@ -167,7 +193,8 @@ def _lies_among_photographs(root: Path, jobs: Sequence[Job], roots: Sequence[Pat
     if isinstance(root, ObjectPath):
         return False
     own = [job for job, place in zip(jobs, roots, strict=True) if place == root]
-    if os.path.lexists(root / MANIFEST_NAME) or any(job.source.root is not None for job in own):
+    recorded = any(os.path.lexists(root / name) for name in (MANIFEST_NAME, PARTS))
+    if recorded or any(job.source.root is not None for job in own):
         return False
     return len(jobs) == 1 or all(job.target.parent == job.source.path.parent for job in own)
 

@@ -8,8 +8,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -23,10 +24,11 @@ from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS, is_clip_n
 from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.registry.load import load
 from lumen_cli.run.existing import IfExists
-from lumen_cli.run.manifest import locked, put_in_order, remove_stale_lock
+from lumen_cli.run.locks import locked, remove_stale_lock
+from lumen_cli.run.manifest import put_in_order
 from lumen_cli.run.operation import Enhance, Operation, Output
 from lumen_cli.run.plan import Plan, make_plan
-from lumen_cli.run.save import Transport
+from lumen_cli.run.save import Transport, failure_of
 from lumen_cli.run.sidecars import with_sidecars
 from lumen_cli.run.stages import Budget, Decoder, Encoder, Inbox, default_bytes
 from lumen_cli.run.stream import RunEndedError, Stream
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from lumen_cli.imaging.picture import Picture
     from lumen_cli.networks.base import LowLightModel
     from lumen_cli.registry.card import ModelCard
+    from lumen_cli.run.manifest import Record
+    from lumen_cli.run.shards import Shard
 
 _MOST_JOBS = 8
 _log = logging.getLogger("lumen")
@@ -54,7 +58,8 @@ class RunOptions:
     and as many that encode (None: the cores, at most 8); preserve_times: whether outputs get their sources' times;
     max_pixels: larger pictures are refused from their headers, 0 for no limit; timeout: seconds that a picture may take
     to decode in a helper, None for no limit; darker_than: pictures with this mean linear light or more are skipped,
-    None for none; budget: bytes that the decode queue and the encode queue may hold each
+    None for none; shard: the part of the pictures that this run makes (None: all); only_failed: whether only pictures
+    are made whose last attempt failed; budget: bytes that the decode queue and the encode queue may hold each
     (None: by the machine's memory).
     """
 
@@ -67,6 +72,8 @@ class RunOptions:
     max_pixels: int = MAXIMUM_PIXELS
     timeout: float | None = DEFAULT_TIMEOUT
     darker_than: float | None = None
+    shard: Shard | None = None
+    only_failed: bool = False
     budget: int | None = None
 
 
@@ -139,6 +146,10 @@ class Run:
     def _plan(self, sources: Sequence[Source], looked: Callable[[], None]) -> Plan:
         options = self.options
         jobs, parts = self.operation.name(sources, options.output, options.name_template)
+        if options.shard is not None:  # after all pictures have names, which depend on each other
+            mine = [options.shard.holds(job.source.relative) for job in jobs]
+            jobs = list(compress(jobs, mine))
+            parts = None if parts is None else list(compress(parts, mine))
         plan = make_plan(
             jobs,
             self.operation.settings.fingerprint(),
@@ -147,7 +158,9 @@ class Run:
             looked,
             in_state=options.among_photographs,
             stamp=self.operation.settings.tags.stamp,
+            shard=options.shard,
         )
+        plan = plan.failed_before() if options.only_failed else plan
         return self._with_sidecars(plan)
 
     def _with_sidecars(self, plan: Plan) -> Plan:
@@ -217,9 +230,14 @@ class Run:
             yield from (Result(task, "left", task.why, remedy=task.remedy) for task in plan.left)
             yield from (Result(task, "kept") for task in plan.kept)
             missing = len(plan.todo)
-            for result in self._make(plan, stop, now, share) if plan.todo else ():
-                missing -= 1
-                yield result
+            failed: list[Result] = []
+            try:
+                for result in self._make(plan, stop, now, share) if plan.todo else ():
+                    missing -= 1
+                    failed += [result] if result.status == "failed" else []
+                    yield result
+            finally:
+                _record_failures(plan, failed)
             if plan.recorded and not missing:
                 put_in_order(plan.manifests[root] for root in plan.roots)
 
@@ -370,6 +388,16 @@ def _recordable(plan: Plan, warn: Callable[[str], None]) -> Plan:
             warn(f"{error}; later runs know these outputs by their stamp alone")
             return replace(plan, recorded=False)
     return plan
+
+
+def _record_failures(plan: Plan, failed: Sequence[Result]) -> None:
+    """Name failures in the manifests, all at once: a request each would slow down a run into a store."""
+    by_root: dict[Path, list[Record]] = {}
+    for result in failed if plan.recorded else ():
+        by_root.setdefault(result.task.root, []).append(failure_of(result))
+    for root, records in by_root.items():
+        with suppress(LumenError):  # the results tell of the failures in any case
+            plan.manifests[root].add(*records)
 
 
 def _confirm(plan: Plan) -> None:

@@ -23,7 +23,7 @@ from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.write import find_changes, find_losses, write_picture
 from lumen_cli.run.manifest import Manifest, Record
 from lumen_cli.run.sidecars import copies
-from lumen_cli.run.task import Sidecar, Task
+from lumen_cli.run.task import Result, Sidecar, Task
 
 if TYPE_CHECKING:
     from lumen_cli.imaging.tags.writer import TagWriter
@@ -249,6 +249,11 @@ def record_of(task: Task, original: Original, content: str, settings: str) -> Re
         content=content,
         settings=settings,
     )
+
+
+def failure_of(result: Result) -> Record:
+    """The manifest line of a picture that failed."""
+    return Record(result.task.output, result.task.source_name, failure=result.reason)
 
 
 @contextmanager

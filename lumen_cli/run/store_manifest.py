@@ -17,7 +17,17 @@ from dataclasses import dataclass, field
 from lumen_cli.errors import UsageError
 from lumen_cli.files.contents import exists
 from lumen_cli.files.places import ObjectPath, StoreError
-from lumen_cli.run.manifest import LARGEST_MANIFEST, MANIFEST_NAME, Manifest, Record, note, parse_lines, write_line
+from lumen_cli.run.manifest import (
+    LARGEST_MANIFEST,
+    MANIFEST_NAME,
+    Manifest,
+    Record,
+    Records,
+    note,
+    parse_lines,
+    worth_keeping,
+    write_line,
+)
 
 _STEM = MANIFEST_NAME.removesuffix(".jsonl")
 _PARTS = f"{_STEM}-parts"
@@ -144,17 +154,17 @@ class StoreManifest(Manifest):
             known = set(self._records)
             self._records = {}
             held, parts = self._read()
-            last = {
-                name: next(reversed(self._records[name]))
-                for name in sorted(self._records)
-                if name not in known or exists(self.root / name)  # others' outputs are newer than the listing
-            }
-            wanted = b"".join(write_line(record) for record in last.values())
+            last: Records = {}
+            for name in sorted(self._records):
+                there = name not in known or exists(self.root / name)  # others' outputs are newer than the listing
+                if kept := worth_keeping(self._records[name], there):
+                    last[name] = kept
+            wanted = b"".join(write_line(record) for kept in last.values() for record in kept)
             if wanted != held:
                 self._store.write(self.path, wanted)
             self._store.remove({*parts, *(path for path, _ in self._own)})
             self._own, self._parts = [], []
-            self._records = {name: {record: None} for name, record in last.items()}
+            self._records = last
 
     @property
     def unordered(self) -> bool:

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from lumen_cli.reports.jsonlines import RECORDS, SCHEMA
 from lumen_cli.reports.schema import write_schema
+from lumen_cli.run.manifest import Manifest, Record
 from tests.conftest import Finished, MakeModel, write_dark
 from tests.schema import PUBLISHED, strict_schema
 
@@ -29,6 +30,7 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
     "models remove": (["mine", "--yes"], ["model-path"]),
     "models import": (["diffll", "official.pth"], ["import"]),
     "models pull": (["tiny"], ["pull"]),
+    "status": (["bright"], ["status"]),
     "config": ([], ["setting"]),
     "config path": ([], ["config-file"]),
     "doctor": (["--no-self-test"], ["check"]),
@@ -64,6 +66,8 @@ def shop(tmp_path: Path, make_model: MakeModel, photos: Path, monkeypatch: pytes
     make_model("mine", root=tmp_path / "data-home" / "lumen" / "models")
     write_dark(tmp_path / "one.png")
     write_dark(tmp_path / "other.png", seed=1)
+    size = write_dark(tmp_path / "bright" / "one.png").stat().st_size
+    Manifest(tmp_path / "bright").add(Record("one.png", "one.png", output_size=size))
     small = DiffLL(unet_channels=32, unet_multipliers=(1, 1, 1), detail_channels=16)
     torch.save({"state_dict": small.state_dict()}, tmp_path / "official.pth")
     monkeypatch.setattr(importing, "read_apart", read_source)  # in this process, which saves seconds
@@ -94,7 +98,7 @@ def test_no_command_and_no_type_is_forgotten() -> None:
     ]
     assert sorted(able) == sorted(EXAMPLES)
     shown = {type for _, types in EXAMPLES.values() for type in types}
-    of_other_options = {"leak", "page", "speed", "release"}  # below, and in test_page.py
+    of_other_options = {"leak", "page", "speed", "release", "output"}  # below, in test_page.py and test_shards.py
     assert shown | of_other_options == {record.type for record in RECORDS}
 
 

@@ -17,14 +17,15 @@ from lumen_cli.files.find import find_pictures
 from lumen_cli.imaging.colour.convert import convert_depth
 from lumen_cli.imaging.picture import read_picture
 from lumen_cli.run.existing import IfExists
-from lumen_cli.run.manifest import MANIFEST_NAME, locked
+from lumen_cli.run.locks import locked
+from lumen_cli.run.manifest import MANIFEST_NAME
 from lumen_cli.run.operation import Enhance, Enhanced, Settings
 from lumen_cli.run.run import Run, RunOptions
 from tests.conftest import read_pixels, write_dark
 
 CPU = choose_device("cpu", "fp32")
 SAMPLES = Path(__file__).parents[2] / "sample_images"
-MOST_MODULES = 76
+MOST_MODULES = 77
 """Modules of lumen_cli that one JPEG's way through `enhance` may load, packages included."""
 
 

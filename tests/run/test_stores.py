@@ -223,3 +223,21 @@ def test_commands_that_need_files_refuse_addresses(
     finished = lumen(*(word.format(url=bucket.url("in")) for word in command))
     assert (finished.code, len(finished.err.splitlines())) == (2, 1), finished.err
     assert "store" in finished.err
+
+
+def test_parts_of_a_run_share_a_bucket_and_status_reads_it(
+    bucket: Bucket, photos: Path, expected: dict[str, bytes], lumen: Lumen
+) -> None:
+    bucket.put_folder(photos, "in")
+    bucket.put("in/broken.jpg", b"no picture")
+    codes = []
+    for part in ("1/2", "2/2"):
+        command = ("enhance", bucket.url("in"), "-o", bucket.url("out"), "--model", "tiny", "--shard", part)
+        codes.append(lumen(*command).code)
+    assert sorted(codes) == [0, 1]
+    assert outputs(bucket.contents("out")) == expected
+    told = lumen("status", bucket.url("out"), "--json")
+    assert told.code == 1, told.err
+    failed, totals = map(json.loads, told.out.splitlines())
+    assert (failed["state"], failed["input"]) == ("failed", "broken.jpg")
+    assert totals["states"]["done"] == len(expected)
