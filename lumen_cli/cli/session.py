@@ -63,7 +63,7 @@ class Session:
 
     @cached_property
     def _facts(self) -> RunFacts:
-        from lumen_cli.reports.jsonlines import run_facts
+        from lumen_cli.reports.picture_lines import run_facts
 
         return run_facts(self.run)
 
@@ -99,7 +99,7 @@ class Session:
             LOGGER.error("%s: failed; %s", trouble.path, trouble.reason)
             self.summary.trouble(trouble)
             if self.options.as_json:
-                from lumen_cli.reports.jsonlines import trouble_line
+                from lumen_cli.reports.picture_lines import trouble_line
 
                 print(trouble_line(trouble, self._facts), flush=True)
         if plan.todo and self.run.tags.notice and not self._noticed:
@@ -139,7 +139,7 @@ class Session:
         if self.page:
             self.page.results.append(result)
         if self.options.as_json:
-            from lumen_cli.reports.jsonlines import picture_line
+            from lumen_cli.reports.picture_lines import picture_line
 
             print(picture_line(result, self._facts), flush=True)
         if LOGGER.isEnabledFor(logging.INFO):
@@ -149,7 +149,7 @@ class Session:
         """One line: the picture, what became of it, the time of each stage; in JSON also its line."""
         import json
 
-        from lumen_cli.reports.jsonlines import picture_line
+        from lumen_cli.reports.picture_lines import picture_line
         from lumen_cli.text import duration, with_options
 
         times = ", ".join(f"{stage} {duration(value)}" for stage, value in asdict(result.timings).items() if value)
@@ -272,7 +272,7 @@ def carry_out(
 
 def show_plan(run: Run, plan: Plan, troubles: Sequence[Trouble], as_json: bool) -> None:
     """Print what would be done, one line per picture."""
-    from lumen_cli.reports.jsonlines import planned_line, run_facts, trouble_line
+    from lumen_cli.reports.picture_lines import planned_line, run_facts, trouble_line
     from lumen_cli.reports.summary import source_name
     from lumen_cli.text import count, printable, short_path, with_options
 

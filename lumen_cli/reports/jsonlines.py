@@ -9,18 +9,12 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lumen_cli import __version__
-from lumen_cli.text import with_options
 
 if TYPE_CHECKING:
-    from lumen_cli.files.find import Trouble
     from lumen_cli.registry.card import ModelCard
-    from lumen_cli.run.run import Run
-    from lumen_cli.run.task import Result, Task
 
 SCHEMA = "lumen/1"
 """The version of all lines. It changes if a field goes or changes its meaning; fields and kinds may be added to it."""
-_DIGITS = 12
-"""Of the weights' SHA-256, as in stamps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -394,66 +388,11 @@ RECORDS: tuple[type[Record], ...] = (
 """Every kind of line."""
 
 
-def run_facts(run: Run) -> RunFacts:
-    """What the pictures of a run share."""
-    settings = run.operation.settings
-    chosen = asdict(settings)
-    for name in ("architecture", "network", "weights", "precision", "deep_precision", "tags"):
-        del chosen[name]
-    return RunFacts(
-        model=run.card.name if run.card else "",
-        weights=settings.weights[:_DIGITS],
-        seed=chosen.pop("seed", None),
-        device=run.policy.device,
-        settings=chosen | {"metadata": settings.tags.metadata, "stamp": settings.tags.stamp is not None},
-    )
-
-
-def picture_line(result: Result, facts: RunFacts) -> str:
-    """The result of one picture."""
-    fidelity = result.fidelity
-    return PictureLine(
-        status=result.status,  # type: ignore[arg-type]
-        **_paths(result.task),
-        why=result.task.why,
-        reason=with_options(result.reason, result.remedy) if result.reason else None,
-        width=result.width,
-        height=result.height,
-        seen=list(result.seen) if result.seen else None,
-        bytes=result.size,
-        seconds=Seconds(**{stage: round(value, 6) for stage, value in asdict(result.timings).items()}),
-        warnings=list(result.warnings),
-        notices=list(result.notices),
-        reconstruction=None if fidelity is None else Reconstruction(**asdict(fidelity)),
-        sidecars=[str(path) for path in result.sidecars],
-        precision=result.precision,
-        clip=None if result.clip is None else ClipFigures(**asdict(result.clip)),
-        **vars(facts),
-    ).line()
-
-
-def trouble_line(trouble: Trouble, facts: RunFacts) -> str:
-    """An input that cannot be processed."""
-    return PictureLine(status="failed", input=str(trouble.path), reason=trouble.reason, **vars(facts)).line()
-
-
-def planned_line(task: Task, status: Literal["planned", "kept", "left"], facts: RunFacts) -> str:
-    """The plan for one picture."""
-    return PictureLine(status=status, **_paths(task), why=with_options(task.why, task.remedy), **vars(facts)).line()
-
-
 def model_line(card: ModelCard) -> str:
     """A model's card."""
     return ModelLine(folder=str(card.folder), weights_sha256=card.weights_sha256, to_pull=card.to_pull).line(
         card.model_dump()
     )
-
-
-def _paths(task: Task) -> dict[str, Any]:
-    source = task.job.source.label or str(task.job.source.path)
-    if not task.parts:
-        return {"input": source, "output": str(task.job.target)}
-    return {"input": source, "outputs": {part.name: str(part.path) for part in task.parts}}
 
 
 def strict(value: Any) -> Any:
