@@ -257,6 +257,7 @@ def words_of(context: Any) -> tuple[str, ...]:
 _IN_STORES: dict[str, tuple[str, ...] | None] = {
     "enhance": None,
     "decompose": None,
+    "status": None,
     "benchmark": ("--data-root", "--low", "--high", "--check-leak"),
 }
 """Commands that take addresses of stores: None for wherever they name files, else behind these options."""
