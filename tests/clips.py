@@ -61,7 +61,8 @@ class Recipe:
     transfer: int | None = None
     options: dict[str, str] = field(default_factory=lambda: {"crf": "10"})
     chapters: bool = True
-    texts: bool = False
+    texts: str = ""
+    """The codec of subtitles; none where empty."""
 
 
 def write_clip(path: Path, recipe: Recipe) -> Path:
@@ -83,6 +84,10 @@ def write_clip(path: Path, recipe: Recipe) -> Path:
         if recipe.sound:
             sound = container.add_stream(recipe.sound, rate=48000)
             sound.layout = "stereo"
+        texts = container.add_mux_stream(recipe.texts) if recipe.texts else None
+        if texts is not None:
+            texts.time_base = Fraction(1, 1000)
+            texts.metadata["language"] = "deu"
         container.metadata.update({"title": "Night walk", "comment": "made by a test"})
         if recipe.chapters:
             names = enumerate(("before", "behind"))
@@ -105,10 +110,22 @@ def write_clip(path: Path, recipe: Recipe) -> Path:
             frame = frame.reformat(format=recipe.pixels, dst_color_range=1)
             frame.pts, frame.time_base = stamp, recipe.time_base
             container.mux(video.encode(frame))
+            if texts is not None and stamp in (stamps[2], stamps[6]):
+                container.mux(_text(texts, recipe.texts, round(1000 * stamp * recipe.time_base)))
         container.mux(video.encode(None))
         if sound is not None:
             _add_sound(container, sound, float(stamps[-1] * recipe.time_base))
     return path
+
+
+def _text(stream: Any, codec: str, milliseconds: int) -> Any:
+    """A subtitle of a tenth of a second."""
+    text = f"at {milliseconds} ms".encode()
+    packet = av.Packet(len(text).to_bytes(2, "big") + text if codec == "mov_text" else text)
+    packet.stream, packet.time_base = stream, Fraction(1, 1000)
+    packet.pts = packet.dts = milliseconds
+    packet.duration = 100
+    return packet
 
 
 def _add_sound(container: Any, sound: Any, seconds: float) -> None:

@@ -10,13 +10,17 @@ import av
 
 @dataclass(frozen=True)
 class Encoder:
-    """An encoder and its quality: option: the name of the setting; best, worst: its values at 95 and at 1."""
+    """An encoder and its quality: option: the name of the setting; best, worst: its values at 95 and at 1.
+
+    ticks: into how many a second may be divided; 0: its clock is the frame rate.
+    """
 
     name: str
     option: str = ""
     best: float = 0.0
     worst: float = 0.0
     more: tuple[tuple[str, str], ...] = ()
+    ticks: int = 1 << 31
 
     def options(self, quality: int | None) -> dict[str, str]:
         """The encoder's options for a quality of 1 to 100, None for the default, which is 95."""
@@ -32,9 +36,9 @@ ENCODERS: dict[str, Encoder] = {
     "vp9": Encoder("libvpx-vp9", "crf", 24, 60, (("deadline", "realtime"), ("cpu-used", "5"), ("row-mt", "1"))),
     "vp8": Encoder("libvpx", "crf", 8, 60, (("deadline", "realtime"), ("cpu-used", "4"), ("b", "50M"))),
     "av1": Encoder("libsvtav1", "crf", 24, 60, (("preset", "8"),)),
-    "mpeg4": Encoder("mpeg4", "q", 2, 31),
-    "mpeg2video": Encoder("mpeg2video", "q", 2, 31),
-    "mpeg1video": Encoder("mpeg1video", "q", 2, 31),
+    "mpeg4": Encoder("mpeg4", "q", 2, 31, ticks=65535),
+    "mpeg2video": Encoder("mpeg2video", "q", 2, 31, ticks=0),
+    "mpeg1video": Encoder("mpeg1video", "q", 2, 31, ticks=0),
     "mjpeg": Encoder("mjpeg", "q", 2, 31),
     "prores": Encoder("prores_ks"),
     "ffv1": Encoder("ffv1"),

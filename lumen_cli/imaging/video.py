@@ -1,8 +1,7 @@
-"""Clips, read and written through imageio and its PyAV plug-in.
+"""Clips, read through imageio and its PyAV plug-in; `video_writer.py` writes them.
 
-imageio opens the files, chooses containers and decoders, and ends the encoders. `ClipReader` and `ClipWriter` add what
-it leaves out: time stamps, all streams that are not pictures (copied packet by packet), rotation, colour tags,
-chapters, and conversions that keep the bits of dark pictures.
+imageio opens the files and chooses containers and decoders. `ClipReader` adds what it leaves out: time stamps, the
+packets of all streams that are not pictures, rotation, and conversions that keep the bits of dark pictures.
 """
 
 from __future__ import annotations
@@ -18,25 +17,23 @@ import av
 import imageio.v3 as iio
 import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
-from av.stream import Discard, Disposition
-from av.video.reformatter import ColorRange, Colorspace, ColorTrc, Interpolation
+from av.stream import Disposition
+from av.video.reformatter import Colorspace, ColorTrc, Interpolation
 from imageio.plugins.pyav import PyAVPlugin
 from numpy.typing import NDArray
 
-from lumen_cli.imaging.encoders import ENCODERS, OTHERS, nearest_format
 from lumen_cli.imaging.formats import MAXIMUM_PIXELS
 from lumen_cli.imaging.formats.format import UnreadableError, check_size
 
 av.logging.set_level(av.logging.PANIC)  # faults arrive as exceptions; its own lines would go to standard error
 
-_EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 """Without these flags values lose up to three levels of 255, which a gain makes visible."""
 _REDUCING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
 _UNSPECIFIED = 2
 """The matrix (ITU-T H.273) of clips that name none; players take that of high definition from 720 rows on."""
 _HIGH_DEFINITION = 720
-_LEAST_TIME = Fraction(1, 10**9)
 
 
 class ClipReader(PyAVPlugin):
@@ -106,7 +103,7 @@ class ClipReader(PyAVPlugin):
 class ClipFacts:
     """What a clip's header says.
 
-    turns: quarter turns to the left that make a frame upright; alpha: whether its pixels have it; bits: of a value.
+    bits: of a value; alpha: whether its pixels have it; colours: primaries, transfer, matrix and range (ITU-T H.273).
     """
 
     width: int
@@ -115,6 +112,7 @@ class ClipFacts:
     pixels: str
     bits: int
     alpha: bool
+    colours: tuple[int, int, int, int]
     rate: Fraction | None
     duration: float | None
 
@@ -168,10 +166,12 @@ def _check(reader: ClipReader, path: Path, max_pixels: int) -> ClipFacts:
     return ClipFacts(
         context.width,
         context.height,
-        context.name,
+        context.codec.canonical_name,
         stream.format.name,
         max(component.bits for component in stream.format.components),
         any(component.is_alpha for component in stream.format.components),
+        # Now: some decoders replace what the container says by their codec's habit.
+        (context.color_primaries, context.color_trc, context.colorspace, context.color_range),
         stream.average_rate or stream.guessed_rate or None,
         None if stream.duration is None else float(stream.duration * stream.time_base),
     )
@@ -208,178 +208,16 @@ def reduce_frame(frame: Any, width: int, height: int) -> NDArray[np.float32]:
 
 def to_rgb(frame: Any, alpha: bool = False) -> NDArray[np.uint16]:
     """A frame at its own size, H×W×3 or, with alpha, H×W×4 uint16."""
-    values: NDArray[np.uint16] = _reformat(frame, "rgba64le" if alpha else "rgb48le", _EXACT).to_ndarray()
+    values: NDArray[np.uint16] = _reformat(frame, "rgba64le" if alpha else "rgb48le", EXACT).to_ndarray()
     return values
 
 
-def _from_rgb(values: NDArray[np.uint8] | NDArray[np.uint16], like: Any, pixels: str) -> Any:
-    """H×W×3 or H×W×4 → a frame of that pixel format with the colours, rotation and time of `like`."""
-    deep, channels = values.dtype == np.uint16, values.shape[2]
-    kind = {(False, 3): "rgb24", (False, 4): "rgba", (True, 3): "rgb48le", (True, 4): "rgba64le"}[deep, channels]
-    frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(values), kind)
-    frame.colorspace, frame.color_range = like.colorspace, like.color_range
-    frame.color_trc, frame.color_primaries = like.color_trc, like.color_primaries
-    full = like.color_range == ColorRange.JPEG or like.format.name.startswith("yuvj")
-    result = frame.reformat(
-        format=pixels,
-        interpolation=_EXACT,
-        dst_colorspace=_matrix(like),
-        dst_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
-    )
-    result.colorspace, result.color_range = like.colorspace, like.color_range
-    result.pts, result.time_base, result.duration = like.pts, like.time_base, like.duration
-    return result
-
-
 def _reformat(frame: Any, kind: str, flags: int, **size: int) -> Any:
-    return frame.reformat(format=kind, interpolation=flags, src_colorspace=_matrix(frame), **size)
+    return frame.reformat(format=kind, interpolation=flags, src_colorspace=matrix_of(frame), **size)
 
 
-def _matrix(frame: Any) -> Colorspace | None:
+def matrix_of(frame: Any) -> Colorspace | None:
     """The matrix of a frame that names none; None where it does."""
     if frame.colorspace != _UNSPECIFIED or frame.format.is_rgb:
         return None
     return Colorspace.ITU709 if frame.height >= _HIGH_DEFINITION else Colorspace.ITU601
-
-
-class ClipWriter(PyAVPlugin):
-    """A clip that is being written. `begin` comes first, then frames and packets in any order, then `close`."""
-
-    _container: Any
-    _video_stream: Any
-
-    def begin(self, reader: ClipReader, facts: ClipFacts, quality: int | None, keep: bool = True) -> None:
-        """Make a stream for each of the source's.
-
-        Args:
-            reader: the source, whose first frame is read.
-            facts: of the source.
-            quality: 1 to 100, None for the default.
-            keep: whether names and values that describe the clip are copied.
-
-        Raises:
-            UnreadableError: the container cannot hold one of the streams.
-        """
-        self.notices: list[str] = []
-        self._lengths: dict[int, int] = {}
-        self._copies: dict[int, Any] = {}
-        source = reader.container
-        if keep:
-            self._container.metadata.update(reader.container_metadata)
-        for stream in source.streams:
-            if stream.index == reader.stream.index:
-                self._add_pictures(reader, facts, quality)
-                target = self._video_stream
-            else:
-                target = self._add_copy(stream)
-            if target is not None and keep:
-                target.metadata.update({name: text for name, text in stream.metadata.items() if name != "encoder"})
-            if target is not None:
-                target.disposition = stream.disposition
-        if source.chapters():
-            self._container.set_chapters(source.chapters())
-
-    def _add_pictures(self, reader: ClipReader, facts: ClipFacts, quality: int | None) -> None:
-        stream = reader.stream
-        rate = facts.rate or Fraction(25)
-        for codec in dict.fromkeys((facts.codec, *OTHERS)):
-            encoder = ENCODERS.get(codec)
-            pixels = None if encoder is None else nearest_format(encoder.name, facts.pixels)
-            if encoder is None or pixels is None:
-                continue
-            try:
-                self.init_video_stream(encoder.name, fps=float(rate), pixel_format=pixels)
-                break
-            except ValueError:  # the container does not hold this codec
-                continue
-        else:
-            raise UnreadableError(
-                f"there is no encoder here for {facts.codec} with pixels of kind {facts.pixels} that this kind of file "
-                "can hold; name an output that ends with .mkv",
-                "output",
-            )
-        self.pixels, self.alpha = pixels, facts.alpha
-        if pixels != facts.pixels:
-            self.notices.append(
-                f"its pixels of kind {facts.pixels} became {pixels}, the nearest that {codec} stores here"
-            )
-        if codec != facts.codec:
-            self.notices.append(f"there is no encoder for its {facts.codec} pictures here: they became {codec}")
-        target, context = self._video_stream, self._video_stream.codec_context
-        target.width, target.height = facts.width, facts.height
-        target.time_base = context.time_base = stream.time_base
-        context.options = encoder.options(quality)
-        if stream.sample_aspect_ratio:
-            context.sample_aspect_ratio = stream.sample_aspect_ratio
-        own = stream.codec_context
-        context.color_primaries, context.color_trc = own.color_primaries, own.color_trc
-        context.colorspace, context.color_range = own.colorspace, own.color_range
-        context.thread_type = "AUTO"
-        if encoder.option == "q":
-            context.qscale = True
-            context.global_quality = 118 * round(float(context.options.pop("q", "2")))
-        target.set_display_matrix(reader.matrix)
-        if reader.interlaced:
-            self.notices.append("it is interlaced: its pictures are stored as whole frames")
-
-    def _add_copy(self, stream: Any) -> Any:
-        """A stream for copied packets; None, with a notice, for one that has nothing to copy."""
-        if stream.discard == Discard.all:
-            return None  # the names of chapters, which the container writes itself
-        try:
-            copy = self._container.add_stream_from_template(stream, opaque=True)
-        except (ValueError, av.FFmpegError):
-            if stream.type == "data":
-                self.notices.append("its data stream was left out")
-                return None
-            raise UnreadableError(
-                f"this kind of file cannot hold its {stream.type} stream ({stream.codec_context.name}); "
-                "name an output of the clip's own kind, or one that ends with .mkv",
-                "output",
-            ) from None
-        self._copies[stream.index] = copy
-        return copy
-
-    def copy_packet(self, packet: Any) -> None:
-        """Write a packet of another stream."""
-        target = self._copies.get(packet.stream.index)
-        if target is not None and packet.dts is not None:
-            packet.stream = target
-            self._container.mux(packet)
-
-    def add_frame(self, frame: Any, values: NDArray[Any] | None = None) -> None:
-        """Encode a frame of the source, or these values in its place: H×W×3 or H×W×4 integers.
-
-        Its colours, time stamp and duration stay as they are.
-        """
-        if values is not None:
-            frame = _from_rgb(values, frame, self.pixels)
-        elif frame.format.name != self.pixels:
-            frame = _from_rgb(to_rgb(frame, self.alpha), frame, self.pixels)
-        frame.pict_type = 0
-        self._lengths[frame.pts] = frame.duration
-        self._mux(self._video_stream.encode(frame))
-
-    def _mux(self, packets: list[Any]) -> None:
-        for packet in packets:
-            length = self._lengths.pop(packet.pts, 0)
-            if length:
-                packet.duration = length
-            self._container.mux(packet)
-
-    def _flush_writer(self) -> None:
-        """Write what the encoder still holds."""
-        self._mux(self._video_stream.encode())
-        self._video_stream = None
-
-    def abandon(self) -> None:
-        """Close the file without completing it."""
-        self._video_stream = None
-        self._container.close()
-        self.request.finish()
-
-
-def create_clip(path: Path) -> ClipWriter:
-    """A clip to be written, whose container follows from the ending of its name."""
-    writer: ClipWriter = iio.imopen(os.fspath(path), "w", plugin=ClipWriter)
-    return writer

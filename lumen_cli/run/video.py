@@ -16,7 +16,8 @@ from lumen_cli.engine.scene import scene_size
 from lumen_cli.engine.video import THUMBNAIL, Surveyor, Timeline, finish_frame
 from lumen_cli.errors import PictureError
 from lumen_cli.imaging.formats.format import UnreadableError
-from lumen_cli.imaging.video import ClipReader, ClipWriter, create_clip, open_clip, quarter_turns, reduce_frame, to_rgb
+from lumen_cli.imaging.video import ClipReader, open_clip, quarter_turns, reduce_frame, to_rgb
+from lumen_cli.imaging.video_writer import ClipWriter, create_clip
 from lumen_cli.run.moving import Looker, frame_picture
 from lumen_cli.run.operation import Settings
 

@@ -46,6 +46,18 @@ KINDS = {
         stamps=range(0, 480, 40),
     ),
     "full-chroma.mkv": Recipe(dark_frames(12), pixels="yuv444p", colours=5),
+    "texts.mkv": Recipe(dark_frames(12), time_base=Fraction(1, 1000), stamps=range(0, 480, 40), texts="subrip"),
+    "texts.mp4": Recipe(dark_frames(12), texts="mov_text"),
+    "broadcast.ts": Recipe(dark_frames(12), time_base=Fraction(1, 90000), stamps=range(0, 43200, 3600), chapters=False),
+    "film.mpg": Recipe(
+        dark_frames(12, 96, 128),
+        codec="mpeg2video",
+        sound="mp2",
+        time_base=Fraction(1, 25),
+        stamps=range(12),
+        chapters=False,
+        options={},
+    ),
     "silent.avi": Recipe(
         dark_frames(12), codec="mpeg4", sound=None, chapters=False, time_base=Fraction(1, 25), stamps=range(12)
     ),
