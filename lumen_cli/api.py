@@ -11,6 +11,7 @@ import numpy as np
 from lumen_cli.engine import Detail
 from lumen_cli.engine.device import choose_device
 from lumen_cli.errors import UsageError
+from lumen_cli.files.places import is_store, mask
 from lumen_cli.imaging.colour.convert import convert_depth, to_unit
 from lumen_cli.imaging.picture import Picture, read_picture
 from lumen_cli.registry.catalog import DEFAULT_MODEL, GradingName, check_light, find_model, require_ability
@@ -166,6 +167,10 @@ def decompose(
 
 
 def _picture(given: np.ndarray | str | os.PathLike[str]) -> Picture:
+    if not isinstance(given, np.ndarray) and is_store(os.fspath(given)):
+        raise UsageError(
+            f"{mask(os.fspath(given))}: pictures in stores are for the command line; read it into an array"
+        )
     return picture_from_array(given) if isinstance(given, np.ndarray) else read_picture(Path(given).absolute())
 
 

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import functools
 import importlib
+import logging
 import mimetypes
 import os
 import time
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from lumen_cli.atomic import temporary_folder
 from lumen_cli.errors import UsageError
@@ -50,6 +52,9 @@ class Store:
         """
         kind = KINDS[self._scheme]
         try:
+            logger = logging.getLogger(kind.package)
+            if logger.level == logging.NOTSET:  # it would print each attempt; what fails in the end is an error of ours
+                logger.setLevel(logging.CRITICAL)
             importlib.import_module(kind.package)
             fsspec = importlib.import_module("fsspec")
         except ImportError:
@@ -299,7 +304,7 @@ class S3Store(Store):
             mode="create" if new else "overwrite",
             chunksize=_ONE_REQUEST,
             ContentType=kind,
-            Metadata=dict(metadata),
+            Metadata={name: value if value.isascii() else quote(value) for name, value in metadata.items()},
         )
 
 
@@ -325,8 +330,8 @@ class AzureStore(Store):
     def _put(self, local: Path, path: ObjectPath, kind: str, metadata: Mapping[str, str], new: bool) -> None:
         mode = "create" if new else "overwrite"
         self._files.put_file(str(local), path.inner, content_settings={"content_type": kind}, mode=mode)
-        if metadata:  # adlfs writes no metadata together with the content
-            self._files.setxattrs(path.inner, **metadata)
+        if metadata:  # adlfs writes no metadata together with the content; Azure's names are identifiers
+            self._files.setxattrs(path.inner, **{name.replace("-", "_"): value for name, value in metadata.items()})
 
 
 _CLASSES: dict[str, type[Store]] = {"S3": S3Store, "Google Cloud": GoogleStore, "Azure": AzureStore}

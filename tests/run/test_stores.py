@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lumen_cli.files.places import Details, FileState, parse_address
 from tests.conftest import Finished, MakeModel, folder_bytes, write_dark
 from tests.store import MANIFEST, Bucket, outputs
 
@@ -109,6 +110,12 @@ def test_what_changed_is_made_again_and_what_others_wrote_stays(
     overwritten = lumen(*command, "--overwrite")
     assert overwritten.code == 0, overwritten.err
     assert bucket.get("out/c.webp") == expected["c.webp"]
+
+
+def test_metadata_that_s3_does_not_take_is_encoded(bucket: Bucket, photos: Path) -> None:
+    details = Details(FileState(1, 0, None), metadata={"place": "Köln"})
+    parse_address(bucket.url("a.png")).store.send(photos / "a.png", parse_address(bucket.url("a.png")), details)
+    assert bucket.head("a.png")["Metadata"] == {"place": "K%C3%B6ln"}
 
 
 def test_only_dark_and_memory(photos: Path, make_model: MakeModel, lumen: Lumen, bucket: Bucket) -> None:
