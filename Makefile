@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test docs census lint wheel clean
+.PHONY: demo test gpu docs census lint wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.user
@@ -18,6 +18,10 @@ test: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest $(PYTEST)
+
+# The tests that need a CUDA device, where there is one.
+gpu: $(VENV)/.dev
+	$(BIN)/python -m pytest -m gpu tests/gpu $(PYTEST)
 
 # The documentation site: site/index.html can be opened from its folder, its search works there too.
 docs: $(VENV)/.dev

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lumen_cli.engine.batch import enhance_scenes
+from lumen_cli.engine.batch import enhance_scenes, prepare
 from lumen_cli.engine.decompose import decompose_batch
 from lumen_cli.engine.device import choose_device
 from lumen_cli.engine.memory import TilePlan
@@ -23,7 +23,7 @@ from lumen_cli.networks.base import LowLightModel
 from lumen_cli.registry.architectures import ARCHITECTURES, network_class
 from lumen_cli.registry.card import read_card
 from lumen_cli.registry.load import load
-from tests.accelerator import OnDevice, accelerator, policy_on
+from tests.accelerator import Calls, OnDevice, accelerator, policy_on
 from tests.conftest import dark_pixels
 from tests.networks.test_grading import opinionated
 from tests.test_architectures import DECOMPOSING, KNOWN, STEPS, build_stable, dark, noise_for
@@ -202,3 +202,19 @@ def test_losses_and_their_gradients_are_on_the_device_and_those_of_the_cpu(name:
         again = again.cpu()
     assert found == pytest.approx(expected, rel=1e-4)
     torch.testing.assert_close(again, gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_pictures_go_up_as_their_own_bytes_and_come_back_in_one_copy() -> None:
+    network, dark = build_stable("tiny"), [dark_pixels(38, 50, seed) for seed in range(3)]
+    pictures = [Picture(each, None, 8, False, "png", None, None) for each in dark]
+    scenes = [scene_of(each) for each in pictures]
+    expected = values(enhance_scenes(network, scenes, CPU, steps=STEPS))
+    with accelerator("cuda"):
+        moved, policy = on_device(network, "cuda"), policy_on("cuda")
+        ready = [prepare(scene, moved, policy, 0, scene.picture.digest()) for scene in scenes]
+        assert {scene.input.dtype for scene in ready if scene.input is not None} == {torch.uint8}
+        pinned = Calls.pinned
+        found = values(enhance_scenes(moved, ready, policy, steps=STEPS))
+        assert Calls.pinned == pinned + 1
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)

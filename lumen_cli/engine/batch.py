@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -86,7 +86,83 @@ def enhance_batch(
     ]
 
 
+def prepare(scene: Scene, network: LowLightModel, policy: DevicePolicy, seed: int, content: bytes) -> Scene:
+    """The scene with its `input` and `noise` for the network, so that another thread than the network's computes them.
+
+    seed: the run's; content: the picture's `digest()`.
+    """
+    shape = shape_of(scene.seen, network, policy)
+    wanted = network.noise_shape(shape.height, shape.width)
+    noise = None if wanted is None else policy.stage(picture_noise(seed, content, wanted)[None])
+    return replace(scene, input=_input_of(scene.seen, network, policy), noise=noise)
+
+
+def _input_of(picture: Picture, network: LowLightModel, policy: DevicePolicy) -> Tensor:
+    """A picture on the CPU, as `_load` takes it.
+
+    For a CPU 1×3×H×W float32 in [0, 1], padded. For other devices 1×3×h×w of the file's own bytes where they are sRGB:
+    a quarter to travel, and the device pads and scales them.
+    """
+    raw = picture.values
+    if not policy.single and raw is not None and raw.dtype == np.uint8:
+        return policy.stage(as_tensor(np.require(raw, requirements="W")))  # PyTorch warns of others
+    padded = pad_to_multiple(as_tensor(picture.pixels), network.size_multiple)
+    return policy.stage(padded.contiguous(memory_format=torch.channels_last))
+
+
+def _load(inputs: Sequence[Tensor], network: LowLightModel, policy: DevicePolicy) -> Tensor:
+    """What `_input_of` returned for pictures of one `shape_of` → B×3×H×W in [0, 1] on the device."""
+    loaded = [policy.upload(each) for each in inputs]
+    batch = [pad_to_multiple(_scale(each), network.size_multiple) for each in loaded]
+    return (torch.cat(batch) if len(batch) > 1 else batch[0]).contiguous(memory_format=torch.channels_last)
+
+
+def _scale(values: Tensor) -> Tensor:
+    """uint8 → the floats that `to_unit` gives; floats as they are."""
+    if values.dtype != torch.uint8:
+        return values
+    # CUDA multiplies by the reciprocal of a number, which is another float; it divides by a tensor.
+    return values.float() / torch.full((1,), 255.0, device=values.device)
+
+
+@dataclass(frozen=True, eq=False)
+class Bright:
+    """A scene and the network's result for it, before its light is decided; `pixels` may run in any thread.
+
+    graded: 3×h×w float32 in [0, 1] on the CPU; residual: `LowLightModel.residual`, on the CPU, for a reduced picture;
+    brightness: as in `compute_scenes`; alone: whether the result is the network's alone.
+    """
+
+    scene: Scene
+    graded: Tensor
+    residual: Tensor | None = None
+    brightness: float | None = None
+    alone: bool = False
+
+    def pixels(self) -> NDArray[np.float32]:
+        """The result, h×w×3 float32 in [0, 1]: `residual` added and `relight` applied."""
+        with torch.inference_mode():
+            pixels = as_pixels(self.graded)
+            if self.alone:
+                return pixels
+            low, bright = as_tensor(self.scene.seen.pixels), as_tensor(pixels)
+            if self.residual is not None:
+                smooth = F.interpolate(self.residual, bright.shape[-2:], mode="bicubic", align_corners=False)
+                bright = (bright + smooth).clamp(0.0, 1.0)
+            return as_pixels(relight(low, bright, self.brightness))
+
+
 def enhance_scenes(
+    network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, **options: Any
+) -> list[Computed[np.ndarray]]:
+    """As `compute_scenes`, but with the `pixels` of each result."""
+    return [
+        Computed(result.value if isinstance(result.value, NetworkError) else result.value.pixels(), result.notes)
+        for result in compute_scenes(network, scenes, policy, **options)
+    ]
+
+
+def compute_scenes(
     network: LowLightModel,
     scenes: Sequence[Scene],
     policy: DevicePolicy,
@@ -97,12 +173,12 @@ def enhance_scenes(
     brightness: float | None = None,
     illumination_ratio: float | None = None,
     plan: TilePlan | None = None,
-) -> list[Computed[np.ndarray]]:
+) -> list[Computed[Bright]]:
     """Run the network on the scenes of pictures, all of one `shape_of`.
 
     Args:
         network: on the policy's device.
-        scenes: from `scene_of`; sizes may differ within the padded shape.
+        scenes: from `scene_of`, perhaps through `prepare`; sizes may differ within the padded shape.
         policy: from `choose_device`.
         digests: the pictures' `digest()`, where they are already known.
         seed: the run's seed; each picture's noise depends only on it and on the picture's content.
@@ -113,39 +189,52 @@ def enhance_scenes(
         plan: which pictures run in tiles; None: those that do not fit into memory.
 
     Returns:
-        For each scene h×w×3 float32 in [0, 1], or the error of a picture whose result has NaN or infinity even in
-        float32. How batches are split: see `in_parts`.
+        For each scene its result, or the error of a picture whose result has NaN or infinity even in float32. How
+        batches are split: see `in_parts`.
     """
     contents = digests or [scene.picture.digest() for scene in scenes]
-    pictures = [scene.seen for scene in scenes]
     if brightness is not None and illumination_ratio is not None:
         raise ValueError("brightness and illumination_ratio cannot be combined")
     knobs: dict[str, Any] = {} if illumination_ratio is None else {"illumination_ratio": illumination_ratio}
     plan = TilePlan() if plan is None else plan
+    pictures = [scene.seen for scene in scenes]
     shape = shape_of(pictures[0], network, policy)
 
-    def noise_of(contents: Sequence[bytes]) -> Tensor | None:
+    def noise_of(index: int) -> Tensor | None:
         wanted = network.noise_shape(shape.height, shape.width)
-        return None if wanted is None else torch.stack([picture_noise(seed, content, wanted) for content in contents])
+        ready = scenes[index].noise
+        return ready if ready is not None or wanted is None else picture_noise(seed, contents[index], wanted)[None]
 
-    def run(part: slice, precision: str) -> list[np.ndarray | NetworkError]:
-        group = pictures[part]
+    def input_of(index: int) -> Tensor:
+        ready = scenes[index].input
+        return _input_of(pictures[index], network, policy) if ready is None else ready
+
+    def run(part: slice, precision: str) -> list[Bright | NetworkError]:
+        group = range(len(scenes))[part]
         with policy.running(precision):
-            low = as_batch(group, network, policy)
-            noise = noise_of(contents[part])
-            noise = None if noise is None else noise.to(policy.device)
-            sizes = [(picture.height, picture.width) for picture in group]
-            bright = network(low, sizes=sizes, noise=noise, steps=steps, **knobs).float()
-            return [cropped(bright[index], picture) for index, picture in enumerate(group)]
+            low = _load([input_of(i) for i in group], network, policy)
+            drawn = [policy.upload(noise) for i in group if (noise := noise_of(i)) is not None]
+            sizes = [(pictures[i].height, pictures[i].width) for i in group]
+            bright = network(low, sizes=sizes, noise=torch.cat(drawn) if drawn else None, steps=steps, **knobs).float()
+            fetched = policy.fetch(bright)
+        parts = [fetched[at, :, :height, :width] for at, (height, width) in enumerate(sizes)]
+        return [
+            bright_of(i, graded) if is_finite(graded) else _not_finite() for i, graded in zip(group, parts, strict=True)
+        ]
 
-    def run_tiled(index: int, precision: str, side: int) -> np.ndarray | NetworkError:
+    def bright_of(index: int, graded: Tensor) -> Bright:
+        scene, alone = scenes[index], illumination_ratio is not None
+        residual = None if scene.whole or alone else _residual(network, scene.seen, graded, policy)
+        return Bright(replace(scene, input=None, noise=None), graded, residual, brightness, alone)
+
+    def run_tiled(index: int, precision: str, side: int) -> Bright | NetworkError:
         from lumen_cli.engine.tile import enhance_tiled  # few pictures need it
 
-        noise = noise_of(contents[index : index + 1])
+        noise = noise_of(index)
         low = pictures[index].pixels
         sample_whole = plan.whole_sample_fits(network, policy, shape, precision)
         with policy.running(precision):
-            bright = enhance_tiled(
+            made = enhance_tiled(
                 network,
                 low,
                 None if noise is None else noise[0],
@@ -155,37 +244,23 @@ def enhance_scenes(
                 sample_whole=sample_whole,
                 **knobs,
             )
-        return bright if np.isfinite(bright).all() else _not_finite()
+        return bright_of(index, as_tensor(made)[0]) if np.isfinite(made).all() else _not_finite()
 
-    results = in_parts(run, pictures, policy, network=network, plan=plan, run_tiled=run_tiled)
-    if illumination_ratio is not None:
-        return results
-    return [
-        result
-        if isinstance(result.value, NetworkError)
-        else Computed(_light(network, scene, result.value, policy, brightness), result.notes)
-        for scene, result in zip(scenes, results, strict=True)
-    ]
+    return in_parts(run, pictures, policy, network=network, plan=plan, run_tiled=run_tiled)
 
 
-def _light(
-    network: LowLightModel, scene: Scene, result: NDArray[np.float32], policy: DevicePolicy, brightness: float | None
-) -> NDArray[np.float32]:
-    """Decide the light of a result, H×W×3: for reduced pictures `_add_residual`, for all `relight`."""
-    low, bright = as_tensor(scene.seen.pixels), as_tensor(result)
-    if not scene.whole:
-        bright = _add_residual(network, low, bright, policy)
-    return as_pixels(relight(low, bright, brightness))
+def is_finite(values: Tensor) -> bool:
+    """Whether all values are finite numbers."""
+    # A sum is not finite where one of them is not, and takes a tenth of the time.
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 @torch.inference_mode()
-def _add_residual(network: LowLightModel, low: Tensor, graded: Tensor, policy: DevicePolicy) -> Tensor:
-    """Add `LowLightModel.residual`, bicubic, to the result of a reduced picture; both 1×3×H×W on the CPU."""
-    residual = network.residual(low.to(policy.device), graded.to(policy.device))
-    if residual is None:
-        return graded
-    smooth = F.interpolate(residual, graded.shape[-2:], mode="bicubic", align_corners=False)
-    return (graded + smooth.cpu()).clamp(0.0, 1.0)
+def _residual(network: LowLightModel, seen: Picture, graded: Tensor, policy: DevicePolicy) -> Tensor | None:
+    """`LowLightModel.residual` for the result of a reduced picture, 3×H×W on the CPU; on the CPU too."""
+    low = as_tensor(seen.pixels)
+    residual = network.residual(low.to(policy.device), as_tensor(as_pixels(graded)).to(policy.device))
+    return None if residual is None else residual.cpu()
 
 
 Value = TypeVar("Value")

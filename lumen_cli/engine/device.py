@@ -17,6 +17,8 @@ from lumen_cli.engine.processor import processor_flags, processor_name
 from lumen_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lumen_cli.networks.base import LowLightModel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -68,6 +70,23 @@ class DevicePolicy:
     def prepare(self, network: LowLightModel) -> LowLightModel:
         """Move a network to the device, in the memory layout that its convolutions prefer. Weights stay float32."""
         return network.to(torch.device(self.device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def stage(self, tensor: Tensor) -> Tensor:
+        """A tensor on the CPU from which `upload` copies fastest: in page-locked memory for a CUDA device."""
+        return tensor.pin_memory() if self.device.startswith("cuda") else tensor
+
+    def upload(self, tensor: Tensor) -> Tensor:
+        """A tensor on the CPU → on the device; the CPU waits only where the tensor is not from `stage`."""
+        return tensor.to(self.device, non_blocking=True)
+
+    def fetch(self, tensor: Tensor) -> Tensor:
+        """A tensor on the device → on the CPU, complete."""
+        if not self.device.startswith("cuda"):
+            return tensor.cpu()
+        host = torch.empty_like(tensor, device="cpu", pin_memory=True)
+        host.copy_(tensor, non_blocking=True)
+        torch.cuda.synchronize(self.device)
+        return host
 
     def works(self) -> bool:
         """Whether the device still computes. After some errors every further call of the process fails."""

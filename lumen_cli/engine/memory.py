@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
+import time
 import weakref
 from collections.abc import Callable
 from functools import cache
@@ -193,6 +194,8 @@ _WORST_BYTES_PER_PIXEL = 4096
 """More than any network needs: a picture that fits with this needs no measurement."""
 _SHARE = 0.6
 """Share of the free memory for the network and a whole picture; other pictures are read and written meanwhile."""
+_ROOM_SECONDS = 0.2
+"""How long an answer about the free memory counts."""
 _TILE_SHARE = 0.5
 """Share of that for a tile: where memory is short, the next large picture is already being decoded."""
 _PICTURE_BYTES_PER_PIXEL = 36
@@ -229,6 +232,7 @@ class TilePlan:
     def __init__(self, tile: Tiling = "auto", memory: int | None = None) -> None:
         self.tile = tile
         self._memory = memory
+        self._free, self._asked = 0.0, -math.inf
         self._too_many: int | None = None
         self._costs: dict[tuple[int, str, bool], float] = {}
 
@@ -276,7 +280,12 @@ class TilePlan:
         return min(max(half, SMALLEST_TILE), LARGEST_TILE)
 
     def _room(self, device: str) -> float:
-        return _SHARE * free_memory(device) if self._memory is None else self._memory
+        if self._memory is not None:
+            return self._memory
+        now = time.monotonic()
+        if now - self._asked > _ROOM_SECONDS:  # the system's answer costs as much as preparing a small picture
+            self._free, self._asked = _SHARE * free_memory(device), now
+        return self._free
 
     def _cost(
         self, network: LowLightModel, policy: DevicePolicy, precision: str, *, sample_whole: bool = False

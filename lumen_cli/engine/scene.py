@@ -21,6 +21,8 @@ from lumen_cli.imaging.colour.convert import to_linear, to_unit
 from lumen_cli.imaging.picture import Picture
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lumen_cli.engine.full_resolution import FullResolution, Reader
     from lumen_cli.engine.refine import Refining
 
@@ -78,10 +80,15 @@ DEFAULTS = Settings()
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture, and what the network sees: the picture itself or a reduced copy."""
+    """A picture, and what the network sees: the picture itself or a reduced copy.
+
+    input, noise: what `batch.prepare` computed of `seen` before the network's turn, if it did.
+    """
 
     picture: Picture
     seen: Picture
+    input: Tensor | None = None
+    noise: Tensor | None = None
 
     @property
     def whole(self) -> bool:

@@ -98,6 +98,10 @@ class Decompose:
         """The whole picture."""
         return scene_of(picture, "whole")
 
+    def prepare(self, scene: Scene, network: LowLightModel, policy: DevicePolicy, digest: bytes) -> Scene:
+        """The scene itself: maps take longer than preparing it would save."""
+        return scene
+
     def run(
         self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
     ) -> list[Decomposed | NetworkError]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from lumen_cli import __version__
 from lumen_cli.engine import METHOD, Detail
-from lumen_cli.engine.batch import NetworkError, enhance_scenes
+from lumen_cli.engine.batch import Bright, NetworkError, compute_scenes, prepare
 from lumen_cli.engine.memory import TilePlan
 from lumen_cli.engine.scene import Scene, finish, refining_of, scene_of
 from lumen_cli.errors import UsageError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from lumen_cli.engine.decompose import Fidelity
     from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.engine.refine import Refining
-    from lumen_cli.engine.scene import Floats
     from lumen_cli.files.find import Source
     from lumen_cli.files.outputs import Job
     from lumen_cli.networks.base import LowLightModel
@@ -38,6 +37,8 @@ WHOLE_BYTES = 7 * 4
 """Of a pixel, where the whole picture goes through the network: channels in float32, and alpha in the worst case."""
 CARRIED_BYTES = 12
 """Of a pixel, where the network sees the picture reduced: 8 or 16 bits a channel, twice."""
+LARGEST_PREPARED = 1 << 20
+"""Most pixels of what a network sees that is prepared ahead of its turn."""
 _DIGITS = 12
 """Of the weights' SHA-256, in a stamp."""
 
@@ -97,6 +98,9 @@ class Operation(Protocol):
 
     def scene(self, picture: Picture) -> Scene:
         """The picture with what the network sees of it."""
+
+    def prepare(self, scene: Scene, network: LowLightModel, policy: DevicePolicy, digest: bytes) -> Scene:
+        """The scene with what `run` would compute of it alone; called in another thread, where there is time."""
 
     def run(
         self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
@@ -233,10 +237,9 @@ def tag_rules(metadata: Keeping = "keep", stamp: str | None = None, credits: boo
 
 @dataclass(frozen=True, eq=False)
 class Enhanced:
-    """A scene and the network's result for it, h×w×3 float32; `contents` brings that to the picture's size."""
+    """The network's result for a scene; `contents` decides its light and brings it to the picture's size."""
 
-    scene: Scene
-    result: Floats
+    bright: Bright
     strength: float = 1.0
     keep_ratio: bool = False
     refining: Refining | None = None
@@ -245,7 +248,7 @@ class Enhanced:
     @property
     def picture(self) -> Picture:
         """The original."""
-        return self.scene.picture
+        return self.bright.scene.picture
 
     @property
     def held(self) -> int:
@@ -255,7 +258,11 @@ class Enhanced:
     def values(self) -> np.ndarray:
         """The brightened picture, H×W×3: floats in [0, 1] or integers of the picture's depth."""
         return finish(
-            self.scene, self.result, strength=self.strength, keep_ratio=self.keep_ratio, refining=self.refining
+            self.bright.scene,
+            self.bright.pixels(),
+            strength=self.strength,
+            keep_ratio=self.keep_ratio,
+            refining=self.refining,
         )
 
     def contents(self) -> Sequence[Content]:
@@ -303,12 +310,18 @@ class Enhance:
         """See `scene_of`."""
         return scene_of(picture, self.settings.detail)
 
+    def prepare(self, scene: Scene, network: LowLightModel, policy: DevicePolicy, digest: bytes) -> Scene:
+        """See `batch.prepare`; large pictures wait as they are, since theirs takes up to twelve bytes a pixel more."""
+        if scene.seen.height * scene.seen.width > LARGEST_PREPARED:
+            return scene
+        return prepare(scene, network, policy, self.settings.seed, digest)
+
     def run(
         self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
     ) -> list[Enhanced | NetworkError]:
-        """See `enhance_scenes`."""
+        """See `compute_scenes`."""
         settings = self.settings
-        results = enhance_scenes(
+        results = compute_scenes(
             network,
             scenes,
             policy,
@@ -323,7 +336,6 @@ class Enhance:
             result.value
             if isinstance(result.value, NetworkError)
             else Enhanced(
-                scene,
                 result.value,
                 settings.strength,
                 settings.brightness is not None,

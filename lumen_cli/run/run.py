@@ -347,6 +347,7 @@ class Run:
         try:
             now(f"reading {plan.todo[0].job.source.path.name}")
             network = self.network(now)
+            decoder.ahead = lambda scene, digest: self.operation.prepare(scene, network, self.policy, digest)
             yield from Stream(network, self.policy, self.operation, decoder, encoder, inbox, stop, now).results()
             if encoder.storage.trouble:
                 raise RunEndedError(encoder.storage.trouble)

@@ -5,6 +5,7 @@ Each end holds a bounded number of pictures and of bytes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import queue
@@ -171,6 +172,8 @@ class Decoder:
     ) -> None:
         self.begun = 0
         self.feeding = True
+        self.ahead: Callable[[Scene, bytes], Scene] = lambda scene, digest: scene
+        """What is done with each scene and its picture's `digest()`; set once the network is loaded."""
         self._tasks, self._operation, self._budget, self._inbox = tasks, operation, budget, inbox
         self._settings = operation.settings.fingerprint()
         self._ending, self._max_pixels, self._darker_than = threading.Event(), max_pixels, darker_than
@@ -233,8 +236,11 @@ class Decoder:
                 timings = Timings(read=time.perf_counter() - started)
                 leave(Result(task, "skipped", reason, picture.width, picture.height, timings=timings))
                 return
-            content = picture.digest().hex()
+            digest = picture.digest()
+            content = digest.hex()
             scene = self._operation.scene(picture)
+            with contextlib.suppress(Exception):  # it meets the network's thread too, which can tell a lost device
+                scene = self.ahead(scene, digest)
         except AbandonedError:
             leave(None)
             return

@@ -4,7 +4,7 @@ import torch
 from lumen_tiny import Tiny
 from torch.nn.functional import adaptive_avg_pool2d
 
-from lumen_cli.engine.batch import NetworkError, as_batch, enhance_batch, enhance_scenes, in_parts, shape_of
+from lumen_cli.engine.batch import NetworkError, as_batch, enhance_batch, enhance_scenes, in_parts, prepare, shape_of
 from lumen_cli.engine.device import DevicePolicy, choose_device
 from lumen_cli.engine.memory import TilePlan
 from lumen_cli.engine.scene import scene_of
@@ -239,6 +239,17 @@ def test_what_is_not_finite_in_half_precision_is_computed_in_fp32_and_that_is_sa
     assert np.array_equal(result, run(Tiny().eval(), picture())[0])
     note = "computed in fp32, because the network's values were not finite in bf16"
     assert notes(Overflowing().eval(), picture(), policy) == (note,)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_what_was_prepared_ahead_gives_the_same_picture(network: Tiny, depth: int) -> None:
+    dark = dark_pixels(41, 57, depth=depth)
+    scene = scene_of(Picture(dark, None, depth, False, "png", None, None))
+    ready = prepare(scene, network, CPU, 5, scene.picture.digest())
+    assert ready.input is not None
+    assert ready.noise is not None
+    (late,), (early,) = (enhance_scenes(network, [each], CPU, seed=5, brightness=2.0) for each in (scene, ready))
+    assert np.array_equal(late.value, early.value)
 
 
 def test_a_picture_too_large_for_the_memory_is_said_to_be() -> None:
