@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lumen_cli.engine import Detail
+from lumen_cli.engine.batch import NetworkError, Shape, shape_of
 from lumen_cli.engine.device import choose_device
 from lumen_cli.errors import UsageError
 from lumen_cli.files.places import is_store, mask
@@ -21,8 +25,25 @@ from lumen_cli.run.operation import Enhance, Enhanced, Settings
 from lumen_cli.run.run import Run
 
 if TYPE_CHECKING:
+    from typing_extensions import TypedDict, Unpack
+
     from lumen_cli.engine.decompose import Maps
     from lumen_cli.networks.base import LowLightModel
+    from lumen_cli.run.operation import Output
+
+    class _Options(TypedDict, total=False):
+        """The other arguments of `enhance`."""
+
+        steps: int | None
+        seed: int
+        strength: float
+        brightness: float | None
+        illumination_ratio: float | None
+        detail: Detail
+        grading: GradingName
+        device: str
+        precision: str
+        network: LowLightModel | None
 
 
 def load_model(
@@ -48,8 +69,37 @@ def load_model(
     return choose_device(device, precision, precisions=card.precisions, model=card.name).prepare(load(card, grading))
 
 
+class SupportsDLPack(Protocol):
+    """A tensor of another library, which PyTorch takes over by DLPack."""
+
+    def __dlpack__(self, *, stream: Any = None) -> Any:
+        """See DLPack."""
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """See DLPack."""
+
+
+Given = np.ndarray | str | os.PathLike[str]
+
+
+@overload
+def enhance(picture: Given, model: str | os.PathLike[str] = ..., **options: Unpack[_Options]) -> np.ndarray: ...
+
+
+@overload
 def enhance(
-    picture: np.ndarray | str | os.PathLike[str],
+    picture: Tensor | SupportsDLPack, model: str | os.PathLike[str] = ..., **options: Unpack[_Options]
+) -> Tensor: ...
+
+
+@overload
+def enhance(
+    picture: list[Given] | tuple[Given, ...], model: str | os.PathLike[str] = ..., **options: Unpack[_Options]
+) -> list[np.ndarray]: ...
+
+
+def enhance(
+    picture: Given | Tensor | SupportsDLPack | Sequence[Given],
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     *,
     steps: int | None = None,
@@ -62,16 +112,26 @@ def enhance(
     device: str = "auto",
     precision: str = "auto",
     network: LowLightModel | None = None,
-) -> np.ndarray:
-    """Brighten one picture as `lumen enhance` does with the same settings; the result is sRGB.
+) -> np.ndarray | Tensor | list[np.ndarray]:
+    """Brighten pictures as `lumen enhance` does with the same settings; the result is sRGB.
 
     >>> dark = np.linspace(2, 40, 24 * 32 * 3).reshape(24, 32, 3).astype(np.uint8)
     >>> bright = enhance(dark, "kind", device="cpu")
     >>> bright.shape, bright.dtype, bool(bright.mean() > dark.mean())
     ((24, 32, 3), dtype('uint8'), True)
 
+    Several pictures, which share batches on a GPU, as an array N×H×W×3 or a list; a tensor has its channels first:
+
+    >>> [each.shape for each in enhance([dark, dark[:20]], "kind", device="cpu")]
+    [(24, 32, 3), (20, 32, 3)]
+    >>> tensor = torch.from_numpy(dark).permute(2, 0, 1)
+    >>> torch.equal(enhance(tensor, "kind", device="cpu"), torch.from_numpy(bright).permute(2, 0, 1))
+    True
+
     Args:
-        picture: a file, or H×W×3 (RGB) or H×W (grey) as uint8, uint16 or floats in [0, 1].
+        picture: a file; an array H×W×3 (RGB), H×W (grey) or N×H×W×3; a list of files and arrays; or a tensor 3×H×W or
+            N×3×H×W of PyTorch or of a library with DLPack, on any device. Values are uint8, uint16 or floats in
+            [0, 1]. They pass through the CPU's memory, because the noise depends on a hash of them.
         model: a name, a model folder or `hf://org/name`; its card decides about steps and precisions.
         steps: sampling steps, None for the model's own.
         seed: of the noise.
@@ -90,10 +150,12 @@ def enhance(
         network: the model that `load_model` returned, to load it once for many pictures.
 
     Returns:
-        H×W×3, sRGB, upright; uint8 or uint16 as the picture was, float32 for floats.
+        H×W×3, sRGB, upright; uint8 or uint16 as the picture was, float32 for floats. For several pictures as they were
+        given: N×H×W×3 or a list. For a tensor a tensor of its shape, on its device.
 
     Raises:
-        UsageError: an array of another shape or type, a number out of range, an illumination ratio for a model without.
+        UsageError: an array or a tensor of another shape or type, a number out of range, an illumination ratio for a
+            model without.
         PictureError: the file cannot be read.
         ModelError: the model cannot be used.
         LumenError: the network gave no usable result.
@@ -103,7 +165,8 @@ def enhance(
     card = find_model(model)
     chosen_steps = card.steps_for(steps)
     check_light(card, brightness, illumination_ratio, grading)
-    read = _picture(picture)
+    given, gather = _take_apart(picture)
+    read = [_picture(each) for each in given]
     policy = choose_device(device, card.precision_for(precision), precisions=card.precisions, model=card.name)
     settings = Settings.with_model(
         card,
@@ -116,11 +179,59 @@ def enhance(
         detail=detail,
         grading=grading,
     )
-    output = Run(card, policy, Enhance(settings), network=network and policy.prepare(network)).one(read)
+    outputs = _run(Run(card, policy, Enhance(settings), network=network and policy.prepare(network)), read)
+    return gather([_result(*each) for each in zip(given, read, outputs, strict=True)])
+
+
+def _result(given: Given, read: Picture, output: Output) -> np.ndarray:
     assert isinstance(output, Enhanced)
     result = output.values()
-    floating = isinstance(picture, np.ndarray) and np.issubdtype(picture.dtype, np.floating)
+    floating = isinstance(given, np.ndarray) and np.issubdtype(given.dtype, np.floating)
     return to_unit(result) if floating or read.bit_depth == 32 else convert_depth(result, read.bit_depth)
+
+
+def _run(run: Run, pictures: Sequence[Picture]) -> list[Output]:
+    """Work on pictures in memory; those of one padded shape share batches. NetworkError where one has no result."""
+    network, operation, policy = run.network(), run.operation, run.policy
+    scenes = [operation.scene(picture) for picture in pictures]
+    groups: dict[Shape, list[int]] = {}
+    for index, scene in enumerate(scenes):
+        groups.setdefault(shape_of(scene.seen, network, policy), []).append(index)
+    made: dict[int, Output] = {}
+    for shape, group in groups.items():
+        size = policy.batch_for(shape.height, shape.width)
+        for part in (group[start : start + size] for start in range(0, len(group), size)):
+            digests = [pictures[index].digest() for index in part]
+            outcomes = operation.run(network, [scenes[index] for index in part], policy, digests)
+            for index, outcome in zip(part, outcomes, strict=True):
+                if isinstance(outcome, NetworkError):
+                    raise outcome
+                made[index] = outcome
+    return [made[index] for index in range(len(pictures))]
+
+
+Gather = Callable[[list[np.ndarray]], "np.ndarray | Tensor | list[np.ndarray]"]
+
+
+def _take_apart(picture: Given | Tensor | SupportsDLPack | Sequence[Given]) -> tuple[list[Given], Gather]:
+    """Single pictures, and the function that gives their results the form in which they came."""
+    if isinstance(picture, list | tuple):
+        return list(picture), list
+    if isinstance(picture, np.ndarray) and picture.ndim == 4:
+        return list(picture), np.stack
+    if isinstance(picture, np.ndarray | str | os.PathLike):
+        return [picture], lambda results: results[0]
+    tensor = picture if isinstance(picture, Tensor) else torch.from_dlpack(picture)
+    if tensor.ndim not in (3, 4) or tensor.shape[-3] != 3 or not tensor.numel():
+        raise UsageError(f"a tensor has to be of 3×H×W or N×3×H×W, not {'×'.join(map(str, tensor.shape))}")
+    batch = tensor.detach() if tensor.ndim == 4 else tensor.detach()[None]
+    host = (batch.float() if batch.is_floating_point() else batch).cpu().permute(0, 2, 3, 1).contiguous().numpy()
+
+    def gather(results: list[np.ndarray]) -> Tensor:
+        made = torch.from_numpy(np.stack(results)).permute(0, 3, 1, 2).contiguous().to(tensor.device)
+        return made if tensor.ndim == 4 else made[0]
+
+    return list(host), gather
 
 
 def decompose(

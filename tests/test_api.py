@@ -1,11 +1,14 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import lumen_cli
 from lumen_cli.errors import LumenError, ModelError, PictureError, UsageError
+from tests.accelerator import accelerator
 from tests.conftest import Finished, MakeModel, dark_pixels, read_pixels
 
 
@@ -44,6 +47,51 @@ def test_the_type_of_an_array_comes_back(kind: type) -> None:
 def test_a_grey_array_and_strength_0() -> None:
     grey = dark_pixels(20, 30)[..., 0]
     assert np.array_equal(lumen_cli.enhance(grey, "tiny", strength=0.0), np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_lists_and_batches_give_what_each_picture_gives_alone() -> None:
+    pictures = [dark_pixels(20, 30, 1), dark_pixels(20, 30, 2), dark_pixels(33, 25, 3)]
+    alone = [lumen_cli.enhance(each, "tiny", device="cpu") for each in pictures]
+    together = lumen_cli.enhance(pictures, "tiny", device="cpu")
+    assert [np.array_equal(one, other) for one, other in zip(together, alone, strict=True)] == [True] * 3
+    assert np.array_equal(lumen_cli.enhance(np.stack(pictures[:2]), "tiny", device="cpu"), np.stack(alone[:2]))
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32, torch.bfloat16])
+def test_a_tensor_gives_the_pixels_of_the_array_on_its_device(kind: torch.dtype) -> None:
+    dark = torch.from_numpy(np.stack([dark_pixels(20, 30, seed) for seed in range(2)])).permute(0, 3, 1, 2)
+    batch = dark if kind == torch.uint8 else (dark / 255).to(kind)
+    bright = lumen_cli.enhance(batch, "tiny", device="cpu")
+    assert bright.shape == (2, 3, 20, 30)
+    assert bright.dtype == (torch.uint8 if kind == torch.uint8 else torch.float32)
+    for one, given in zip(bright, batch, strict=True):
+        array = (given if kind == torch.uint8 else given.float()).permute(1, 2, 0).numpy()
+        assert np.array_equal(one.permute(1, 2, 0).numpy(), lumen_cli.enhance(array, "tiny", device="cpu"))
+        assert torch.equal(lumen_cli.enhance(given, "tiny", device="cpu"), one)
+    with accelerator("cuda"):
+        moved = lumen_cli.enhance(batch.to("cuda:0"), "tiny", device="cpu")
+        assert moved.device.type == "cuda"
+        assert torch.equal(moved.cpu(), bright)
+
+
+def test_a_tensor_of_another_library_comes_by_dlpack() -> None:
+    class Foreign:
+        """As JAX and CuPy hand their arrays on."""
+
+        def __init__(self, array: np.ndarray) -> None:
+            self.array = array
+
+        def __dlpack__(self, **options: Any) -> Any:
+            return self.array.__dlpack__()
+
+        def __dlpack_device__(self) -> Any:
+            return self.array.__dlpack_device__()
+
+    dark = np.ascontiguousarray(dark_pixels(20, 30).transpose(2, 0, 1))
+    bright = lumen_cli.enhance(Foreign(dark), "tiny", device="cpu")
+    assert torch.equal(bright, lumen_cli.enhance(torch.from_numpy(dark), "tiny", device="cpu"))
+    with pytest.raises(UsageError, match="3×H×W or N×3×H×W, not 20×30×3"):
+        lumen_cli.enhance(torch.zeros(20, 30, 3), "tiny")
 
 
 def test_a_loaded_model_is_used_again() -> None:
