@@ -22,6 +22,8 @@ MANIFEST = ".lumen-manifest.jsonl"
 REFUSALS = {
     "throttle": (503, "SlowDown", "Please reduce your request rate."),
     "deny": (403, "AccessDenied", "Access Denied"),
+    "reject": (403, "InvalidAccessKeyId", "The key you provided does not exist in our records."),
+    "elsewhere": (301, "PermanentRedirect", "The bucket must be addressed using another endpoint."),
 }
 
 

@@ -153,8 +153,15 @@ def test_no_permission_to_list_or_read(bucket: Bucket, photos: Path, make_model:
     make_model("tiny")
     bucket.put_folder(photos, "in")
     command = ("enhance", bucket.url("in"), "-o", "memory://denied/out", "--model", "tiny")
-    bucket.proxy.fault = lambda request: "deny" if request.method == "GET" and not request.key else None
-    assert "no permission to list it" in refusal(lumen(*command), 2)
+    refusals = {
+        "deny": "no permission to list it",
+        "reject": "the store does not accept the credentials",
+        "elsewhere": "the bucket is in another region",
+        "throttle": "the store asks for fewer requests at a time",
+    }
+    for fault, reason in refusals.items():
+        bucket.proxy.fault = lambda request, fault=fault: fault if not request.key and request.method == "GET" else None  # type: ignore[misc]
+        assert reason in refusal(lumen(*command), 2)
     bucket.proxy.fault = lambda request: "deny" if request.key.endswith("a.png") else None
     finished = lumen(*command, "--json")
     failed = [json.loads(line) for line in finished.out.splitlines() if json.loads(line)["status"] == "failed"]
