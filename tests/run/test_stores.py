@@ -248,3 +248,21 @@ def test_parts_of_a_run_share_a_bucket_and_status_reads_it(
     failed, totals = map(json.loads, told.out.splitlines())
     assert (failed["state"], failed["input"]) == ("failed", "broken.jpg")
     assert totals["states"]["done"] == len(expected)
+
+
+def test_a_clip_goes_from_bucket_to_bucket(bucket: Bucket, tmp_path: Path, make_model: MakeModel, lumen: Lumen) -> None:
+    pytest.importorskip("av", reason="av is not installed")
+    from tests.clips import Recipe, dark_frames, write_clip
+
+    make_model("tiny")
+    write_dark(tmp_path / "in" / "a.png")
+    bucket.put("in/walk.mkv", write_clip(tmp_path / "in" / "walk.mkv", Recipe(dark_frames(8))))
+    bucket.put("in/a.png", tmp_path / "in" / "a.png")
+    assert lumen("enhance", tmp_path / "in", "-o", tmp_path / "local", "--model", "tiny").code == 0
+    finished = lumen("enhance", bucket.url("in"), "-o", bucket.url("out"), "--model", "tiny")
+    assert finished.code == 0, finished.err
+    found, expected = outputs(bucket.contents("out")), outputs(folder_bytes(tmp_path / "local"))
+    assert found.keys() == expected.keys() == {"a.png", "walk.mkv"}
+    assert found["a.png"] == expected["a.png"]
+    assert abs(len(found["walk.mkv"]) - len(expected["walk.mkv"])) < 1000
+    assert lumen("enhance", bucket.url("in"), "-o", bucket.url("out"), "--model", "tiny", "-q").code == 0
