@@ -10,21 +10,30 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lumen_tiny import Tiny
 from torch import Tensor
 
 from lumen_cli.engine.batch import enhance_scenes, prepare
 from lumen_cli.engine.decompose import decompose_batch
 from lumen_cli.engine.device import choose_device
 from lumen_cli.engine.memory import TilePlan
-from lumen_cli.engine.scene import Settings, scene_of
+from lumen_cli.engine.scene import Settings as SceneSettings
+from lumen_cli.engine.scene import scene_of
 from lumen_cli.engine.tile import enhance_tiled, tiles_of
+from lumen_cli.files.find import find_pictures
+from lumen_cli.files.outputs import plan_outputs
 from lumen_cli.imaging.picture import Picture
+from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.registry.architectures import ARCHITECTURES, network_class
 from lumen_cli.registry.card import read_card
 from lumen_cli.registry.load import load
+from lumen_cli.run.existing import IfExists
+from lumen_cli.run.operation import Enhance, Settings
+from lumen_cli.run.plan import make_plan
+from lumen_cli.run.run import Run
 from tests.accelerator import Calls, OnDevice, accelerator, policy_on
-from tests.conftest import dark_pixels
+from tests.conftest import dark_pixels, read_pixels, write_dark
 from tests.networks.test_grading import opinionated
 from tests.test_architectures import DECOMPOSING, KNOWN, STEPS, build_stable, dark, noise_for
 
@@ -94,7 +103,7 @@ def test_a_batch_of_mixed_sizes_gives_the_cpus_pictures(name: str, kind: str) ->
     network.grading = opinionated()
     smaller = 1 if network.size_multiple >= 4 else 0  # of the same padded shape
     pictures = [picture(38, 50), picture(38 - smaller, 50 - smaller, 1), picture(70, 110, 2)]
-    scenes = [scene_of(each, "auto", Settings(whole_pixels=4096, scene_pixels=4096)) for each in pictures]
+    scenes = [scene_of(each, "auto", SceneSettings(whole_pixels=4096, scene_pixels=4096)) for each in pictures]
     assert [scene.whole for scene in scenes] == [True, True, False]
     for group in (scenes[:2], scenes[2:]):
         expected = values(enhance_scenes(CPU.prepare(network), group, CPU, steps=steps_of(network)))
@@ -218,3 +227,29 @@ def test_pictures_go_up_as_their_own_bytes_and_come_back_in_one_copy() -> None:
         assert Calls.pinned == pinned + 1
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+def test_a_folder_runs_in_batches_and_a_fault_of_the_network_costs_its_pictures_only(tmp_path: Path) -> None:
+    class Faulty(Tiny):
+        def enhance(self, low: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
+            if low.shape[-2] > 40:
+                raise RuntimeError("sizes of tensors must match")
+            return super().enhance(low, **options)
+
+    for number in range(5):
+        write_dark(tmp_path / "in" / f"{number}.png", 24, 32, seed=number)
+    write_dark(tmp_path / "in" / "tall.png", 64, 32)
+    settings, outcomes = Settings("tiny", {}, "0" * 64, steps=1), {}
+    for policy, kind in ((CPU, "cpu"), (policy_on(batch_size=3), "cuda")):
+        jobs = plan_outputs(find_pictures([str(tmp_path / "in")]), f"{tmp_path / kind}/", None)
+        plan = make_plan(jobs, settings.fingerprint(), IfExists.REFUSE)
+        network = Faulty().eval().requires_grad_(False)
+        with accelerator(), TagWriter("pillow") as tags:
+            run = Run(None, policy, Enhance(settings, TilePlan()), network=policy.prepare(network), tags=tags)
+            outcomes[kind] = {result.task.output: result.status for result in run.results(plan)}
+        assert network.largest_batch == (1 if kind == "cpu" else 3)
+    assert outcomes["cuda"] == outcomes["cpu"]
+    assert [name for name, status in outcomes["cuda"].items() if status == "failed"] == ["tall.png"]
+    for number in range(5):
+        found, expected = (read_pixels(tmp_path / kind / f"{number}.png").astype(int) for kind in ("cuda", "cpu"))
+        assert np.abs(found - expected).max() <= 1

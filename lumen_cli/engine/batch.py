@@ -106,7 +106,8 @@ def _input_of(picture: Picture, network: LowLightModel, policy: DevicePolicy) ->
     raw = picture.values
     if not policy.single and raw is not None and raw.dtype == np.uint8:
         return policy.stage(as_tensor(np.require(raw, requirements="W")))  # PyTorch warns of others
-    padded = pad_to_multiple(as_tensor(picture.pixels), network.size_multiple)
+    # A copy: the first stride of a view of one picture is not that of a batch, and layers choose their kernels by it.
+    padded = torch.cat([pad_to_multiple(as_tensor(picture.pixels), network.size_multiple)])
     return policy.stage(padded.contiguous(memory_format=torch.channels_last))
 
 
@@ -114,7 +115,7 @@ def _load(inputs: Sequence[Tensor], network: LowLightModel, policy: DevicePolicy
     """What `_input_of` returned for pictures of one `shape_of` → B×3×H×W in [0, 1] on the device."""
     loaded = [policy.upload(each) for each in inputs]
     batch = [pad_to_multiple(_scale(each), network.size_multiple) for each in loaded]
-    return (torch.cat(batch) if len(batch) > 1 else batch[0]).contiguous(memory_format=torch.channels_last)
+    return (batch[0] if policy.single else torch.cat(batch)).contiguous(memory_format=torch.channels_last)
 
 
 def _scale(values: Tensor) -> Tensor:

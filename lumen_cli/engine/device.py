@@ -77,7 +77,7 @@ class DevicePolicy:
 
     def upload(self, tensor: Tensor) -> Tensor:
         """A tensor on the CPU → on the device; the CPU waits only where the tensor is not from `stage`."""
-        return tensor.to(self.device, non_blocking=True)
+        return tensor.to(self.device, non_blocking=self.device.startswith("cuda"))
 
     def fetch(self, tensor: Tensor) -> Tensor:
         """A tensor on the device → on the CPU, complete."""

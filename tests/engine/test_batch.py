@@ -252,6 +252,21 @@ def test_what_was_prepared_ahead_gives_the_same_picture(network: Tiny, depth: in
     assert np.array_equal(late.value, early.value)
 
 
+def test_a_picture_of_the_padded_size_has_the_strides_of_a_batch() -> None:
+    class Watching(Tiny):
+        strides: tuple[int, ...] = ()
+
+        def enhance(self, low, **options):  # type: ignore[no-untyped-def]
+            self.strides = low.stride()
+            return super().enhance(low, **options)
+
+    network = Watching().eval().requires_grad_(False)
+    scene = scene_of(picture(24, 32))
+    for each in (scene, prepare(scene, network, CPU, 0, scene.picture.digest())):
+        enhance_scenes(network, [each], CPU)
+        assert network.strides == (24 * 32 * 3, 1, 32 * 3, 3)
+
+
 def test_a_picture_too_large_for_the_memory_is_said_to_be() -> None:
     class Hungry(Tiny):
         def enhance(self, low, **options):  # type: ignore[no-untyped-def]
