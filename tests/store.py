@@ -23,6 +23,7 @@ REFUSALS = {
     "throttle": (503, "SlowDown", "Please reduce your request rate."),
     "deny": (403, "AccessDenied", "Access Denied"),
     "reject": (403, "InvalidAccessKeyId", "The key you provided does not exist in our records."),
+    "unknown": (501, "NotImplemented", "A header you provided implies functionality that is not implemented."),
     "elsewhere": (301, "PermanentRedirect", "The bucket must be addressed using another endpoint."),
 }
 

@@ -279,13 +279,17 @@ class MemoryStore(Store):
 class S3Store(Store):
     """Amazon's S3 and servers like it."""
 
+    _checks = True
+    """Whether it can check, as it writes, that an object is new."""
+
     def _open(self, **options: Any) -> Any:
         fsspec_config = importlib.import_module("fsspec.config")
 
         chosen = fsspec_config.conf.get("s3", {}).get("config_kwargs", {})
         timeouts = {"connect_timeout": _CONNECT_SECONDS, "read_timeout": _READ_SECONDS}
         retries = {"mode": "standard", "total_max_attempts": 2}
-        files = super()._open(config_kwargs={**timeouts, "retries": retries, **chosen})
+        own = chosen if isinstance(chosen, dict) else {}
+        files = super()._open(config_kwargs={**timeouts, "retries": retries, **own})
         files.retries = 3
         return files
 
@@ -298,10 +302,19 @@ class S3Store(Store):
         return Details(_state_of(info), info.get("ContentType") or UNKNOWN_TYPE, info.get("Metadata") or {})
 
     def _put(self, local: Path, path: ObjectPath, kind: str, metadata: Mapping[str, str], new: bool) -> None:
+        try:
+            self._put_object(local, path, kind, metadata, "create" if new and self._checks else "overwrite")
+        except Exception as error:
+            if not (new and self._checks and code_of(error) in ("NotImplemented", "501")):
+                raise
+            self._checks = False  # a server like S3 that cannot
+            self._put_object(local, path, kind, metadata, "overwrite")
+
+    def _put_object(self, local: Path, path: ObjectPath, kind: str, metadata: Mapping[str, str], mode: str) -> None:
         self._files.put_file(
             str(local),
             path.inner,
-            mode="create" if new else "overwrite",
+            mode=mode,
             chunksize=_ONE_REQUEST,
             ContentType=kind,
             Metadata={name: value if value.isascii() else quote(value) for name, value in metadata.items()},

@@ -296,6 +296,20 @@ def test_an_output_that_somebody_else_writes_meanwhile_stays(
     assert bucket.get("out/a.png") == b"somebody else's"
 
 
+def test_a_server_that_cannot_check_for_new_objects_takes_them_too(
+    bucket: Bucket, photos: Path, make_model: MakeModel, lumen: Lumen
+) -> None:
+    make_model("tiny")
+    bucket.put("in/a.png", photos / "a.png")
+    bucket.proxy.fault = lambda request: (
+        "unknown"
+        if (request.method, request.key, bucket.proxy.count("PUT", "a.png")) == ("PUT", "out/a.png", 1)
+        else None
+    )
+    assert result_of(bucket, lumen)["status"] == "done"
+    assert bucket.proxy.count("PUT", "a.png") == 2
+
+
 @pytest.mark.parametrize("network", [{}, {"fails_above": 0.0}])
 def test_nothing_of_a_run_stays_in_the_temporary_folder(
     network: dict[str, float],
