@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 av = pytest.importorskip("av", reason="needs PyAV")
 
@@ -61,6 +63,10 @@ class Recipe:
     transfer: int | None = None
     options: dict[str, str] = field(default_factory=lambda: {"crf": "10"})
     chapters: bool = True
+    names: dict[str, str] = field(default_factory=dict)
+    """Further names of the container, as telephones write them."""
+    timecode: str = ""
+    cover: bool = False
     texts: str = ""
     """The codec of subtitles; none where empty."""
 
@@ -69,7 +75,8 @@ def write_clip(path: Path, recipe: Recipe) -> Path:
     """A clip with a tone of 440 Hz, two chapters and a title."""
     height, width = recipe.frames[0].shape[:2]
     stamps = recipe.stamps or [STEP * index for index in range(len(recipe.frames))]
-    with av.open(str(path), "w") as container:
+    flags = {"movflags": "use_metadata_tags"} if recipe.names else {}
+    with av.open(str(path), "w", options=flags) as container:
         video = container.add_stream(recipe.codec, rate=25)
         video.width, video.height, video.pix_fmt = width, height, recipe.pixels
         video.codec_context.time_base = video.time_base = recipe.time_base
@@ -84,10 +91,16 @@ def write_clip(path: Path, recipe: Recipe) -> Path:
         if recipe.sound:
             sound = container.add_stream(recipe.sound, rate=48000)
             sound.layout = "stereo"
+        if recipe.timecode:
+            video.metadata["timecode"] = recipe.timecode
+        cover = container.add_mux_stream("mjpeg", width=width, height=height) if recipe.cover else None
+        if cover is not None:
+            cover.disposition = av.stream.Disposition.attached_pic
         texts = container.add_mux_stream(recipe.texts) if recipe.texts else None
         if texts is not None:
             texts.time_base = Fraction(1, 1000)
             texts.metadata["language"] = "deu"
+        container.metadata.update(recipe.names)
         container.metadata.update({"title": "Night walk", "comment": "made by a test"})
         if recipe.chapters:
             names = enumerate(("before", "behind"))
@@ -113,9 +126,20 @@ def write_clip(path: Path, recipe: Recipe) -> Path:
             if texts is not None and stamp in (stamps[2], stamps[6]):
                 container.mux(_text(texts, recipe.texts, round(1000 * stamp * recipe.time_base)))
         container.mux(video.encode(None))
+        if cover is not None:
+            container.mux(_cover(cover, recipe.frames[0]))
         if sound is not None:
             _add_sound(container, sound, float(stamps[-1] * recipe.time_base))
     return path
+
+
+def _cover(stream: Any, pixels: np.ndarray) -> Any:
+    """A JPEG as the packet of a cover picture."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    packet = av.Packet(buffer.getvalue())
+    packet.stream, packet.time_base, packet.pts, packet.dts, packet.is_keyframe = stream, TIME_BASE, 0, 0, True
+    return packet
 
 
 def _text(stream: Any, codec: str, milliseconds: int) -> Any:

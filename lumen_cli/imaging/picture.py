@@ -246,6 +246,7 @@ def _recognise(path: Path, file: BinaryIO) -> Format:
     if not start:
         raise PictureError(path, "the file is empty")
     other = next((name for at, mark, name in _OTHER_KINDS if start[at:].startswith(mark)), None)
-    doing = "no place for it here: only enhance takes videos" if other == "a video" else "which lumen does not read"
-    what = f"{other}, {doing}" if other else "not a picture"
+    if other == "a video":
+        raise PictureError(path, "a video; only enhance takes videos, and their names have to end like one's, as .mp4")
+    what = f"{other}, which lumen does not read" if other else "not a picture"
     raise PictureError(path, f"{what} (lumen reads {list_titles()})")

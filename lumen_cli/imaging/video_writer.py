@@ -11,7 +11,7 @@ from typing import Any
 import av
 import imageio.v3 as iio
 import numpy as np
-from av.stream import Discard
+from av.stream import Discard, Disposition
 from av.video.reformatter import ColorRange
 from imageio.plugins.pyav import PyAVPlugin
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from lumen_cli.imaging.formats.format import UnreadableError
 from lumen_cli.imaging.video import EXACT, ClipFacts, ClipReader, matrix_of, to_rgb
 
 _NO_TEXT = b"\0\0"
+_QUICKTIME = (".mov", ".mp4", ".m4v", ".3gp")
 
 
 class ClipWriter(PyAVPlugin):
@@ -99,6 +100,8 @@ class ClipWriter(PyAVPlugin):
             context.sample_aspect_ratio = stream.sample_aspect_ratio
         context.color_primaries, context.color_trc, context.colorspace, context.color_range = facts.colours
         context.thread_type = "AUTO"
+        if codec == facts.codec and self._container.format.name in reader.container.format.name.split(","):
+            context.codec_tag = stream.codec_context.codec_tag  # Apple's players want "hvc1" for HEVC
         if encoder.option == "q":
             context.qscale = True
             context.global_quality = 118 * round(float(context.options.pop("q", "2")))
@@ -108,8 +111,8 @@ class ClipWriter(PyAVPlugin):
 
     def _add_copy(self, stream: Any) -> Any:
         """A stream for copied packets; None, with a notice, for one that has nothing to copy."""
-        if stream.discard == Discard.all:
-            return None  # the names of chapters, which the container writes itself
+        if stream.discard == Discard.all or (stream.type == "data" and "timecode" in stream.metadata):
+            return None  # names of chapters and time codes, which the container writes itself
         try:
             copy = self._container.add_stream_from_template(stream, opaque=True)
         except (ValueError, av.FFmpegError):
@@ -129,6 +132,8 @@ class ClipWriter(PyAVPlugin):
         target = self._copies.get(packet.stream.index)
         if bytes(packet) == _NO_TEXT and packet.stream.codec_context.name == "mov_text":
             return  # fills a gap between two texts; the container writes its own
+        if packet.dts is None and packet.stream.disposition & Disposition.attached_pic:
+            packet.pts = packet.dts = 0
         if target is not None and packet.dts is not None:
             packet.stream = target
             self._container.mux(packet)
@@ -189,9 +194,11 @@ class ClipWriter(PyAVPlugin):
             self.request.finish()
 
 
-def create_clip(path: Path) -> ClipWriter:
-    """A clip to be written, whose container follows from the ending of its name."""
-    writer: ClipWriter = iio.imopen(os.fspath(path), "w", plugin=ClipWriter)
+def create_clip(path: Path, reader: ClipReader) -> ClipWriter:
+    """A clip to be written, whose container follows from the ending of its name. reader: the source."""
+    named = any("." in name for name in reader.container_metadata)  # as com.apple.quicktime.make
+    flags = {"movflags": "use_metadata_tags"} if named and path.suffix.lower() in _QUICKTIME else {}
+    writer: ClipWriter = iio.imopen(os.fspath(path), "w", plugin=ClipWriter, options=flags)
     return writer
 
 

@@ -55,7 +55,7 @@ class Video:
         """As in `Moving`."""
         reader, _ = open_clip(self._path, self._max_pixels)
         with closing(reader):
-            writer = create_clip(target)
+            writer = create_clip(target, reader)
             try:
                 self._fill(reader, writer, timeline, looker)
                 writer.close()

@@ -58,6 +58,8 @@ KINDS = {
         chapters=False,
         options={},
     ),
+    "telephone.mov": Recipe(dark_frames(12), names={"com.apple.quicktime.make": "Apple", "location": "+52.5+013.4/"}),
+    "covered.mp4": Recipe(dark_frames(12), cover=True),
     "silent.avi": Recipe(
         dark_frames(12), codec="mpeg4", sound=None, chapters=False, time_base=Fraction(1, 25), stamps=range(12)
     ),
@@ -79,6 +81,16 @@ def test_everything_but_the_pictures_stays(lumen: Lumen, tmp_path: Path, name: s
     for stream in set(before.packets) - {0}:
         assert after.packets[stream] == before.packets[stream]
     assert lights(output).mean() > 1.3 * lights(source).mean()
+
+
+def test_a_time_code_stays_and_names_can_be_left_out(lumen: Lumen, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "a.mov", Recipe(dark_frames(3), timecode="01:02:03:04"))
+    enhance(lumen, source, tmp_path / "b.mov")
+    with av.open(str(tmp_path / "b.mov")) as container:
+        assert container.streams.video[0].metadata["timecode"] == "01:02:03:04"
+    enhance(lumen, source, tmp_path / "c.mov", "--metadata", "strip")
+    assert "title" not in hold(tmp_path / "c.mov").texts
+    assert "title" in hold(tmp_path / "b.mov").texts
 
 
 def test_transparency_stays(lumen: Lumen, tmp_path: Path) -> None:
