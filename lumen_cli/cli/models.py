@@ -80,8 +80,7 @@ def _list(as_json: bool) -> None:
     from rich.console import Console
 
     from lumen_cli.registry.catalog import default_model, scan_models
-    from lumen_cli.reports.jsonlines import model_line
-    from lumen_cli.reports.models import models_table
+    from lumen_cli.reports.models import model_line, models_table
 
     cards, broken = scan_models()
     for _, error in broken:
@@ -119,8 +118,7 @@ def info(
     from rich.console import Console
 
     from lumen_cli.registry.catalog import find_model, is_model
-    from lumen_cli.reports.jsonlines import model_line
-    from lumen_cli.reports.models import model_details, release_details, release_line
+    from lumen_cli.reports.models import model_details, model_line, release_details, release_line
 
     console = Console(highlight=False)
     architecture = ARCHITECTURES.get(name)

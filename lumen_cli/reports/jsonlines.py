@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from lumen_cli import __version__
 
 if TYPE_CHECKING:
-    from lumen_cli.registry.card import ModelCard
+    pass
 
 SCHEMA = "lumen/1"
 """The version of all lines. It changes if a field goes or changes its meaning; fields and kinds may be added to it."""
@@ -386,13 +386,6 @@ RECORDS: tuple[type[Record], ...] = (
     CheckLine,
 )
 """Every kind of line."""
-
-
-def model_line(card: ModelCard) -> str:
-    """A model's card."""
-    return ModelLine(folder=str(card.folder), weights_sha256=card.weights_sha256, to_pull=card.to_pull).line(
-        card.model_dump()
-    )
 
 
 def strict(value: Any) -> Any:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from lumen_cli.registry.architectures import ARCHITECTURES, Architecture
 from lumen_cli.registry.catalog import pull_command, user_models
-from lumen_cli.reports.jsonlines import ImportLine, PullLine, ReleaseLine
+from lumen_cli.reports.jsonlines import ImportLine, ModelLine, PullLine, ReleaseLine
 from lumen_cli.reports.progress import facts_grid, plain_table
 from lumen_cli.text import count, memory, parameters, printable, short_folder
 
@@ -256,3 +256,10 @@ def pull_line(pulled: Pulled) -> str:
 def _pulled_size(pulled: Pulled) -> int | None:
     card = pulled.card
     return sum(card.path(file).stat().st_size for file in card.files.values()) or None
+
+
+def model_line(card: ModelCard) -> str:
+    """A model's card."""
+    return ModelLine(folder=str(card.folder), weights_sha256=card.weights_sha256, to_pull=card.to_pull).line(
+        card.model_dump()
+    )

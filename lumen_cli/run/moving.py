@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from lumen_cli.imaging.formats.format import UnreadableError
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.run.manifest import Manifest
 from lumen_cli.run.operation import Enhance
-from lumen_cli.run.save import Renaming, StorageWatch, record_files, record_of, save_files
+from lumen_cli.run.save import Renaming, StorageWatch, Transport, record_files, record_of, save_files
 from lumen_cli.run.task import Clip, Result, Task, Timings, failure
 
 if TYPE_CHECKING:
@@ -148,6 +149,31 @@ class MovingMaker:
         if self.stop.is_set():
             raise StoppedError
         self.share(part)
+
+    def results(
+        self, tasks: Sequence[Task], transport: Transport, manifests: Mapping[Path, Manifest]
+    ) -> Iterator[Result]:
+        """Make one after the other, until all are made, the run ends, or there is no room for another.
+
+        manifests: by the folder of outputs; those that record.
+        """
+        with ExitStack() as ending:
+            ending.callback(transport.join)
+            ending.callback(transport.end)
+            for number, task in enumerate(tasks):
+                arrived = transport.take(number)
+                if arrived is None:
+                    return
+                placing = transport.placing(task, arrived, self.tags.rules.metadata == "keep")
+                try:
+                    result = self.make(task, manifests.get(task.root), arrived, placing)
+                finally:
+                    arrived.discard()
+                if result is None:
+                    return
+                yield result
+                if self.storage.trouble:
+                    return
 
     def make(self, task: Task, manifest: Manifest | None, arrived: Arrived, placing: Renaming) -> Result | None:
         """Make one; None where the run ended before it was finished."""

@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
@@ -279,23 +279,10 @@ class Run:
         manifests = {root: plan.manifests[root].reread() for root in {task.root for task in clips}}
         for manifest in manifests.values() if plan.recorded else ():
             manifest.begin()
-        with _transport(clips) as transport, ExitStack() as ending:
-            ending.callback(transport.join)
-            ending.callback(transport.end)
-            for number, task in enumerate(clips):
-                arrived = transport.take(number)
-                if arrived is None:
-                    return
-                placing = transport.placing(task, arrived, self.tags.rules.metadata == "keep")
-                try:
-                    result = maker.make(task, manifests[task.root] if plan.recorded else None, arrived, placing)
-                finally:
-                    arrived.discard()
-                if result is None:
-                    return
-                yield result
-                if maker.storage.trouble:
-                    raise RunEndedError(maker.storage.trouble)
+        with _transport(clips) as transport:
+            yield from maker.results(clips, transport, manifests if plan.recorded else {})
+        if maker.storage.trouble:
+            raise RunEndedError(maker.storage.trouble)
 
     def _moves(self, task: Task) -> bool:
         """Whether it is a clip, or an animation that stays one."""

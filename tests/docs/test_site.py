@@ -96,7 +96,9 @@ def test_its_search_works_from_a_folder(site: Path) -> None:
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1300, "height": 900})
         page.goto((site / "how-to" / "compare.html").as_uri())
-        page.locator(".md-search__input").fill("illumination")
+        page.wait_for_function("document.querySelector('iframe')")  # the search is there
+        page.locator(".md-search__input").click()
+        page.keyboard.type("illumination")
         first = page.locator(".md-search-result__link").first
         first.wait_for()
         assert (site / unquote(urlsplit(first.get_attribute("href")).path).removeprefix(f"{site}/")).is_file()
