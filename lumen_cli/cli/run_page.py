@@ -66,6 +66,7 @@ class RunPage:
         from lumen_cli.compare.matching import Matched, Problem, Row
         from lumen_cli.compare.page import BEFORE_AFTER
         from lumen_cli.compare.rows import Looks, chosen_metrics
+        from lumen_cli.files.find import natural_key
         from lumen_cli.imaging.formats import is_clip_name
         from lumen_cli.reports.progress import steps_line
         from lumen_cli.text import memory, short_path
@@ -81,6 +82,7 @@ class RunPage:
                 rows.append(Row(name, (task.job.source.path, task.job.target)))
             elif result.status in ("failed", "left"):
                 problems.append(Problem(name, result.reason or result.status))
+        rows.sort(key=lambda row: natural_key(Path(row.name)))
         if self.target is None or not rows:
             return 0, 0
         roots = {result.task.job.source.root for result in self.results}

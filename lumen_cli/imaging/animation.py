@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lumen_cli.atomic import open_untouched
 from lumen_cli.imaging.formats.format import UnreadableError, check_size, in_megapixels
 
 _WEBP_HEADER, _WEBP_ANIMATED = 21, 0x02
@@ -22,7 +23,7 @@ _PNG_DEPTH = 24
 def has_frames(path: Path) -> bool:
     """Whether a GIF, PNG or WebP file has several frames that lumen can keep; False where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_untouched(path), "rb") as file:
             start = file.read(_PNG_DEPTH + 1)
             if start[:4] == b"RIFF" and not (start[12:16] == b"VP8X" and start[_WEBP_HEADER - 1] & _WEBP_ANIMATED):
                 return False

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lumen_cli.atomic import open_untouched
 from lumen_cli.errors import LumenError
 from lumen_cli.files.contents import (
     FileState,
@@ -286,7 +287,7 @@ def stamp_in(path: Path) -> str | None:
         OSError: the file cannot be read.
         StoreError: the object cannot be read.
     """
-    with local_file(path) as local, os.fdopen(_open_untouched(local), "rb") as file:
+    with local_file(path) as local, os.fdopen(open_untouched(local), "rb") as file:
         data = file.read(_STAMP_BYTES)
         size = file.seek(0, os.SEEK_END)
         if size > len(data):
@@ -294,12 +295,3 @@ def stamp_in(path: Path) -> str | None:
             data += file.read()
     found = _STAMP.findall(data)
     return found[-1].decode("utf-8", "replace") if found else None
-
-
-def _open_untouched(path: Path) -> int:
-    """Open a file without moving its time of access, where the system allows its owner to do that."""
-    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
-    try:
-        return os.open(path, flags | getattr(os, "O_NOATIME", 0))
-    except PermissionError:
-        return os.open(path, flags)
