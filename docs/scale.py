@@ -25,7 +25,7 @@ class Site:
     """Of a picture on one worker (600×400 pixels, two cores)."""
     spread: float = 0.5
     """Standard deviation of a picture's time, in parts of the mean."""
-    start: float = 6.0
+    start: float = 3.0
     """From the start of the program to the first picture: imports, model."""
     planning: float = 150e-6
     """Of a listed picture: name, state, decision."""
