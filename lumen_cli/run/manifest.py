@@ -85,9 +85,7 @@ class Manifest:
         self.seen = signature(self.path)
         self._records: Records = {}
         for known in (state_manifest(root), root / MANIFEST_NAME, *_parts_of(root)):
-            for records in parse_lines(_content(known)).values():
-                for record in records:
-                    note(self._records, record)
+            note_lines(self._records, _content(known))
         self._lock = threading.Lock()
 
     def reread(self) -> Manifest:
@@ -105,10 +103,6 @@ class Manifest:
     def failure(self, output: str) -> str | None:
         """Why the last attempt failed; None where it did not."""
         return _last(self._records[output]).failure if output in self._records else None
-
-    def last_records(self) -> Iterator[Record]:
-        """The last record of each output."""
-        return map(_last, self._records.values())
 
     def begin(self) -> None:
         """Make sure that the file exists.
@@ -195,11 +189,9 @@ class Manifest:
         parts: manifests whose records belong to it too.
         """
         held = _content(self.path)
-        records = parse_lines(held)
-        for part in parts:
-            for known in parse_lines(_content(part)).values():
-                for record in known:
-                    note(records, record)
+        records: Records = {}
+        for content in (held, *map(_content, parts)):
+            note_lines(records, content)
         last = {
             name: kept for name, known in records.items() if (kept := worth_keeping(known, _exists(self.root / name)))
         }
@@ -217,21 +209,24 @@ class Manifest:
             raise LumenError(f"{self.path}: the manifest cannot be written ({error.strerror or error})") from error
 
 
-def read_manifests(root: Path) -> list[Manifest]:
-    """The manifests of a folder that exist, each for itself: of parts, of whole runs, of the user's state folder.
+def last_records(root: Path) -> list[tuple[str, Record]]:
+    """The last record of each output in each manifest of a folder, with the manifest's name.
+
+    Manifests are those of parts, of whole runs and of the user's state folder; in a store all are read as one.
 
     Raises:
         LumenError: one cannot be read.
     """
     if isinstance(root, ObjectPath):
-        return [open_manifest(root)]
-    places = [place for place in (*_parts_of(root), root / MANIFEST_NAME, state_manifest(root)) if place.is_file()]
-    manifests = []
-    for place in places:
-        manifest = Manifest(root, place)
-        manifest._records = parse_lines(_content(place))
-        manifests.append(manifest)
-    return manifests
+        return [(MANIFEST_NAME, _last(known)) for known in open_manifest(root)._records.values()]
+    found = []
+    for place in (*_parts_of(root), root / MANIFEST_NAME, state_manifest(root)):
+        if not place.is_file():
+            continue
+        records: Records = {}
+        note_lines(records, _content(place))
+        found += [(place.name, _last(known)) for known in records.values()]
+    return found
 
 
 def part_manifest(root: Path, name: str) -> Path:
@@ -372,16 +367,14 @@ def note(records: Records, record: Record) -> None:
     known[record] = None
 
 
-def parse_lines(content: bytes) -> Records:
-    """The records of each output in the order they were written; other lines are ignored."""
-    records: Records = {}
+def note_lines(records: Records, content: bytes) -> None:
+    """Note the records of a manifest's lines, in their order; other lines are ignored."""
     for line in content.split(b"\n"):
         try:
             record = _record(json.loads(line))
         except (ValueError, RecursionError):
             continue
         note(records, record)
-    return records
 
 
 def _record(fields: Any) -> Record:

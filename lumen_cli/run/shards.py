@@ -115,7 +115,7 @@ STATES: Mapping[State, str] = {
     "new": "an input without output",
     "failed": "the last attempt failed",
 }
-"""What can be said of an output."""
+"""The states of an output, and what each means."""
 
 
 @dataclass(frozen=True)
@@ -142,23 +142,19 @@ def find_states(root: Path, sources: Sequence[Source] | None = None) -> list[Out
         UsageError: the folder has no manifest.
         LumenError: a manifest cannot be read.
     """
-    from lumen_cli.run.manifest import read_manifests
+    from lumen_cli.run.manifest import last_records
 
     inputs = None if sources is None else {source.relative.as_posix(): source.path for source in sources}
-    manifests = read_manifests(root)
-    if not any(True for manifest in manifests for _ in manifest.last_records()) and not inputs:
+    records = last_records(root)
+    if not records and not inputs:
         raise UsageError(f"{root}: lumen recorded no outputs here; name the folder that it wrote to")
     found: dict[str, OutputState] = {}
-    for manifest in manifests:
-        for record in manifest.last_records():
-            path = None if inputs is None else inputs.get(record.source)
-            state = _state_of(root, record, path)
-            known = found.get(record.output)
-            # The part that wrote the file speaks for it, where the number of parts changed between runs.
-            if known is None or known.state != "done":
-                found[record.output] = OutputState(
-                    record.output, record.source, state, manifest.path.name, record.failure or ""
-                )
+    for manifest, record in records:
+        known = found.get(record.output)
+        # The part that wrote the file speaks for it, where the number of parts changed between runs.
+        if known is None or known.state != "done":
+            state = _state_of(root, record, None if inputs is None else inputs.get(record.source))
+            found[record.output] = OutputState(record.output, record.source, state, manifest, record.failure or "")
     recorded = {state.source for state in found.values()}
     new = [OutputState("", name, "new") for name in inputs or () if name not in recorded]
     return [*(found[name] for name in sorted(found)), *sorted(new, key=lambda state: state.source)]

@@ -24,7 +24,7 @@ from lumen_cli.run.manifest import (
     Record,
     Records,
     note,
-    parse_lines,
+    note_lines,
     worth_keeping,
     write_line,
 )
@@ -87,9 +87,7 @@ class StoreManifest(Manifest):
         with ThreadPoolExecutor(_AT_ONCE, "lumen-manifest") as pool:
             contents = list(pool.map(read, wanted))
         for content in contents:
-            for records in parse_lines(content).values():
-                for record in records:
-                    note(self._records, record)
+            note_lines(self._records, content)
         return (contents[0] if MANIFEST_NAME in names else b""), parts
 
     def reread(self) -> StoreManifest:
