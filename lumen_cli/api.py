@@ -1,4 +1,4 @@
-"""The Python API: one picture in memory, or a model to do more with."""
+"""The Python API: pictures in memory, or a model to do more with."""
 
 from __future__ import annotations
 

@@ -50,17 +50,14 @@ class Animation:
     def write(self, timeline: Timeline, looker: Looker, target: Path) -> None:
         """As in `Moving`."""
         writer = AnimationWriter(target, self._facts, self._settings.quality, self._settings.tags.metadata == "keep")
-        waiting: deque[tuple[int, np.ndarray, float]] = deque()
+        waiting: deque[tuple[int, tuple[np.ndarray, float]]] = deque()
         for number, (values, milliseconds) in enumerate(read_frames(self._path)):
             if number in timeline.keys:
                 picture = frame_picture(values[:, :, :3], self.depth)
                 scene = scene_of(picture)
                 looker.look(number, picture, None if scene.whole else scene.seen.pixels)
-            waiting.append((number, values, milliseconds))
-            while waiting and (ends := looker.ends(waiting[0][0])) is not None:
-                index, frame, length = waiting.popleft()
+            waiting.append((number, (values, milliseconds)))
+            for (frame, length), ends in looker.ready(waiting, _LOOKING):
                 made = finish_frame(frame_picture(frame[:, :, :3], self.depth), *ends, looker.strength)
                 writer.add(frame if made is None else np.dstack([made, frame[:, :, 3]]), length)
-                looker.forget(index)
-                self._proceed(_LOOKING + (1 - _LOOKING) * (index + 1) / timeline.frames)
         writer.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
     from lumen_cli.imaging.tags.writer import TagWriter
     from lumen_cli.networks.base import LowLightModel
     from lumen_cli.run.run import RunOptions
+
+
+Ends = tuple[KeyFrame, KeyFrame | None, float]
+"""The key frames around a frame, and its share of the second."""
+Frame = TypeVar("Frame")
 
 
 class StoppedError(Exception):
@@ -109,21 +115,29 @@ class Looker:
         distance = 0 if before is None else number - before
         self.keys[number] = KeyFrame(Scene(picture, seen), result, last, distance, settings.brightness is not None)
 
-    def ends(self, index: int) -> tuple[KeyFrame, KeyFrame | None, float] | None:
+    def ends(self, index: int) -> Ends | None:
         """The key frames around a frame, and its share of the second; None where they are not known yet."""
         span = self._timeline.span_of(index)
         if span.first not in self.keys or (span.last is not None and span.last not in self.keys):
             return None
         return self.keys[span.first], None if span.last is None else self.keys[span.last], span.share(index)
 
-    def forget(self, index: int) -> None:
-        """Drop the key frames that no frame after this one needs."""
-        for key in [key for key in self.keys if self._timeline.last_uses[key] <= index]:
-            del self.keys[key]
+    def ready(self, waiting: deque[tuple[int, Frame]], looked: float) -> Iterator[tuple[Frame, Ends]]:
+        """Take the frames from a queue whose key frames are known by now, with their `ends`, and show the progress.
 
-    def proceed(self, part: float) -> None:
-        """Show the part that is done, 0 to 1; StoppedError where the run ends."""
-        self._maker.proceed(part)
+        Args:
+            waiting: frames with their numbers, in order.
+            looked: part of the progress that the first pass counts as.
+
+        Raises:
+            StoppedError: the run ends.
+        """
+        while waiting and (ends := self.ends(waiting[0][0])) is not None:
+            index, frame = waiting.popleft()
+            yield frame, ends
+            for key in [key for key in self.keys if self._timeline.last_uses[key] <= index]:
+                del self.keys[key]  # no frame after this one needs it
+            self._maker.proceed(looked + (1 - looked) * (index + 1) / self._timeline.frames)
 
 
 @dataclass(frozen=True)

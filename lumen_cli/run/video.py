@@ -95,15 +95,12 @@ class Video:
                 self._look(number, item, looker)
             waiting.append((number, item))
             number += 1
-            while waiting and (ends := looker.ends(waiting[0][0])) is not None:
-                index, frame = waiting.popleft()
+            for frame, ends in looker.ready(waiting, _LOOKING):
                 values = to_rgb(frame, self._facts.alpha)
                 made = finish_frame(frame_picture(values[:, :, :3], self.depth), *ends, looker.strength)
                 if made is not None and self._facts.alpha:
                     made = np.concatenate([made, values[:, :, 3:]], axis=2)
                 yield frame, made
-                looker.forget(index)
-                self._proceed(_LOOKING + (1 - _LOOKING) * (index + 1) / timeline.frames)
         if waiting or number != timeline.frames:
             raise PictureError(self._path, "changed while lumen worked on it; run again for the new version")
 
