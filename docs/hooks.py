@@ -29,10 +29,11 @@ PAGES = {
     "CHANGELOG.md": "about/changelog.md",
     "CONTRIBUTING.md": "about/contributing.md",
     "SECURITY.md": "about/security.md",
+    "contrib/darktable/README.md": "how-to/darktable-script.md",
     "sample_images/README.md": "about/samples.md",
     "README.md": "index.md",
 }
-"""Files of the repository that have a page, and its path in docs/. The first five are made into pages here."""
+"""Files of the repository that have a page, and its path in docs/. All but README.md are made into pages here."""
 _ABOUT = """# Command line
 
 This page is made from the commands themselves; `lumen COMMAND --help` prints the same. Options can also come from files
