@@ -18,7 +18,8 @@ from lumen_cli.cli.streams import OutputError
 from lumen_cli.errors import LumenError, UsageError
 
 if TYPE_CHECKING:
-    from lumen_cli.files.find import Found, Source
+    from lumen_cli.files.find import Found
+    from lumen_cli.files.source import Source
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _report(paths: Sequence[Path], what: str, why: str, remedy: str) -> None:
 
 def _standard_input(place: Path) -> Source:
     """The picture on standard input, as a file whose suffix fits its content."""
-    from lumen_cli.files.find import Source
+    from lumen_cli.files.source import Source
     from lumen_cli.imaging.formats import recognise
 
     arrived = place / "arrived"

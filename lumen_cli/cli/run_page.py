@@ -66,7 +66,7 @@ class RunPage:
         from lumen_cli.compare.matching import Matched, Problem, Row
         from lumen_cli.compare.page import BEFORE_AFTER
         from lumen_cli.compare.rows import Looks, chosen_metrics
-        from lumen_cli.files.find import natural_key
+        from lumen_cli.files.source import natural_key
         from lumen_cli.imaging.formats import is_clip_name
         from lumen_cli.reports.progress import steps_line
         from lumen_cli.text import memory, short_path

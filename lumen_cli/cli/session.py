@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -23,14 +24,19 @@ if TYPE_CHECKING:
 
     from lumen_cli.cli.run_page import RunPage
     from lumen_cli.engine.device import DevicePolicy
-    from lumen_cli.files.find import Source, Trouble
+    from lumen_cli.files.find import Trouble
     from lumen_cli.files.outputs import NameTemplate
+    from lumen_cli.files.source import Source
     from lumen_cli.registry.card import ModelCard
     from lumen_cli.reports.jsonlines import RunFacts
     from lumen_cli.run.operation import Operation
     from lumen_cli.run.plan import Plan
     from lumen_cli.run.run import Run
     from lumen_cli.run.task import Result, Task
+
+
+_SELDOM = 50
+"""Pictures between two updates of the line."""
 
 
 def plan_visibly(console: Console, run: Run, sources: Sequence[Source]) -> Plan:
@@ -41,8 +47,14 @@ def plan_visibly(console: Console, run: Run, sources: Sequence[Source]) -> Plan:
 
     line = transient_line(console, TextColumn("checking existing outputs"))
     task = line.add_task("", total=len(sources))
+    looked = itertools.count(1)
+
+    def advance() -> None:
+        if (number := next(looked)) % _SELDOM == 0:  # the line takes longer than looking at one picture
+            line.update(task, completed=number)
+
     with line:
-        return run.plan(sources, lambda: line.advance(task))
+        return run.plan(sources, advance)
 
 
 class Session:
@@ -81,7 +93,7 @@ class Session:
         """Plan and make pictures, all or those `wanted`, and add up; 0, or the exit code of an interruption."""
         from lumen_cli.cli.interrupt import interruptible
         from lumen_cli.reports.progress import progress_line
-        from lumen_cli.run.stream import RunEndedError
+        from lumen_cli.run.task import RunEndedError
 
         plan = plan_visibly(self.console, self.run, sources)
         plan = plan if wanted is None else plan.only(wanted)

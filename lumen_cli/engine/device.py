@@ -1,32 +1,37 @@
-"""Chooses the device and the precision of a run."""
+"""Chooses the device and the precision of a run.
+
+PyTorch is imported only where something is computed, or where this machine may have an accelerator.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from lumen_cli.engine.memory import out_of_memory
 from lumen_cli.engine.processor import processor_flags, processor_name
 from lumen_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from lumen_cli.networks.base import LowLightModel
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _BATCH_MEMORY_SHARE = 0.5
 _BYTES_PER_PIXEL = 4096
 """A generous estimate of a network's memory per pixel; only the automatic batch size uses it."""
 _LARGEST_AUTOMATIC_BATCH = 16
+_ACCELERATORS = "nvidia* nvhost* nvmap dxg kfd"
+"""Files in /dev of the drivers for PyTorch on Linux: cards by NVIDIA, Jetsons, WSL, cards by AMD."""
 _log = logging.getLogger("lumen")
 
 
@@ -69,6 +74,8 @@ class DevicePolicy:
 
     def prepare(self, network: LowLightModel) -> LowLightModel:
         """Move a network to the device, in the memory layout that its convolutions prefer. Weights stay float32."""
+        import torch
+
         return network.to(torch.device(self.device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def stage(self, tensor: Tensor) -> Tensor:
@@ -83,6 +90,8 @@ class DevicePolicy:
         """A tensor on the device → on the CPU, complete."""
         if not self.device.startswith("cuda"):
             return tensor.cpu()
+        import torch
+
         host = torch.empty_like(tensor, device="cpu", pin_memory=True)
         host.copy_(tensor, non_blocking=True)
         torch.cuda.synchronize(self.device)
@@ -92,6 +101,8 @@ class DevicePolicy:
         """Whether the device still computes. After some errors every further call of the process fails."""
         if self.single:
             return True
+        import torch
+
         try:
             torch.ones(1, device=self.device).add_(1.0).item()
         except Exception as error:
@@ -101,13 +112,22 @@ class DevicePolicy:
     @contextmanager
     def running(self, precision: str) -> Iterator[None]:
         """Run networks inside: no gradients, mixed precision unless `precision` is fp32, deterministic kernels."""
+        import torch
+
         kind = torch.device(self.device).type
         with (
             _exact_kernels(),
             torch.inference_mode(),
-            torch.autocast(kind, dtype=DTYPES[precision], enabled=precision != "fp32"),
+            torch.autocast(kind, dtype=dtype_of(precision), enabled=precision != "fp32"),
         ):
             yield
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """PyTorch's type of "fp32", "bf16" or "fp16"."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 _SWITCHES = threading.Lock()
@@ -141,6 +161,8 @@ def _exact_kernels() -> Iterator[None]:
 
 def _switches() -> list[tuple[Any, str, Any]]:
     """Owner, name and value of each switch to turn."""
+    import torch
+
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     switches: list[tuple[Any, str, Any]] = [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
     for owner, parts in ((cudnn, ("conv", "rnn")), (matmul, ())):
@@ -186,24 +208,37 @@ def choose_device(
     else:
         dtype = next((name for name in ("bf16", "fp16") if name in native and name in precisions), "fp32")
         deep, why = "fp32", _reason(dtype, native, precisions)
-    memory = torch.cuda.get_device_properties(chosen).total_memory if chosen.type == "cuda" else None
-    policy = DevicePolicy(str(chosen), _device_name(chosen), dtype, deep, why, memory, batch_size)
+    memory = _memory_of(chosen)
+    policy = DevicePolicy(chosen, _device_name(chosen), dtype, deep, why, memory, batch_size)
     _log.info("device %s (%s) in %s, 16-bit pictures in %s: %s", chosen, policy.device_name, dtype, deep, why)
     return policy
 
 
 def native_bf16_on_cpu() -> bool:
     """Whether this processor multiplies bfloat16 in hardware; emulation is slower than fp32."""
+    if flags := processor_flags():
+        return bool({"avx512_bf16", "amx_bf16", "bf16"} & flags)
+    import torch
+
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         check = getattr(torch.cpu, name, None)
         if check is not None and check():
             return True
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & processor_flags())
+    return False
 
 
-def _device(asked: str) -> torch.device:
+def _may_have_accelerator() -> bool:
+    """Whether PyTorch could find an accelerator here: on Linux none does without its driver's files in /dev."""
+    return sys.platform != "linux" or any(next(Path("/dev").glob(name), None) for name in _ACCELERATORS.split())
+
+
+def _device(asked: str) -> str:
     if _DEVICE.fullmatch(asked) is None:
         raise UsageError(f"unknown device {asked}: expected auto, cpu, cuda, cuda:N or mps")
+    if asked == "cpu" or (asked == "auto" and "torch" not in sys.modules and not _may_have_accelerator()):
+        return "cpu"
+    import torch
+
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if asked == "auto":
         asked = "cuda" if has_cuda else "mps" if has_mps else "cpu"
@@ -215,16 +250,26 @@ def _device(asked: str) -> torch.device:
         if index >= count:
             known = ", ".join(f"cuda:{number}" for number in range(count))
             raise UsageError(f"no device {asked} here; this machine has {known}")
-        return torch.device("cuda", index)
+        return f"cuda:{index}"
     if asked == "mps" and not has_mps:
         raise UsageError("no Metal device here", remedy="device=cpu")
-    return torch.device(asked)
+    return asked
 
 
-def _native_precisions(device: torch.device) -> set[str]:
-    if device.type == "cpu":
+def _memory_of(device: str) -> int | None:
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return torch.cuda.get_device_properties(device).total_memory
+
+
+def _native_precisions(device: str) -> set[str]:
+    if device == "cpu":
         return {"fp32", "bf16"} if native_bf16_on_cpu() else {"fp32"}
-    if device.type == "cuda":
+    if device.startswith("cuda"):
+        import torch
+
         major, _ = torch.cuda.get_device_capability(device)
         return {"fp32"} | ({"bf16"} if major >= 8 else set()) | ({"fp16"} if major >= 7 else set())
     return {"fp32"}
@@ -238,9 +283,11 @@ def _reason(dtype: str, native: set[str], precisions: Sequence[str]) -> str:
     return "the model supports no faster precision that the chip has"
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        import torch
+
         return torch.cuda.get_device_name(device)
-    if device.type == "mps":
+    if device == "mps":
         return "Apple GPU"
     return processor_name()

@@ -6,15 +6,10 @@ import ctypes
 import math
 import sys
 import time
-import weakref
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
-
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from lumen_cli.engine import SMALLEST_TILE
 
@@ -22,9 +17,6 @@ if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.networks.base import LowLightModel
 
-PROBE_SIDE = 256
-SPARE = 1.25
-"""Factor for the temporary memory of the libraries beside the tensors themselves."""
 _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file"),
     (
@@ -48,6 +40,8 @@ _MEMORY_WORDS = (
 def free_memory(device: str = "cpu") -> int:
     """Bytes available now: of a CUDA device, otherwise of the machine within the limits of container and process."""
     if device.startswith("cuda"):
+        import torch
+
         free, _ = torch.cuda.mem_get_info(device)
         reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free) + int(reserved)
@@ -58,9 +52,9 @@ def free_memory(device: str = "cpu") -> int:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory was missing: Python's, CUDA's, or that of torch's own allocator."""
-    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or any(
-        words in str(error) for words in _MEMORY_WORDS
-    )
+    torch = sys.modules.get("torch")
+    kinds = (MemoryError,) if torch is None else (MemoryError, torch.cuda.OutOfMemoryError)
+    return isinstance(error, kinds) or any(words in str(error) for words in _MEMORY_WORDS)
 
 
 def peak_resident() -> int:
@@ -131,60 +125,6 @@ def _process_room() -> list[int]:
         return [] if soft == resource.RLIM_INFINITY else [soft - int(psutil.Process().memory_info().vms)]
     except (ImportError, OSError, ValueError):
         return []
-
-
-def bytes_per_pixel(
-    network: LowLightModel, policy: DevicePolicy, precision: str, *, sample_whole: bool = False
-) -> float:
-    """Peak memory of a network's tensors per pixel of the picture, measured on a small one.
-
-    sample_whole: only its `sample_whole`; of a mean, the dearest of its members', which are run one after the other.
-    """
-    if sample_whole and network.members:
-        return max(bytes_per_pixel(member.network, policy, precision, sample_whole=True) for member in network.members)
-    device = torch.device(policy.device)
-    side = -(-PROBE_SIDE // network.size_multiple) * network.size_multiple
-    low = torch.full((1, 3, side, side), 0.1, device=device).contiguous(memory_format=torch.channels_last)
-    wanted = network.noise_shape(side, side)
-    with policy.running(precision):
-        noise = None if wanted is None else torch.zeros(1, *wanted, device=device)
-        steps = network.steps_range()
-        with _Watch() as watch:
-            fewest = None if steps is None else steps[0]
-            if not sample_whole:
-                network(low, noise=noise, steps=fewest)
-            elif noise is not None:
-                network.sample_whole(low, noise, fewest)
-    return SPARE * watch.most / side**2
-
-
-class _Watch(TorchDispatchMode):
-    """Tracks the bytes of the live tensors that were created inside; `most` is the peak."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.most = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self._add(leaf.untyped_storage())
-        return result
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
-            return
-        self._known.add(key)
-        self.now += size
-        self.most = max(self.most, self.now)
-        weakref.finalize(storage, self._forget, key, size)
-
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
 
 
 Tiling = Literal["auto", "off"] | int
@@ -292,6 +232,8 @@ class TilePlan:
     ) -> float:
         key = id(network), precision, sample_whole
         if key not in self._costs:
+            from lumen_cli.engine.probe import bytes_per_pixel
+
             self._costs[key] = bytes_per_pixel(network, policy, precision, sample_whole=sample_whole)
         return self._costs[key]
 

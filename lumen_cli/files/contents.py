@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from lumen_cli.errors import PictureError
 from lumen_cli.files.places import Details, FileState, ObjectPath, StoreError
 
 _PIECE = 1 << 20
+_SINGLE_LOOKS = 16
+"""Names in a folder up to which each is looked for alone."""
 
 
 def read_state(path: Path) -> FileState:
@@ -48,6 +52,48 @@ def exists(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+class Listings:
+    """What folders hold; a folder is listed where many of its names are asked for.
+
+    It is as old as the listings: for a plan, not for the moment of writing.
+    """
+
+    def __init__(self) -> None:
+        self._asked = Counter[Path]()
+        self._names: dict[Path, frozenset[str] | None] = {}
+        self._last: Path | None = None
+        self._held: frozenset[str] | None = None
+
+    def may_hold(self, folder: Path, name: str) -> bool:
+        """False where nothing in a folder has this name, however it is spelled."""
+        if folder is not self._last or self._held is None:
+            self._last, self._held = folder, self._list(folder)
+        return self._held is None or fold_text(name) in self._held
+
+    def _list(self, folder: Path) -> frozenset[str] | None:
+        """The names in a folder as `fold_text` gives them; None where they are not known."""
+        if isinstance(folder, ObjectPath):
+            return None
+        if folder not in self._names:
+            self._asked[folder] += 1
+            if self._asked[folder] <= _SINGLE_LOOKS and os.path.lexists(folder):
+                return None
+            try:
+                self._names[folder] = frozenset(map(fold_text, os.listdir(folder)))  # noqa: PTH208
+            except (FileNotFoundError, NotADirectoryError):
+                self._names[folder] = frozenset()
+            except OSError:
+                self._names[folder] = None
+        return self._names[folder]
+
+
+def fold_text(text: str) -> str:
+    """A name as a file system compares it that ignores case and Unicode spelling."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
 @contextmanager

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-import functools
 import glob
 import logging
 import os
-import re
 import stat
 import sys
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +16,7 @@ from typing import NamedTuple
 
 from lumen_cli.errors import UsageError
 from lumen_cli.files.places import ObjectPath, is_address, mask, parse_address
+from lumen_cli.files.source import Source, in_order, suffix_of
 from lumen_cli.imaging.formats import SUFFIXES, is_clip_name, list_titles
 from lumen_cli.text import nearest
 
@@ -36,20 +34,6 @@ class Trouble(NamedTuple):
 
     path: Path
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One picture to read, and its place in a mirrored tree."""
-
-    path: Path
-    """Absolute path, links not followed, or the address of an object."""
-    root: Path | None
-    """Absolute folder that was searched; None for a file named directly."""
-    relative: Path
-    """Path below `root`, or the bare file name."""
-    label: str | None = None
-    """Its name in messages where that is not its path: "-" for a picture from standard input."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +107,7 @@ def search(
             looking.troubles.append(Trouble(place, error.message.removeprefix(f"{mask(given)}: ")))
     if not found and not looking.troubles and not may_be_none:
         raise looking.explain_nothing([*(os.fspath(given) for given in inputs), *listed])
-    sources = sorted(found if looking.each_once else _once_each(found), key=_order)
+    sources = in_order(found if looking.each_once else _once_each(found))
     return Found(tuple(sources), tuple(looking.troubles), tuple(sorted(looking.outside)))
 
 
@@ -196,40 +180,47 @@ class _Search:
                 raise UsageError(f"{root}: the folder cannot be opened ({error.strerror})")
             self.troubles.append(Trouble(Path(error.filename), f"the folder cannot be opened ({error.strerror})"))
 
-        for folder, folders, names in os.walk(root, followlinks=self.follow_links, onerror=fail):
-            here = Path(folder)
+        waiting = [root]
+        while waiting:
+            here = waiting.pop()
             try:
-                status = here.stat()
-            except OSError as error:  # deleted since it was listed
+                with os.scandir(str(here)) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
+                status = os.stat(str(here))  # noqa: PTH116  (its error has the name as text, as that of scandir)
+            except OSError as error:  # also deleted since it was listed
                 fail(error)
-                folders.clear()
                 continue
             if (status.st_dev, status.st_ino) in seen:
-                folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
-            # Real folders before links to them, so that a picture keeps its real place in the tree.
-            visible = (name for name in folders if not name.startswith(".") and not _is_of_a_page(here / name))
-            folders[:] = sorted(visible, key=lambda name: ((here / name).is_symlink(), name))
-            regular = _regular_files(here)
-            self.each_once &= not any((here / name).is_symlink() for name in folders)
             below = here.relative_to(root)
-            for name in folders if not self.follow_links else ():
-                if _leads_out(here / name, real_root):
+            folders = []
+            for entry in entries:
+                name = entry.name
+                if _is_folder(entry):
+                    if not name.startswith(".") and not _is_of_a_page(here / name):
+                        folders.append(entry)
+                elif name.startswith("."):
+                    continue
+                elif not self._counts(name):
+                    self.others[suffix_of(name).lower()] += 1
+                elif entry.is_file(follow_symlinks=False):
+                    yield Source.within(here, name, root, below)
+                elif not self.follow_links and _leads_out(here / name, real_root):
                     self.outside.append(here / name)
-            for name in sorted(name for name in names if not name.startswith(".")):
-                path = here / name
-                if not self._counts(name):
-                    self.others[path.suffix.lower()] += 1
-                elif name in regular:
-                    yield Source(path, root, below / name)
-                elif not self.follow_links and _leads_out(path, real_root):
-                    self.outside.append(path)
-                elif _is_special(path):
-                    self.troubles.append(Trouble(path, "a pipe or a device, not a file"))
+                elif _is_special(here / name):
+                    self.troubles.append(Trouble(here / name, "a pipe or a device, not a file"))
                 else:  # also a link that leads nowhere: it is reported when it is read
-                    self.each_once &= not path.is_symlink()
-                    yield Source(path, root, below / name)
+                    self.each_once &= not entry.is_symlink()
+                    yield Source.within(here, name, root, below)
+            links = [entry for entry in folders if entry.is_symlink()]
+            self.each_once &= not links
+            self.outside += [
+                here / link.name for link in links if not self.follow_links and _leads_out(here / link.name, real_root)
+            ]
+            # Real folders before links to them, so that a picture keeps its real place in the tree.
+            following = [entry for entry in folders if not entry.is_symlink()] + (links if self.follow_links else [])
+            waiting += [here / entry.name for entry in reversed(following)]
 
     def _counts(self, name: str) -> bool:
         """Whether a file counts by its name."""
@@ -301,13 +292,11 @@ def _leads_out(path: Path, real_root: str) -> bool:
     return os.path.lexists(real) and not Path(real).is_relative_to(real_root)
 
 
-def _regular_files(folder: Path) -> set[str]:
-    """The names of the regular files in a folder, links excepted, as its listing tells them; none if it cannot."""
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+        return entry.is_dir()
     except OSError:
-        return set()
+        return False
 
 
 def _is_of_a_page(folder: Path) -> bool:
@@ -325,12 +314,12 @@ def _is_special(path: Path) -> bool:
 def _once_each(found: Iterable[Source]) -> list[Source]:
     """The same real file once: found in the widest folder rather than named, itself rather than through a link."""
 
-    def preference(source: Source) -> tuple[bool, bool, int, tuple[object, ...]]:
+    def preference(source: Source) -> tuple[bool, bool, int]:
         depth = len(source.root.parts) if source.root else 0
-        return source.root is None, source.path.is_symlink(), depth, _order(source)
+        return source.root is None, source.path.is_symlink(), depth
 
     kept: dict[object, Source] = {}
-    for source in sorted(found, key=preference):
+    for source in sorted(in_order(found), key=preference):
         kept.setdefault(_identify(source.path), source)
     return list(kept.values())
 
@@ -343,27 +332,6 @@ def _identify(path: Path) -> object:
         return os.path.realpath(path)
     single = status.st_nlink == 1 and status.st_ino
     return (status.st_dev, status.st_ino) if single else os.path.realpath(path)
-
-
-def _order(source: Source) -> tuple[object, ...]:
-    return natural_key(source.relative), os.fsencode(source.relative), os.fsencode(source.path)
-
-
-def natural_key(path: Path) -> tuple[tuple[tuple[int, int, str], ...], ...]:
-    """A sorting key, folder by folder, in which numbers count by value and case does not count."""
-    if not path.parts:
-        return ()
-    *folders, name = path.parts
-    return (*map(_key_of_folder, folders), _key_of_name(name))
-
-
-def _key_of_name(part: str) -> tuple[tuple[int, int, str], ...]:
-    text = unicodedata.normalize("NFC", part).casefold()
-    found = re.findall(r"([0-9]+)|([^0-9]+)", text)
-    return tuple((0, int(number[:4000]), "") if number else (1, 0, letters) for number, letters in found)
-
-
-_key_of_folder = functools.lru_cache(4096)(_key_of_name)
 
 
 def read_list(name: str, null: bool = False) -> list[str]:

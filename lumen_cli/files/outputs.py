@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import re
 import string
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from lumen_cli.atomic import TEMPORARY_PREFIX, temporary_beside
 from lumen_cli.errors import UsageError
-from lumen_cli.files.find import Source, absolute, is_picture_name
+from lumen_cli.files.collisions import avoid_collisions, each_once, find_collisions, fold_case, protect_inputs
+from lumen_cli.files.find import absolute, is_picture_name
 from lumen_cli.files.places import ObjectPath
+from lumen_cli.files.source import Job, Source, suffix_of
 from lumen_cli.imaging.formats import ANIMATED_SUFFIXES, SUFFIXES, find_format, is_animated, is_clip_name, keep_suffix
 
 FIELDS: Mapping[str, str] = MappingProxyType(
@@ -99,15 +100,6 @@ def _is_file_name(name: str, suffix: str) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One picture and the file that its result becomes."""
-
-    source: Source
-    target: Path
-    """Absolute path of the file to write, or the address of the object."""
-
-
 def plan_outputs(
     sources: Sequence[Source],
     output: str | os.PathLike[str] | None,
@@ -138,22 +130,22 @@ def plan_outputs(
         jobs = [Job(sources[0], single)]
     else:
         base = None if output is None else absolute(output)
-        names = _name_roots(sources)
-        jobs = [Job(source, _target(source, base, suffix, template, names)) for source in sources]
+        naming = _Naming(base, suffix, template, _name_roots(sources))
+        jobs = [naming.job(source) for source in sources]
         if template is not None and not template.uses("stem"):
-            for first, second, *_ in _find_collisions(jobs):
+            for first, second, *_ in find_collisions(jobs):
                 raise UsageError(
                     f"name template {template.text}: gives {jobs[first].source.path} and {jobs[second].source.path} "
                     "the same name; tell them apart with {stem}"
                 )
-        jobs = _avoid_collisions(jobs)
+        jobs = avoid_collisions(jobs)
     protect_inputs(jobs)
     return jobs
 
 
 def output_folders(jobs: Iterable[Job]) -> set[Path]:
     """The folders of the results."""
-    return {job.target.parent for job in jobs}
+    return set(each_once(job.folder for job in jobs))
 
 
 def check_writable(folder: Path) -> None:
@@ -206,24 +198,51 @@ def _single_file(sources: Sequence[Source], output: str | os.PathLike[str] | Non
     return absolute(text)
 
 
-def _target(
-    source: Source, base: Path | None, suffix: str | None, template: NameTemplate | None, root_names: dict[Path, Path]
-) -> Path:
-    name = source.relative
-    stays = is_clip_name(name.name) or (
-        suffix is None and name.suffix.lower() == ".gif" and stays_animated(source.path, name)
-    )
-    wanted = name.suffix if stays else keep_suffix(name.suffix) if suffix is None else suffix
-    if wanted != name.suffix and not _same_format(name.suffix, wanted):
-        name = name.with_name(f"{name.stem}{wanted}")
-    if template is not None:
-        name = name.with_name(template.name(stem=name.stem, suffix=name.suffix, parent=source.path.parent.name))
-    if base is not None:
-        below = root_names[source.root] if source.root and len(root_names) > 1 else Path()
-        return base / below / name
-    if source.root is None:
-        return source.path.with_name(name.name if template else f"{name.stem}{ADDITION}{name.suffix}")
-    return folder_beside(source.root, ADDITION) / name
+class _Naming:
+    """The names of results. base: the folder that is named, None where there is none; others: as in `plan_outputs`."""
+
+    def __init__(
+        self, base: Path | None, suffix: str | None, template: NameTemplate | None, root_names: dict[Path, Path]
+    ) -> None:
+        self._base, self._suffix, self._template, self._root_names = base, suffix, template, root_names
+        self._endings: dict[str, str] = {}
+        self._last: Source | None = None
+        self._folder = Path()
+
+    def job(self, source: Source) -> Job:
+        """The job of a picture."""
+        last = self._last
+        if last is None or not (
+            source.folder is last.folder and source.below is last.below and source.root is last.root
+        ):
+            self._folder, self._last = self._find_folder(source), source
+        return Job.within(source, self._folder, self._name(source))
+
+    def _find_folder(self, source: Source) -> Path:
+        if self._base is not None:
+            several = source.root is not None and len(self._root_names) > 1
+            return self._base / (self._root_names[source.root] if several else Path()) / source.below  # type: ignore[index]
+        return source.folder if source.root is None else folder_beside(source.root, ADDITION) / source.below
+
+    def _name(self, source: Source) -> str:
+        name = source.relative_name
+        suffix = suffix_of(name)
+        ending = self._endings.get(suffix)
+        if ending is None:
+            ending = self._endings[suffix] = self._ending(name, suffix)
+        if self._suffix is None and suffix.lower() == ".gif" and stays_animated(source.path, Path(name)):
+            ending = suffix
+        stem = name[: -len(suffix)] if suffix else name
+        if self._template is not None:
+            return self._template.name(stem=stem, suffix=ending, parent=source.folder.name)
+        if self._base is None and source.root is None:
+            return f"{stem}{ADDITION}{ending}"
+        return name if ending == suffix else f"{stem}{ending}"
+
+    def _ending(self, name: str, suffix: str) -> str:
+        """The ending of the results of still pictures and clips with an ending."""
+        wanted = suffix if is_clip_name(name) else keep_suffix(suffix) if self._suffix is None else self._suffix
+        return suffix if _same_format(suffix, wanted) else wanted
 
 
 def folder_beside(root: Path, addition: str) -> Path:
@@ -240,7 +259,7 @@ def folder_beside(root: Path, addition: str) -> Path:
 def _name_roots(sources: Iterable[Source]) -> dict[Path, Path]:
     """For each input folder its own name, with as many parents as tell it from the other folders."""
     names: dict[Path, Path] = {}
-    waiting = {source.root for source in sources if source.root is not None}
+    waiting = set(each_once(source.root for source in sources if source.root is not None))
     length = 1
     while waiting:
         grouped: dict[str, list[Path]] = defaultdict(list)
@@ -257,102 +276,6 @@ def _name_roots(sources: Iterable[Source]) -> dict[Path, Path]:
     return names
 
 
-def _avoid_collisions(jobs: list[Job]) -> list[Job]:
-    """Rename where two results would share a file: first by the old ending (`a_jpg.png`), then by number."""
-    jobs = list(jobs)
-    for indices in _find_collisions(jobs):
-        for i in indices:
-            old = jobs[i].source.relative.suffix
-            if old != jobs[i].target.suffix:
-                jobs[i] = replace(jobs[i], target=_append(jobs[i].target, f"_{old[1:]}" if old else "_"))
-    taken = {fold_case(job.target) for job in jobs}
-    for indices in _find_collisions(jobs):
-        places = {os.fsencode(jobs[i].source.relative) for i in indices}
-        if len(places) < len(indices):
-            first, second = sorted(os.fsdecode(jobs[i].source.path) for i in indices)[:2]
-            raise UsageError(
-                f"{first} and {second} would both be written to {jobs[indices[0]].target}; "
-                "run them separately, or name the folder that has both",
-                remedy="name_template={parent}-{stem}{suffix}",
-            )
-        for i in sorted(indices, key=lambda i: _claim(jobs[i]))[1:]:
-            number = 2
-            while fold_case(_append(jobs[i].target, f"_{number}")) in taken:
-                number += 1
-            jobs[i] = replace(jobs[i], target=_append(jobs[i].target, f"_{number}"))
-            taken.add(fold_case(jobs[i].target))
-    return jobs
-
-
-def _claim(job: Job) -> tuple[bool, bytes, bytes]:
-    """Who gets a name: first the picture that bears it; the rest differ only in case or Unicode spelling."""
-    is_renamed = job.source.relative.name != job.target.name
-    return is_renamed, os.fsencode(job.target), os.fsencode(job.source.relative)
-
-
-def _find_collisions(jobs: Sequence[Job]) -> list[list[int]]:
-    groups: dict[str, list[int]] = defaultdict(list)
-    for i, job in enumerate(jobs):
-        groups[fold_case(job.target)].append(i)
-    return [group for _, group in sorted(groups.items()) if len(group) > 1]
-
-
-def protect_inputs(jobs: Sequence[Job]) -> None:
-    """Refuse to write into an input folder, over an input file, or a file where a folder is needed.
-
-    Raises:
-        UsageError: which output it is.
-    """
-    real_path = RealPaths()
-    inputs = {real_path(job.source.path): job.source.path for job in jobs}
-    roots = {Path(os.path.realpath(job.source.root)): job.source.root for job in jobs if job.source.root}
-    for folder in output_folders(jobs):
-        real = Path(os.path.realpath(folder))
-        for place in (real, *real.parents):
-            if place in roots:
-                where = "is" if place == real else "is inside"
-                raise UsageError(
-                    f"{folder}: the output folder {where} the input folder {roots[place]}", remedy="output"
-                )
-    folders = {fold_case(parent): parent for folder in output_folders(jobs) for parent in (folder, *folder.parents)}
-    identities: dict[tuple[int, int], Path] | None = None
-    for job in jobs:
-        overwritten = inputs.get(real_path(job.target))
-        if overwritten is None and (identity := _identify(job.target)):
-            if identities is None:
-                identities = {found: path for path in inputs.values() if (found := _identify(path))}
-            overwritten = identities.get(identity)
-        if overwritten is not None:
-            text = f"{job.target}: the result of {job.source.path} would overwrite the input {overwritten}"
-            raise UsageError(f"{text}; name another output", remedy="output")
-        if fold_case(job.target) in folders:
-            text = f"{job.target}: would have to be both a picture and a folder"
-            raise UsageError(f"{text}; name another output", remedy="output")
-
-
-def _identify(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-class RealPaths:
-    """`os.path.realpath` for many files of the same folders, each of which is resolved once."""
-
-    def __init__(self) -> None:
-        self._folders: dict[str, str] = {}
-
-    def __call__(self, path: Path) -> str:
-        """The real path of a file, which need not exist; strings, as a plan has a hundred thousand of them."""
-        folder, name = os.path.split(path)
-        if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder)
-        real = os.path.join(self._folders[folder], name)  # noqa: PTH118
-        return os.path.realpath(real) if os.path.islink(real) else real  # noqa: PTH114
-
-
 def stays_animated(source: Path, target: Path) -> bool:
     """Whether the output of a picture is an animation too. Of objects in stores only the first frame is read."""
     possible = target.suffix.lower() in ANIMATED_SUFFIXES and not isinstance(source, ObjectPath)
@@ -362,15 +285,3 @@ def stays_animated(source: Path, target: Path) -> bool:
 def _same_format(one: str, other: str) -> bool:
     known = SUFFIXES.get(one.lower())
     return known is not None and known == SUFFIXES.get(other.lower())
-
-
-def _append(target: Path, addition: str) -> Path:
-    return target.with_name(f"{target.stem}{addition}{target.suffix}")
-
-
-def fold_case(path: Path) -> str:
-    """The path as a file system compares it that ignores case and Unicode spelling."""
-    text = str(path)
-    if text.isascii():
-        return text.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())

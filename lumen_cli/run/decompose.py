@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lumen_cli.engine.batch import NetworkError
-from lumen_cli.engine.decompose import Fidelity, Maps, decompose_batch
-from lumen_cli.engine.scene import Scene, scene_of
 from lumen_cli.errors import UsageError
-from lumen_cli.files.find import PICTURE_SUFFIXES, Source
-from lumen_cli.files.outputs import Job, NameTemplate, fold_case, folder_beside, plan_outputs, protect_inputs
+from lumen_cli.files.collisions import fold_case, protect_inputs
+from lumen_cli.files.find import PICTURE_SUFFIXES
+from lumen_cli.files.outputs import NameTemplate, folder_beside, plan_outputs
+from lumen_cli.files.source import Job, Source
 from lumen_cli.imaging.colour.convert import to_integers, to_unit
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.run.operation import WHOLE_BYTES, ModelSettings
@@ -27,7 +26,10 @@ from lumen_cli.run.task import Part
 if TYPE_CHECKING:
     from PIL import Image
 
+    from lumen_cli.engine.batch import NetworkError
+    from lumen_cli.engine.decompose import Fidelity, Maps
     from lumen_cli.engine.device import DevicePolicy
+    from lumen_cli.engine.scene import Scene
     from lumen_cli.networks.base import LowLightModel
 
 ADDITION = "-decomposed"
@@ -96,6 +98,8 @@ class Decompose:
 
     def scene(self, picture: Picture) -> Scene:
         """The whole picture."""
+        from lumen_cli.engine.scene import scene_of
+
         return scene_of(picture, "whole")
 
     def prepare(self, scene: Scene, network: LowLightModel, policy: DevicePolicy, digest: bytes) -> Scene:
@@ -106,6 +110,9 @@ class Decompose:
         self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
     ) -> list[Decomposed | NetworkError]:
         """See `decompose_batch`. Nothing here is random, so `digests` are not used."""
+        from lumen_cli.engine.batch import NetworkError
+        from lumen_cli.engine.decompose import decompose_batch
+
         pictures = [scene.picture for scene in scenes]
         wanted = self.reconstruct or self.side_by_side
         results = decompose_batch(network, pictures, policy, reconstruct=wanted)

@@ -10,12 +10,14 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 from lumen_cli.atomic import open_untouched
 from lumen_cli.errors import LumenError
 from lumen_cli.files.contents import (
     FileState,
+    Listings,
     exists,
     hash_file,
     is_write_protected,
@@ -23,8 +25,9 @@ from lumen_cli.files.contents import (
     local_file,
     read_state,
 )
-from lumen_cli.files.find import Found, Source
+from lumen_cli.files.find import Found
 from lumen_cli.files.places import ObjectPath, StoreError
+from lumen_cli.files.source import Source
 from lumen_cli.run.manifest import MANIFEST_NAME, PARTS, Manifest, Record, open_manifest, state_manifest
 from lumen_cli.run.task import Action, Task
 
@@ -67,8 +70,15 @@ class Decision:
     remedy: str = ""
 
 
+NEW, _MISSING = Decision(Action.MAKE, "new"), Decision(Action.MAKE, "missing")
+
+
 def decide(
-    task: Task, manifest: Manifest, rules: Rules, escapes: Callable[[Path, Path], bool] | None = None
+    task: Task,
+    manifest: Manifest,
+    rules: Rules,
+    escapes: Callable[[Path, Path], bool] | None = None,
+    listings: Listings | None = None,
 ) -> Decision:
     """Decide about one picture. Asks the file system for states, and reads files only where those leave a doubt.
 
@@ -78,11 +88,13 @@ def decide(
     is what the manifest says that lumen wrote, or with OVERWRITE. An output that no manifest names is kept where it
     carries the stamp and is not older than its source.
 
-    escapes: `leads_out`, where its answers are kept for many pictures.
+    escapes: `leads_out`, where its answers are kept for many pictures; listings: of the outputs' folders.
     """
-    folder = task.job.target.parent
+    folder = task.job.folder
     if (escapes or leads_out)(folder, task.root):
         return _leave(f"{folder} leads out of {task.root} by a link; name another folder")
+    if listings is not None and not task.parts and not listings.may_hold(folder, task.job.name):
+        return _MISSING if manifest.history(task.output) else NEW
     present = [path for path in task.targets if exists(path)]
     for path in present:
         if path.is_dir():
@@ -92,7 +104,7 @@ def decide(
     history = {path: manifest.history(name) for path, name in zip(task.targets, task.outputs, strict=True)}
     complete = len(present) == len(task.targets)
     if not present:
-        return Decision(Action.MAKE, "missing" if any(history.values()) else "new")
+        return _MISSING if any(history.values()) else NEW
     if rules.if_exists is IfExists.OVERWRITE:
         return _make_unless_protected(present, OVERWRITTEN)
     if rules.if_exists is IfExists.SKIP and complete:
@@ -226,37 +238,51 @@ class OwnOutputs:
         self._known: dict[Path, tuple[FileState, bool]] = {}
         self._manifests: dict[Path, Manifest | None] = {}
         self._above: dict[Path, list[tuple[Path, Manifest]]] = {}
+        self._last: tuple[Path, list[tuple[Path, Manifest]]] | None = None
 
     def without(self, found: Found) -> tuple[Found, tuple[Path, ...]]:
         """What was found without lumen's outputs, and the outputs."""
         self._manifests.clear()  # they grow while a folder is watched
         self._above.clear()
-        own = tuple(source.path for source in found.sources if self._wrote(source.path))
-        outputs = set(own)
-        sources: list[Source] = [source for source in found.sources if source.path not in outputs]
-        return replace(found, sources=tuple(sources)), own
+        self._last = None
+        own = [self._wrote(source) for source in found.sources]
+        if not any(own):
+            return found, ()
+        sources = tuple(source for source, ours in zip(found.sources, own, strict=True) if not ours)
+        return replace(found, sources=sources), tuple(source.path for source in compress(found.sources, own))
 
-    def _wrote(self, path: Path) -> bool:
-        if isinstance(path, ObjectPath):  # reading every object for its stamp would take as long as the run
-            return self._is_recorded(path, known_state(path).size)
+    def _wrote(self, source: Source) -> bool:
+        if isinstance(source.folder, ObjectPath):  # reading every object for its stamp would take as long as the run
+            return bool(self._manifests_above(source)) and self._is_recorded(source, known_state(source.path).size)
         try:
+            if not self._remember:
+                if stamp_in(source.path) is not None:
+                    return True
+                return bool(self._manifests_above(source)) and self._is_recorded(source, read_state(source.path).size)
+            path = source.path
             state = read_state(path)
             known = self._known.get(path)
             if known is None or known[0] != state:
-                known = state, stamp_in(path) is not None or self._is_recorded(path, state.size)
-                if self._remember:
-                    self._known[path] = known
+                known = state, stamp_in(path) is not None or self._is_recorded(source, state.size)
+                self._known[path] = known
             return known[1]
         except OSError:  # reading it reports the error
             return False
 
-    def _is_recorded(self, path: Path, size: int) -> bool:
+    def _manifests_above(self, source: Source) -> list[tuple[Path, Manifest]]:
+        folder = source.folder
+        if self._last is None or self._last[0] is not folder:
+            if folder not in self._above:
+                manifests = ((place, self._manifest(place)) for place in (folder, *folder.parents))
+                self._above[folder] = [(place, manifest) for place, manifest in manifests if manifest]
+            self._last = folder, self._above[folder]
+        return self._last[1]
+
+    def _is_recorded(self, source: Source, size: int) -> bool:
         """Whether a manifest of a folder above names a file of this content."""
         content: str | None = None
-        if path.parent not in self._above:
-            manifests = ((folder, self._manifest(folder)) for folder in path.parents)
-            self._above[path.parent] = [(folder, manifest) for folder, manifest in manifests if manifest]
-        for folder, manifest in self._above[path.parent]:
+        path = source.path
+        for folder, manifest in self._manifests_above(source):
             for record in manifest.history(path.relative_to(folder).as_posix()):
                 if record.output_size == size and record.output_hash:
                     if isinstance(path, ObjectPath):
@@ -287,11 +313,17 @@ def stamp_in(path: Path) -> str | None:
         OSError: the file cannot be read.
         StoreError: the object cannot be read.
     """
-    with local_file(path) as local, os.fdopen(open_untouched(local), "rb") as file:
-        data = file.read(_STAMP_BYTES)
-        size = file.seek(0, os.SEEK_END)
-        if size > len(data):
-            file.seek(max(len(data), size - _STAMP_BYTES))
-            data += file.read()
+    with local_file(path) as local:
+        descriptor = open_untouched(local)
+        try:
+            data = os.read(descriptor, _STAMP_BYTES)
+            if len(data) == _STAMP_BYTES:
+                end = os.lseek(descriptor, 0, os.SEEK_END)
+                os.lseek(descriptor, max(len(data), end - _STAMP_BYTES), os.SEEK_SET)
+                data += os.read(descriptor, _STAMP_BYTES)
+        finally:
+            os.close(descriptor)
+    if b"lumen " not in data:
+        return None
     found = _STAMP.findall(data)
     return found[-1].decode("utf-8", "replace") if found else None

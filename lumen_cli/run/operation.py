@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from lumen_cli import __version__
 from lumen_cli.engine import METHOD, Detail
-from lumen_cli.engine.batch import Bright, NetworkError, compute_scenes, prepare
 from lumen_cli.engine.memory import TilePlan
-from lumen_cli.engine.scene import Scene, finish, refining_of, scene_of
 from lumen_cli.errors import UsageError
 from lumen_cli.files.outputs import NameTemplate, plan_outputs
 from lumen_cli.imaging.formats import require_pyav
@@ -24,11 +22,12 @@ from lumen_cli.run.save import Content
 if TYPE_CHECKING:
     import numpy as np
 
+    from lumen_cli.engine.batch import Bright, NetworkError
     from lumen_cli.engine.decompose import Fidelity
     from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.engine.refine import Refining
-    from lumen_cli.files.find import Source
-    from lumen_cli.files.outputs import Job
+    from lumen_cli.engine.scene import Scene
+    from lumen_cli.files.source import Job, Source
     from lumen_cli.networks.base import LowLightModel
     from lumen_cli.registry.card import ModelCard
     from lumen_cli.run.task import Part
@@ -257,6 +256,8 @@ class Enhanced:
 
     def values(self) -> np.ndarray:
         """The brightened picture, H×W×3: floats in [0, 1] or integers of the picture's depth."""
+        from lumen_cli.engine.scene import finish
+
         return finish(
             self.bright.scene,
             self.bright.pixels(),
@@ -308,18 +309,25 @@ class Enhance:
 
     def scene(self, picture: Picture) -> Scene:
         """See `scene_of`."""
+        from lumen_cli.engine.scene import scene_of
+
         return scene_of(picture, self.settings.detail)
 
     def prepare(self, scene: Scene, network: LowLightModel, policy: DevicePolicy, digest: bytes) -> Scene:
         """See `batch.prepare`; large pictures wait as they are, since theirs takes up to twelve bytes a pixel more."""
         if scene.seen.height * scene.seen.width > LARGEST_PREPARED:
             return scene
+        from lumen_cli.engine.batch import prepare
+
         return prepare(scene, network, policy, self.settings.seed, digest)
 
     def run(
         self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
     ) -> list[Enhanced | NetworkError]:
         """See `compute_scenes`."""
+        from lumen_cli.engine.batch import NetworkError, compute_scenes
+        from lumen_cli.engine.scene import refining_of
+
         settings = self.settings
         results = compute_scenes(
             network,

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumen_cli.errors import UsageError
-from lumen_cli.files.contents import exists
-from lumen_cli.files.find import Source
-from lumen_cli.files.outputs import Job
+from lumen_cli.files.collisions import each_once
+from lumen_cli.files.contents import Listings, exists
 from lumen_cli.files.places import ObjectPath
-from lumen_cli.run.existing import IfExists, Rules, decide, leads_out
+from lumen_cli.files.source import Job, Source
+from lumen_cli.run.existing import NEW, IfExists, Rules, decide, leads_out
 from lumen_cli.run.manifest import (
     MANIFEST_NAME,
     PARTS,
@@ -95,7 +97,7 @@ class Plan:
     @property
     def folders(self) -> list[Path]:
         """Every folder that outputs are written to."""
-        return sorted({task.job.target.parent for task in self.todo} | {task.root for task in self.todo})
+        return sorted(set(each_once(task.job.folder for task in self.todo)) | {task.root for task in self.todo})
 
     def failed_before(self) -> Plan:
         """The part of the plan whose last attempt failed."""
@@ -140,10 +142,10 @@ def make_plan(
     Raises:
         UsageError: outputs exist, and `if_exists` is REFUSE.
     """
-    known: dict[Path, Path] = {}
-    roots = [known.setdefault(root, root) for root in map(output_root, jobs)]
+    places = _places(jobs)
+    roots = Counter(root for root, _ in places)
     # Pictures named directly get no manifest beside them, unless one exists there and has to stay true.
-    named = {root for root in set(roots) if _lies_among_photographs(root, jobs, roots)}
+    named = _among_photographs(jobs, [root for root, _ in places])
 
     def place_of(root: Path) -> Path | None:
         if isinstance(root, ObjectPath):
@@ -152,15 +154,15 @@ def make_plan(
             return part_manifest(root, shard.manifest_name)
         return state_manifest(root) if root in named and in_state else None
 
-    manifests = {root: open_manifest(root, place_of(root)) for root in set(roots)}
-    for root in set(roots):
+    manifests = {root: open_manifest(root, place_of(root)) for root in roots}
+    for root, number in roots.items():
         if isinstance(root, ObjectPath):
             root.store.forget(root)
-            if roots.count(root) > _SINGLE_REQUESTS:
+            if number > _SINGLE_REQUESTS:
                 root.store.list(root)
     tasks = [
-        Task(job, root, job.target.relative_to(root).as_posix(), parts=files)
-        for job, root, files in zip(jobs, roots, parts or [()] * len(jobs), strict=True)
+        Task(job, root, prefix + job.name, parts=files)
+        for job, (root, prefix), files in zip(jobs, places, parts or repeat(()), strict=bool(parts))
     ]
     recorded = in_state or len(jobs) != 1 or not named or shard is not None
     return _decide_all(tasks, Rules(fingerprint, if_exists, stamp), manifests, recorded, looked)
@@ -173,36 +175,53 @@ def _decide_all(
     recorded: bool,
     looked: Callable[[], None] = lambda: None,
 ) -> Plan:
-    escapes = functools.cache(leads_out)
+    escapes, listings = functools.cache(leads_out), Listings()
     decided: list[Task] = []
     confirmed: list[tuple[Path, Record]] = []
     for task in tasks:
-        decision = decide(task, manifests[task.root], rules, escapes)
-        decided.append(replace(task, action=decision.action, why=decision.why, remedy=decision.remedy))
+        decision = decide(task, manifests[task.root], rules, escapes, listings)
+        if decision is not NEW or task.action is not NEW.action or task.why != NEW.why:
+            task = replace(task, action=decision.action, why=decision.why, remedy=decision.remedy)
+        decided.append(task)
         confirmed += [(task.root, record) for record in decision.confirmed]
         looked()
     if rules.if_exists is IfExists.REFUSE:
-        present = [target for task in decided for target in task.targets if exists(target)]
+        asked = (task for task in decided if task.parts or listings.may_hold(task.job.folder, task.job.name))
+        present = [target for task in asked for target in task.targets if exists(target)]
         if present:
             raise UsageError(_refusal(present, len(decided)), remedy="overwrite")
     return Plan(tuple(decided), rules, recorded, tuple(confirmed), manifests)
 
 
-def _lies_among_photographs(root: Path, jobs: Sequence[Job], roots: Sequence[Path]) -> bool:
-    """Whether outputs in `root` are those of pictures named directly, beside them or of one alone; never in a store."""
-    if isinstance(root, ObjectPath):
-        return False
-    own = [job for job, place in zip(jobs, roots, strict=True) if place == root]
-    recorded = any(os.path.lexists(root / name) for name in (MANIFEST_NAME, PARTS))
-    if recorded or any(job.source.root is not None for job in own):
-        return False
-    return len(jobs) == 1 or all(job.target.parent == job.source.path.parent for job in own)
+def _places(jobs: Sequence[Job]) -> list[tuple[Path, str]]:
+    """For each job the folder whose manifest records it, and what its name below that begins with."""
+    places: list[tuple[Path, str]] = []
+    known: dict[Path, Path] = {}
+    last: Job | None = None
+    for job in jobs:
+        if last is not None and job.folder is last.folder and job.source.below is last.source.below:
+            places.append(places[-1])
+        else:
+            root = output_root(job)
+            prefix = job.folder.relative_to(root).as_posix()
+            places.append((known.setdefault(root, root), "" if prefix == "." else f"{prefix}/"))
+        last = job
+    return places
+
+
+def _among_photographs(jobs: Sequence[Job], roots: Sequence[Path]) -> set[Path]:
+    """The folders whose outputs are those of pictures named directly, beside them or of one alone; never in a store."""
+    pairs = list(zip(jobs, roots, strict=True))
+    others = {root for job, root in pairs if job.source.root is not None or isinstance(root, ObjectPath)}
+    if len(jobs) != 1:
+        others |= {root for job, root in pairs if root not in others and job.folder != job.source.folder}
+    candidates = set(roots) - others
+    return {root for root in candidates if not any(os.path.lexists(root / name) for name in (MANIFEST_NAME, PARTS))}
 
 
 def output_root(job: Job) -> Path:
     """The folder of the output that mirrors the source's root: target without the source's relative folders."""
-    folders = job.source.relative.parent.parts
-    parent = job.target.parent
+    folders, parent = job.source.below.parts, job.folder
     return parent.parents[len(folders) - 1] if folders and parent.parts[-len(folders) :] == folders else parent
 
 

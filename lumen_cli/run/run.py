@@ -16,13 +16,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from lumen_cli.atomic import sweep_temporaries
-from lumen_cli.engine.batch import NetworkError
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.files.outputs import NameTemplate, check_writable, stays_animated
 from lumen_cli.files.places import ObjectPath, StoreError
 from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS, is_clip_name
 from lumen_cli.imaging.tags.writer import TagWriter
-from lumen_cli.registry.load import load
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.locks import locked, remove_stale_lock
 from lumen_cli.run.manifest import put_in_order
@@ -30,14 +28,12 @@ from lumen_cli.run.operation import Enhance, Operation, Output
 from lumen_cli.run.plan import Plan, make_plan
 from lumen_cli.run.save import Transport, failure_of
 from lumen_cli.run.sidecars import with_sidecars
-from lumen_cli.run.stages import Budget, Decoder, Encoder, Inbox, default_bytes
-from lumen_cli.run.stream import RunEndedError, Stream
-from lumen_cli.run.task import Result, Task, failure
+from lumen_cli.run.task import Result, RunEndedError, Task, failure
 from lumen_cli.text import duration
 
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
-    from lumen_cli.files.find import Source
+    from lumen_cli.files.source import Source
     from lumen_cli.imaging.picture import Picture
     from lumen_cli.networks.base import LowLightModel
     from lumen_cli.registry.card import ModelCard
@@ -172,6 +168,8 @@ class Run:
         Raises:
             NetworkError: the network gave no usable result.
         """
+        from lumen_cli.engine.batch import NetworkError
+
         scene = self.operation.scene(picture)
         (outcome,) = self.operation.run(self.network(), [scene], self.policy, [picture.digest()])
         if isinstance(outcome, NetworkError):
@@ -302,6 +300,9 @@ class Run:
     def _stream_with(
         self, transport: Transport, plan: Plan, stop: threading.Event, now: Callable[[str], None]
     ) -> Iterator[Result]:
+        from lumen_cli.run.stages import Budget, Decoder, Encoder, Inbox, default_bytes  # planning does without PyTorch
+        from lumen_cli.run.stream import Stream
+
         options = self.options
         jobs = options.jobs or min(_MOST_JOBS, os.cpu_count() or 1)
         room = options.budget or default_bytes()
@@ -346,6 +347,8 @@ class Run:
     def network(self, now: Callable[[str], None] = lambda line: None) -> LowLightModel:
         """The model on the policy's device, loaded once. now: called before loading it."""
         if self._network is None:
+            from lumen_cli.registry.load import load
+
             assert self.card is not None
             started = time.perf_counter()
             now(f"loading {self.card.name}")

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from lumen_cli.files.collisions import fold_case
 from lumen_cli.files.contents import exists, hash_bytes, known_state, local_file
-from lumen_cli.files.outputs import fold_case
 from lumen_cli.files.places import ObjectPath, StoreError
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.tags.xmp import update_xmp
@@ -31,7 +31,7 @@ def with_sidecars(plan: Plan) -> Plan:
     form, and so does one that would replace an input's own (`a.jpg` to `a.png` beside it).
     """
     listed = functools.cache(_has_sidecars)
-    with_some = (task for task in plan.tasks if not task.parts and listed(task.job.source.path.parent))
+    with_some = (task for task in plan.tasks if not task.parts and listed(task.job.source.folder))
     found = {task.job.target: _beside(task) for task in with_some}
     if not found:
         return plan

@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from lumen_cli.engine.batch import NetworkError, Shape, shape_of
-from lumen_cli.errors import LumenError
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.run.operation import Operation
 from lumen_cli.run.stages import Broken, Decoded, Decoder, Encoder, Inbox, Undecoded
-from lumen_cli.run.task import Result, failure
+from lumen_cli.run.task import Result, RunEndedError, failure
 
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
@@ -27,10 +26,6 @@ _POLL = 0.1
 _WAITING_BATCHES = 4
 _WAITING_BYTES = 512 << 20
 """Decoded pictures that may wait for others of their shape. Fixed, so that batches are the same on every machine."""
-
-
-class RunEndedError(LumenError):
-    """The run cannot continue; what is finished is complete and recorded."""
 
 
 def _broken(error: BaseException) -> RunEndedError:

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumen_cli.errors import LumenError, PictureError, explain
-from lumen_cli.files.outputs import Job
+from lumen_cli.files.source import Job
 
 if TYPE_CHECKING:
     from lumen_cli.engine.decompose import Fidelity
 
 _log = logging.getLogger("lumen")
+
+
+class RunEndedError(LumenError):
+    """The run cannot continue; what is finished is complete and recorded."""
 
 
 class Action(enum.Enum):

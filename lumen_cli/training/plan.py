@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from lumen_cli.datasets.pairs import TrainingFiles, find_pairs, find_training_files
-from lumen_cli.engine.device import DTYPES, DevicePolicy, choose_device
+from lumen_cli.engine.device import DevicePolicy, choose_device, dtype_of
 from lumen_cli.errors import UsageError
 from lumen_cli.files.outputs import check_writable
 from lumen_cli.registry.catalog import bundled_models, find_model, list_models
@@ -102,7 +102,7 @@ def plan_network(
     mix = Mix(pairs=1.0, relit_low=0.0, tinted=0.0) if preset == "paper" else Mix()
     options = Options(
         torch.device(policy.device),
-        DTYPES[policy.precision],
+        dtype_of(policy.precision),
         steps=request.steps,
         minutes=request.minutes,
         workers=workers,
@@ -137,7 +137,7 @@ def plan_grading(request: Request, init: str) -> Training:
         fitting = replace(fitting, steps=max(1, round(request.steps / fitting.parts)))
     files = find_training_files(request.data)
     validation = find_pairs(request.validation) if request.validation else ()
-    run = GradingRun(card, request.folders, files, validation, fitting, DTYPES[policy.precision])
+    run = GradingRun(card, request.folders, files, validation, fitting, dtype_of(policy.precision))
     about = _describe(files, policy, f", enhanced by {card.name}")
     return Training(about, lambda watch: train_grading(run, request.out, watch))
 
@@ -148,7 +148,7 @@ def plan_refiner(request: Request) -> Training:
     check_writable(request.out)
     policy = choose_device(request.device, request.precision, precisions=PRECISIONS, model="refiner")
     fitting = refiner.Fitting(
-        torch.device(policy.device), DTYPES[policy.precision], seed=request.seed, minutes=request.minutes
+        torch.device(policy.device), dtype_of(policy.precision), seed=request.seed, minutes=request.minutes
     )
     if request.steps is not None:
         fitting = replace(fitting, steps=request.steps)
@@ -164,7 +164,7 @@ def plan_lol_grading(request: Request) -> Training:
     check_writable(request.out)
     policy = choose_device(request.device, request.precision, precisions=PRECISIONS, model=lol_grading.NAME)
     fitting = lol_grading.Fitting(
-        torch.device(policy.device), DTYPES[policy.precision], seed=request.seed, minutes=request.minutes
+        torch.device(policy.device), dtype_of(policy.precision), seed=request.seed, minutes=request.minutes
     )
     if request.steps is not None:
         fitting = replace(fitting, steps=request.steps)

@@ -7,7 +7,8 @@ from lumen_tiny import Tiny
 
 from lumen_cli.engine import memory
 from lumen_cli.engine.device import choose_device
-from lumen_cli.engine.memory import TilePlan, bytes_per_pixel, free_memory, return_freed_memory, smaller, tiling_of
+from lumen_cli.engine.memory import TilePlan, free_memory, return_freed_memory, smaller, tiling_of
+from lumen_cli.engine.probe import bytes_per_pixel
 from lumen_cli.errors import PictureError
 from lumen_cli.networks.base import Mean
 from lumen_cli.networks.kind import KinD

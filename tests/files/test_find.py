@@ -12,7 +12,8 @@ from typing import TypeVar
 import pytest
 
 from lumen_cli.errors import UsageError
-from lumen_cli.files.find import Source, find_pictures, search
+from lumen_cli.files.find import find_pictures, search
+from lumen_cli.files.source import Source
 
 T = TypeVar("T")
 

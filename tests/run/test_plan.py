@@ -7,8 +7,9 @@ import pytest
 
 from lumen_cli.errors import UsageError
 from lumen_cli.files.contents import hash_bytes, hash_file, read_state
-from lumen_cli.files.find import Source, find_pictures
-from lumen_cli.files.outputs import Job, plan_outputs
+from lumen_cli.files.find import find_pictures
+from lumen_cli.files.outputs import plan_outputs
+from lumen_cli.files.source import Job, Source
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.manifest import MANIFEST_NAME, Manifest, Record
 from lumen_cli.run.operation import Settings
@@ -147,9 +148,7 @@ def test_what_an_older_lumen_recorded_counts_by_size_and_time(photos: Path) -> N
 def test_pictures_that_changed_names_are_told_by_content(photos: Path) -> None:
     jobs = jobs_for(photos)
     pretend_done(jobs)
-    first, second = (
-        dataclasses.replace(job, target=other.target) for job, other in ((jobs[0], jobs[1]), (jobs[1], jobs[0]))
-    )
+    first, second = (Job(job.source, other.target) for job, other in ((jobs[0], jobs[1]), (jobs[1], jobs[0])))
     assert [task.why for task in resume([first, second]).todo] == ["made from another picture"] * 2
     jobs[0].source.path.rename(photos / "renamed.png")
     renamed = Job(Source(photos / "renamed.png", photos, Path("renamed.png")), jobs[0].target)

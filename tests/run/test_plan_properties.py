@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from lumen_cli.errors import UsageError
 from lumen_cli.files.contents import Original, hash_bytes, hash_file, read_original
-from lumen_cli.files.find import Source, find_pictures
+from lumen_cli.files.find import find_pictures
 from lumen_cli.files.outputs import parse_template, plan_outputs
+from lumen_cli.files.source import Source
 from lumen_cli.run.decompose import plan_parts
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.manifest import MANIFEST_NAME, Manifest

@@ -16,8 +16,7 @@ from lumen_cli.run.existing import IfExists
 from lumen_cli.run.operation import Enhance, Settings
 from lumen_cli.run.plan import Plan, make_plan
 from lumen_cli.run.run import Run, RunOptions
-from lumen_cli.run.stream import RunEndedError
-from lumen_cli.run.task import Result
+from lumen_cli.run.task import Result, RunEndedError
 from tests.conftest import folder_bytes, read_pixels, write_dark
 
 CPU = choose_device("cpu", "fp32")
