@@ -18,6 +18,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 GRADING, FORMERLY, REFINER, LOL_GRADING = "grading", "rendition", "refiner", "lol-grading"
 """In place of an architecture: the grading of any model's pictures, its former name, what denoises large pictures,
 and the grading that knows LOL."""
+OF_NETWORKS = "preset", "teacher", "stage", "reference", "pairs_share", "network", "compiled"
+"""Parameters that only the training of a network has."""
 _data = partial(typer.Option, rich_help_panel="Data")
 _length = partial(typer.Option, rich_help_panel="Length", metavar="N")
 
@@ -34,6 +36,10 @@ _PRESET = (
 _INIT = (
     "Start from this model's weights (a name or folder; the same network), without its grading. For a grading: the "
     "model whose pictures it grades."
+)
+_TEACHER = (
+    "Learn from this model's results in place of the bright pictures (distillation); one network can so replace a "
+    "mean of several."
 )
 _REFERENCE = "lightendiffusion: target illumination, of the same scene (default) or, as in the paper, of any scene."
 _SHARE = "Share of real pairs in a batch, 0..1 (default: 0.5; 1 with the paper preset)."
@@ -54,6 +60,9 @@ def train(
     val: Annotated[Path | None, _data(metavar="DIR", help="Held-out pairs (low/ and high/).")] = None,
     preset: Annotated[Preset, typer.Option(metavar="compact|paper", help=_PRESET)] = Preset.compact,
     init: Annotated[str | None, typer.Option(metavar="MODEL", autocompletion=complete_named_model, help=_INIT)] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="MODEL", autocompletion=complete_named_model, help=_TEACHER)
+    ] = None,
     stage: Annotated[
         list[str] | None, typer.Option(metavar="STAGE", help="Train only this stage; repeatable (default: all).")
     ] = None,
@@ -75,6 +84,7 @@ def train(
       lumen enhance night.jpg --model runs/a/model
       lumen train diffll --init diffll --stage refine --data mine/ --out runs/b     start from lumen's weights
       accelerate launch -m lumen_cli train diffll --data LOL/our485 --out runs/d     on several devices
+      lumen train lightendiffusion --init lightendiffusion --teacher lumen --data … --out runs/h   learn from a mean
       lumen train diffll --preset paper --data LOL/our485 --out runs/c --device cuda
       lumen train grading --init lumen --data LOL/our485 --data photos/ --out runs/e       for any model's pictures
       lumen train refiner --data LOL/our485 --data photos/ --out runs/f --minutes 120
@@ -83,12 +93,11 @@ def train(
     if minutes is not None and steps is not None:
         raise UsageError("--minutes and --steps cannot be combined; give one of them")
     if name in (GRADING, FORMERLY):
-        _refuse_typed(context, "a grading", "preset", "stage", "reference", "pairs_share", "network", "compiled")
+        _refuse_typed(context, "a grading", *OF_NETWORKS)
         if init is None:
             raise UsageError("a grading belongs to a model: name it with --init (a name or folder)")
     elif name in (REFINER, LOL_GRADING):
-        others = "preset", "init", "stage", "reference", "pairs_share", "network", "compiled"
-        _refuse_typed(context, f"the {name}", *others)
+        _refuse_typed(context, f"the {name}", "init", *OF_NETWORKS)
 
     from rich.console import Console
 
@@ -107,6 +116,7 @@ def train(
             request,
             name,
             init=init,
+            teacher=teacher,
             stages=stage or (),
             preset=preset.value,
             reference=reference.value if reference else None,

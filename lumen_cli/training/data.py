@@ -14,8 +14,9 @@ from torch import Tensor
 
 from lumen_cli.datasets.darken import darken, draw_camera, draw_shade, expose
 from lumen_cli.datasets.pairs import TrainingFiles
+from lumen_cli.diffusion import normal
 from lumen_cli.imaging.picture import read_picture
-from lumen_cli.networks.base import as_tensor
+from lumen_cli.networks.base import LowLightModel, Member, as_tensor
 from lumen_cli.networks.blocks import average_to
 
 WHOLE = 64
@@ -193,3 +194,32 @@ class Batches:
         chosen = torch.randint(max(len(large), 1), (count,), generator=generator, device=self.device)
         chosen = torch.tensor(large, dtype=torch.int64, device=self.device)[chosen]
         return chosen, torch.randint(1 << 30, (count, 5), generator=generator, device=self.device)
+
+
+class Teacher:
+    """A model whose results replace the bright side of batches: distillation (Hinton et al., 2015, arXiv 1503.02531).
+
+    Its results lack what cannot be known from the dark side, so a student needs fewer steps than with the truth. They
+    are means over the picture and its mirror image, and are not graded: a grading takes whole pictures.
+    """
+
+    def __init__(self, model: LowLightModel) -> None:
+        self.members = model.members or (Member(model, 1.0, None),)
+        for member in self.members:
+            member.network.eval()
+
+    @torch.no_grad()
+    def teach(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """A batch of `Batches.draw` with the teacher's results as `high`."""
+        sides = [self._enhance(batch["low"].flip(axes), batch["whole"], generator).flip(axes) for axes in ((), (-1,))]
+        return batch | {"high": torch.stack(sides).mean(dim=0)}
+
+    def _enhance(self, low: Tensor, whole: Tensor, generator: torch.Generator) -> Tensor:
+        results = []
+        for network, share, steps in ((each.network, each.share, each.steps) for each in self.members):
+            shape = network.noise_shape(*low.shape[-2:])
+            noise = None if shape is None else normal((len(low), *shape), low, generator)
+            contexts = [network.global_context(picture[None]) for picture in whole]
+            context = {name: torch.cat([each[name] for each in contexts]) for name in contexts[0]}
+            results.append(share * network.enhance(low, noise=noise, steps=steps, **context).float())
+        return torch.stack(results).sum(dim=0)

@@ -67,6 +67,7 @@ def plan_network(
     name: str,
     *,
     init: str | None = None,
+    teacher: str | None = None,
     stages: Sequence[str] = (),
     preset: str = "compact",
     reference: str | None = None,
@@ -80,6 +81,7 @@ def plan_network(
         request: data, length, device.
         name: the architecture's id.
         init: a model to start from.
+        teacher: a model whose results replace the bright side of batches.
         stages: the stages to train; none named: all.
         preset: "compact" or "paper".
         reference: of LightenDiffusion's recipe.
@@ -117,6 +119,7 @@ def plan_network(
         seed=request.seed,
         options=options,
         init=None if init is None else find_model(init),
+        teacher=None if teacher is None else find_model(teacher),
     )
     together = f" on each of {workers.count} devices" if workers.count > 1 else ""
     about = _describe(run.files, policy, together=together)

@@ -27,7 +27,7 @@ from lumen_cli.registry.card import ModelCard
 from lumen_cli.registry.load import load
 from lumen_cli.training import checkpoint
 from lumen_cli.training.checkpoint import Checkpoint, export_model
-from lumen_cli.training.data import Batches, Mix, load_bytes
+from lumen_cli.training.data import Batches, Mix, Teacher, load_bytes
 from lumen_cli.training.loop import ALONE, Watch, Workers, autocast, descend, learning_rate, run_steps
 from lumen_cli.training.recipes import Recipe, Stage
 
@@ -119,6 +119,7 @@ def run_stage(
     validation: Sequence[Pair] = (),
     watch: Watch = lambda report: None,
     report_every: int = 20,
+    teacher: Teacher | None = None,
 ) -> None:
     """Train one stage, from its checkpoint in `out` where there is one; `model` ends with the averaged parameters."""
     parameters = _freeze_all_but(model, list(recipe.trainable(model, stage)))
@@ -132,6 +133,7 @@ def run_stage(
         generator = batches.generator(stage.name, number, workers.rank)
         batch = batches.draw(generator, stage.batch, stage.crop)
         with autocast(options.device, options.dtype):
+            batch = batch if teacher is None else teacher.teach(batch, generator)
             terms = recipe.losses(model, stage, batch, number, generator)
         rate = stage.rate * learning_rate(fraction, stage.rates)
         return descend(optimizer, terms, rate, options.clip if ours else math.inf, workers)
@@ -184,6 +186,7 @@ class Run:
         seed: of parameters and batches.
         options: device, precision, lengths; here `minutes` and `steps` are those of the whole training.
         init: the model whose weights the training starts from, None for a fresh network.
+        teacher: the model whose results replace the bright side of batches, None for the truth.
     """
 
     recipe: Recipe
@@ -194,6 +197,7 @@ class Run:
     seed: int
     options: Options
     init: ModelCard | None = None
+    teacher: ModelCard | None = None
 
 
 def train(run: Run, out: Path, stages: Sequence[str], watch: Watch) -> Path:
@@ -204,7 +208,8 @@ def train(run: Run, out: Path, stages: Sequence[str], watch: Watch) -> Path:
     leads = run.options.workers.leads
     if leads:
         settings = {"recipe": as_json(run.recipe), "mix": asdict(run.mix), "seed": run.seed}
-        settings |= {} if run.init is None else {"init": run.init.weights_sha256}
+        for name, card in (("init", run.init), ("teacher", run.teacher)):
+            settings |= {} if card is None else {name: card.weights_sha256}
         record(out, run.options.device, run.data, run.files, run.options.dtype, **settings)
     torch.manual_seed(run.seed)
     model = run.recipe.build()
@@ -216,11 +221,14 @@ def train(run: Run, out: Path, stages: Sequence[str], watch: Watch) -> Path:
     if run.options.compiled:
         compile_parts(model)
     batches = Batches(run.files, run.options.device, run.mix, run.seed)
+    teacher = None if run.teacher is None else Teacher(load(run.teacher, grading="none").to(run.options.device))
     lengths = _lengths(run.recipe, run.options)
     for stage in run.recipe.stages:
         path = out / f"{stage.name}.pt"
         if stage.name in stages:
-            run_stage(run.recipe, model, stage, batches, out, lengths[stage.name], run.validation, watch)
+            run_stage(
+                run.recipe, model, stage, batches, out, lengths[stage.name], run.validation, watch, teacher=teacher
+            )
         elif path.is_file():
             model.load_state_dict(checkpoint.load(path, run.options.device)["average"])
     return export_model(model, run.recipe, run.data, out / "model") if leads else out / "model"
@@ -279,7 +287,7 @@ def record(
     path = out / RECORD
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))["settings"]
-        changed = [name for name, value in settings.items() if before.get(name) != value]
+        changed = [name for name in {**settings, **before} if before.get(name) != settings.get(name)]
         if changed:
             raise UsageError(
                 f"{out} holds a training with other settings ({', '.join(changed)} differ; see {path}); choose another "

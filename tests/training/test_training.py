@@ -12,10 +12,11 @@ from PIL import Image
 
 from lumen_cli.datasets.pairs import find_pairs, find_training_files
 from lumen_cli.errors import LumenError, UsageError
+from lumen_cli.networks.base import LowLightModel, Mean
 from lumen_cli.networks.lightendiffusion import LightenDiffusion
 from lumen_cli.registry.card import read_card
 from lumen_cli.registry.load import load
-from lumen_cli.training.data import Batches, Mix, PictureBank
+from lumen_cli.training.data import Batches, Mix, PictureBank, Teacher
 from lumen_cli.training.loop import learning_rate
 from lumen_cli.training.recipes import Stage
 from lumen_cli.training.recipes.lightendiffusion import NETWORK, LightenDiffusionRecipe
@@ -137,6 +138,55 @@ def test_training_ends_in_a_model_folder_that_enhances(data, tmp_path):
     assert record["settings"]["recipe"]["network"]["ctdn_channels"] == 8
     with pytest.raises(UsageError, match="seed"):
         train(replace(run, seed=1), tmp_path / "out", ["joint"], reports.append)
+
+
+class Gain(LowLightModel):
+    """Multiplies by the whole picture's gain, and by a ramp that tells a picture from its mirror image."""
+
+    def global_context(self, low, **options):
+        return {"gain": 0.5 / low.mean(dim=(1, 2, 3), keepdim=True)}
+
+    def enhance(self, low, *, noise=None, steps=None, gain=None):
+        assert noise is None
+        return low * gain * torch.linspace(0.5, 1.0, low.shape[-1])
+
+
+class Noise(LowLightModel):
+    """Returns its noise, scaled by its steps."""
+
+    def noise_shape(self, height, width):
+        return 3, height, width
+
+    def enhance(self, low, *, noise=None, steps=None):
+        return noise * steps
+
+
+def test_a_teacher_takes_the_place_of_the_bright_pictures(batches):
+    batch = batches.draw(batches.generator("joint", 0), 2, 32)
+    taught = Teacher(Gain()).teach(batch, torch.Generator())
+    assert all(torch.equal(taught[name], batch[name]) for name in ("low", "whole", "paired"))
+    assert not torch.allclose(taught["high"], batch["high"], atol=0.05)
+    gains = 0.5 / batch["whole"].mean(dim=(1, 2, 3), keepdim=True)
+    torch.testing.assert_close(taught["high"], batch["low"] * gains * 0.75)  # the ramp and its mirror image
+
+    mean = Teacher(Mean([Gain(), Noise()], shares=[3, 1], steps=[None, 7]))
+    mixed = mean.teach(batch, torch.Generator().manual_seed(5))["high"]
+    again = mean.teach(batch, torch.Generator().manual_seed(5))["high"]
+    assert torch.equal(mixed, again), "the generator alone decides about the noise"
+    noise = (mixed - 0.75 * taught["high"]) / (0.25 * 7)
+    assert noise.std().item() == pytest.approx(2**-0.5, rel=0.05)  # the mean of two draws
+
+
+def test_the_teacher_is_a_setting_of_a_training(data, tmp_path):
+    files = find_training_files([data / "pairs", data / "bright"])
+    run = Run(TINY, ("pairs", "bright"), files, (), Mix(), 0, replace(OPTIONS, steps=6))
+    teacher = read_card(train(run, tmp_path / "teacher", ["joint"], lambda report: None))
+    taught = replace(run, teacher=teacher)
+    train(taught, tmp_path / "student", ["joint"], lambda report: None)
+    settings = json.loads((tmp_path / "student/train.json").read_text())["settings"]
+    assert settings["teacher"] == teacher.weights_sha256
+    with pytest.raises(UsageError, match="teacher"):
+        train(run, tmp_path / "student", ["joint"], lambda report: None)
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_with_a_reason(batches, tmp_path):
