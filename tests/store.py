@@ -204,16 +204,26 @@ def s3_port() -> Iterator[int]:
 @pytest.fixture
 def bucket(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """An empty bucket; lumen reaches it through the proxy, the test itself does not."""
+    with proxy_of(s3_port) as proxy:
+        yield from new_bucket(s3_port, proxy, monkeypatch)
+
+
+def set_up_store(monkeypatch: pytest.MonkeyPatch, proxy: Proxy) -> None:
+    """Credentials, and the proxy as the server, for processes that start from now on."""
+    settings = {"AWS_ACCESS_KEY_ID": "key-of-the-test", "AWS_SECRET_ACCESS_KEY": "secret-of-the-test"}
+    settings |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_CONFIG_FILE": "/dev/null"}
+    for name, value in {**settings, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def new_bucket(s3_port: int, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """An empty bucket behind a proxy; afterwards this process has forgotten the store."""
     import boto3
 
-    settings = {"AWS_ACCESS_KEY_ID": "key-of-the-test", "AWS_SECRET_ACCESS_KEY": "secret-of-the-test"}
-    for name, value in {**settings, "AWS_DEFAULT_REGION": "us-east-1", "AWS_CONFIG_FILE": "/dev/null"}.items():
-        monkeypatch.setenv(name, value)
+    set_up_store(monkeypatch, proxy)
     client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{s3_port}")
     name = f"lumen-{secrets.token_hex(4)}"
     client.create_bucket(Bucket=name)
-    with proxy_of(s3_port) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
-        store_of.cache_clear()
-        yield Bucket(name, client, proxy)
-        store_of.cache_clear()
+    store_of.cache_clear()
+    yield Bucket(name, client, proxy)
+    store_of.cache_clear()

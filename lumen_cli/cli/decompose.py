@@ -111,6 +111,7 @@ def decompose(
     if depth is not None and map_format is not MapFormat.png and not reconstruct:
         raise UsageError(f"--depth is for PNG files, and {map_format.value} holds float32; use one of the two")
 
+    from lumen_cli.cli.engines import open_engine
     from lumen_cli.cli.inputs import gather
     from lumen_cli.cli.session import carry_out
     from lumen_cli.files.outputs import parse_template
@@ -120,14 +121,13 @@ def decompose(
     require_ability(card, "decompose")
     pattern = options.name_template
     template = None if pattern is None else parse_template(pattern, model=card.name, part="")
-    with gather(options) as pictures:
-        from lumen_cli.engine.device import choose_device
+    with gather(options) as pictures, open_engine(options) as engine:
         from lumen_cli.run.decompose import Decompose, MapSettings
 
         wanted = options.precision.value
         if options.precision is Precision.auto and "fp32" in card.precisions:
             wanted = "fp32"
-        policy = choose_device(
+        policy = engine.choose_device(
             options.device, wanted, precisions=card.precisions, batch_size=options.batch_size, model=card.name
         )
         settings = MapSettings.with_model(
@@ -140,4 +140,4 @@ def decompose(
             depth=int(depth.value) if depth else 8,
         )
         operation = Decompose(settings, side_by_side, reconstruct)
-        carry_out(options, pictures, card, policy, operation, template)
+        carry_out(options, pictures, engine, card, policy, operation, template)

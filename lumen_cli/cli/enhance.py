@@ -199,6 +199,7 @@ def enhance(
         raise UsageError("--single-file needs --page")
     chosen_detail = _detail(detail, tile)
 
+    from lumen_cli.cli.engines import open_engine
     from lumen_cli.cli.inputs import gather
     from lumen_cli.cli.session import carry_out
     from lumen_cli.files.outputs import parse_template
@@ -215,12 +216,11 @@ def enhance(
         suffix = format.suffix
     pattern = options.name_template
     template = None if pattern is None else parse_template(pattern, model=card.name, seed=str(seed))
-    with gather(options, clips=True) as pictures:
-        from lumen_cli.engine.device import choose_device
+    with gather(options, clips=True) as pictures, open_engine(options) as engine:
         from lumen_cli.engine.memory import TilePlan, tiling_of
         from lumen_cli.run.operation import Enhance, Settings
 
-        policy = choose_device(
+        policy = engine.choose_device(
             options.device,
             card.precision_for(options.precision.value),
             precisions=card.precisions,
@@ -250,7 +250,7 @@ def enhance(
             from lumen_cli.cli.run_page import RunPage
 
             run_page = RunPage(single_file)
-        carry_out(options, pictures, card, policy, operation, template, darker_than, run_page)
+        carry_out(options, pictures, engine, card, policy, operation, template, darker_than, run_page)
 
 
 def _detail(detail: DetailChoice, tile: str) -> Detail:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from lumen_cli.cli.engines import Engine
     from lumen_cli.cli.run_page import RunPage
     from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.files.find import Trouble
@@ -245,6 +246,7 @@ class Session:
 def carry_out(
     options: PictureOptions,
     pictures: Inputs,
+    engine: Engine,
     card: ModelCard,
     policy: DevicePolicy,
     operation: Operation,
@@ -258,10 +260,9 @@ def carry_out(
     """
     from rich.console import Console
 
-    from lumen_cli.run.run import Run
-
     console = Console(stderr=True, highlight=False, quiet=options.quiet)
-    run = Run(card, policy, operation, replace(options.for_run(pictures.output, template), darker_than=darker_than))
+    run_options = replace(options.for_run(pictures.output, template), darker_than=darker_than)
+    run = engine.run(card, policy, operation, run_options)
     if options.dry_run:
         show_plan(run, plan_visibly(console, run, pictures.found.sources), pictures.found.troubles, options.as_json)
         return

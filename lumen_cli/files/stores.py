@@ -41,7 +41,7 @@ class Store:
     def __init__(self, scheme: str) -> None:
         self._scheme = scheme
         self._files = self._open()
-        self._known: dict[str, FileState] = {}
+        self._known: dict[str, FileState | None] = {}
         self._listed: dict[str, set[str]] = {"/": set(), ".": set()}
 
     def _open(self, **options: Any) -> Any:
@@ -114,13 +114,20 @@ class Store:
         """
         inner = path.inner
         if inner in self._known:
-            return self._known[inner]
+            known = self._known[inner]
+            if known is None:
+                raise _missing(path)
+            return known
         folders = {inner[:i] for i, letter in enumerate(inner) if letter == "/"}
         stems = {inner[:i] for i, letter in enumerate(inner) if letter in "./"}
         if folders & self._listed["/"] or stems & self._listed["."]:
             raise _missing(path)
         state = self._known[inner] = self.details(path).state
         return state
+
+    def learn(self, path: ObjectPath, state: FileState | None) -> None:
+        """Take over what another process was told of an object; None: there was none."""
+        self._known[path.inner] = state
 
     def details(self, path: ObjectPath) -> Details:
         """What the store says now.

@@ -230,7 +230,7 @@ class Run:
             missing = len(plan.todo)
             failed: list[Result] = []
             try:
-                for result in self._make(plan, stop, now, share) if plan.todo else ():
+                for result in self.make(plan, stop, now, share) if plan.todo else ():
                     missing -= 1
                     failed += [result] if result.status == "failed" else []
                     yield result
@@ -239,10 +239,10 @@ class Run:
             if plan.recorded and not missing:
                 put_in_order(plan.manifests[root] for root in plan.roots)
 
-    def _make(
+    def make(
         self, plan: Plan, stop: threading.Event, now: Callable[[str], None], share: Callable[[float], None]
     ) -> Iterator[Result]:
-        """The pictures, then the clips and animations."""
+        """The plan's pictures, then its clips and animations; `results` does what comes before and after."""
         clips = [task for task in plan.todo if self._moves(task)]
         moving = {task.job.source.path for task in clips}
         pictures = plan.only(lambda source: source.path not in moving) if clips else plan

@@ -29,6 +29,7 @@ NOT_RUN = {
     "make docs": "the same; test_site.py builds the site",
     "lumen train": "takes two hours and pictures that are not here; tests/training runs it",
     "lumen enhance inbox/ -o out/ --watch": "does not end; tests/cli/test_watch.py stops it",
+    "lumen enhance s3://.* --engine ray": "needs a store and a Ray cluster; tests/cluster has both",
     "lumen benchmark$": "takes minutes; the tutorial for researchers runs it for two models",
     "lumen benchmark -d ": "needs data sets that are not here",
 }

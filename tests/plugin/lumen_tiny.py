@@ -5,6 +5,8 @@ It comes to lumen as any plug-in does, by the entry point beside this file.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import torch
@@ -18,6 +20,7 @@ class Tiny(LowLightModel):
     """Brightens by one convolution and adds a little of the noise.
 
     gain: brightness; multiple: its size multiple; fails_above: pictures brighter than this mean come out as NaN;
+    deadly_above: those brighter than this end the process, as a lack of memory does;
     seconds: time a batch takes at least; noisy: whether it takes noise at all; stretch: factor on a picture before it
     is taken apart; latent: pixels a side of one of the latent, where it takes a latent apart, else None.
     """
@@ -31,6 +34,7 @@ class Tiny(LowLightModel):
         noisy: bool = True,
         stretch: float = 1.0,
         latent: int | None = None,
+        deadly_above: float = 2.0,
     ) -> None:
         super().__init__()
         self.gain, self.size_multiple, self.fails_above, self.seconds, self.noisy = (
@@ -40,7 +44,7 @@ class Tiny(LowLightModel):
             seconds,
             noisy,
         )
-        self.stretch, self.latent = stretch, latent
+        self.stretch, self.latent, self.deadly_above = stretch, latent, deadly_above
         self.mix = nn.Conv2d(3, 3, 3, padding=1)
         with torch.no_grad():
             for parameter in self.mix.parameters():
@@ -61,6 +65,8 @@ class Tiny(LowLightModel):
     ) -> Tensor:
         self.largest_batch = max(self.largest_batch, len(low))
         time.sleep(self.seconds)
+        if low.mean() > self.deadly_above:
+            os.kill(os.getpid(), signal.SIGKILL)
         height, width = low.shape[-2:]
         padded = pad_to_multiple(low, self.size_multiple)
         bright = (self.gain if illumination_ratio is None else illumination_ratio) * padded + 0.1 * self.mix(padded)

@@ -1,0 +1,1 @@
+"""A run on a Ray cluster: this process plans, records and reports, workers on the nodes make the pictures."""

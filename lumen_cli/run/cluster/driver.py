@@ -1,0 +1,231 @@
+"""The driver's side of a run on a Ray cluster: tasks go out in batches, results come back picture by picture.
+
+Ray Data gives batches of tasks to workers (`worker.py`) and starts workers again that end. Results come by the desk
+(`desk.py`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from lumen_cli.atomic import sweep_temporaries
+from lumen_cli.files.places import ObjectPath
+from lumen_cli.registry.load import load
+from lumen_cli.run.cluster.desk import Desk, News
+from lumen_cli.run.cluster.join import MOST_PROCESSORS, NODE_SECONDS, ask, on_node, shorten
+from lumen_cli.run.cluster.worker import Brief, Worker, end_process, split
+from lumen_cli.run.run import Run, RunOptions
+from lumen_cli.run.stream import RunEndedError
+from lumen_cli.run.task import Result, failure
+
+if TYPE_CHECKING:
+    from lumen_cli.engine.device import DevicePolicy
+    from lumen_cli.networks.base import LowLightModel
+    from lumen_cli.registry.card import ModelCard
+    from lumen_cli.run.cluster.join import Cluster
+    from lumen_cli.run.operation import Operation
+    from lumen_cli.run.plan import Plan
+
+PATIENCE_SECONDS = 1800.0
+"""How long a run waits for workers; a cluster may be busy, or start machines."""
+SILENCE_SECONDS = 120.0
+"""A worker without a sign of life for so long is ended."""
+_ROUNDS = 3
+_POLL = 0.1
+_LARGEST_BATCH = 128
+_BATCHES_EACH = 16
+"""Batches that a worker gets at least, where there are enough pictures: the last ones end at about one time."""
+_log = logging.getLogger("lumen")
+
+
+class ClusterRun(Run):
+    """A run whose pictures are made by workers of a cluster."""
+
+    def __init__(
+        self, card: ModelCard, policy: DevicePolicy, operation: Operation, options: RunOptions, *, cluster: Cluster
+    ) -> None:
+        super().__init__(card, policy, operation, options)
+        self.cluster = cluster
+
+    def network(self, now: Callable[[str], None] = lambda line: None) -> LowLightModel:
+        """The model on the CPU; each worker moves its copy to its device."""
+        if self._network is None:
+            assert self.card is not None
+            started = time.perf_counter()
+            now(f"loading {self.card.name}")
+            self._network = load(self.card, self.operation.settings.grading)
+            self.loading = time.perf_counter() - started
+        return self._network
+
+    def make(
+        self, plan: Plan, stop: threading.Event, now: Callable[[str], None], share: Callable[[float], None]
+    ) -> Iterator[Result]:
+        """As in `Run`, in the order in which pictures are finished."""
+        tasks = plan.todo
+        left = set(range(len(tasks)))
+        places = {root: place for root, place in plan.places.items() if plan.recorded}
+        office = Office(self.cluster, self._brief(plan), self.network(now), places)
+        for _ in range(_ROUNDS):
+            for index, result in office.results(split(tasks, left), stop, now, share):
+                if index in left:
+                    left.discard(index)
+                    yield replace(result, task=tasks[index])
+            if stop.is_set() or not left:
+                break
+            _log.warning("%d pictures have no result; new workers make them", len(left))
+        if not stop.is_set():
+            for index in sorted(left):
+                yield failure(tasks[index], RunEndedError("its workers ended or did not answer; run again to make it"))
+            for root in plan.roots:
+                if isinstance(root, ObjectPath):  # one listing, instead of a question for each output
+                    root.store.list(root)
+        sweep_temporaries(plan.folders)
+
+    def _brief(self, plan: Plan) -> Brief:
+        share = self.cluster.share
+        jobs = self.options.jobs or max(1, min(MOST_PROCESSORS, int(share.processors)))
+        return Brief(
+            self.operation,
+            self.policy,
+            self.cluster.device,
+            replace(self.options, jobs=jobs),
+            plan.rules,
+            plan.recorded,
+            share.threads,
+            share.each,
+        )
+
+
+class Office:
+    """The desk, and one set of workers after the other."""
+
+    def __init__(self, cluster: Cluster, brief: Brief, network: Any, places: Any) -> None:
+        self.cluster, self.brief = cluster, brief
+        ray = cluster.ray
+        here = on_node(ray.get_runtime_context().get_node_id())
+        keeper = ray.remote(Desk).options(num_cpus=0, max_concurrency=64, scheduling_strategy=here)
+        self.desk = keeper.remote(places)
+        self.network = ray.put(network)
+        self.heard = time.monotonic()
+        """When the last sign of life came."""
+        error = ask(ray, self.desk.begin_manifests.remote(), "the run's records could not be opened")
+        if error is not None:
+            raise RunEndedError(error)
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Ask the desk.
+
+        Raises:
+            RunEndedError: it is gone.
+        """
+        ray = self.cluster.ray
+        try:
+            return ray.get(getattr(self.desk, method).remote(*arguments), timeout=NODE_SECONDS)
+        except ray.exceptions.RayError as error:
+            raise RunEndedError(f"the process that keeps the run's records has ended ({shorten(error)})") from error
+
+    def results(
+        self,
+        columns: dict[str, list[Any]],
+        stop: threading.Event,
+        now: Callable[[str], None],
+        share: Callable[[float], None],
+    ) -> Iterator[tuple[int, Result]]:
+        """Have new workers make tasks; what they told last is taken first.
+
+        Raises:
+            RunEndedError: nothing more can be made.
+        """
+        closing, failed = threading.Event(), list[BaseException]()
+        dataset = self._dataset(columns)
+
+        def drain() -> None:
+            try:
+                for _ in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+                    if closing.is_set():
+                        return
+            except BaseException as error:
+                failed.append(error)
+
+        self.call("forget")
+        now("waiting for workers")
+        thread = threading.Thread(target=drain, name="lumen-ray-data", daemon=True)
+        thread.start()
+        self.heard, stopping = time.monotonic(), False
+        try:
+            over = False
+            while not over:
+                over = not thread.is_alive()  # looked at first: what came until then is taken below
+                news: News = self.call("take")
+                yield from news.results
+                if news.doing:
+                    now(news.doing)
+                    share(news.share)
+                if news.ended is not None:
+                    raise RunEndedError(news.ended)
+                if failed:
+                    raise RunEndedError(f"no worker could start: {news.unfit or shorten(failed[0])}")
+                if stop.is_set() and not stopping:
+                    stopping = True
+                    self.call("stop")
+                elif stopping and not news.busy:
+                    return
+                self._require_life(news)
+                thread.join(_POLL)
+        except BaseException:
+            with suppress(Exception):
+                self.call("stop")
+            raise
+        finally:
+            closing.set()
+
+    def _require_life(self, news: News) -> None:
+        """End workers that no longer answer, so that Ray starts others; RunEndedError where none answers for long."""
+        late = [worker for worker, seconds in news.quiet.items() if seconds > SILENCE_SECONDS]
+        end = self.cluster.ray.remote(end_process)
+        for worker in late:
+            _log.warning("a worker does not answer, process %d; it is ended", worker.number)
+            end.options(num_cpus=0, scheduling_strategy=on_node(worker.node)).remote(worker)
+        if late:
+            self.call("forget", late)
+        if len(late) < len(news.quiet):
+            self.heard = time.monotonic()
+        elif time.monotonic() - self.heard > PATIENCE_SECONDS:
+            why = f": {news.unfit}" if news.unfit else "; is the cluster busy, or out of nodes?"
+            raise RunEndedError(f"no worker has answered for {PATIENCE_SECONDS / 60:g} minutes{why}")
+
+    def _dataset(self, columns: dict[str, list[Any]]) -> Any:
+        data, share = self.cluster.ray.data, self.cluster.share
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        context.execution_no_progress_timeout_s = -1  # a clip takes hours; signs of life are looked for instead
+        context.max_errored_blocks = -1  # what is lost is made in the next round
+        context.max_consecutive_actor_init_deaths = share.workers
+        number = len(columns["index"])
+        size = max(1, min(_LARGEST_BATCH, number // (share.workers * _BATCHES_EACH)))
+        arrow = importlib.import_module("pyarrow")
+        blocks = [
+            arrow.table({name: column[first : first + size] for name, column in columns.items()})
+            for first in range(0, number, size)
+        ]
+        pool = data.ActorPoolStrategy(
+            min_size=1, max_size=share.workers, initial_size=share.workers, max_tasks_in_flight_per_actor=2
+        )
+        return data.from_arrow(blocks).map_batches(
+            Worker,
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=pool,
+            num_cpus=share.processors,
+            num_gpus=share.gpus,
+            fn_constructor_args=(self.desk, [self.network], self.brief),
+            max_restarts=-1,
+            max_task_retries=-1,
+        )

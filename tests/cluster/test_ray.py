@@ -1,0 +1,238 @@
+"""Runs on Ray clusters: the bytes of a local run, whatever ends meanwhile, and bad input in one line."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lumen_cli.files.find import find_pictures
+from lumen_cli.registry.catalog import find_model
+from lumen_cli.run.cluster import driver
+from lumen_cli.run.cluster.driver import ClusterRun
+from lumen_cli.run.cluster.join import connect
+from lumen_cli.run.cluster.worker import Worker, split
+from lumen_cli.run.operation import Enhance, Settings
+from lumen_cli.run.run import RunOptions
+from tests.cluster.conftest import Nodes, meanwhile, wait_for
+from tests.conftest import Finished, MakeModel, folder_bytes, write_dark
+from tests.store import MANIFEST, Bucket, Request, outputs
+
+pytestmark = pytest.mark.ray
+pyarrow = pytest.importorskip("pyarrow", reason="Ray is missing: pip install 'lumen-cli[ray]'")
+Lumen = Callable[..., Finished]
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Forty pictures in two folders."""
+    for index in range(40):
+        folder = "in/night" if index % 3 == 0 else "in"
+        write_dark(tmp_path / folder / f"{index:02}.{('png', 'jpg')[index % 2]}", 24 + index, 32, seed=index)
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def local(many: Path, tmp_path: Path, make_model: MakeModel, lumen: Lumen) -> dict[str, bytes]:
+    """What a local run leaves, its manifest included. The model takes its time, so that there are moments to end."""
+    make_model("tiny", network={"seconds": 0.1})
+    finished = lumen("enhance", many, "-o", tmp_path / "local", "--model", "tiny")
+    assert finished.code == 0, finished.err
+    return folder_bytes(tmp_path / "local")
+
+
+def by_ray(nodes: Nodes, *more: str | Path) -> tuple[str | Path, ...]:
+    model = () if "--model" in more else ("--model", "tiny")
+    return *model, "--engine", "ray", "--ray-address", nodes.address, "--json", *more
+
+
+def lines_of(finished: Finished) -> list[dict[str, object]]:
+    return [json.loads(line) for line in finished.out.splitlines()]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_cluster_gives_the_bytes_of_a_local_run(
+    number: int, nodes: Nodes, many: Path, local: dict[str, bytes], tmp_path: Path, lumen: Lumen
+) -> None:
+    nodes.resize(number)
+    finished = lumen("enhance", many, "-o", tmp_path / "out", *by_ray(nodes))
+    assert finished.code == 0, finished.err
+    assert folder_bytes(tmp_path / "out") == local
+    lines = lines_of(finished)
+    assert {line["status"] for line in lines} == {"done"}
+    assert len(lines) == len(local) - 1
+    assert f"{number} worker" in finished.err
+    if number == 1:
+        again = lumen("enhance", many, "-o", tmp_path / "out", *by_ray(nodes))
+        assert {line["status"] for line in lines_of(again)} == {"kept"}
+
+
+def test_decompose_and_a_broken_picture(
+    nodes: Nodes, photos: Path, tmp_path: Path, make_model: MakeModel, lumen: Lumen
+) -> None:
+    nodes.resize(1)
+    make_model("tiny", abilities=["enhance", "decompose"])
+    (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n of no use")
+    command = ("decompose", photos, "--reconstruct", "--format", "npy")
+    expected = lumen(*command, "-o", tmp_path / "local", "--model", "tiny", "--json")
+    finished = lumen(*command, "-o", tmp_path / "out", *by_ray(nodes))
+    assert expected.code == finished.code == 1
+    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "local")
+    reasons = [[line["reason"] for line in lines_of(run) if line["status"] == "failed"] for run in (expected, finished)]
+    assert reasons[0] == reasons[1] != []
+    told = [{str(line["input"]): line["reconstruction"] for line in lines_of(run)} for run in (expected, finished)]
+    assert told[0] == told[1]
+
+
+def test_store_with_faults_and_a_node_that_dies(
+    nodes: Nodes, shared_bucket: Bucket, many: Path, local: dict[str, bytes], lumen: Lumen
+) -> None:
+    nodes.resize(3)
+    shared_bucket.put_folder(many, "in")
+    chance = random.Random(19)
+    kinds = ("drop", "lose", "throttle", "truncate")
+
+    def fault(request: Request) -> str | None:
+        return chance.choice(kinds) if chance.random() < 0.02 else None
+
+    shared_bucket.proxy.fault = fault
+
+    def end_a_node() -> None:
+        wait_for(lambda: len(shared_bucket.contents("out")) > 8)
+        nodes.end_one()
+
+    command = ("enhance", shared_bucket.url("in"), "-o", shared_bucket.url("out"), *by_ray(nodes))
+    with meanwhile(end_a_node):
+        finished = lumen(*command)
+    shared_bucket.proxy.fault = lambda request: None
+    assert finished.code == 0, finished.err
+    assert sorted(str(line["status"]) for line in lines_of(finished)) == ["done"] * 40
+    found = shared_bucket.contents("out")
+    assert outputs(found) == outputs(local)
+    assert set(found) == {*outputs(local), MANIFEST}
+    assert not shared_bucket.uploads()
+    status = lumen("status", shared_bucket.url("out"), "--json")
+    assert status.code == 0, status.out
+    assert lines_of(status)[-1]["states"]["done"] == 40  # type: ignore[index]
+
+
+def test_workers_that_are_killed_lose_nothing(
+    nodes: Nodes, many: Path, local: dict[str, bytes], tmp_path: Path, lumen: Lumen
+) -> None:
+    nodes.resize(2)
+    moments = random.Random()
+
+    def kill() -> None:
+        for least in (1, 12):
+            wait_for(lambda least=least: len(list((tmp_path / "out").rglob("[0-9]*.*"))) > least)
+            nodes.signal_workers(signal.SIGKILL, moments)
+
+    with meanwhile(kill):
+        finished = lumen("enhance", many, "-o", tmp_path / "out", *by_ray(nodes))
+    assert finished.code == 0, finished.err
+    assert len(lines_of(finished)) == 40
+    assert folder_bytes(tmp_path / "out") == local
+
+
+def start(nodes: Nodes, *command: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lumen_cli", *map(str, command), *map(str, by_ray(nodes))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_killed_driver_and_ctrl_c_leave_whole_files_and_the_same_command_goes_on(
+    nodes: Nodes, many: Path, local: dict[str, bytes], tmp_path: Path, lumen: Lumen
+) -> None:
+    nodes.resize(2)
+    moments = random.Random()
+    for number in (signal.SIGKILL, signal.SIGINT):
+        process = start(nodes, "enhance", many, "-o", tmp_path / "out")
+        assert process.stdout is not None
+        for _ in range(moments.randrange(1, 6)):
+            process.stdout.readline()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == (130 if number == signal.SIGINT else -number), err
+        wait_for(lambda: not nodes.workers())
+        found = outputs(folder_bytes(tmp_path / "out"))
+        assert found == {name: local[name] for name in found}
+        assert 0 < len(found) < 40
+    assert err.splitlines()[0] == "lumen: interrupted; run the same command to resume"
+    finished = lumen("enhance", many, "-o", tmp_path / "out", *by_ray(nodes))
+    assert finished.code == 0, finished.err
+    statuses = [line["status"] for line in lines_of(finished)]
+    assert set(statuses) == {"done", "kept"}
+    assert len(statuses) == 40
+    assert folder_bytes(tmp_path / "out") == local
+
+
+def test_a_picture_that_ends_its_workers_fails_and_the_others_are_made(
+    nodes: Nodes, photos: Path, tmp_path: Path, make_model: MakeModel, lumen: Lumen
+) -> None:
+    nodes.resize(1)
+    make_model("tiny")
+    assert lumen("enhance", photos, "-o", tmp_path / "local", "--model", "tiny", "--no-stamp").code == 0
+    expected = outputs(folder_bytes(tmp_path / "local"))
+    Image.new("RGB", (30, 30), "white").save(photos / "bright.png")
+    make_model("deadly", network={"deadly_above": 0.9})
+    finished = lumen("enhance", photos, "-o", tmp_path / "out", *by_ray(nodes, "--no-stamp", "--model", "deadly"))
+    assert finished.code == 1
+    failed = [line for line in lines_of(finished) if line["status"] == "failed"]
+    assert [Path(str(line["input"])).name for line in failed] == ["bright.png"]
+    assert "its worker ended each time" in str(failed[0]["reason"])
+    assert outputs(folder_bytes(tmp_path / "out")) == expected
+
+
+def test_workers_that_stop_answering_are_replaced(
+    nodes: Nodes, many: Path, local: dict[str, bytes], tmp_path: Path, lumen: Lumen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes.resize(1)
+    monkeypatch.setattr(driver, "SILENCE_SECONDS", 10.0)
+
+    def freeze() -> None:
+        wait_for(lambda: len(list((tmp_path / "out").rglob("[0-9]*.*"))) > 3)
+        assert nodes.signal_workers(signal.SIGSTOP) == 1
+
+    with meanwhile(freeze):
+        finished = lumen("enhance", many, "-o", tmp_path / "out", *by_ray(nodes))
+    assert finished.code == 0, finished.err
+    assert len(lines_of(finished)) == 40
+    assert folder_bytes(tmp_path / "out") == local
+
+
+def test_outputs_whose_results_were_lost_are_recognised(
+    nodes: Nodes, photos: Path, tmp_path: Path, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker may end between saving a picture and telling of it."""
+    nodes.resize(1)
+    monkeypatch.setattr(Worker, "_beat", lambda self: None)  # its thread would outlive the test in this process
+    make_model("tiny")
+    with connect(nodes.address, 1, None, "auto") as cluster:
+        card = find_model("tiny")
+        policy = cluster.choose_device(precisions=card.precisions)
+        operation = Enhance(Settings.with_model(card, policy, steps=2))
+        run = ClusterRun(card, policy, operation, RunOptions(str(tmp_path / "out")), cluster=cluster)
+        plan = run.plan(find_pictures([photos]))
+        (tmp_path / "out/night").mkdir(parents=True)
+        office = driver.Office(cluster, run._brief(plan), run.network(), dict(plan.places))
+        columns = split(plan.todo, range(len(plan.todo)))
+        lost, worker = (Worker(office.desk, [office.network], office.brief) for _ in range(2))
+        monkeypatch.setattr(lost, "_done", lambda index, result: None)
+        lost(pyarrow.table(columns))
+        assert office.call("take").results == []
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
+        assert len(outputs(folder_bytes(tmp_path / "out"))) == len(plan.todo)
+        worker(pyarrow.table(columns))
+        news = office.call("take")
+        assert sorted((index, result.status) for index, result in news.results) == [(i, "done") for i in range(5)]
+        assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")} == before
