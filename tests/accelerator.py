@@ -1,16 +1,20 @@
-"""A stand-in for an accelerator, for machines without one: its tensors are computed on the CPU, but belong to a device.
+"""A stand-in for accelerators, for machines without one: their tensors are computed on the CPU, but belong to a device.
 
 As on a real device, an operator refuses a mixture of its tensors with those of the CPU, random numbers come from a
 generator of the device, and numpy reads no tensor before `cpu()`. Unlike PyTorch's fake tensors these have values, so
-whole pictures run, and their results can be compared with the CPU's. "mps" also refuses what Apple's chips lack.
+whole pictures run, and their results can be compared with the CPU's. "mps" also refuses what Apple's chips lack. There
+may be several devices, each with a memory of its own, and each can be lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -99,17 +103,49 @@ class _Quiet:
     It also does so without autocast, which has to find them on the device. leaving: whether they are copied to the CPU.
     """
 
-    depth = 0
-    leaving = False
-
     def __init__(self, leaving: bool = False) -> None:
-        self.before, self.wanted = _Quiet.leaving, leaving
+        self.before, self.wanted = HERE.leaving, leaving
 
     def __enter__(self) -> None:
-        _Quiet.depth, _Quiet.leaving = _Quiet.depth + 1, self.wanted
+        HERE.quiet, HERE.leaving = HERE.quiet + 1, self.wanted
 
     def __exit__(self, *error: object) -> None:
-        _Quiet.depth, _Quiet.leaving = _Quiet.depth - 1, self.before
+        HERE.quiet, HERE.leaving = HERE.quiet - 1, self.before
+
+
+class _Thread(threading.local):
+    """What belongs to one thread. quiet, leaving: of `_Quiet`; autocasting, backward: of `Calls`."""
+
+    quiet = 0
+    leaving = False
+    autocasting = False
+    backward = False
+
+
+HERE = _Thread()
+
+
+@dataclass
+class Machine:
+    """The devices of a stand-in. called: operators that ran there; lost: devices that compute nothing more; full: those
+    without memory for a convolution.
+    """
+
+    kind: str
+    count: int
+    called: set[Any] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
+    full: set[str] = field(default_factory=set)
+
+    def check(self, func: Any, place: torch.device) -> None:
+        """What a device says that is lost or full."""
+        if str(place) in self.lost:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be …")
+        if str(place) in self.full and func is ATEN.convolution.default:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+MACHINE = Machine("cuda", 1)
 
 
 def _move(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -120,7 +156,10 @@ def _move(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     device, dtype = tensor.device if device is None else device, tensor.dtype if dtype is None else dtype
     moved: Tensor
     with _Quiet(leaving=isinstance(tensor, OnDevice) and device.type == "cpu"):
-        if device.type == tensor.device.type:
+        if device.type == tensor.device.type != "cpu" and (device.index or 0) != tensor.device.index:
+            assert isinstance(tensor, OnDevice)
+            moved = OnDevice(tensor.held.clone(), device)
+        elif device.type == tensor.device.type:
             moved = Tensor.to(tensor, dtype=dtype, memory_format=layout or torch.preserve_format)
         else:
             moved = ATEN._to_copy.default(tensor, dtype=dtype, device=device, memory_format=layout)
@@ -144,12 +183,17 @@ class DeviceGenerator(torch.Generator):
 
 
 class StandIn(TorchDispatchMode):
-    """Within it tensors can be moved to `place`; `called` are the operators that ran there."""
+    """Within it tensors can be moved to the devices of a machine; `place` is where they go by themselves."""
 
-    def __init__(self, place: torch.device) -> None:
+    def __init__(self, place: torch.device, machine: Machine | None = None) -> None:
         super().__init__()
         self.place = place
-        self.called: set[Any] = set()
+        self.machine = machine or MACHINE
+
+    @property
+    def called(self) -> set[Any]:
+        """The operators that ran on the devices."""
+        return self.machine.called
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self.call(func, args, kwargs or {})
@@ -157,18 +201,24 @@ class StandIn(TorchDispatchMode):
     def call(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run an operator on the values of the stand-in's tensors."""
         if func is torch.ops.prim.device.default:
-            asks = Calls.autocasting and not torch.is_grad_enabled() and not _Quiet.depth
+            asks = HERE.autocasting and not torch.is_grad_enabled() and not HERE.quiet
             return self.place if asks else CPU
         if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
-            with self, _Quiet(_Quiet.leaving):  # inference mode does not take these apart
+            with self, _Quiet(HERE.leaving):  # inference mode does not take these apart
                 return func.decompose(*args, **kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        here = any(isinstance(each, OnDevice) for each in tensors)
+        places = [each.place for each in tensors if isinstance(each, OnDevice)]
+        here = bool(places)
         asked = kwargs.get("device")
-        stays = Calls.backward or (here and func is ATEN._to_copy.default)
-        if asked is not None and stays and not _Quiet.leaving:
-            asked = self.place  # C++ asks for the device of a tensor, which it sees on the CPU
+        stays = HERE.backward or (here and func is ATEN._to_copy.default)
+        place = places[0] if here else self.place
+        if asked is not None and stays and not HERE.leaving:
+            asked = place  # C++ asks for the device of a tensor, which it sees on the CPU
         there = here if asked is None else torch.device(asked).type == self.place.type
+        if there and asked is not None:
+            place = torch.device(self.place.type, torch.device(asked).index or 0)
+        for each in {place, *places} if here or there else ():
+            self.machine.check(func, each)
         if here or there:
             self._check(func, tensors, here and there)
         given = {id(each.held if isinstance(each, OnDevice) else each): each for each in tensors}
@@ -178,22 +228,22 @@ class StandIn(TorchDispatchMode):
         def back(leaf: Any) -> Any:
             if not isinstance(leaf, Tensor) or id(leaf) in given:  # operators in place return what they were given
                 return given.get(id(leaf), leaf)
-            return self._place(func, leaf) if there else leaf
+            return self._place(func, leaf, place) if there else leaf
 
         return tree_map(back, results)
 
     def _check(self, func: Any, tensors: list[Tensor], stays: bool) -> None:
         self.called.add(func)
-        alone = all(isinstance(each, OnDevice) or not each.ndim for each in tensors)
-        if stays and not alone and func not in MIXING:
-            raise RuntimeError(f"{func}: expected all tensors on one device, but found {self.place} and cpu")
+        found = sorted({str(each.place) if isinstance(each, OnDevice) else "cpu" for each in tensors if each.ndim})
+        if stays and len(found) > 1 and func not in MIXING:
+            raise RuntimeError(f"{func}: expected all tensors on one device, but found {' and '.join(found)}")
         if stays and self.place.type == "mps" and not runs_on_apple(func):
             raise NotImplementedError(f"{func.name()} is not currently implemented for the MPS device")
 
-    def _place(self, func: Any, held: Tensor) -> OnDevice:
+    def _place(self, func: Any, held: Tensor, place: torch.device) -> OnDevice:
         if self.place.type == "mps" and held.dtype in (torch.float64, torch.complex128):
             raise TypeError(f"{func}: cannot convert a MPS Tensor to float64 dtype")
-        return OnDevice(held, self.place)
+        return OnDevice(held, place)
 
 
 def _pin(tensor: Tensor) -> Tensor:
@@ -205,8 +255,6 @@ def _pin(tensor: Tensor) -> Tensor:
 class Calls(TorchFunctionMode):
     """Checks what only Python's side of a call shows: generators, and the sizes of poolings."""
 
-    autocasting = False
-    backward = False
     pinned = 0
     """Tensors on the CPU in page-locked memory so far."""
 
@@ -220,7 +268,7 @@ class Calls(TorchFunctionMode):
             return self._go_backward(func, args, kwargs)
         if kwargs.pop("pin_memory", False):
             Calls.pinned += 1
-        Calls.autocasting = torch.is_autocast_enabled("cuda")  # an operator that autocast calls finds it off
+        HERE.autocasting = torch.is_autocast_enabled("cuda")  # an operator that autocast calls finds it off
         result = func(*args, **kwargs)
         generator = kwargs.get("generator")
         if generator is not None and generator.device.type != result.device.type:
@@ -229,11 +277,11 @@ class Calls(TorchFunctionMode):
 
     @staticmethod
     def _go_backward(func: Any, args: Any, kwargs: Any) -> Any:
-        Calls.backward = isinstance(args[0], OnDevice)
+        HERE.backward = isinstance(args[0], OnDevice)
         try:
             return func(*args, **kwargs)
         finally:
-            Calls.backward = False
+            HERE.backward = False
 
 
 def _check_pooling(picture: Tensor, output_size: Any) -> None:
@@ -267,24 +315,42 @@ def runs_on_apple(func: Any) -> bool:
 
 
 @contextmanager
-def accelerator(kind: str = "cuda") -> Iterator[StandIn]:
-    """A machine with one device of a kind, "cuda" or "mps", within the block."""
+def accelerator(kind: str = "cuda", count: int = 1) -> Iterator[StandIn]:
+    """A machine with devices of a kind, "cuda" or "mps", within the block, and in the threads that start there."""
     overwriting = torch.__future__.get_overwrite_module_params_on_conversion()
     lifting = torch._C._only_lift_cpu_tensors()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     torch._C._set_only_lift_cpu_tensors(True)
+    machine, run = Machine(kind, count), threading.Thread.run
+
+    def run_with(thread: threading.Thread) -> None:
+        with Calls(), StandIn(torch.device(kind, 0), machine):
+            run(thread)
+
+    cuda: dict[str, Callable[..., Any]] = {
+        "_lazy_init": lambda: None,
+        "is_available": lambda: kind == "cuda",
+        "device_count": lambda: count,
+        "get_device_name": lambda device: "a stand-in",
+        "get_device_capability": lambda device: (8, 0),
+        "get_device_properties": lambda device: SimpleNamespace(total_memory=MEMORY),
+        "is_bf16_supported": lambda: True,
+        "empty_cache": lambda: None,
+        "synchronize": lambda device: None,
+        "mem_get_info": lambda device: (MEMORY, MEMORY),
+        "memory_reserved": lambda device: 0,
+        "memory_allocated": lambda device: 0,
+        "max_memory_allocated": lambda device: 0,
+    }
     with (
         patch.object(torch, "Generator", DeviceGenerator),
-        patch.object(torch.cuda, "_lazy_init", lambda: None),
-        patch.object(torch.cuda, "is_bf16_supported", lambda: True),
-        patch.object(torch.cuda, "synchronize", lambda device: None),
-        patch.object(Tensor, "pin_memory", _pin),
-        patch.object(torch.cuda, "mem_get_info", lambda device: (MEMORY, MEMORY)),
-        patch.object(torch.cuda, "memory_reserved", lambda device: 0),
-        patch.object(torch.cuda, "memory_allocated", lambda device: 0),
+        patch.multiple(torch.cuda, **cuda),
         patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
+        patch.object(Tensor, "pin_memory", _pin),
+        patch.object(threading.Thread, "run", run_with),
+        patch(f"{__name__}.MACHINE", machine),
         Calls(),
-        StandIn(torch.device(kind, 0)) as stand_in,
+        StandIn(torch.device(kind, 0), machine) as stand_in,
     ):
         try:
             yield stand_in

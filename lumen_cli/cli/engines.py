@@ -32,7 +32,7 @@ class Engine:
             return self._cluster.choose_device(precision, **arguments)
         from lumen_cli.engine.device import choose_device
 
-        return choose_device(device, precision, **arguments)
+        return choose_device(device, precision, several=True, **arguments)
 
     def run(self, card: ModelCard, policy: DevicePolicy, operation: Operation, options: RunOptions) -> Run:
         """A run that computes there."""

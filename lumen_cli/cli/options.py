@@ -18,7 +18,7 @@ from lumen_cli.cli.streams import log
 from lumen_cli.errors import EXIT_CODES, MORE_CODES, UsageError
 from lumen_cli.files.places import is_store, mask
 
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+(,\d+)*)?")
 
 
 class Precision(str, enum.Enum):
@@ -62,7 +62,7 @@ class Metadata(enum.Enum):
 
 def _known_device(value: str) -> str:
     if _DEVICE.fullmatch(value) is None:
-        raise typer.BadParameter(f"'{value}' is not one of auto, cpu, cuda, cuda:N, mps.")
+        raise typer.BadParameter(f"'{value}' is not one of auto, cpu, cuda, cuda:N, cuda:N,N, mps.")
     return value
 
 
@@ -94,7 +94,8 @@ DeviceOption = Annotated[
         callback=_known_device,
         autocompletion=complete_device,
         rich_help_panel=MACHINE,
-        help="auto, cpu, cuda, cuda:N or mps.",
+        help="auto, cpu, cuda, cuda:N or mps. For enhance and decompose cuda is all CUDA devices of one kind, and "
+        "cuda:0,2 some.",
     ),
 ]
 PrecisionOption = Annotated[

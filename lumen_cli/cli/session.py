@@ -195,9 +195,9 @@ class Session:
         if summary.done and tables:
             facts = {
                 "model": " · ".join((model, *about)),
-                "ran on": f"{policy.device} ({policy.device_name}) in {policy.precision}: {policy.why}",
+                "ran on": f"{policy.label} ({policy.chips}) in {policy.precision}: {policy.why}",
                 "tags by": self.run.tags.engine,
-                "peak memory": peak_memory(policy.device),
+                "peak memory": peak_memory([each.device for each in policy.each]),
             }
             if set(summary.whys) != {"new"}:
                 facts["why"] = ", ".join(f"{number} × {why}" for why, number in summary.whys.most_common())
@@ -212,7 +212,7 @@ class Session:
         self.console.print(summary.headline(self._where()), soft_wrap=True)
         if summary.done and not tables:
             why = "" if set(summary.whys) == {"new"} else f" ({', '.join(summary.whys)})"
-            settings = " · ".join((model, *about, f"{policy.device} in {policy.precision}"))
+            settings = " · ".join((model, *about, f"{policy.label} in {policy.precision}"))
             took = duration(self.run.loading + self._working)
             self.console.print(f"{settings} · {took}{why}", style="dim", markup=False, soft_wrap=True)
         if self._ended is not None:

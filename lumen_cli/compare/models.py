@@ -66,7 +66,9 @@ def plan_models(
     for card, label in zip(cards, labels, strict=True):
         if label == INPUT:
             raise UsageError(f"a model cannot be called {INPUT} here: the first column has this name")
-        policy = choose_device(device, card.defaults.precision, precisions=card.precisions, model=card.name)
+        policy = choose_device(
+            device, card.defaults.precision, precisions=card.precisions, model=card.name, several=True
+        )
         settings = Settings.with_model(card, policy, steps=card.steps_for(None), seed=seed, format=SUFFIX)
         output = f"{folder / label.replace('/', '_')}{os.sep}"
         run = Run(card, policy, Enhance(settings), RunOptions(output, if_exists=if_exists))

@@ -9,9 +9,10 @@ import logging
 import re
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from lumen_cli.networks.base import LowLightModel
 
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+(,\d+)*)?")
 _BATCH_MEMORY_SHARE = 0.5
 _BYTES_PER_PIXEL = 4096
 """A generous estimate of a network's memory per pixel; only the automatic batch size uses it."""
@@ -41,7 +42,7 @@ class DevicePolicy:
 
     device: "cpu", "cuda:0", "mps"; device_name: name of the chip; precision: "fp32", "bf16" or "fp16"; deep_precision:
     the same for pictures of more than 8 bits; why: reason as a phrase; memory: bytes on the device where they limit a
-    batch, else None; batch_size: requested, or None.
+    batch, else None; batch_size: requested, or None; others: further devices that share a run's pictures.
     """
 
     device: str
@@ -51,6 +52,23 @@ class DevicePolicy:
     why: str
     memory: int | None = None
     batch_size: int | None = None
+    others: tuple[DevicePolicy, ...] = ()
+
+    @property
+    def each(self) -> tuple[DevicePolicy, ...]:
+        """A policy for each device."""
+        return replace(self, others=()), *self.others
+
+    @property
+    def label(self) -> str:
+        """All devices as `choose_device` takes them: "cpu", "cuda:0", "cuda:0,2"."""
+        return ",".join((self.device, *(other.device.partition(":")[2] for other in self.others)))
+
+    @property
+    def chips(self) -> str:
+        """The names of all chips: "NVIDIA L4", "2 × NVIDIA L4"."""
+        numbers = Counter(policy.device_name for policy in self.each)
+        return ", ".join(f"{number} × {name}" if number > 1 else name for name, number in numbers.items())
 
     def precision_for(self, bit_depth: int) -> str:
         """The precision for a picture of 8 or 16 bits."""
@@ -79,8 +97,16 @@ class DevicePolicy:
         return network.to(torch.device(self.device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def stage(self, tensor: Tensor) -> Tensor:
-        """A tensor on the CPU from which `upload` copies fastest: in page-locked memory for a CUDA device."""
-        return tensor.pin_memory() if self.device.startswith("cuda") else tensor
+        """A tensor on the CPU from which `upload` copies fastest: in page-locked memory for a CUDA device.
+
+        Where the system gives none, which it also refuses after another device was lost, in ordinary memory.
+        """
+        if not self.device.startswith("cuda"):
+            return tensor
+        try:
+            return tensor.pin_memory()
+        except RuntimeError:
+            return tensor
 
     def upload(self, tensor: Tensor) -> Tensor:
         """A tensor on the CPU → on the device; the CPU waits only where the tensor is not from `stage`."""
@@ -183,24 +209,28 @@ def choose_device(
     precisions: Sequence[str] = ("fp32",),
     batch_size: int | None = None,
     model: str = "this model",
+    several: bool = False,
 ) -> DevicePolicy:
     """Choose the device and the precision for a request.
 
     Args:
-        device: auto, cpu, cuda, cuda:N or mps. auto takes the first CUDA device, then mps, then the CPU.
+        device: auto, cpu, cuda, cuda:N, cuda:N,N or mps. auto takes cuda, then mps, then the CPU. cuda is the first
+            CUDA device, with `several` also those of its name: other chips would change the last bits of a picture,
+            and the device that it runs on is chance.
         precision: auto, fp32, bf16 or fp16. auto takes bf16 for pictures of 8 bits, where the chip computes it natively
             and the model supports it; deeper pictures stay in fp32, because bf16 itself has only 8 bits.
         precisions: those that the model supports.
         batch_size: pictures per batch, None for automatic; on a CPU always one.
         model: its name, for errors.
+        several: whether the caller uses the policy's `others` too.
 
     Raises:
         UsageError: the device does not exist here, or the model does not support the precision.
     """
-    chosen = _device(device)
+    found = _devices(device, several)
     if precision != "auto" and precision not in precisions:
         raise UsageError(f"{model} does not run in {precision}; it supports {', '.join(precisions)}")
-    native = _native_precisions(chosen)
+    native = set.intersection(*map(_native_precisions, found))
     if precision != "auto":
         emulated = precision != "fp32" and precision not in native
         dtype, deep = precision, precision
@@ -208,9 +238,10 @@ def choose_device(
     else:
         dtype = next((name for name in ("bf16", "fp16") if name in native and name in precisions), "fp32")
         deep, why = "fp32", _reason(dtype, native, precisions)
-    memory = _memory_of(chosen)
-    policy = DevicePolicy(chosen, _device_name(chosen), dtype, deep, why, memory, batch_size)
-    _log.info("device %s (%s) in %s, 16-bit pictures in %s: %s", chosen, policy.device_name, dtype, deep, why)
+    memory = min((_memory_of(each) for each in found if each.startswith("cuda")), default=None)
+    first, *others = [DevicePolicy(each, _device_name(each), dtype, deep, why, memory, batch_size) for each in found]
+    policy = replace(first, others=tuple(others))
+    _log.info("device %s (%s) in %s, 16-bit pictures in %s: %s", policy.label, policy.chips, dtype, deep, why)
     return policy
 
 
@@ -232,36 +263,38 @@ def _may_have_accelerator() -> bool:
     return sys.platform != "linux" or any(next(Path("/dev").glob(name), None) for name in _ACCELERATORS.split())
 
 
-def _device(asked: str) -> str:
-    if _DEVICE.fullmatch(asked) is None:
-        raise UsageError(f"unknown device {asked}: expected auto, cpu, cuda, cuda:N or mps")
+def _devices(asked: str, several: bool) -> list[str]:
+    if DEVICE.fullmatch(asked) is None:
+        raise UsageError(f"unknown device {asked}: expected auto, cpu, cuda, cuda:N, cuda:N,N or mps")
     if asked == "cpu" or (asked == "auto" and "torch" not in sys.modules and not _may_have_accelerator()):
-        return "cpu"
+        return ["cpu"]
     import torch
 
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if asked == "auto":
         asked = "cuda" if has_cuda else "mps" if has_mps else "cpu"
-    if asked.startswith("cuda"):
-        if not has_cuda:
-            build = "is built without CUDA" if torch.version.cuda is None else "finds no CUDA device"
-            raise UsageError(f"no CUDA device here (PyTorch {torch.__version__} {build})", remedy="device=cpu")
-        index, count = int(asked.partition(":")[2] or 0), torch.cuda.device_count()
-        if index >= count:
-            known = ", ".join(f"cuda:{number}" for number in range(count))
-            raise UsageError(f"no device {asked} here; this machine has {known}")
-        return f"cuda:{index}"
-    if asked == "mps" and not has_mps:
-        raise UsageError("no Metal device here", remedy="device=cpu")
-    return asked
+    if not asked.startswith("cuda"):
+        if asked == "mps" and not has_mps:
+            raise UsageError("no Metal device here", remedy="device=cpu")
+        return [asked]
+    if not has_cuda:
+        build = "is built without CUDA" if torch.version.cuda is None else "finds no CUDA device"
+        raise UsageError(f"no CUDA device here (PyTorch {torch.__version__} {build})", remedy="device=cpu")
+    here = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if asked == "cuda":
+        return [each for each in here if each == here[0] or (several and _device_name(each) == _device_name(here[0]))]
+    numbers = list(dict.fromkeys(int(number) for number in asked.partition(":")[2].split(",")))
+    if missing := [f"cuda:{number}" for number in numbers if number >= len(here)]:
+        raise UsageError(f"no device {missing[0]} here; this machine has {', '.join(here)}")
+    if len(numbers) > 1 and not several:
+        raise UsageError(f"one device is used here, not {asked}", remedy=f"device=cuda:{numbers[0]}")
+    return [here[number] for number in numbers]
 
 
-def _memory_of(device: str) -> int | None:
-    if not device.startswith("cuda"):
-        return None
+def _memory_of(device: str) -> int:
     import torch
 
-    return torch.cuda.get_device_properties(device).total_memory
+    return int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def _native_precisions(device: str) -> set[str]:

@@ -172,7 +172,7 @@ class TilePlan:
     def __init__(self, tile: Tiling = "auto", memory: int | None = None) -> None:
         self.tile = tile
         self._memory = memory
-        self._free, self._asked = 0.0, -math.inf
+        self._free: dict[str, tuple[float, float]] = {}
         self._too_many: int | None = None
         self._costs: dict[tuple[int, str, bool], float] = {}
 
@@ -223,9 +223,11 @@ class TilePlan:
         if self._memory is not None:
             return self._memory
         now = time.monotonic()
-        if now - self._asked > _ROOM_SECONDS:  # the system's answer costs as much as preparing a small picture
-            self._free, self._asked = _SHARE * free_memory(device), now
-        return self._free
+        free, asked = self._free.get(device, (0.0, -math.inf))
+        if now - asked > _ROOM_SECONDS:  # the system's answer costs as much as preparing a small picture
+            free = _SHARE * free_memory(device)
+            self._free[device] = free, now
+        return free
 
     def _cost(
         self, network: LowLightModel, policy: DevicePolicy, precision: str, *, sample_whole: bool = False

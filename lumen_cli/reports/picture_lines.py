@@ -27,7 +27,7 @@ def run_facts(run: Run) -> RunFacts:
         model=run.card.name if run.card else "",
         weights=settings.weights[:_DIGITS],
         seed=chosen.pop("seed", None),
-        device=run.policy.device,
+        device=run.policy.label,
         settings=chosen | {"metadata": settings.tags.metadata, "stamp": settings.tags.stamp is not None},
     )
 

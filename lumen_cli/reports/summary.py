@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -193,12 +193,12 @@ def _errors(mae: float, psnr: float | None) -> tuple[str, str]:
     return f"{mae:.4f}", "exact" if psnr is None else f"{psnr:.2f} dB"
 
 
-def peak_memory(device: str) -> str:
-    """The most memory that this process held, and the most that the network held on a CUDA device."""
+def peak_memory(devices: Sequence[str]) -> str:
+    """The most memory that this process held, and the most that the network held on each CUDA device."""
     from lumen_cli.engine.memory import peak_resident
 
     text = memory(peak_resident())
-    if device.startswith("cuda"):
+    for device in (each for each in devices if each.startswith("cuda")):
         import torch
 
         text += f", {memory(torch.cuda.max_memory_allocated(device))} on {device}"

@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
@@ -26,7 +26,7 @@ from lumen_cli.run.locks import locked, remove_stale_lock
 from lumen_cli.run.manifest import put_in_order
 from lumen_cli.run.operation import Enhance, Operation, Output
 from lumen_cli.run.plan import Plan, make_plan
-from lumen_cli.run.save import Transport, failure_of
+from lumen_cli.run.save import Transport, failure_of, transport_of
 from lumen_cli.run.sidecars import with_sidecars
 from lumen_cli.run.task import Result, RunEndedError, Task, failure
 from lumen_cli.text import duration
@@ -230,7 +230,7 @@ class Run:
             missing = len(plan.todo)
             failed: list[Result] = []
             try:
-                for result in self.make(plan, stop, now, share) if plan.todo else ():
+                for result in self.make(plan, stop, now, share, warn) if plan.todo else ():
                     missing -= 1
                     failed += [result] if result.status == "failed" else []
                     yield result
@@ -240,14 +240,20 @@ class Run:
                 put_in_order(plan.manifests[root] for root in plan.roots)
 
     def make(
-        self, plan: Plan, stop: threading.Event, now: Callable[[str], None], share: Callable[[float], None]
+        self,
+        plan: Plan,
+        stop: threading.Event,
+        now: Callable[[str], None],
+        share: Callable[[float], None],
+        warn: Callable[[str], None] = lambda line: None,
     ) -> Iterator[Result]:
         """The plan's pictures, then its clips and animations; `results` does what comes before and after."""
         clips = [task for task in plan.todo if self._moves(task)]
         moving = {task.job.source.path for task in clips}
         pictures = plan.only(lambda source: source.path not in moving) if clips else plan
         if pictures.todo:
-            yield from self._stream(pictures, stop, now)
+            with transport_of(pictures.todo) as transport:
+                yield from self._stream(transport, pictures, stop, now, warn)
         if clips and not stop.is_set():
             yield from self._make_clips(plan, clips, stop, now, share)
 
@@ -277,7 +283,7 @@ class Run:
         manifests = {root: plan.manifests[root].reread() for root in {task.root for task in clips}}
         for manifest in manifests.values() if plan.recorded else ():
             manifest.begin()
-        with _transport(clips) as transport:
+        with transport_of(clips) as transport:
             yield from maker.results(clips, transport, manifests if plan.recorded else {})
         if maker.storage.trouble:
             raise RunEndedError(maker.storage.trouble)
@@ -293,12 +299,13 @@ class Run:
             and stays_animated(source, target)
         )
 
-    def _stream(self, plan: Plan, stop: threading.Event, now: Callable[[str], None]) -> Iterator[Result]:
-        with _transport(plan.todo) as transport:
-            yield from self._stream_with(transport, plan, stop, now)
-
-    def _stream_with(
-        self, transport: Transport, plan: Plan, stop: threading.Event, now: Callable[[str], None]
+    def _stream(
+        self,
+        transport: Transport,
+        plan: Plan,
+        stop: threading.Event,
+        now: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> Iterator[Result]:
         from lumen_cli.run.stages import Budget, Decoder, Encoder, Inbox, default_bytes  # planning does without PyTorch
         from lumen_cli.run.stream import Stream
@@ -336,7 +343,8 @@ class Run:
             now(f"reading {plan.todo[0].job.source.path.name}")
             network = self.network(now)
             decoder.ahead = lambda scene, digest: self.operation.prepare(scene, network, self.policy, digest)
-            yield from Stream(network, self.policy, self.operation, decoder, encoder, inbox, stop, now).results()
+            ends = decoder, encoder, inbox
+            yield from Stream(network, self.policy, self.operation, *ends, stop, now, warn).results()
             if encoder.storage.trouble:
                 raise RunEndedError(encoder.storage.trouble)
         finally:
@@ -356,16 +364,6 @@ class Run:
             self.loading = time.perf_counter() - started
             _log.info("model %s from %s loaded in %s", self.card.name, self.card.folder, duration(self.loading))
         return self._network
-
-
-def _transport(tasks: Sequence[Task]) -> AbstractContextManager[Transport]:
-    """How the pictures of a run come and go."""
-    paths = (path for task in tasks for path in (task.job.source.path, task.job.target))
-    if not any(isinstance(path, ObjectPath) for path in paths):
-        return nullcontext(Transport(tasks))
-    from lumen_cli.run.transfers import store_transport
-
-    return store_transport(tasks)
 
 
 def _recordable(plan: Plan, warn: Callable[[str], None]) -> Plan:

@@ -18,6 +18,7 @@ import numpy as np
 from lumen_cli.atomic import temporary_beside
 from lumen_cli.errors import PictureError, UsageError
 from lumen_cli.files.contents import Arrived, Original, hash_file, times_of
+from lumen_cli.files.places import ObjectPath
 from lumen_cli.imaging.formats import SUFFIXES, find_format, load_format
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.write import find_changes, find_losses, write_picture
@@ -95,6 +96,16 @@ class Transport:
 
     def join(self) -> None:
         """Wait for the threads."""
+
+
+def transport_of(tasks: Sequence[Task]) -> AbstractContextManager[Transport]:
+    """How the pictures of a run come and go."""
+    paths = (path for task in tasks for path in (task.job.source.path, task.job.target))
+    if not any(isinstance(path, ObjectPath) for path in paths):
+        return nullcontext(Transport(tasks))
+    from lumen_cli.run.transfers import store_transport
+
+    return store_transport(tasks)
 
 
 def output_format(picture: Picture, target: Path) -> str:

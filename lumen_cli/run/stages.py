@@ -143,7 +143,19 @@ class Broken:
     error: BaseException
 
 
-Inbox = queue.SimpleQueue["Decoded | Undecoded | Result | Broken"]
+@dataclass(frozen=True)
+class Notice:
+    """A line about the whole run that a user should know."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Freed:
+    """A device has finished with a group, so there is room for another."""
+
+
+Inbox = queue.SimpleQueue["Decoded | Undecoded | Result | Broken | Notice | Freed"]
 
 
 def report_faults(inbox: Inbox, call: Callable[..., None], *arguments: Any) -> None:
@@ -282,7 +294,6 @@ class Encoder:
         preserve_times: bool = False,
         transport: Transport | None = None,
     ) -> None:
-        self.under_way = 0
         self._transport = transport or Transport(())
         self._preserve_times = preserve_times
         self._manifests, self._tags, self._quality, self._budget, self._inbox = manifests, tags, quality, budget, inbox
@@ -292,10 +303,13 @@ class Encoder:
         self._pool = ThreadPoolExecutor(max(jobs, self._transport.senders), "lumen-encode")
 
     def submit(self, decoded: Decoded, output: Output, seconds: float, precision: str) -> None:
-        """Write `output` for the task of `decoded`; waits while the encode queue is full. seconds: of the network."""
+        """Write `output` for the task of `decoded`; waits while the encode queue is full. seconds: of the network.
+
+        Raises:
+            ClosedError: after `abandon`.
+        """
         held = output.held
         self._budget.acquire(held)
-        self.under_way += 1
         # Only what is needed: `decoded` would keep the scene's pixels in memory until the file is written.
         started = Result(
             decoded.task,
@@ -310,6 +324,10 @@ class Encoder:
         times = decoded.times if self._preserve_times else None
         work = (started, output, held, decoded.arrived, times, recording)
         self._pool.submit(report_faults, self._inbox, self._encode, *work)
+
+    def abandon(self) -> None:
+        """Take nothing more."""
+        self._budget.close()
 
     def join(self) -> None:
         """Wait until everything that was submitted is written."""

@@ -37,7 +37,7 @@ def test_a_precision_the_model_does_not_support_is_refused_with_those_it_does() 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cpu:0", ""])
 def test_an_unknown_device_is_refused(device: str) -> None:
-    with pytest.raises(UsageError, match="expected auto, cpu, cuda, cuda:N or mps"):
+    with pytest.raises(UsageError, match="expected auto, cpu, cuda, cuda:N, cuda:N,N or mps"):
         choose_device(device)
 
 

@@ -122,5 +122,5 @@ def test_progress_names_the_picture_and_promises_nothing_after_ctrl_c(width: int
 
 def test_peak_memory_is_that_of_this_process() -> None:
     block = bytearray(200 << 20)
-    number, unit = peak_memory("cpu").split()
+    number, unit = peak_memory(["cpu"]).split()
     assert float(number) * (1024 if unit == "GiB" else 1) >= len(block) >> 20

@@ -65,7 +65,12 @@ class ClusterRun(Run):
         return self._network
 
     def make(
-        self, plan: Plan, stop: threading.Event, now: Callable[[str], None], share: Callable[[float], None]
+        self,
+        plan: Plan,
+        stop: threading.Event,
+        now: Callable[[str], None],
+        share: Callable[[float], None],
+        warn: Callable[[str], None] = lambda line: None,
     ) -> Iterator[Result]:
         """As in `Run`, in the order in which pictures are finished."""
         tasks = plan.todo
