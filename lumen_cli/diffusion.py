@@ -47,7 +47,7 @@ class Schedule(ABC):
         >>> [round(schedule.alpha_bar(timestep), 4) for timestep in (-1, 0, 999)]
         [1.0, 0.9999, 0.0]
         """
-        return 1.0 if timestep < 0 else float(_alphas_cumprod(self)[timestep])
+        return 1.0 if timestep < 0 else _alpha_bars(self)[timestep]
 
     def diffuse(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t = sqrt(ᾱ_t) x_0 + sqrt(1 - ᾱ_t) ε (DDPM, equation 4).
@@ -151,6 +151,11 @@ def _alphas_cumprod(schedule: Schedule) -> Tensor:
     # A leaf tensor outside inference mode, so that training may use what an evaluation cached.
     with torch.inference_mode(False):
         return (1.0 - schedule.betas()).cumprod(dim=0)
+
+
+@lru_cache(maxsize=16)
+def _alpha_bars(schedule: Schedule) -> list[float]:
+    return _alphas_cumprod(schedule).tolist()
 
 
 Prediction = Literal["epsilon", "x0", "v"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import sys
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from lumen_cli.cli.completion import (
     complete_named_model,
     complete_own_model,
 )
-from lumen_cli.cli.options import FILES, Command, Group, JsonOption
+from lumen_cli.cli.options import FILES, LOOK, Command, Group, JsonOption, StepsOption
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.registry.architectures import ARCHITECTURES, join_ids
 
@@ -44,6 +45,21 @@ _SOURCE = (
     "A listed model without weights, the https:// address of a model folder or of its config.json, or hf://org/name (a "
     "revision: hf://org/name@v1)."
 )
+
+
+class ExportChoice(str, enum.Enum):
+    """The values of --format."""
+
+    onnx = "onnx"
+    openvino = "openvino"
+
+
+class NoiseChoice(str, enum.Enum):
+    """Where an exported model's noise comes from."""
+
+    input = "input"
+    mean = "mean"
+
 
 app = typer.Typer(cls=Group, add_completion=False, invoke_without_command=True, rich_markup_mode="rich")
 
@@ -274,3 +290,58 @@ def pull(
         console.print(table)
     if as_json:
         typer.echo(pull_line(pulled))
+
+
+@app.command("export", cls=Command, no_args_is_help=True)
+def export(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", autocompletion=complete_named_model, help="A name, a model folder or hf://org/name."
+        ),
+    ],
+    output: Annotated[Path, _file("--output", "-o", metavar="FOLDER", help="Folder to create.")],
+    format: Annotated[
+        ExportChoice, _file("--format", metavar="onnx|openvino", help="The runtime that the file is for.")
+    ] = ExportChoice.onnx,
+    steps: StepsOption = None,
+    noise: Annotated[
+        NoiseChoice,
+        typer.Option(
+            "--noise",
+            metavar="input|mean",
+            rich_help_panel=LOOK,
+            help="input: the noise is an input, where results depend on it; mean: it is zero, part of the file.",
+        ),
+    ] = NoiseChoice.input,
+    overwrite: Annotated[bool, _file("--overwrite", help="Replace an existing export.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model as a file for ONNX Runtime or OpenVINO: network and grading, pictures of any size.
+
+    \b
+    The folder has the model, a README, export.json and an example. The file is
+    compared with PyTorch before it appears. Formats need packages:
+    pip install 'lumen-cli[onnx]' or 'lumen-cli[openvino]'.
+
+    \b
+    Examples:
+      lumen models export lumen -o lumen-onnx
+      lumen models export diffll -o diffll-ov --format openvino
+      lumen models export lightendiffusion -o ld --steps 8 --noise mean
+    """  # noqa: D301
+    from rich.console import Console
+
+    from lumen_cli.registry.catalog import find_model
+
+    card = find_model(name)
+
+    from lumen_cli.cli.interrupt import ending_cleanly
+    from lumen_cli.registry.export import export_model
+    from lumen_cli.reports.models import export_line, export_table
+
+    with ending_cleanly():
+        exported = export_model(card, output, format.value, steps=steps, noise=noise.value, overwrite=overwrite)
+    Console(stderr=True, highlight=False).print(export_table(exported))
+    if as_json:
+        typer.echo(export_line(exported))

@@ -82,6 +82,7 @@ def _check_optional() -> Checks:
     from lumen_cli.files.places import KINDS
 
     optional = [("accelerate", "cluster", "training on several devices")]
+    optional += [("onnxruntime", "onnx", "export to ONNX"), ("openvino", "openvino", "export to OpenVINO")]
     optional += [(kind.package, kind.extra, f"pictures in {kind.title}") for kind in dict.fromkeys(KINDS.values())]
     for package, extra, what in optional:
         if package == "fsspec":

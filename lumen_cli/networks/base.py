@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lumen_cli.networks.blocks import is_exporting
 from lumen_cli.networks.grading import Grading, Sizes
 
 if TYPE_CHECKING:
@@ -108,6 +109,19 @@ class LowLightModel(nn.Module):
         """Shape C×h×w of the noise that a picture of `height` × `width` needs; None for a deterministic network."""
         return None
 
+    @property
+    def is_random(self) -> bool:
+        """Whether results depend on the noise; without one where it has no share in them."""
+        sampler = getattr(self, "sampler", None)
+        return self.noise_shape(1, 1) is not None and (
+            sampler is None or sampler.temperature > 0.0 or sampler.eta > 0.0
+        )
+
+    @property
+    def obstacle_to_export(self) -> str:
+        """Why one graph for all sizes cannot compute it, as the end of a sentence; empty where nothing is known."""
+        return ""
+
     def member_noise(self, member: LowLightModel, noise: Tensor | None, height: int, width: int) -> Tensor | None:
         """The noise of a member for a picture of `height` × `width`, from this network's noise B×C×h×w."""
         return noise
@@ -176,7 +190,8 @@ def as_pixels(picture: Tensor) -> NDArray[Any]:
 
 def padded_size(height: int, width: int, multiple: int) -> tuple[int, int]:
     """The next multiples of `multiple` that hold `height` × `width`."""
-    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+    # Not -(-height // multiple): ONNX rounds towards zero.
+    return (height + multiple - 1) // multiple * multiple, (width + multiple - 1) // multiple * multiple
 
 
 def pad_to_multiple(picture: Tensor, multiple: int) -> Tensor:
@@ -190,11 +205,20 @@ def pad_to_size(picture: Tensor, height: int, width: int) -> Tensor:
     The padding is a reflection, as in the papers. A side that is shorter than its padding is reflected several times;
     a single row or column is repeated.
     """
+    if is_exporting():
+        return reflect_to(reflect_to(picture, width, axis=-1), height, axis=-2)
     while picture.shape[-1] < width:
         picture = _grow(picture, width, horizontal=True)
     while picture.shape[-2] < height:
         picture = _grow(picture, height, horizontal=False)
     return picture
+
+
+def reflect_to(picture: Tensor, target: int, axis: int) -> Tensor:
+    """The same padding of one axis by places, for any size."""
+    last = torch.arange(picture.shape[axis], device=picture.device)[-1:]
+    places = torch.arange(target, device=picture.device) % (2 * last).clamp_min(1)
+    return picture.index_select(axis, torch.minimum(places, 2 * last - places))
 
 
 def _grow(picture: Tensor, target: int, *, horizontal: bool) -> Tensor:
@@ -239,6 +263,16 @@ class Mean(LowLightModel):
     def tiles(self) -> bool:
         """See `LowLightModel.tiles`."""
         return all(member.network.tiles for member in self.members)
+
+    @property
+    def is_random(self) -> bool:
+        """See `LowLightModel.is_random`."""
+        return any(member.network.is_random for member in self.members)
+
+    @property
+    def obstacle_to_export(self) -> str:
+        """See `LowLightModel.obstacle_to_export`; the first of its members'."""
+        return next(filter(None, (member.network.obstacle_to_export for member in self.members)), "")
 
     def steps_range(self) -> None:
         """None: each member has its own steps."""

@@ -2,22 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_EXPORTING = ContextVar("exporting", default=False)
+
+
+@contextmanager
+def exporting() -> Iterator[None]:
+    """Networks run inside as one graph for pictures of any size: nothing they do depends on the size."""
+    token = _EXPORTING.set(True)
+    try:
+        yield
+    finally:
+        _EXPORTING.reset(token)
+
+
+def is_exporting() -> bool:
+    """Whether `exporting` is on."""
+    return _EXPORTING.get()
+
+
+def at_least(length: int, least: int) -> int:
+    """`max`, also for a length that is being traced."""
+    return length.clamp(min=least) if isinstance(length, Tensor) else max(length, least)
 
 
 def average_to(x: Tensor, size: int | tuple[int, int]) -> Tensor:
     """`adaptive_avg_pool2d`: B×C×H×W → B×C×size.
 
-    On Apple's chips PyTorch has it only for sides that divide; there the same means are two products of matrices.
+    On Apple's chips PyTorch has it only for sides that divide, and ONNX has none; there the same means are two products
+    of matrices.
     """
     rows, columns = (size, size) if isinstance(size, int) else size
     height, width = x.shape[-2:]
-    if x.device.type != "mps" or (_divides(height, rows) and _divides(width, columns)):
+    if not is_exporting() and (x.device.type != "mps" or (_divides(height, rows) and _divides(width, columns))):
         return F.adaptive_avg_pool2d(x, (rows, columns))
     across = x @ _window_means(width, columns).to(x).T
     return _window_means(height, rows).to(x) @ across
+
+
+def quantiles(x: Tensor, shares: Tensor) -> Tensor:
+    """`x.quantile(shares, dim=1)`: B×N → S×B. ONNX has none."""
+    if not is_exporting():
+        return x.quantile(shares, dim=1)
+    ordered, last = x.sort(dim=1).values, x.shape[1] - 1
+    places = shares.double() * last
+    below = places.floor().long()
+    lower, upper = ordered[:, below], ordered[:, (below + 1).clamp(max=last)]
+    return torch.lerp(lower, upper, (places - below).to(x)).T
+
+
+def powers_of_two(x: Tensor) -> Tensor:
+    """`torch.exp2`, which ONNX does not have."""
+    return torch.pow(2.0, x) if is_exporting() else torch.exp2(x)
 
 
 def _divides(length: int, count: int) -> bool:
@@ -27,7 +70,7 @@ def _divides(length: int, count: int) -> bool:
 def _window_means(length: int, count: int) -> Tensor:
     """The matrix count×length whose product with a column of values has the means of its `count` windows."""
     places = torch.arange(length)
-    starts, stops = (torch.arange(count) * length // count), -(-torch.arange(1, count + 1) * length // count)
+    starts, stops = torch.arange(count) * length // count, (torch.arange(1, count + 1) * length + count - 1) // count
     inside = (places >= starts[:, None]) & (places < stops[:, None])
     return inside / (stops - starts)[:, None]
 
@@ -110,7 +153,7 @@ def compose(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
     ring = int(second.padding[0])
     reach = int(first.padding[0]) + ring
     strip = ring + reach
-    if min(x.shape[-2:]) < 2 * strip:
+    if not is_exporting() and min(x.shape[-2:]) < 2 * strip:
         return second(first(x))
     weight, bias = _compose_kernels(first, second)
     whole = F.conv2d(x, weight, bias, padding=reach)
@@ -135,6 +178,11 @@ def _compose_kernels(first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tenso
             raise ValueError("both layers need a bias")
         bias = second.bias.float() + two.sum(dim=(2, 3)) @ first.bias.float()
     return kernel.to(first.weight.dtype), bias.to(first.weight.dtype)
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Both sides doubled by repetition: B×C×H×W → B×C×2H×2W."""
+    return x[..., None, :, None].expand(-1, -1, -1, 2, -1, 2).flatten(4, 5).flatten(2, 3)
 
 
 def upsampled_convolution(x: Tensor, layer: nn.Conv2d) -> Tensor:

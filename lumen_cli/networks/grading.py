@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lumen_cli.imaging.colour.convert import to_linear, to_srgb
-from lumen_cli.networks.blocks import average_to
+from lumen_cli.networks.blocks import average_to, powers_of_two, quantiles
 
 GRID = 96
 """Rows and columns on which the dark picture is measured; each cell is a mean, which removes the noise."""
@@ -83,7 +83,7 @@ class AutoExposure(nn.Module):
         chosen = self.choice(statistics.to(next(self.parameters()).dtype)).float()
         stops = 2.0 * chosen[:, :1] + 0.5 * chosen[:, 1:4]
         small = _reduce(light)
-        bright = small / _at(tones, INITIAL_WHITE) * torch.exp2(stops)[..., None, None]
+        bright = small / _at(tones, INITIAL_WHITE) * powers_of_two(stops)[..., None, None]
         exposed = bend(to_srgb(_roll_off(bright)), limit(chosen[:, 4:].view(-1, 3, 2)))
         return Exposure(statistics, to_srgb(small), exposed)
 
@@ -270,7 +270,7 @@ def fit_curves(picture: Tensor, target: Tensor) -> Tensor:
 def _quantiles(light: Tensor) -> dict[float, Tensor]:
     brightest = light.amax(dim=1).flatten(1).clamp_min(_DARKEST)
     shares = torch.tensor(QUANTILES, device=light.device)
-    return dict(zip(QUANTILES, brightest.quantile(shares, dim=1), strict=True))
+    return dict(zip(QUANTILES, quantiles(brightest, shares), strict=True))
 
 
 def _statistics(light: Tensor, tones: dict[float, Tensor]) -> Tensor:

@@ -192,6 +192,19 @@ class PullLine(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportLine(Record):
+    """A model that was written as a file for another runtime."""
+
+    type: ClassVar[str] = "export"
+    status: Literal["exported"] = "exported"
+    name: str
+    folder: str
+    bytes: int
+    facts: dict[str, Any]
+    """The content of the folder's export.json."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelPathLine(Record):
     """Where a model is (`lumen models path`), or was (`lumen models remove`)."""
 
@@ -373,6 +386,7 @@ RECORDS: tuple[type[Record], ...] = (
     ReleaseLine,
     ImportLine,
     PullLine,
+    ExportLine,
     ModelPathLine,
     ComparedLine,
     MeansLine,

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from lumen_cli.registry.architectures import ARCHITECTURES, Architecture
 from lumen_cli.registry.catalog import pull_command, user_models
-from lumen_cli.reports.jsonlines import ImportLine, ModelLine, PullLine, ReleaseLine
+from lumen_cli.reports.jsonlines import ExportLine, ImportLine, ModelLine, PullLine, ReleaseLine
 from lumen_cli.reports.progress import facts_grid, plain_table
 from lumen_cli.text import count, memory, parameters, printable, short_folder
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lumen_cli.registry.card import ModelCard, WeightsFile
     from lumen_cli.registry.checkpoints.importing import Imported
     from lumen_cli.registry.download import Pulled
+    from lumen_cli.registry.export import Exported
 
 _MARK, _SECONDS, _SIZE, _GAPS = 1, 7, 7, 12
 """Widths of the table's columns beside the name and the text, and of the space between all."""
@@ -263,3 +264,26 @@ def model_line(card: ModelCard) -> str:
     return ModelLine(folder=str(card.folder), weights_sha256=card.weights_sha256, to_pull=card.to_pull).line(
         card.model_dump()
     )
+
+
+def export_table(exported: Exported) -> RenderableType:
+    """Inputs, outputs and folder of an export."""
+    facts = exported.facts
+    ports = [f"{port['name']} {'×'.join(map(str, port['shape']))}" for port in (*facts["inputs"], *facts["outputs"])]
+    table = facts_grid(
+        {
+            "inputs": "\n".join(ports[:-1]),
+            "output": ports[-1],
+            "steps": "" if facts["steps"] is None else str(facts["steps"]),
+            "licence": facts["licence"],
+        }
+    )
+    where = f"{exported.card.name} ({memory(exported.size)}) → {short_folder(exported.folder)}"
+    return Group(table, Text.assemble("\n", Text(where, style="bold"), "\nREADME.md there says how to run it"))
+
+
+def export_line(exported: Exported) -> str:
+    """The same as a JSON line."""
+    return ExportLine(
+        name=exported.card.name, folder=str(exported.folder), bytes=exported.size, facts=exported.facts
+    ).line()

@@ -28,6 +28,7 @@ from lumen_cli.diffusion import (
 )
 from lumen_cli.networks.anlightendiff.unet import FramedLayers, Rest, ScheduleTables, UNet
 from lumen_cli.networks.base import LowLightModel, pad_to_multiple, pad_to_size, padded_size
+from lumen_cli.networks.blocks import at_least, is_exporting
 
 ImageLoss = Callable[[Tensor, Tensor], Tensor]
 """(prediction, target), both B×3×H×W in [0, 1] → a scalar, as LPIPS."""
@@ -122,18 +123,27 @@ def equalise(picture: Tensor, table: Tensor | None = None) -> Tensor:
 
 def equalisation(picture: Tensor) -> Tensor:
     """Pictures B×C×H×W in [0, 1] → the new level of each of 256 levels, BC×256, integers."""
-    total = torch.zeros(picture.shape[0] * picture.shape[1] * LEVELS, dtype=torch.long, device=picture.device)
-    for rows in picture.split(ROWS, dim=-2):  # int64 levels of a large picture would take too much memory
-        levels = _levels(rows)
-        planes = torch.arange(len(levels), device=picture.device)[:, None]
-        total = total + torch.bincount((levels + planes * LEVELS).flatten(), minlength=LEVELS * len(levels))
-    histogram = total.view(-1, LEVELS)
+    histogram = _histogram(picture)
     order = torch.arange(LEVELS, device=picture.device)
     brightest = histogram.gather(1, torch.where(histogram > 0, order, 0).amax(dim=1, keepdim=True))
     step = (picture.shape[-2] * picture.shape[-1] - brightest) // (LEVELS - 1)
     below = histogram.cumsum(dim=1) - histogram
     table = ((below + step // 2) // step.clamp(min=1)).clamp_(0, LEVELS - 1)
     return torch.where(step > 0, table, order)
+
+
+def _histogram(picture: Tensor) -> Tensor:
+    """B×C×H×W in [0, 1] → how often each level occurs, BC×256, integers."""
+    count = picture.shape[0] * picture.shape[1]
+    if is_exporting():  # there is no `bincount` in ONNX
+        levels = _levels(picture)
+        return torch.zeros(count, LEVELS, dtype=torch.long).scatter_add(1, levels, torch.ones_like(levels))
+    total = torch.zeros(count * LEVELS, dtype=torch.long, device=picture.device)
+    for rows in picture.split(ROWS, dim=-2):  # int64 levels of a large picture would take too much memory
+        levels = _levels(rows)
+        planes = torch.arange(len(levels), device=picture.device)[:, None]
+        total = total + torch.bincount((levels + planes * LEVELS).flatten(), minlength=LEVELS * len(levels))
+    return total.view(-1, LEVELS)
 
 
 def _levels(picture: Tensor) -> Tensor:
@@ -228,7 +238,7 @@ class AnlightenDiff(LowLightModel):
     def padded(self, height: int, width: int) -> tuple[int, int]:
         """The size of the padded picture: multiples of `size_multiple`, at least two of them."""
         h, w = padded_size(height, width, self.size_multiple)
-        return max(h, 2 * self.size_multiple), max(w, 2 * self.size_multiple)
+        return at_least(h, 2 * self.size_multiple), at_least(w, 2 * self.size_multiple)
 
     def noise_shape(self, height: int, width: int) -> tuple[int, int, int] | None:
         """3 × the padded picture's height and width; None at eta 0."""
@@ -310,6 +320,11 @@ class AnlightenDiff(LowLightModel):
     def tiles(self) -> bool:
         """See `LowLightModel`; the noise of later steps is derived from the whole picture's first noise."""
         return self.sampler.eta == 0.0
+
+    @property
+    def obstacle_to_export(self) -> str:
+        """See `LowLightModel`."""
+        return "" if self.sampler.eta == 0.0 else "it draws fresh noise in every step (eta above 0)"
 
     def global_context(self, low: Tensor, **options: Any) -> dict[str, Any]:
         """See `LowLightModel`: the equalisation."""

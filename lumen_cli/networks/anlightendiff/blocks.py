@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lumen_cli.networks.blocks import is_exporting
+
 NORM_EPS = 1e-5
 
 
@@ -36,7 +38,7 @@ class WeightNormConv(nn.Module):
 
     def kernel(self, first: int | None = None) -> Tensor:
         """The kernel for the `first` input channels (None: all), for the last ones where `first` is negative."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or is_exporting():
             return _part(self.weight_v * (self.weight_g / self._norms()), first)
         g, v = self.weight_g, self.weight_v
         source = (g, v, g.data_ptr(), v.data_ptr(), _version(g), _version(v))

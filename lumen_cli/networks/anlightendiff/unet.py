@@ -32,6 +32,7 @@ from lumen_cli.networks.anlightendiff.blocks import (
     WeightNormConv,
     linear,
 )
+from lumen_cli.networks.blocks import is_exporting
 from lumen_cli.networks.unet import timestep_embedding
 
 BAND_BYTES = 4 * 2**20
@@ -89,6 +90,7 @@ class FramedLayers(Layers):
             and not torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
             and not is_watched()
+            and not is_exporting()
         )
 
     def _take(self, channels: int, height: int, width: int) -> Framed:

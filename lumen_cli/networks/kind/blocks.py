@@ -6,12 +6,15 @@ there to the size of the skip. So any size from 1×1 up works without padding th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lumen_cli.networks.blocks import is_exporting
 
 SLOPE = 0.2
 
@@ -33,6 +36,10 @@ def activate(x: Tensor) -> Tensor:
 
 def pool(x: Tensor) -> Tensor:
     """B×C×H×W → B×C×⌈H/2⌉×⌈W/2⌉, the maximum of up to four values."""
+    if is_exporting():
+        height, width = x.shape[-2:]
+        x = F.pad(x, (0, width % 2, 0, height % 2), value=-math.inf)
+        return F.max_pool2d(x, 2, 2)
     return F.max_pool2d(x, 2, 2, ceil_mode=True)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lumen_cli.diffusion import Denoiser, LinearSchedule, Prediction, Sampler, add_noise, normal, sample
 from lumen_cli.networks.base import LowLightModel, pad_to_multiple, pad_to_size, padded_size
-from lumen_cli.networks.blocks import check_fade, faded, gain_to, tone_map
+from lumen_cli.networks.blocks import at_least, check_fade, faded, gain_to, tone_map
 from lumen_cli.networks.lldiffusion.encoder import REACH, DegradationEncoder, over_patches
 from lumen_cli.networks.lldiffusion.unet import LEVELS, FeatureUNet, Joining
 from lumen_cli.networks.unet import ATTENTION_LEVEL
@@ -140,7 +140,7 @@ class LLDiffusion(LowLightModel):
         height, width = padded_size(height, width, self.size_multiple)
         if self.sampling == "patches":
             return max(height, self.patch_size), max(width, self.patch_size)
-        return max((height // REACH + 1) * REACH, SMALLEST), max((width // REACH + 1) * REACH, SMALLEST)
+        return at_least((height // REACH + 1) * REACH, SMALLEST), at_least((width // REACH + 1) * REACH, SMALLEST)
 
     def noise_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """3 × `canvas_size`."""
@@ -203,6 +203,11 @@ class LLDiffusion(LowLightModel):
     def tiles(self) -> bool:
         """See `LowLightModel`; patches have their own statistics, which tiles do not share."""
         return self.sampling == "whole"
+
+    @property
+    def obstacle_to_export(self) -> str:
+        """See `LowLightModel`."""
+        return "" if self.sampling == "whole" else "it samples by patches, whose number depends on the size"
 
     def global_context(self, low: Tensor, **options: Any) -> dict[str, Any]:
         """See `LowLightModel`: the gain."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.diffusion import Denoiser
+from lumen_cli.networks.blocks import is_exporting
 
 LEAK = 0.2
 REACH = 32
@@ -58,7 +59,7 @@ class SpectralConv2d(nn.Module):
         with torch.autocast(self.weight_orig.device.type, enabled=False):
             if self.training:
                 return self._normalise(*self._iterate())
-            if torch.is_grad_enabled():
+            if torch.is_grad_enabled() or is_exporting():
                 return self._normalise(self.weight_u, self.weight_v)
             if self._kept is None:
                 self._kept = self._normalise(self.weight_u, self.weight_v)
