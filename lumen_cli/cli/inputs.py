@@ -125,7 +125,7 @@ def _report(paths: Sequence[Path], what: str, why: str, remedy: str) -> None:
 def _standard_input(place: Path) -> Source:
     """The picture on standard input, as a file whose suffix fits its content."""
     from lumen_cli.files.source import Source
-    from lumen_cli.imaging.formats import recognise
+    from lumen_cli.imaging.formats import PIPED_CLIPS, recognise
 
     arrived = place / "arrived"
     try:
@@ -133,9 +133,12 @@ def _standard_input(place: Path) -> Source:
             shutil.copyfileobj(sys.stdin.buffer, file)
         with arrived.open("rb") as file:
             format = recognise(file)
+            file.seek(0)
+            start = file.read(max(map(len, PIPED_CLIPS)))
     except OSError as error:
         raise LumenError(f"standard input cannot be kept in {place} ({error.strerror or error})") from None
-    path = arrived.rename(place / f"stdin{format.suffix if format is not None and format.encode else ''}")
+    suffix = next((suffix for begin, suffix in PIPED_CLIPS.items() if start.startswith(begin)), "")
+    path = arrived.rename(place / f"stdin{format.suffix if format is not None and format.encode else suffix}")
     return Source(path, None, Path(path.name), STANDARD)
 
 

@@ -98,6 +98,18 @@ class Timeline:
         """The key frame before one in the same shot."""
         return next((span.first for span in self.spans if span.last == key), None)
 
+    def segments(self, least: int) -> list[tuple[int, int]]:
+        """Start and end of parts of at least so many frames, each of which needs no key frame before its first."""
+        starts, needed = [], self.frames
+        for span in reversed(self.spans):
+            needed = min(needed, span.first)
+            if needed == span.start:
+                starts.append(span.start)
+        cuts = [0]
+        for start in reversed(starts):
+            cuts += [start] if start - cuts[-1] >= least else []
+        return list(zip(cuts, [*cuts[1:], self.frames], strict=True))
+
     @cached_property
     def last_uses(self) -> dict[int, int]:
         """For each key frame the last frame that gets something of it."""
@@ -222,28 +234,12 @@ def is_empty(small: Floats) -> bool:
     return structure(as_tensor(small)) < STRUCTURE[1]
 
 
-class KeyFrame:
-    """What the network made of one frame, ready for that frame and its neighbours.
+@dataclass(frozen=True)
+class Light:
+    """Mean linear light, 0 to 1, of what the network saw of a key frame, and of what it made of that."""
 
-    Args:
-        scene: the frame, and what the network saw of it.
-        result: of the network, h×w×3 in [0, 1].
-        before: the key frame before it in the same shot; `distance`: how many frames before.
-        keep_ratio: as in `scene.finish`.
-    """
-
-    def __init__(
-        self, scene: Scene, result: Floats, before: KeyFrame | None = None, distance: int = 0, keep_ratio: bool = False
-    ) -> None:
-        small = scene.seen.pixels
-        self.given = _mean_light(small)
-        if before is not None:
-            result = before.follow(result, self.given, distance)
-        self.made = _mean_light(result)
-        self.unchanged = np.array_equal(small, result)
-        self.gain = tone_for(small, result).gain
-        self._scene, self._small, self._result, self._keep_ratio = scene, small, result, keep_ratio
-        self._plans: dict[float, tuple[FullResolution, float]] = {}
+    given: float
+    made: float
 
     def follow(self, result: Floats, given: float, distance: int) -> Floats:
         """A later result of the same shot, its light between this key frame's and one that changed as the clip did.
@@ -261,6 +257,30 @@ class KeyFrame:
             return result
         steady: Floats = np.clip(multiply_light(result, math.exp(-excess)), 0, 1)
         return steady
+
+
+class KeyFrame:
+    """What the network made of one frame, ready for that frame and its neighbours.
+
+    Args:
+        scene: the frame, and what the network saw of it.
+        result: of the network, h×w×3 in [0, 1].
+        before: of the key frame before it in the same shot; `distance`: how many frames before.
+        keep_ratio: as in `scene.finish`.
+    """
+
+    def __init__(
+        self, scene: Scene, result: Floats, before: Light | None = None, distance: int = 0, keep_ratio: bool = False
+    ) -> None:
+        small = scene.seen.pixels
+        given = _mean_light(small)
+        if before is not None:
+            result = before.follow(result, given, distance)
+        self.light = Light(given, _mean_light(result))
+        self.unchanged = np.array_equal(small, result)
+        self.gain = tone_for(small, result).gain
+        self._scene, self._small, self._result, self._keep_ratio = scene, small, result, keep_ratio
+        self._plans: dict[float, tuple[FullResolution, float]] = {}
 
     def plan(self, gain: float) -> tuple[FullResolution, float]:
         """The way to full size through a tone of this gain, and a factor on the light of what it gives."""

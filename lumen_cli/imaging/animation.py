@@ -1,4 +1,4 @@
-"""Animated pictures (GIF, APNG, WebP), read and written through imageio and its Pillow plug-in, with all frames."""
+"""Animated GIF, APNG, WebP and AVIF, read and written through imageio and its Pillow plug-in, with all frames."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from lumen_cli.atomic import open_untouched
 from lumen_cli.imaging.formats.format import UnreadableError, check_size, in_megapixels
@@ -18,10 +18,13 @@ from lumen_cli.imaging.formats.format import UnreadableError, check_size, in_meg
 _WEBP_HEADER, _WEBP_ANIMATED = 21, 0x02
 _PNG_DEPTH = 24
 """Where a PNG says how many bits a channel has."""
+_KINDS = ("GIF", "PNG", "WEBP", "AVIF")
+_AVIF_COLOURS = {None, (1, 13), (2, 2)}
+"""Primaries and transfer (ITU-T H.273) that Pillow keeps: none named, those of sRGB, and "unspecified"."""
 
 
 def has_frames(path: Path) -> bool:
-    """Whether a GIF, PNG or WebP file has several frames that lumen can keep; False where it cannot be read."""
+    """Whether a GIF, PNG, WebP or AVIF file has several frames that lumen can keep; False where it cannot be read."""
     try:
         with os.fdopen(open_untouched(path), "rb") as file:
             start = file.read(_PNG_DEPTH + 1)
@@ -29,10 +32,22 @@ def has_frames(path: Path) -> bool:
                 return False
             if start[:4] == b"\x89PNG" and start[_PNG_DEPTH] == 16:
                 return False  # Pillow reads frames with 8 bits
-            with Image.open(file, formats=("GIF", "PNG", "WEBP")) as image:
+            if start[4:8] == b"ftyp" and not _is_plain_sequence(file):
+                return False
+            with Image.open(file, formats=_KINDS) as image:
                 return bool(getattr(image, "is_animated", False)) and not image.info.get("default_image")
     except (OSError, SyntaxError, ValueError, IndexError, EOFError):
         return False
+
+
+def _is_plain_sequence(file: BinaryIO) -> bool:
+    """Whether Pillow keeps what an AVIF file has: it reads 8 bits, and names no colours."""
+    from lumen_cli.imaging.formats.avif import read_main_picture
+
+    file.seek(0)
+    main = read_main_picture(file)
+    file.seek(0)
+    return bool(features.check("avif")) and main.bits == 8 and (main.cicp and main.cicp[:2]) in _AVIF_COLOURS
 
 
 @dataclass(frozen=True)
@@ -101,7 +116,7 @@ class AnimationWriter:
     Args:
         path: the file.
         facts: of the source.
-        quality: of WebP, 1 to 100; None: lossless where the source is, else 95.
+        quality: of WebP and AVIF, 1 to 100; None: lossless where a WebP is, else 95.
         keep: whether tags and texts are copied too; the profile always is.
     """
 
@@ -111,18 +126,21 @@ class AnimationWriter:
         self._file = iio.imopen(os.fspath(path), "w", plugin="pillow")
         self._lengths: list[float] = []
         wanted = facts.more if keep else {name: each for name, each in facts.more.items() if name == "icc_profile"}
+        self._whole = path.suffix.lower() == ".avif"
         self._options: dict[str, Any] = dict(wanted)
         if facts.loop is not None:
             self._options["loop"] = facts.loop
         if path.suffix.lower() == ".webp":
             exact = facts.lossless and quality is None
             self._options |= {"lossless": True, "exact": True} if exact else {"quality": quality or 95}
+        elif self._whole:
+            self._options |= {"quality": quality or 95, "subsampling": "4:4:4", "speed": 9}
         elif path.suffix.lower() == ".gif":
             self._options["disposal"] = 2  # a frame with holes shows nothing of the one before
 
     def add(self, values: NDArray[np.uint8], milliseconds: float) -> None:
         """Take a frame, H×W×3 or H×W×4."""
-        self._lengths.append(milliseconds)
+        self._lengths.append(round(milliseconds) if self._whole else milliseconds)
         opaque = values.shape[2] == 4 and bool((values[:, :, 3] == 255).all())
         self._file.write(
             values[:, :, :3] if opaque else values, is_batch=False, duration=self._lengths, **self._options

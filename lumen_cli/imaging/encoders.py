@@ -48,6 +48,7 @@ ENCODERS: dict[str, Encoder] = {
     "qtrle": Encoder("qtrle"),
     "png": Encoder("png"),
     "rawvideo": Encoder("rawvideo"),
+    "wrapped_avframe": Encoder("wrapped_avframe", ticks=0),
 }
 """By the name of the codec. `best` is a quality at which losses are hard to see."""
 OTHERS = ("h264", "hevc", "av1", "ffv1")
@@ -60,10 +61,11 @@ def nearest_format(encoder: str, wanted: str) -> str | None:
     More than 10 bits may become fewer, but not less than 10. None where there is none, or no such encoder.
     """
     try:
-        formats = {each.name: each for each in av.codec.Codec(encoder, "w").video_formats or []}
+        listed = av.codec.Codec(encoder, "w").video_formats
     except (ValueError, av.FFmpegError):
         return None
-    if wanted in formats:
+    formats = {each.name: each for each in listed or []}
+    if listed is None or wanted in formats:  # None: it takes all
         return wanted
     bits, layout = _layout(av.VideoFormat(wanted))
     alike = {name: _layout(each)[0] for name, each in formats.items() if _layout(each)[1] == layout}

@@ -64,22 +64,25 @@ class ClipReader(PyAVPlugin):
             self._video_stream = moving[0]
             self._video_stream.thread_type = "AUTO"
 
-    def content(self, every: bool = True) -> Iterator[Any]:
-        """Frames in the order they are shown, and the packets of all other streams as the file has them.
+    def others(self) -> Iterator[Any]:
+        """The packets of all streams but the pictures', as the file has them; UnreadableError where it is damaged."""
+        try:
+            for packet in self._container.demux():
+                if packet.size and packet.stream.index != self.stream.index:
+                    yield packet
+        except av.FFmpegError as error:
+            raise UnreadableError(_explain(error)) from None
 
-        every: whether other streams are wanted; else the packets of the pictures' stream come before their frames.
+    def content(self) -> Iterator[Any]:
+        """Frames in the order they are shown, and the packets of their stream before them.
 
         Raises:
             UnreadableError: damaged data, frames without time stamps or of another size than the first.
         """
         size, last = (self.stream.width, self.stream.height), None
         try:
-            for packet in self._container.demux() if every else self._container.demux(self.stream):
-                if packet.stream.index != self.stream.index:
-                    if packet.size:
-                        yield packet
-                    continue
-                if not every and packet.size:
+            for packet in self._container.demux(self.stream):
+                if packet.size:
                     yield packet
                 for frame in packet.decode():
                     if frame.pts is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -20,53 +21,25 @@ from lumen_cli.imaging.encoders import ENCODERS, OTHERS, nearest_format
 from lumen_cli.imaging.formats.format import UnreadableError
 from lumen_cli.imaging.video import EXACT, ClipFacts, ClipReader, matrix_of, to_rgb
 
+_PLAIN = "wrapped_avframe"
+"""The codec of containers that take frames as they are."""
 _NO_TEXT = b"\0\0"
 _QUICKTIME = (".mov", ".mp4", ".m4v", ".3gp")
 
 
-class ClipWriter(PyAVPlugin):
-    """A clip that is being written. `begin` comes first, then frames and packets in any order, then `close`."""
+class PictureWriter(PyAVPlugin):
+    """A file that gets a clip's pictures, from the encoder that fits the source."""
 
     _container: Any
     _video_stream: Any
     _start: Fraction | None
     _ended = False
 
-    def begin(self, reader: ClipReader, facts: ClipFacts, quality: int | None, keep: bool = True) -> None:
-        """Make a stream for each of the source's.
-
-        Args:
-            reader: the source, whose first frame is read.
-            facts: of the source.
-            quality: 1 to 100, None for the default.
-            keep: whether names and values that describe the clip are copied.
-
-        Raises:
-            UnreadableError: the container cannot hold one of the streams.
-        """
-        self.notices: list[str] = []
-        self._lengths: dict[Fraction, Fraction] = {}
-        self._copies: dict[int, Any] = {}
-        source = reader.container
-        if keep:
-            self._container.metadata.update(reader.container_metadata)
-        for stream in source.streams:
-            if stream.index == reader.stream.index:
-                self._add_pictures(reader, facts, quality)
-                target = self._video_stream
-            else:
-                target = self._add_copy(stream)
-            if target is not None and keep:
-                target.metadata.update({name: text for name, text in stream.metadata.items() if name != "encoder"})
-            if target is not None:
-                target.disposition = stream.disposition
-        if source.chapters():
-            self._container.set_chapters(source.chapters())
-
-    def _add_pictures(self, reader: ClipReader, facts: ClipFacts, quality: int | None) -> None:
+    def _add_pictures(self, reader: ClipReader, facts: ClipFacts, quality: int | None, codecs: Iterable[str]) -> None:
+        """Make the stream of pictures, with the first of these codecs that container and encoders take."""
         stream = reader.stream
         rate = facts.rate or Fraction(25)
-        for codec in dict.fromkeys((facts.codec, *OTHERS)):
+        for codec in codecs:
             encoder = ENCODERS.get(codec)
             pixels = None if encoder is None else nearest_format(encoder.name, facts.pixels)
             if encoder is None or pixels is None:
@@ -82,13 +55,7 @@ class ClipWriter(PyAVPlugin):
                 "can hold; name an output that ends with .mkv",
                 "output",
             )
-        self.pixels, self.alpha = pixels, facts.alpha
-        if pixels != facts.pixels:
-            self.notices.append(
-                f"its pixels of kind {facts.pixels} became {pixels}, the nearest that {codec} stores here"
-            )
-        if codec != facts.codec:
-            self.notices.append(f"there is no encoder for its {facts.codec} pictures here: they became {codec}")
+        self.codec, self.pixels, self.alpha = codec, pixels, facts.alpha
         target, context = self._video_stream, self._video_stream.codec_context
         target.width, target.height = facts.width, facts.height
         self._ticks, self._start = stream.time_base, None
@@ -106,8 +73,89 @@ class ClipWriter(PyAVPlugin):
             context.qscale = True
             context.global_quality = 118 * round(float(context.options.pop("q", "2")))
         target.set_display_matrix(reader.matrix)
+
+    def _count_steps(self, frame: Any) -> None:
+        """Give a frame the number of steps since the first as its time, for a codec whose clock is the frame rate."""
+        at = frame.pts * frame.time_base
+        self._start = at if self._start is None else self._start
+        steps, length = (at - self._start) / self._step, frame.duration * frame.time_base / self._step
+        if steps.denominator != 1:
+            raise UnreadableError("its frames do not come at equal steps, as its codec needs them")
+        frame.pts, frame.time_base, frame.duration = steps.numerator, self._step, round(length)
+
+    def _flush_writer(self) -> None:
+        """Nothing is left in an encoder; imageio calls this at the end."""
+        self._video_stream = None
+
+    def close(self) -> None:
+        """Complete and close the file, once: imageio calls this again when it forgets the file."""
+        if not self._ended:
+            self._ended = True
+            super().close()
+
+    def abandon(self) -> None:
+        """Close the file without completing it."""
+        self._ended, self._video_stream = True, None
+        with suppress(av.FFmpegError, OSError):
+            self._container.close()
+        with suppress(OSError):
+            self.request.finish()
+
+
+class ClipWriter(PictureWriter):
+    """A clip that is being written: `begin`, then `join`, then `close`. Its pictures come from segments.
+
+    notices: what became different, one line each.
+    """
+
+    def begin(self, reader: ClipReader, facts: ClipFacts, quality: int | None, keep: bool = True) -> None:
+        """Make a stream for each of the source's.
+
+        Args:
+            reader: the source, whose first frame is read.
+            facts: of the source.
+            quality: 1 to 100, None for the default.
+            keep: whether names and values that describe the clip are copied.
+
+        Raises:
+            UnreadableError: the container cannot hold one of the streams.
+        """
+        self.notices: list[str] = []
+        self._copies: dict[int, Any] = {}
+        self._number = 0
+        source = reader.container
+        if keep:
+            self._container.metadata.update(reader.container_metadata)
+        for stream in source.streams:
+            if stream.index == reader.stream.index:
+                plain = self._container.format.name == "yuv4mpegpipe"
+                codecs = [_PLAIN] if plain else list(dict.fromkeys((facts.codec, *OTHERS)))
+                self._add_pictures(reader, facts, quality, codecs)
+                self._note(reader, facts)
+                target = self._video_stream
+            else:
+                target = self._add_copy(stream)
+            if target is not None and keep:
+                target.metadata.update({name: text for name, text in stream.metadata.items() if name != "encoder"})
+            if target is not None:
+                target.disposition = stream.disposition
+        if source.chapters():
+            self._container.set_chapters(source.chapters())
+
+    def _note(self, reader: ClipReader, facts: ClipFacts) -> None:
+        if self.pixels != facts.pixels:
+            self.notices.append(
+                f"its pixels of kind {facts.pixels} became {self.pixels}, the nearest that {self.codec} stores here"
+            )
+        if self.codec not in (facts.codec, _PLAIN):
+            self.notices.append(f"there is no encoder for its {facts.codec} pictures here: they became {self.codec}")
         if reader.interlaced:
             self.notices.append("it is interlaced: its pictures are stored as whole frames")
+
+    @property
+    def flags(self) -> int:
+        """Of the encoder: whether parameters stand before all packets or among them."""
+        return int(self._video_stream.codec_context.flags)
 
     def _add_copy(self, stream: Any) -> Any:
         """A stream for copied packets; None, with a notice, for one that has nothing to copy."""
@@ -127,8 +175,32 @@ class ClipWriter(PyAVPlugin):
         self._copies[stream.index] = copy
         return copy
 
-    def copy_packet(self, packet: Any) -> None:
-        """Write a packet of another stream."""
+    def join(self, pictures: Iterable[Any], others: Iterator[Any]) -> None:
+        """Write the encoded pictures, and the source's packets of its other streams, in order of their times."""
+        other = next(others, None)
+        for packet in pictures:
+            at = packet.dts * packet.time_base
+            while other is not None and (other.dts is None or other.dts * other.time_base <= at):
+                self._copy_packet(other)
+                other = next(others, None)
+            for encoded in self._plain(packet) if self.codec == _PLAIN else [packet]:
+                encoded.stream = self._video_stream
+                self._container.mux(encoded)
+        while other is not None:
+            self._copy_packet(other)
+            other = next(others, None)
+
+    def _plain(self, packet: Any) -> Iterator[Any]:
+        """The pictures of a packet for a container of plain frames, which has a rate and no times."""
+        for frame in packet.decode():
+            frame.pts, frame.time_base = packet.pts, packet.time_base
+            self._count_steps(frame)
+            if frame.pts != self._number:
+                raise UnreadableError("its frames do not come at equal steps, as this kind of file needs them")
+            self._number += 1
+            yield from self._video_stream.encode(frame)
+
+    def _copy_packet(self, packet: Any) -> None:
         target = self._copies.get(packet.stream.index)
         if bytes(packet) == _NO_TEXT and packet.stream.codec_context.name == "mov_text":
             return  # fills a gap between two texts; the container writes its own
@@ -137,6 +209,25 @@ class ClipWriter(PyAVPlugin):
         if target is not None and packet.dts is not None:
             packet.stream = target
             self._container.mux(packet)
+
+
+class SegmentWriter(PictureWriter):
+    """Pictures of a part of a clip, without its other streams: a file that plays, whose packets a `ClipWriter` joins.
+
+    times: presentation and decoding time and duration of each packet, in ticks of the source's time base.
+    """
+
+    def begin(self, clip: ClipWriter, reader: ClipReader, facts: ClipFacts, quality: int | None) -> None:
+        """Encode as `clip` is going to hold it; the other arguments are as there."""
+        self.times: list[tuple[int, int, int]] = []
+        self._lengths: dict[Fraction, Fraction] = {}
+        self._add_pictures(reader, facts, quality, ["rawvideo" if clip.codec == _PLAIN else clip.codec])
+        self._video_stream.codec_context.flags = clip.flags
+
+    @property
+    def ticks(self) -> Fraction:
+        """Seconds of a tick of `times`."""
+        return Fraction(self._ticks)
 
     def add_frame(self, frame: Any, values: NDArray[Any] | None = None) -> None:
         """Encode a frame of the source, or these values in its place: H×W×3 or H×W×4 integers.
@@ -151,18 +242,10 @@ class ClipWriter(PyAVPlugin):
         if self._step is not None:
             self._count_steps(frame)
         self._lengths[frame.pts * frame.time_base] = frame.duration * frame.time_base
-        self._mux(self._video_stream.encode(frame))
+        self._take(self._video_stream.encode(frame))
 
-    def _count_steps(self, frame: Any) -> None:
-        """Give a frame the number of steps since the first as its time, for a codec whose clock is the frame rate."""
-        at = frame.pts * frame.time_base
-        self._start = at if self._start is None else self._start
-        steps, length = (at - self._start) / self._step, frame.duration * frame.time_base / self._step
-        if steps.denominator != 1:
-            raise UnreadableError("its frames do not come at equal steps, as its codec needs them")
-        frame.pts, frame.time_base, frame.duration = steps.numerator, self._step, round(length)
-
-    def _mux(self, packets: list[Any]) -> None:
+    def _take(self, packets: list[Any]) -> None:
+        """Keep packets with the times of the source."""
         for packet in packets:
             length = self._lengths.pop(packet.pts * packet.time_base, 0)
             if length:
@@ -172,30 +255,26 @@ class ClipWriter(PyAVPlugin):
                 pts, dts, lasts = (each * packet.time_base for each in times)
                 packet.pts, packet.dts = (round((each + self._start) / self._ticks) for each in (pts, dts))
                 packet.duration, packet.time_base = round(lasts / self._ticks), self._ticks
+            self.times.append((packet.pts, packet.dts, packet.duration))
             self._container.mux(packet)
 
     def _flush_writer(self) -> None:
         """Write what the encoder still holds."""
-        self._mux(self._video_stream.encode())
+        self._take(self._video_stream.encode())
         self._video_stream = None
 
-    def close(self) -> None:
-        """Complete and close the file, once: imageio calls this again when it forgets the file."""
-        if not self._ended:
-            self._ended = True
-            super().close()
 
-    def abandon(self) -> None:
-        """Close the file without completing it."""
-        self._ended, self._video_stream = True, None
-        with suppress(av.FFmpegError, OSError):
-            self._container.close()
-        with suppress(OSError):
-            self.request.finish()
+def create_segment(path: Path) -> SegmentWriter:
+    """A segment to be written, in a container that takes every codec."""
+    writer: SegmentWriter = iio.imopen(os.fspath(path), "w", plugin=SegmentWriter)
+    return writer
 
 
 def create_clip(path: Path, reader: ClipReader) -> ClipWriter:
     """A clip to be written, whose container follows from the ending of its name. reader: the source."""
+    if path.suffix.lower() == ".y4m":
+        plain: ClipWriter = iio.imopen(os.fspath(path), "w", plugin=ClipWriter, options={"strict": "-1"})
+        return plain  # "-1": more than 8 bits too
     named = any("." in name for name in reader.container_metadata)  # as com.apple.quicktime.make
     flags = {"movflags": "use_metadata_tags"} if named and path.suffix.lower() in _QUICKTIME else {}
     writer: ClipWriter = iio.imopen(os.fspath(path), "w", plugin=ClipWriter, options=flags)

@@ -10,16 +10,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from lumen_cli.engine.batch import NetworkError, enhance_scenes
 from lumen_cli.engine.memory import TilePlan
 from lumen_cli.engine.scene import Floats, Scene
-from lumen_cli.engine.video import KeyFrame, Timeline, is_empty
+from lumen_cli.engine.video import KeyFrame, Light, Timeline, is_empty
 from lumen_cli.errors import PictureError
 from lumen_cli.files.contents import Arrived
+from lumen_cli.files.places import ObjectPath
 from lumen_cli.imaging.formats import is_clip_name
 from lumen_cli.imaging.formats.format import UnreadableError
 from lumen_cli.imaging.picture import Picture
@@ -38,6 +39,17 @@ if TYPE_CHECKING:
 Ends = tuple[KeyFrame, KeyFrame | None, float]
 """The key frames around a frame, and its share of the second."""
 Frame = TypeVar("Frame")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a key frame came about. frame: the one that the network saw, itself or an earlier one, of which it is a copy.
+
+    before: of the key frame before that one in its shot.
+    """
+
+    frame: int
+    before: Light | None = None
 
 
 class StoppedError(Exception):
@@ -72,6 +84,22 @@ class Looker:
         self.running = 0.0
         self.seen: tuple[int, int] | None = None
         self.keys: dict[int, KeyFrame] = {}
+        self._origins: dict[int, Origin] = {}
+        self._resumed: Light | None = None
+
+    def origin(self, key: int) -> Origin:
+        """What `resume` needs to continue at this key frame, whose predecessors are complete."""
+        return self._origins.get(key, Origin(key))
+
+    def resume(self, state: Mapping[str, Any]) -> int:
+        """Continue behind key frames that are gone; the frame that is looked at next. state: an `origin`, as JSON."""
+        self._resumed = Light(**state["before"]) if state["before"] else None
+        return int(state["frame"])
+
+    @property
+    def key(self) -> str:
+        """Stands for the clip's pictures and the settings."""
+        return f"{self._content.hex()}-{self._maker.operation.settings.fingerprint()}"
 
     @property
     def strength(self) -> float:
@@ -92,8 +120,9 @@ class Looker:
         turned = frame_picture(np.rot90(seen.samples, turns), picture.bit_depth) if turns else seen
         self.seen = turned.width, turned.height
         before = self._timeline.before(number)
-        if before is not None and is_empty(turned.pixels):
-            self.keys[number] = self.keys[before]
+        last = None if before is None else self._light(before)
+        if before in self.keys and is_empty(turned.pixels):
+            self.keys[number], self._origins[number] = self.keys[before], self._origins[before]
             return
         begun = time.perf_counter()
         (computed,) = enhance_scenes(
@@ -111,9 +140,17 @@ class Looker:
         if isinstance(computed.value, NetworkError):
             raise computed.value
         result = np.ascontiguousarray(np.rot90(computed.value, -turns))
-        last = None if before is None else self.keys[before]
         distance = 0 if before is None else number - before
         self.keys[number] = KeyFrame(Scene(picture, seen), result, last, distance, settings.brightness is not None)
+        self._origins[number] = Origin(number, last)
+
+    def copy(self, number: int, key: int) -> None:
+        """A key frame is the one of another number, as in the run that went before."""
+        self.keys[key], self._origins[key] = self.keys[number], self._origins[number]
+
+    def _light(self, key: int) -> Light | None:
+        """Of a key frame, which may lie before the point where the clip was resumed."""
+        return self.keys[key].light if key in self.keys else self._resumed
 
     def ends(self, index: int) -> Ends | None:
         """The key frames around a frame, and its share of the second; None where they are not known yet."""
@@ -136,7 +173,7 @@ class Looker:
             index, frame = waiting.popleft()
             yield frame, ends
             for key in [key for key in self.keys if self._timeline.last_uses[key] <= index]:
-                del self.keys[key]  # no frame after this one needs it
+                del self.keys[key], self._origins[key]  # no frame after this one needs it
             self._maker.proceed(looked + (1 - looked) * (index + 1) / self._timeline.frames)
 
 
@@ -212,7 +249,7 @@ class MovingMaker:
         self.now(f"looking at {path.name}")
         started = time.perf_counter()
         original = arrived.original()
-        moving = self._open(path)
+        moving = self._open(path, task.job.target)
         timeline, content = moving.survey()
         if not timeline.frames:
             raise UnreadableError("it has no pictures that can be decoded")
@@ -250,15 +287,17 @@ class MovingMaker:
             clip=Clip(timeline.frames, keys, moving.fps, round(speed, 3)),
         )
 
-    def _open(self, path: Path) -> Moving:
+    def _open(self, path: Path, target: Path) -> Moving:
         settings = self.operation.settings
         if not is_clip_name(path.name):
             from lumen_cli.run.animation import Animation
 
             return Animation(path, settings, self.options.max_pixels, self.proceed)
+        from lumen_cli.imaging.segments import segments_beside
         from lumen_cli.run.video import Video
 
-        return Video(path, settings, self.options.max_pixels, self.proceed)
+        kept = None if isinstance(target, ObjectPath) else segments_beside(target)
+        return Video(path, settings, self.options.max_pixels, self.proceed, kept)
 
 
 def frame_picture(values: np.ndarray, depth: int) -> Picture:

@@ -6,29 +6,52 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import asdict
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 from lumen_cli.engine.scene import scene_size
 from lumen_cli.engine.video import THUMBNAIL, Surveyor, Timeline, finish_frame
 from lumen_cli.errors import PictureError
 from lumen_cli.imaging.formats.format import UnreadableError
+from lumen_cli.imaging.segments import Segment, Segments, segments_beside
 from lumen_cli.imaging.video import ClipReader, open_clip, quarter_turns, reduce_frame, to_rgb
-from lumen_cli.imaging.video_writer import ClipWriter, create_clip
+from lumen_cli.imaging.video_writer import ClipWriter, create_clip, create_segment
 from lumen_cli.run.moving import Looker, frame_picture
 from lumen_cli.run.operation import Settings
 
 _LOOKING = 0.05
 """Part of the progress that the first pass counts as."""
+SEGMENT = 240
+"""Frames of a segment, at least: about as many as x264 puts between two frames that need no others."""
+_CHANGED = "changed while lumen worked on it; run again for the new version"
 
 
 class Video:
-    """A clip, as `run.moving` makes it. proceed: called with the part that is done."""
+    """A clip, as `run.moving` makes it.
 
-    def __init__(self, path: Path, settings: Settings, max_pixels: int, proceed: Callable[[float], None]) -> None:
+    Args:
+        path: the source.
+        settings: of the run.
+        max_pixels: as in `open_clip`.
+        proceed: called with the part that is done.
+        segments: the folder for finished segments, where the next run looks for them; None: beside the temporary file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        max_pixels: int,
+        proceed: Callable[[float], None],
+        segments: Path | None = None,
+    ) -> None:
+        self._segments = segments
         self._path, self._settings, self._max_pixels, self._proceed = path, settings, max_pixels, proceed
         reader, self._facts = open_clip(path, max_pixels)
         reader.close()
@@ -43,7 +66,7 @@ class Video:
             surveyor = Surveyor(facts.frame_bytes)
             hashed = hashlib.blake2b(digest_size=16)
             estimate = max(1, reader.stream.frames or round((facts.duration or 0) * float(facts.rate or 25)))
-            for item in reader.content(every=False):
+            for item in reader.content():
                 self._proceed(_LOOKING * min(1.0, surveyor.count / estimate))
                 if isinstance(item, av.Packet):
                     hashed.update(item)
@@ -52,57 +75,91 @@ class Video:
         return surveyor.timeline(), hashed.digest()
 
     def write(self, timeline: Timeline, looker: Looker, target: Path) -> None:
-        """As in `Moving`."""
+        """As in `Moving`: segment by segment, which stay where this ends early, then all of them into one file."""
+        folder = self._segments or segments_beside(target)
+        segments = Segments(folder, f"{looker.key}-{target.suffix.lower()}-{av.__version__}")
         reader, _ = open_clip(self._path, self._max_pixels)
         with closing(reader):
             writer = create_clip(target, reader)
             try:
-                self._fill(reader, writer, timeline, looker)
+                number = self._encode(reader, writer, timeline, looker, segments)
+                again, _ = open_clip(self._path, self._max_pixels)
+                with closing(again):
+                    writer.join(segments.packets(number), again.others())
                 writer.close()
             except BaseException as error:
                 writer.abandon()
+                segments.discard(unless_finished=not isinstance(error, UnreadableError | PictureError))
+                if isinstance(error, OSError) and segments.number():
+                    kept = f"{segments.number()} of {len(timeline.segments(SEGMENT))} segments are finished and stay"
+                    reason = f"cannot be written: {error.strerror or error}; {kept}, the same command continues there"
+                    raise PictureError(self._path, reason) from error
                 if isinstance(error, av.FFmpegError) and not isinstance(error, OSError):
                     raise UnreadableError(f"cannot be encoded ({error})") from None
                 raise
-        self.notices = tuple(dict.fromkeys(writer.notices))
+        segments.discard()
+        self.notices = (*self.notices, *dict.fromkeys(writer.notices))
 
-    def _fill(self, reader: ClipReader, writer: ClipWriter, timeline: Timeline, looker: Looker) -> None:
-        early: list[Any] = []
-        begun = False
-        for item in self._brighten(reader, timeline, looker):
-            if not begun and isinstance(item, av.Packet):
-                early.append(item)
-                continue
-            if not begun:
-                writer.begin(reader, self._facts, self._settings.quality, self._settings.tags.metadata == "keep")
-                begun = True
-                for packet in early:
-                    writer.copy_packet(packet)
-            if isinstance(item, av.Packet):
-                writer.copy_packet(item)
-            else:
-                writer.add_frame(*item)
+    def _encode(
+        self, reader: ClipReader, writer: ClipWriter, timeline: Timeline, looker: Looker, segments: Segments
+    ) -> int:
+        """Make the segments that are missing; how many there are. The writer gets its streams."""
+        frames = (item for item in reader.content() if not isinstance(item, av.Packet))
+        first = next(frames, None)
+        if first is None:
+            raise PictureError(self._path, _CHANGED)
+        quality = self._settings.quality
+        writer.begin(reader, self._facts, quality, self._settings.tags.metadata == "keep")
+        wanted = timeline.segments(SEGMENT)
+        done = segments.finished(wanted)
+        if len(done) == len(wanted):
+            return len(wanted)
+        if done:
+            self.notices = (f"continued at frame {done[-1].stop} of {timeline.frames}",)
+        made = self._brighten(enumerate(chain([first], frames)), timeline, looker, done[-1] if done else None)
+        for number, (start, stop) in enumerate(wanted[len(done) :], start=len(done)):
+            path = segments.path(number, writer.codec)
+            segment = create_segment(path)
+            try:
+                segment.begin(writer, reader, self._facts, quality)
+                for frame, values in islice(made, stop - start):
+                    segment.add_frame(frame, values)
+                segment.close()
+            except BaseException:
+                segment.abandon()
+                path.unlink(missing_ok=True)
+                raise
+            segments.keep(number, Segment(start, stop, asdict(looker.origin(stop))), path, segment)
+        for _ in made:  # nothing is left, unless the clip has changed
+            pass
+        return len(wanted)
 
-    def _brighten(self, reader: ClipReader, timeline: Timeline, looker: Looker) -> Iterator[Any]:
-        """Each frame in order with its new values, None where it stays, and other streams' packets as they come."""
+    def _brighten(
+        self, frames: Iterator[tuple[int, Any]], timeline: Timeline, looker: Looker, before: Segment | None
+    ) -> Iterator[tuple[Any, NDArray[Any] | None]]:
+        """Each frame in order with its new values, None where it stays. before: leave the frames up to its end out."""
         waiting: deque[tuple[int, Any]] = deque()
-        keys, number = timeline.keys, 0
-        for item in reader.content():
-            if isinstance(item, av.Packet):
-                yield item
-                continue
-            if number in keys:
+        start = before.stop if before else 0
+        origin = looker.resume(before.state) if before else 0
+        number = -1
+        for number, item in frames:
+            if number < start:
+                self._proceed(_LOOKING)
+            if number == start != origin:
+                looker.copy(origin, start)
+            if number == origin or (number >= start and number in timeline.keys and number not in looker.keys):
                 self._look(number, item, looker)
+            if number < start:
+                continue
             waiting.append((number, item))
-            number += 1
             for frame, ends in looker.ready(waiting, _LOOKING):
                 values = to_rgb(frame, self._facts.alpha)
                 made = finish_frame(frame_picture(values[:, :, :3], self.depth), *ends, looker.strength)
                 if made is not None and self._facts.alpha:
                     made = np.concatenate([made, values[:, :, 3:]], axis=2)
                 yield frame, made
-        if waiting or number != timeline.frames:
-            raise PictureError(self._path, "changed while lumen worked on it; run again for the new version")
+        if waiting or number + 1 != timeline.frames:
+            raise PictureError(self._path, _CHANGED)
 
     def _look(self, number: int, frame: Any, looker: Looker) -> None:
         height, width = scene_size(frame.height, frame.width)

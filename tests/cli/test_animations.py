@@ -9,7 +9,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from PIL import Image, ImageSequence
+from PIL import Image, ImageSequence, features
 
 from tests.conftest import Finished, MakeModel, dark_pixels, folder_bytes, write_dark
 
@@ -72,6 +72,44 @@ def test_an_animation_changes_its_kind_and_a_still_gif_becomes_png(lumen: Lumen,
     still = write_dark(tmp_path / "still.gif")
     assert lumen("enhance", still, "-m", "tiny").code == 0
     assert (tmp_path / "still-enhanced.png").exists()
+
+
+def test_an_avif_sequence_keeps_its_frames(lumen: Lumen, tmp_path: Path) -> None:
+    if not features.check("avif"):
+        pytest.skip("needs Pillow with AVIF")
+    frames = [Image.fromarray(np.roll(dark_pixels(48, 64), 5 * index, axis=1)) for index in range(len(LENGTHS))]
+    source = tmp_path / "a.avif"
+    frames[0].save(source, save_all=True, append_images=frames[1:], duration=LENGTHS, quality=95)
+    assert lumen("enhance", source, "-o", tmp_path / "b.avif", "-m", "tiny").code == 0
+    before, after = held(source), held(tmp_path / "b.avif")
+    assert after[0] == before[0] == LENGTHS
+    for dark, bright in zip(before[2], after[2], strict=True):
+        assert bright[:, :, :3].mean() > 1.3 * dark[:, :, :3].mean()
+        assert np.corrcoef(dark[:, :, 0].ravel(), bright[:, :, 0].ravel())[0, 1] > 0.8
+    assert lumen("enhance", source, "-o", tmp_path / "c.webp", "-m", "tiny").code == 0
+    assert held(tmp_path / "c.webp")[0] == LENGTHS
+    content = bytearray(source.read_bytes())
+    at = content.find(b"av1C")
+    content[at + 6] |= 0x40  # as one of 10 bits says it
+    source.write_bytes(content)
+    deep = lumen("enhance", source, "-o", tmp_path / "d.avif", "-m", "tiny", "--json")
+    line = json.loads(deep.out)
+    assert line["status"] == "failed" or "only the first of 6 frames was read" in line["notices"]
+
+
+def test_a_sixteen_bit_apng_says_that_it_becomes_one_picture(lumen: Lumen, tmp_path: Path) -> None:
+    av = pytest.importorskip("av", reason="needs PyAV")
+    source = tmp_path / "a.png"
+    with av.open(str(source), "w", format="apng") as container:
+        stream = container.add_stream("apng", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb48be"
+        for index in range(3):
+            pixels = np.roll(dark_pixels(48, 64, depth=16), 5 * index, axis=1)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb48le").reformat(format="rgb48be")))
+        container.mux(stream.encode(None))
+    finished = lumen("enhance", source, "-o", tmp_path / "b.png", "-m", "tiny")
+    assert finished.code == 0
+    assert "only the first of 3 frames was read" in finished.err
 
 
 def test_a_folder_of_animations_is_resumed_and_gives_equal_bytes(lumen: Lumen, tmp_path: Path) -> None:

@@ -53,6 +53,16 @@ def test_a_flash_that_ends_the_clip_and_a_long_one_are_shots() -> None:
     assert shape(survey([thumbnail(0.1)] * 5 + [thumbnail(0.5)] * 4 + [thumbnail(0.1)] * 3))[-1] == (9, 12, 9, None)
 
 
+def test_segments_need_nothing_before_them() -> None:
+    steady = survey([thumbnail(0.1)] * 200)
+    assert steady.segments(50) == [(0, 72), (72, 144), (144, 200)]
+    assert steady.segments(1000) == [(0, 200)]
+    shots = survey([thumbnail(0.1)] * 30 + [thumbnail(0.1, 1)] * 5 + [thumbnail(0.1, 2)] * 40)
+    assert shots.segments(30) == [(0, 30), (30, 75)]
+    flash = survey([thumbnail(0.1)] * 30 + [thumbnail(0.5)] * 2 + [thumbnail(0.1)] * 30)
+    assert flash.segments(25) == [(0, 48), (48, 62)]  # frames behind the flash need the key frame before it
+
+
 def test_light_that_changes_asks_for_key_frames_and_shares_follow_it() -> None:
     steady, fading = [thumbnail(0.2)] * 10, [thumbnail(0.2 * 0.97**index) for index in range(1, 20)]
     timeline = survey(steady + fading)
@@ -65,7 +75,7 @@ def test_light_that_changes_asks_for_key_frames_and_shares_follow_it() -> None:
 
 def key(value: float, made: float, before: KeyFrame | None = None, distance: int = 0) -> KeyFrame:
     picture = picture_from_array(np.full((64, 64, 3), value, np.float32))
-    return KeyFrame(Scene(picture, picture), np.full((64, 64, 3), made, np.float32), before, distance)
+    return KeyFrame(Scene(picture, picture), np.full((64, 64, 3), made, np.float32), before and before.light, distance)
 
 
 @pytest.mark.parametrize(("given", "made", "least", "most"), [(0.1, 0.6, 1.0, 1.0201), (0.2, 0.1, 0.98, 1.0)])
@@ -74,7 +84,7 @@ def test_the_light_of_a_shot_changes_with_the_clip_and_little_more(
 ) -> None:
     first = key(0.1, 0.4)
     later = key(given, made, first, 10)
-    assert least <= later.made / first.made <= most * 1.001
+    assert least <= later.light.made / first.light.made <= most * 1.001
 
 
 def test_a_frame_between_two_key_frames_lies_between_their_results() -> None:

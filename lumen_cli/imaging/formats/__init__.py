@@ -58,9 +58,12 @@ alike."""
 SUFFIXES: dict[str, str] = {suffix: name for name, entry in FORMATS.items() for suffix in entry.suffixes}
 """The format that each file name ending stands for, in lower case."""
 
-_CLIP_ENDINGS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
+_CLIP_ENDINGS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts nut ogv ts webm wmv y4m"
 CLIP_SUFFIXES: frozenset[str] = frozenset(f".{ending}" for ending in _CLIP_ENDINGS.split())
 """File name endings of clips, in lower case, which `imaging/video.py` reads."""
+
+PIPED_CLIPS = {b"YUV4MPEG2 ": ".y4m", b"nut/multimedia container": ".nut"}
+"""How clips begin that programs send each other by pipes, and their file name endings."""
 
 MAXIMUM_PIXELS = 250_000_000
 """Larger pictures are refused from their header by default: 3 GB as float32.
@@ -122,7 +125,7 @@ def is_clip_name(name: str) -> bool:
     return Path(name).suffix.lower() in CLIP_SUFFIXES
 
 
-ANIMATED_SUFFIXES = (".gif", ".png", ".apng", ".webp")
+ANIMATED_SUFFIXES = (".gif", ".png", ".apng", ".webp", ".avif")
 """File name endings of the animations that lumen writes."""
 
 
