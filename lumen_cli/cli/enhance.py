@@ -23,6 +23,7 @@ from lumen_cli.cli.options import (
 from lumen_cli.cli.picture_options import STANDARD, PictureOptions, refuse_together, with_picture_options
 from lumen_cli.engine import SMALLEST_TILE, Detail
 from lumen_cli.errors import UsageError
+from lumen_cli.files.source import is_tar_name
 from lumen_cli.imaging.formats import FORMATS
 from lumen_cli.registry.catalog import BRIGHTEST, DIMMEST
 
@@ -181,6 +182,7 @@ def enhance(
       lumen enhance photos/ --dry-run            only show what would be done
       lumen enhance inbox/ -o out/ --watch       and what comes in later
       lumen enhance s3://bucket/in -o s3://bucket/out
+      lumen enhance 'shards/{000..099}.tar' -o out/
       find . -name '*.jpg' -print0 | lumen enhance --from-file - -0 -o out/
       curl -s https://example.com/night.jpg | lumen enhance - > bright.jpg
       lumen enhance photos/ --json | jq 'select(.status == "failed")'
@@ -195,6 +197,7 @@ def enhance(
         refuse_together(
             "--page", {"-o -": options.to_stdout, "- as INPUT": options.from_stdin, "--watch": options.watch}
         )
+        refuse_together("--page", {"a tar file": any(map(is_tar_name, options.inputs or ()))})
     elif single_file:
         raise UsageError("--single-file needs --page")
     chosen_detail = _detail(detail, tile)

@@ -7,13 +7,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from lumen_cli.cli.picture_options import STANDARD, PictureOptions
+from lumen_cli.cli.picture_options import STANDARD, PictureOptions, refuse_together
 from lumen_cli.cli.streams import OutputError
 from lumen_cli.errors import LumenError, UsageError
 
@@ -81,18 +81,31 @@ def _check_streams(options: PictureOptions) -> None:
 
 def _searcher(options: PictureOptions, clips: bool) -> Callable[[], Found]:
     """A function that searches the inputs, without lumen's own outputs; its first call reports what it leaves out."""
-    from lumen_cli.files.find import read_list, search
+    from lumen_cli.files.find import Found, read_list, search
+    from lumen_cli.files.tars import split_tars
     from lumen_cli.run.existing import OwnOutputs
 
     listed = [] if options.from_file is None else read_list(options.from_file, options.null)
     inputs = options.inputs or []
+    tars: list[list[str]] = [[], []]
+    if clips:
+        inputs, tars[0] = split_tars(inputs)
+        listed, tars[1] = split_tars(listed, braces=False)
+    if any(tars):
+        refuse_together("a tar file", {"--watch": options.watch, "-o -": options.to_stdout})
     outputs = OwnOutputs(remember=options.watch)
     silent = options.quiet or options.from_stdin or options.to_stdout
 
     def look() -> Found:
         nonlocal silent
         may_be_none = options.watch and bool(inputs)
-        found = search(inputs, listed, follow_links=options.follow_links, may_be_none=may_be_none, clips=clips)
+        found = Found(())
+        if inputs or listed or not any(tars):
+            found = search(inputs, listed, follow_links=options.follow_links, may_be_none=may_be_none, clips=clips)
+        if any(tars):
+            shards = search(*tars, follow_links=options.follow_links, tars=True)
+            troubles = found.troubles + shards.troubles
+            found = replace(found, sources=found.sources + shards.sources, troubles=troubles)
         if not silent:
             _report(found.outside, "link", "out of the input folders not followed", "--follow-links follows them")
         if not options.include_outputs:

@@ -62,8 +62,8 @@ class PictureOptions:
         typer.Argument(
             metavar="INPUT",
             show_default=False,
-            help="Pictures (enhance: videos too), folders (searched recursively) or globs, also in stores (s3://…); - "
-            "for a picture on standard input.",
+            help="Pictures (enhance: videos and tar files too), folders (searched recursively) or globs, also in "
+            "stores (s3://…); - for a picture on standard input.",
         ),
     ] = None
     from_file: Annotated[

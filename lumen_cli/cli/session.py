@@ -302,6 +302,10 @@ def show_plan(run: Run, plan: Plan, troubles: Sequence[Trouble], as_json: bool) 
         line = f"{short_path(trouble.path)}: {printable(trouble.reason)}"
         typer.echo(trouble_line(trouble, facts) if as_json else line)
     left = f", {len(plan.left)} to leave untouched" if plan.left else ""
-    numbers = f"{count(len(plan.todo), 'picture')} to make, {len(plan.kept)} to keep{left}"
+    tars = sum(task.is_tar for task in plan.todo)
+    made = [count(tars, "tar file")] if tars else []
+    if len(plan.todo) > tars or not made:
+        made.insert(0, count(len(plan.todo) - tars, "picture"))
+    numbers = f"{' and '.join(made)} to make, {len(plan.kept)} to keep{left}"
     bright = "" if run.options.darker_than is None else ", unless they turn out to be bright enough"
     typer.echo(f"dry run: {numbers}{bright}; nothing done", err=True)

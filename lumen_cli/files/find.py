@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from lumen_cli.errors import UsageError
 from lumen_cli.files.places import ObjectPath, is_address, mask, parse_address
-from lumen_cli.files.source import Source, in_order, suffix_of
+from lumen_cli.files.source import Source, in_order, is_tar_name, suffix_of
 from lumen_cli.imaging.formats import SUFFIXES, is_clip_name, list_titles
 from lumen_cli.text import nearest
 
@@ -70,6 +70,7 @@ def search(
     follow_links: bool = False,
     may_be_none: bool = False,
     clips: bool = False,
+    tars: bool = False,
 ) -> Found:
     """Find the pictures that files, folders and patterns stand for.
 
@@ -83,6 +84,7 @@ def search(
         follow_links: whether to follow links inside a folder that lead out of it. An input itself may be a link.
         may_be_none: whether it is fine to find nothing.
         clips: whether clips count too, by their ending.
+        tars: whether tar files count, and nothing else.
 
     Returns:
         Each real file once, in natural order of the relative path (`img2` before `img10`), whatever the order of
@@ -93,7 +95,7 @@ def search(
     """
     if not inputs and not listed and not may_be_none:
         raise UsageError("no input given: name pictures, folders or patterns")
-    looking = _Search(follow_links, clips)
+    looking = _Search(follow_links, clips, tars)
     if any(is_address(given) for given in listed):
         from lumen_cli.files.find_objects import look_ahead
 
@@ -114,8 +116,8 @@ def search(
 class _Search:
     """One search, and what it meets besides pictures."""
 
-    def __init__(self, follow_links: bool, clips: bool) -> None:
-        self.follow_links, self.clips = follow_links, clips
+    def __init__(self, follow_links: bool, clips: bool, tars: bool) -> None:
+        self.follow_links, self.clips, self.tars = follow_links, clips, tars
         self.others = Counter[str]()
         """Files that are not pictures, by their ending."""
         self.troubles: list[Trouble] = []
@@ -224,13 +226,16 @@ class _Search:
 
     def _counts(self, name: str) -> bool:
         """Whether a file counts by its name."""
+        if self.tars:
+            return is_tar_name(name)
         return is_picture_name(name) or (self.clips and is_clip_name(name))
 
     def explain_nothing(self, given: Sequence[str]) -> UsageError:
         """There are no pictures: what was looked for, and what was there instead."""
         places = ", ".join(given[:3]) + (f" and {len(given) - 3} more" if len(given) > 3 else "")
-        kinds_read = f"{list_titles()} files{' and clips' if self.clips else ''}"
-        text = f"no pictures found in {places}: looked for {kinds_read}, without hidden files and folders"
+        kinds_read = "tar files" if self.tars else f"{list_titles()} files{' and clips' if self.clips else ''}"
+        what = "tar files" if self.tars else "pictures"
+        text = f"no {what} found in {places}: looked for {kinds_read}, without hidden files and folders"
         if self.others:
             kinds = (f"{count} × {suffix or 'no ending'}" for suffix, count in self.others.most_common(4))
             text += f"; other files there: {', '.join(kinds)}"

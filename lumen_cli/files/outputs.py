@@ -16,7 +16,7 @@ from lumen_cli.errors import UsageError
 from lumen_cli.files.collisions import avoid_collisions, each_once, find_collisions, fold_case, protect_inputs
 from lumen_cli.files.find import absolute, is_picture_name
 from lumen_cli.files.places import ObjectPath
-from lumen_cli.files.source import Job, Source, suffix_of
+from lumen_cli.files.source import Job, Source, is_tar_name, suffix_of
 from lumen_cli.imaging.formats import ANIMATED_SUFFIXES, SUFFIXES, find_format, is_animated, is_clip_name, keep_suffix
 
 FIELDS: Mapping[str, str] = MappingProxyType(
@@ -112,7 +112,8 @@ def plan_outputs(
         sources: from `find_pictures`.
         output: a folder or, for one picture named directly, a file. None: `photos` becomes `photos-enhanced` beside
             it, `a.jpg` becomes `a-enhanced.jpg` beside it. A string that ends with a separator is a folder.
-        suffix: the ending of the results (".png"); None keeps each picture's own. Clips always keep theirs.
+        suffix: the ending of the results (".png"); None keeps each picture's own. Clips and tar files
+            always keep theirs.
         template: the names of results; None: those of the pictures.
 
     Returns:
@@ -178,18 +179,19 @@ def _single_file(sources: Sequence[Source], output: str | os.PathLike[str] | Non
     if text == "":
         raise UsageError("the output's name is empty")
     name = Path(text).name
-    if Path(text).is_dir() or text.endswith(_SEPARATORS) or not (is_picture_name(name) or is_clip_name(name)):
+    if Path(text).is_dir() or text.endswith(_SEPARATORS) or not _names_a_file(name):
         return None
     if len(sources) != 1 or sources[0].root is not None:
         raise UsageError(
             f"{text}: one file cannot take the {len(sources)} pictures of a folder or list; "
             f"name a folder (or, for a folder of that name, {text}{os.sep})"
         )
-    moves = is_clip_name(sources[0].path.name)
-    if moves != is_clip_name(name):
-        what = "a clip" if moves else "a picture"
-        raise UsageError(f"{text}: {sources[0].path.name} is {what}, and its output has to be one too", remedy="output")
-    if moves:
+    given = sources[0].name
+    moves, is_tar = is_clip_name(given), is_tar_name(given)
+    if (moves, is_tar) != (is_clip_name(name), is_tar_name(name)):
+        what = "a clip" if moves else "a tar file" if is_tar else "a picture"
+        raise UsageError(f"{text}: {given} is {what}, and its output has to be one too", remedy="output")
+    if moves or is_tar:
         return absolute(text)
     if not stays_animated(sources[0].path, Path(text)):
         find_format(text).require_package()
@@ -240,9 +242,15 @@ class _Naming:
         return name if ending == suffix else f"{stem}{ending}"
 
     def _ending(self, name: str, suffix: str) -> str:
-        """The ending of the results of still pictures and clips with an ending."""
-        wanted = suffix if is_clip_name(name) else keep_suffix(suffix) if self._suffix is None else self._suffix
+        """The ending of the results of still pictures, clips and tar files with an ending."""
+        if is_clip_name(name) or is_tar_name(name):
+            return suffix
+        wanted = keep_suffix(suffix) if self._suffix is None else self._suffix
         return suffix if _same_format(suffix, wanted) else wanted
+
+
+def _names_a_file(name: str) -> bool:
+    return is_picture_name(name) or is_clip_name(name) or is_tar_name(name)
 
 
 def folder_beside(root: Path, addition: str) -> Path:

@@ -121,6 +121,11 @@ class Job:
         return f"Job({self.source!r}, {self.target!r})"
 
 
+def is_tar_name(name: str) -> bool:
+    """Whether a file name ends like a tar file's."""
+    return name.lower().endswith(".tar")
+
+
 def suffix_of(name: str) -> str:
     """The ending of a file name as `Path.suffix` gives it."""
     dot = name.rfind(".")

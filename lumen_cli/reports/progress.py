@@ -148,10 +148,12 @@ class RunLine:
         self._line.update(self._task, completed=self._done + part)
 
     def advance(self, result: Result) -> None:
-        """Count a picture."""
-        self._done += 1
+        """Count a picture; those of a tar file are its parts, which `share` shows."""
+        self._done += not result.member
         self._megapixels += (result.width or 0) * (result.height or 0) / 1e6
-        self._line.update(self._task, completed=self._done, megapixels=self._megapixels)
+        self._line.update(self._task, megapixels=self._megapixels)
+        if not result.member:
+            self._line.update(self._task, completed=self._done)
 
 
 @contextmanager

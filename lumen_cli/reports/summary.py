@@ -62,12 +62,19 @@ class Summary:
     left: list[Line] = field(default_factory=list)
     reconstructed: list[Result] = field(default_factory=list)
     sidecars: int = 0
+    tars: Counter[str] = field(default_factory=Counter)
 
     def add(self, result: Result) -> None:
-        """Count one result of the stream."""
+        """Count one result of the stream. A tar file counts by its pictures, unless it failed or was left."""
+        if result.member:
+            self.total += 1
         if result.status in ("failed", "left"):
             lines = self.failures if result.status == "failed" else self.left
             lines.append(Line(source_name(result.task.job.source), with_options(result.reason or "", result.remedy)))
+            return
+        if result.task.is_tar:
+            self.total -= 1
+            self.tars[result.status] += 1
             return
         if result.status == "skipped":
             self.skipped += 1
@@ -100,6 +107,8 @@ class Summary:
         """One line: counts and the place of the outputs."""
         parts = [f"{self.done} {self.word}"]
         edited = f" ({self.edited} of them changed since lumen wrote {'it' if self.edited == 1 else 'them'})"
+        parts += [f"{count(self.tars['done'], 'tar file')} written"] if self.tars["done"] else []
+        parts += [f"{count(self.tars['kept'], 'tar file')} kept"] if self.tars["kept"] else []
         parts += [f"{self.kept} kept{edited if self.edited else ''}"] if self.kept else []
         parts += [f"{self.skipped} bright enough"] if self.skipped else []
         parts += [f"{len(self.left)} left untouched"] if self.left else []
@@ -107,7 +116,7 @@ class Summary:
         parts += [f"{self.missing} remaining"] if self.missing else []
         style = "bold red" if self.failures or self.left else "bold yellow" if self.missing else "bold green"
         text = f"{count(self.total, 'picture')}: {', '.join(parts)}"
-        return Text.assemble((text, style), f" → {where}" if self.done or self.kept else "")
+        return Text.assemble((text, style), f" → {where}" if self.done or self.kept or self.tars else "")
 
     def tables(self, loading: float, working: float, facts: dict[str, str]) -> Iterator[RenderableType]:
         """Reconstruction errors, the timing table with `facts` (model, device, …) below it, then notices and warnings.

@@ -27,13 +27,14 @@ from lumen_cli.files.contents import (
 )
 from lumen_cli.files.find import Found
 from lumen_cli.files.places import ObjectPath, StoreError
-from lumen_cli.files.source import Source
+from lumen_cli.files.source import Source, is_tar_name
 from lumen_cli.run.manifest import MANIFEST_NAME, PARTS, Manifest, Record, open_manifest, state_manifest
 from lumen_cli.run.task import Action, Task
 
 OVERWRITTEN = "overwritten"
 STAMPED = "finished, as its stamp says"
 EDITED = "changed since lumen wrote it"
+SOME_FAILED = "some of its pictures failed"
 _CHOICES = "overwrite, skip_existing"
 _STAMP = re.compile(
     rb"(?<![^;\0 ])lumen \d[\w.+-]*, model [^;\0\r\n]{1,300}, (?:seed \d+, |decomposed, )[^;\0\r\n]{1,200}(?=[;\0])"
@@ -111,20 +112,21 @@ def decide(
         return Decision(Action.KEEP, "exists")
     unknown = [path for path in present if not history[path]]
     if not unknown:
-        return _decide_known(task, present, history, rules.fingerprint)
+        why = SOME_FAILED if task.is_tar and manifest.failure(task.output) else ""
+        return _decide_known(task, present, history, rules.fingerprint, why)
     if complete and all(_carries(path, rules.stamp, task.job.source.path) for path in unknown):
         return Decision(Action.KEEP, STAMPED)
     return _leave(f"{unknown[0]} exists and was not created by lumen", _CHOICES)
 
 
 def _decide_known(
-    task: Task, present: Sequence[Path], history: Mapping[Path, tuple[Record, ...]], fingerprint: str
+    task: Task, present: Sequence[Path], history: Mapping[Path, tuple[Record, ...]], fingerprint: str, why: str
 ) -> Decision:
-    """Decide about outputs that the manifest names, all of them."""
+    """Decide about outputs that the manifest names, all of them. why: the reason to make them in any case, or ""."""
     written = {path: _record_of(path, history[path]) for path in present}
     edited = [path for path, record in written.items() if record is None]
     confirmed: list[Record] = []
-    why = "" if len(present) == len(task.targets) else "a file of it is missing"
+    why = why if len(present) == len(task.targets) else "a file of it is missing"
     for path, known in written.items():
         if why:
             break
@@ -155,7 +157,7 @@ def _make_unless_protected(present: Sequence[Path], why: str) -> Decision:
 
 def _carries(path: Path, stamp: str | None, source: Path) -> bool:
     """Whether a file carries this stamp, and is not older than its source."""
-    if stamp is None:
+    if stamp is None or is_tar_name(path.name):  # a tar file may hold any pictures
         return False
     try:
         return stamp_in(path) == stamp and known_state(path).mtime_ns >= known_state(source).mtime_ns
@@ -256,7 +258,7 @@ class OwnOutputs:
             return bool(self._manifests_above(source)) and self._is_recorded(source, known_state(source.path).size)
         try:
             if not self._remember:
-                if stamp_in(source.path) is not None:
+                if not is_tar_name(source.name) and stamp_in(source.path) is not None:
                     return True
                 return bool(self._manifests_above(source)) and self._is_recorded(source, read_state(source.path).size)
             path = source.path

@@ -15,7 +15,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lumen_cli.errors import UsageError
+from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.files.collisions import each_once
 from lumen_cli.files.contents import Listings, exists
 from lumen_cli.files.places import ObjectPath
@@ -107,6 +107,14 @@ class Plan:
     def only(self, wanted: Callable[[Source], bool]) -> Plan:
         """The part of the plan that concerns some pictures."""
         return replace(self, tasks=tuple(task for task in self.tasks if wanted(task.job.source)))
+
+    def confirm(self) -> None:
+        """Spare the next run another look at sources that were touched, where the manifest can be written."""
+        for root, record in self.confirmed:
+            try:
+                self.manifests[root].add(record)
+            except LumenError:
+                return
 
     def again(self) -> Plan:
         """The same pictures under the same names, decided by what exists now."""

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel
     from lumen_cli.registry.card import ModelCard
     from lumen_cli.run.manifest import Record
+    from lumen_cli.run.moving import MovingMaker
     from lumen_cli.run.shards import Shard
+    from lumen_cli.run.tars import TarMaker
 
 _MOST_JOBS = 8
 _log = logging.getLogger("lumen")
@@ -224,15 +226,15 @@ class Run:
             if places and plan.outdated:
                 plan = self._with_sidecars(plan.again())
             sweep_temporaries(plan.folders)
-            _confirm(plan)
+            plan.confirm()
             yield from (Result(task, "left", task.why, remedy=task.remedy) for task in plan.left)
             yield from (Result(task, "kept") for task in plan.kept)
             missing = len(plan.todo)
             failed: list[Result] = []
             try:
                 for result in self.make(plan, stop, now, share, warn) if plan.todo else ():
-                    missing -= 1
-                    failed += [result] if result.status == "failed" else []
+                    missing -= not result.member
+                    failed += [result] if result.status == "failed" and not result.member else []
                     yield result
             finally:
                 _record_failures(plan, failed)
@@ -247,15 +249,21 @@ class Run:
         share: Callable[[float], None],
         warn: Callable[[str], None] = lambda line: None,
     ) -> Iterator[Result]:
-        """The plan's pictures, then its clips and animations; `results` does what comes before and after."""
+        """The plan's pictures, its clips and animations, its tar files; `results` does what comes before and after."""
+        tars = [task for task in plan.todo if task.is_tar and isinstance(self.operation, Enhance)]
         clips = [task for task in plan.todo if self._moves(task)]
-        moving = {task.job.source.path for task in clips}
-        pictures = plan.only(lambda source: source.path not in moving) if clips else plan
+        others = {task.job.source.path for task in (*clips, *tars)}
+        pictures = plan.only(lambda source: source.path not in others) if others else plan
         if pictures.todo:
             with transport_of(pictures.todo) as transport:
                 yield from self._stream(transport, pictures, stop, now, warn)
         if clips and not stop.is_set():
             yield from self._make_clips(plan, clips, stop, now, share)
+        if tars and not stop.is_set():
+            from lumen_cli.run.tars import TarMaker
+
+            maker = TarMaker(self, lambda: self.network(now), stop, now, share)
+            yield from self._make_one_by_one(maker, plan, tars)
 
     def _make_clips(
         self,
@@ -280,11 +288,15 @@ class Run:
         maker = MovingMaker(
             self.operation, self.policy, self.options, self.tags, lambda: self.network(now), stop, now, share
         )
-        manifests = {root: plan.manifests[root].reread() for root in {task.root for task in clips}}
+        yield from self._make_one_by_one(maker, plan, clips)
+
+    @staticmethod
+    def _make_one_by_one(maker: MovingMaker | TarMaker, plan: Plan, tasks: Sequence[Task]) -> Iterator[Result]:
+        manifests = {root: plan.manifests[root].reread() for root in {task.root for task in tasks}}
         for manifest in manifests.values() if plan.recorded else ():
             manifest.begin()
-        with transport_of(clips) as transport:
-            yield from maker.results(clips, transport, manifests if plan.recorded else {})
+        with transport_of(tasks) as transport:
+            yield from maker.results(tasks, transport, manifests if plan.recorded else {})
         if maker.storage.trouble:
             raise RunEndedError(maker.storage.trouble)
 
@@ -387,12 +399,3 @@ def _record_failures(plan: Plan, failed: Sequence[Result]) -> None:
     for root, records in by_root.items():
         with suppress(LumenError):  # the results tell of the failures in any case
             plan.manifests[root].add(*records)
-
-
-def _confirm(plan: Plan) -> None:
-    """Spare the next run another look at sources that were touched, where the manifest can be written."""
-    for root, record in plan.confirmed:
-        try:
-            plan.manifests[root].add(record)
-        except LumenError:
-            return

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumen_cli.errors import LumenError, PictureError, explain
-from lumen_cli.files.source import Job
+from lumen_cli.files.source import Job, is_tar_name
 
 if TYPE_CHECKING:
     from lumen_cli.engine.decompose import Fidelity
@@ -81,6 +81,11 @@ class Task:
         return tuple(target.relative_to(self.root).as_posix() for target in self.targets)
 
     @property
+    def is_tar(self) -> bool:
+        """Whether it is a tar file of pictures."""
+        return is_tar_name(self.job.source.name)
+
+    @property
     def source_name(self) -> str:
         """The source relative to where it was found, with "/"."""
         return self.job.source.relative.as_posix()
@@ -117,7 +122,7 @@ class Result:
     remedy: as in `LumenError`; size: bytes of its files; warnings: what could not be kept; fidelity: the error of its
     reconstruction, where there is one; sidecars: copies made; notices: how it was read and computed, where that is
     worth a line; seen: width and height of what the network saw of it; precision: what it was computed in; clip: where
-    it moves.
+    it moves; member: whether it is a picture in a tar file, whose own result follows.
     """
 
     task: Task
@@ -135,6 +140,7 @@ class Result:
     remedy: str = ""
     precision: str | None = None
     clip: Clip | None = None
+    member: bool = False
 
 
 def failure(task: Task, error: Exception, timings: Timings | None = None) -> Result:

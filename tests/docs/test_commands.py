@@ -21,7 +21,13 @@ else:
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
-RUN = ["README.md", "docs/tutorials/photographer.md", "docs/tutorials/engineer.md", "docs/tutorials/researcher.md"]
+RUN = [
+    "README.md",
+    "docs/tutorials/photographer.md",
+    "docs/tutorials/engineer.md",
+    "docs/tutorials/researcher.md",
+    "docs/how-to/tar-shards.md",
+]
 NOT_RUN = {
     "pipx install": "asks the network for packages",
     "make demo": "the same",
