@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from lumen_cli.files.source import Source
 
 
+_TAR = ".t"
+"""In all names of tar files, compressed ones too."""
+
+
 @dataclass(frozen=True)
 class Inputs:
     """found: the pictures; output: where they go; again: searches again; deliver: takes each finished output."""
@@ -82,13 +86,14 @@ def _check_streams(options: PictureOptions) -> None:
 def _searcher(options: PictureOptions, clips: bool) -> Callable[[], Found]:
     """A function that searches the inputs, without lumen's own outputs; its first call reports what it leaves out."""
     from lumen_cli.files.find import Found, read_list, search
-    from lumen_cli.files.tars import split_tars
     from lumen_cli.run.existing import OwnOutputs
 
     listed = [] if options.from_file is None else read_list(options.from_file, options.null)
     inputs = options.inputs or []
     tars: list[list[str]] = [[], []]
-    if clips:
+    if clips and any(_TAR in name.lower() for name in (*inputs, *listed)):
+        from lumen_cli.files.tars import split_tars
+
         inputs, tars[0] = split_tars(inputs)
         listed, tars[1] = split_tars(listed, braces=False)
     if any(tars):

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path, PosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -48,6 +49,13 @@ class StoreError(PictureError):
     """A store refuses something, or does not answer."""
 
 
+class OvertakenError(StoreError):
+    """Somebody else wrote the object meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "somebody else wrote it meanwhile; run again to decide about it")
+
+
 @dataclass(frozen=True, slots=True)
 class FileState:
     """What a file system or a store says of a file: bytes, nanoseconds, and which file or version it is.
@@ -62,6 +70,22 @@ class FileState:
     device: int = 0
     inode: int = 0
     etag: str | None = None
+
+
+def state_of(info: Mapping[str, Any]) -> FileState:
+    """The state in an entry of fsspec; with an ETag the time counts in seconds, as S3's two answers differ in more."""
+    version = info.get("ETag") or info.get("generation") or info.get("etag")
+    names = ("LastModified", "last_modified", "mtime", "updated", "created")
+    moment = next((info[name] for name in names if info.get(name)), None)
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+    elif isinstance(moment, float):
+        moment = datetime.fromtimestamp(moment, timezone.utc)
+    nanoseconds = 0
+    if isinstance(moment, datetime):
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        nanoseconds = int(moment.timestamp()) * 10**9 + (0 if version else moment.microsecond * 1000)
+    return FileState(info["size"], nanoseconds, None, etag=str(version).strip('"') if version else None)
 
 
 @dataclass(frozen=True)

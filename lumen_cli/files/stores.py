@@ -15,14 +15,23 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from lumen_cli.atomic import temporary_folder
 from lumen_cli.errors import UsageError
-from lumen_cli.files.places import KINDS, UNKNOWN_TYPE, Details, FileState, ObjectPath, StoreError, explain_name
+from lumen_cli.files.places import (
+    KINDS,
+    UNKNOWN_TYPE,
+    Details,
+    FileState,
+    ObjectPath,
+    OvertakenError,
+    StoreError,
+    explain_name,
+    state_of,
+)
 from lumen_cli.files.store_errors import code_of, explain_failure, is_final
 
 Answer = TypeVar("Answer")
@@ -37,6 +46,9 @@ _CONTENT_TYPES = {".xmp": "application/rdf+xml", ".jsonl": "application/jsonl", 
 
 class Store:
     """The store of one scheme, opened with the user's own credentials and settings. Thread-safe."""
+
+    checks = False
+    """Whether it can check, as it writes, which version of an object it replaces."""
 
     def __init__(self, scheme: str) -> None:
         self._scheme = scheme
@@ -85,7 +97,7 @@ class Store:
         for name, info in found.items():
             whole = name.lstrip("/")
             if info["type"] == "file" and whole.startswith(start + stem) and not whole.endswith("/"):
-                listing[whole[len(start) :]] = self._known[whole] = _state_of(info)
+                listing[whole[len(start) :]] = self._known[whole] = state_of(info)
         if stem:
             self._listed["."].add(start + stem)
         else:
@@ -146,7 +158,7 @@ class Store:
         return info
 
     def _details(self, info: Mapping[str, Any]) -> Details:
-        return Details(_state_of(info))
+        return Details(state_of(info))
 
     def fetch(self, path: ObjectPath, local: Path, listed: FileState | None = None) -> Details:
         """Copy one version of an object, whole, to a file. listed: its state in a listing, where it was listed.
@@ -185,8 +197,8 @@ class Store:
             for _ in pool.map(fetch, visible):
                 pass
 
-    def read(self, path: ObjectPath, most: int) -> bytes:
-        """The bytes of a small object.
+    def read(self, path: ObjectPath, most: int) -> tuple[bytes, str | None]:
+        """The bytes of a small object, and its ETag; None where the store has none.
 
         Raises:
             FileNotFoundError: there is no such object.
@@ -197,41 +209,46 @@ class Store:
             raise StoreError(path, f"is larger than {most >> 20} MiB")
         with temporary_folder() as place:
             local = place / "object"
-            self.fetch(path, local, state)
-            return local.read_bytes()
+            version = self.fetch(path, local, state).state.etag
+            return local.read_bytes(), version
 
-    def send(self, local: Path, path: ObjectPath, original: Details | None = None, *, new: bool = False) -> None:
+    def send(
+        self, local: Path, path: ObjectPath, original: Details | None = None, *, version: str | None = None
+    ) -> None:
         """Make a file an object, which appears whole or not at all.
 
         Args:
             local: the file.
             path: the object.
             original: whose metadata it gets.
-            new: whether there must be no such object; stores that can check this while they write.
+            version: the ETag of what it replaces, "" where there must be no such object, for stores that can check
+                this while they write; None: whatever is there.
 
         Raises:
-            StoreError: it cannot be written, or exists and should not.
+            OvertakenError: another version is there.
+            StoreError: it cannot be written.
         """
         metadata = original.metadata if original is not None else {}
         try:
-            self._call(path, "write it", lambda: self._put(local, path, content_type(path), metadata, new))
+            self._call(path, "write it", lambda: self._put(local, path, content_type(path), metadata, version))
         except FileExistsError as error:
             if not self._holds(path, local):
-                reason = "somebody else wrote it meanwhile; run again to decide about it"
-                raise StoreError(path, reason) from error
+                raise OvertakenError(path) from error
         except FileNotFoundError as error:
+            if version:
+                raise OvertakenError(path) from error
             raise StoreError(path, "there is no such bucket") from error
         self._known[path.inner] = FileState(local.stat().st_size, time.time_ns(), None)
 
-    def _put(self, local: Path, path: ObjectPath, kind: str, metadata: Mapping[str, str], new: bool) -> None:
+    def _put(self, local: Path, path: ObjectPath, kind: str, metadata: Mapping[str, str], version: str | None) -> None:
         self._files.put_file(str(local), path.inner)
 
-    def write(self, path: ObjectPath, content: bytes) -> None:
-        """Make bytes an object, whole or not at all. StoreError: it cannot be written."""
+    def write(self, path: ObjectPath, content: bytes, version: str | None = None) -> None:
+        """Make bytes an object; see `send`."""
         with temporary_folder() as place:
             local = place / "object"
             local.write_bytes(content)
-            self.send(local, path)
+            self.send(local, path, version=version)
 
     def remove(self, paths: Iterable[ObjectPath]) -> None:
         """Remove objects; those that are gone do not count. StoreError: they cannot be removed."""
@@ -286,8 +303,7 @@ class MemoryStore(Store):
 class S3Store(Store):
     """Amazon's S3 and servers like it."""
 
-    _checks = True
-    """Whether it can check, as it writes, that an object is new."""
+    checks = True
 
     def _open(self, **options: Any) -> Any:
         fsspec_config = importlib.import_module("fsspec.config")
@@ -306,23 +322,27 @@ class S3Store(Store):
         return {**info, "type": "file", "size": info["ContentLength"]}
 
     def _details(self, info: Mapping[str, Any]) -> Details:
-        return Details(_state_of(info), info.get("ContentType") or UNKNOWN_TYPE, info.get("Metadata") or {})
+        return Details(state_of(info), info.get("ContentType") or UNKNOWN_TYPE, info.get("Metadata") or {})
 
-    def _put(self, local: Path, path: ObjectPath, kind: str, metadata: Mapping[str, str], new: bool) -> None:
+    def _put(self, local: Path, path: ObjectPath, kind: str, metadata: Mapping[str, str], version: str | None) -> None:
         try:
-            self._put_object(local, path, kind, metadata, "create" if new and self._checks else "overwrite")
+            self._put_object(local, path, kind, metadata, version if self.checks else None)
         except Exception as error:
-            if not (new and self._checks and code_of(error) in ("NotImplemented", "501")):
+            if not (version is not None and self.checks and code_of(error) in ("NotImplemented", "501")):
                 raise
-            self._checks = False  # a server like S3 that cannot
-            self._put_object(local, path, kind, metadata, "overwrite")
+            self.checks = False  # a server like S3 that cannot
+            self._put_object(local, path, kind, metadata, None)
 
-    def _put_object(self, local: Path, path: ObjectPath, kind: str, metadata: Mapping[str, str], mode: str) -> None:
+    def _put_object(
+        self, local: Path, path: ObjectPath, kind: str, metadata: Mapping[str, str], version: str | None
+    ) -> None:
+        condition = {"IfMatch": f'"{version}"'} if version else {}
         self._files.put_file(
             str(local),
             path.inner,
-            mode=mode,
+            mode="create" if version == "" else "overwrite",
             chunksize=_ONE_REQUEST,
+            **condition,
             ContentType=kind,
             Metadata={name: value if value.isascii() else quote(value) for name, value in metadata.items()},
         )
@@ -332,10 +352,10 @@ class GoogleStore(Store):
     """Google Cloud Storage."""
 
     def _details(self, info: Mapping[str, Any]) -> Details:
-        return Details(_state_of(info), info.get("contentType") or UNKNOWN_TYPE, info.get("metadata") or {})
+        return Details(state_of(info), info.get("contentType") or UNKNOWN_TYPE, info.get("metadata") or {})
 
-    def _put(self, local: Path, path: ObjectPath, kind: str, metadata: Mapping[str, str], new: bool) -> None:
-        mode = "create" if new else "overwrite"
+    def _put(self, local: Path, path: ObjectPath, kind: str, metadata: Mapping[str, str], version: str | None) -> None:
+        mode = "create" if version == "" else "overwrite"
         self._files.put_file(str(local), path.inner, metadata=dict(metadata), content_type=kind, mode=mode)
 
 
@@ -345,10 +365,10 @@ class AzureStore(Store):
     def _details(self, info: Mapping[str, Any]) -> Details:
         kind = (info.get("content_settings") or {}).get("content_type")
         metadata = {name: value for name, value in (info.get("metadata") or {}).items() if name != "is_directory"}
-        return Details(_state_of(info), kind or UNKNOWN_TYPE, metadata)
+        return Details(state_of(info), kind or UNKNOWN_TYPE, metadata)
 
-    def _put(self, local: Path, path: ObjectPath, kind: str, metadata: Mapping[str, str], new: bool) -> None:
-        mode = "create" if new else "overwrite"
+    def _put(self, local: Path, path: ObjectPath, kind: str, metadata: Mapping[str, str], version: str | None) -> None:
+        mode = "create" if version == "" else "overwrite"
         self._files.put_file(str(local), path.inner, content_settings={"content_type": kind}, mode=mode)
         if metadata:  # adlfs writes no metadata together with the content; Azure's names are identifiers
             self._files.setxattrs(path.inner, **{name.replace("-", "_"): value for name, value in metadata.items()})
@@ -381,19 +401,3 @@ def _overlap(place: str, start: str, kind: str) -> bool:
 
 def _missing(path: ObjectPath) -> FileNotFoundError:
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-
-
-def _state_of(info: Mapping[str, Any]) -> FileState:
-    """The state in an entry of fsspec; with an ETag the time counts in seconds, as S3's two answers differ in more."""
-    version = info.get("ETag") or info.get("generation") or info.get("etag")
-    names = ("LastModified", "last_modified", "mtime", "updated", "created")
-    moment = next((info[name] for name in names if info.get(name)), None)
-    if isinstance(moment, str):
-        moment = datetime.fromisoformat(moment.replace("Z", "+00:00"))
-    elif isinstance(moment, float):
-        moment = datetime.fromtimestamp(moment, timezone.utc)
-    nanoseconds = 0
-    if isinstance(moment, datetime):
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-        nanoseconds = int(moment.timestamp()) * 10**9 + (0 if version else moment.microsecond * 1000)
-    return FileState(info["size"], nanoseconds, None, etag=str(version).strip('"') if version else None)

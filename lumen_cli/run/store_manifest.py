@@ -2,7 +2,8 @@
 
 Objects cannot grow, so a run does not append lines: it writes each group of lines as a small object of its own, before
 the outputs that they name. A killed run therefore leaves no output that no line names. At its end a run merges all
-parts into the one object. Two runs into one folder write different parts; the merge keeps the lines of both.
+parts into the one object. Two runs into one folder write different parts; the merge keeps the lines of both. Where two
+merge at a moment, the store refuses the one that replaces another version than it read, and that one merges again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 
 from lumen_cli.errors import UsageError
 from lumen_cli.files.contents import exists
-from lumen_cli.files.places import ObjectPath, StoreError
+from lumen_cli.files.places import ObjectPath, OvertakenError, StoreError
 from lumen_cli.run.manifest import (
     LARGEST_MANIFEST,
     MANIFEST_NAME,
@@ -35,6 +36,7 @@ _MOST_PARTS = 100
 """Parts of this run, after which they become one."""
 _AT_ONCE = 16
 _ROUNDS = 5
+_BUSY = "another run writes it all the time; run again when that has ended"
 
 
 @dataclass
@@ -65,30 +67,31 @@ class StoreManifest(Manifest):
         self._own: list[tuple[ObjectPath, bytes]] = []
         self._number = 0
         self._records = {}
-        _, self._parts = self._read()
+        _, _, self._parts = self._read()
 
-    def _read(self) -> tuple[bytes, list[ObjectPath]]:
-        """The merged lines, and the parts that are there; all their records are noted."""
+    def _read(self) -> tuple[bytes, str | None, list[ObjectPath]]:
+        """The merged lines with their version, and the parts that are there; all their records are noted."""
         for _ in range(_ROUNDS):
             with suppress(FileNotFoundError):  # another run has merged a part just now
                 return self._read_once()
-        raise StoreError(self.path, "another run writes it all the time; run again when that has ended")
+        raise StoreError(self.path, _BUSY)
 
-    def _read_once(self) -> tuple[bytes, list[ObjectPath]]:
+    def _read_once(self) -> tuple[bytes, str | None, list[ObjectPath]]:
         names = [name for name in self._store.list(self.root, _STEM) if name.endswith(".jsonl")]
         parts = [self.root / name for name in sorted(names) if name.startswith(f"{_PARTS}/")]
         wanted = [self.path, *parts] if MANIFEST_NAME in names else parts
 
         own = dict(self._own)
 
-        def read(path: ObjectPath) -> bytes:
-            return own[path] if path in own else self._store.read(path, LARGEST_MANIFEST)
+        def read(path: ObjectPath) -> tuple[bytes, str | None]:
+            return (own[path], None) if path in own else self._store.read(path, LARGEST_MANIFEST)
 
         with ThreadPoolExecutor(_AT_ONCE, "lumen-manifest") as pool:
             contents = list(pool.map(read, wanted))
-        for content in contents:
+        for content, _ in contents:
             note_lines(self._records, content)
-        return (contents[0] if MANIFEST_NAME in names else b""), parts
+        held, version = contents[0] if MANIFEST_NAME in names else (b"", "")
+        return held, version, parts
 
     def reread(self) -> StoreManifest:
         """Itself: what others wrote since joins it when the run ends."""
@@ -151,19 +154,29 @@ class StoreManifest(Manifest):
         """
         with self._writing, self._lock:
             known = set(self._records)
-            self._records = {}
-            held, parts = self._read()
-            last: Records = {}
-            for name in sorted(self._records):
-                there = name not in known or exists(self.root / name)  # others' outputs are newer than the listing
-                if kept := worth_keeping(self._records[name], there):
-                    last[name] = kept
-            wanted = b"".join(write_line(record) for kept in last.values() for record in kept)
-            if wanted != held:
-                self._store.write(self.path, wanted)
-            self._store.remove({*parts, *(path for path, _ in self._own)})
-            self._own, self._parts = [], []
-            self._records = last
+            for _ in range(_ROUNDS):
+                with suppress(OvertakenError):
+                    self._merge(known)
+                    return
+            raise StoreError(self.path, _BUSY)
+
+    def _merge(self, known: set[str]) -> None:
+        """One attempt. known: outputs whose existence was listed. OvertakenError: another run merged meanwhile."""
+        self._records = {}
+        held, version, parts = self._read()
+        last: Records = {}
+        for name in sorted(self._records):
+            there = name not in known or exists(self.root / name)  # others' outputs are newer than the listing
+            if kept := worth_keeping(self._records[name], there):
+                last[name] = kept
+        wanted = b"".join(write_line(record) for kept in last.values() for record in kept)
+        if wanted != held:
+            self._store.write(self.path, wanted, version)
+            if not self._store.checks and self._store.read(self.path, LARGEST_MANIFEST)[0] != wanted:
+                raise OvertakenError(self.path)
+        self._store.remove({*parts, *(path for path, _ in self._own)})
+        self._own, self._parts = [], []
+        self._records = last
 
     @property
     def unordered(self) -> bool:

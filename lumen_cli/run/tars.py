@@ -224,7 +224,7 @@ class _Work:
         if self._kept is None:
             raise FileNotFoundError
         if isinstance(self._kept, ObjectPath):
-            return self._kept.store.read(self._kept, LARGEST_MANIFEST)
+            return self._kept.store.read(self._kept, LARGEST_MANIFEST)[0]
         return self._kept.read_bytes()
 
     def keep_manifest(self) -> None:

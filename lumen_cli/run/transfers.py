@@ -116,7 +116,7 @@ class Sending(Renaming):
         """Send a complete file; where no object had the name when the run began, there must be none now."""
         assert isinstance(target, ObjectPath)
         original = self._original if target in self._outputs else None
-        target.store.send(temporary, target, original, new=not exists(target))
+        target.store.send(temporary, target, original, version=None if exists(target) else "")
 
 
 @contextmanager
