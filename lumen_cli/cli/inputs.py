@@ -20,6 +20,7 @@ from lumen_cli.errors import LumenError, UsageError
 if TYPE_CHECKING:
     from lumen_cli.files.find import Found
     from lumen_cli.files.source import Source
+    from lumen_cli.run.existing import OwnOutputs
 
 
 _TAR = ".t"
@@ -28,20 +29,24 @@ _TAR = ".t"
 
 @dataclass(frozen=True)
 class Inputs:
-    """found: the pictures; output: where they go; again: searches again; deliver: takes each finished output."""
+    """found: the pictures; output: where they go; again: searches again; deliver: takes each finished output.
+
+    own: where they are planned in pieces, tells which are lumen's outputs; otherwise these are left out already.
+    """
 
     found: Found
     output: str | None
     again: Callable[[], Found]
     deliver: Callable[[Path], None] = lambda finished: None
+    own: OwnOutputs | None = None
 
 
 @contextmanager
-def gather(options: PictureOptions, clips: bool = False) -> Iterator[Inputs]:
+def gather(options: PictureOptions, clips: bool = False, pieces: bool = False) -> Iterator[Inputs]:
     """The pictures, and with `clips` clips, that the options name; inside, a picture from standard input is a file.
 
     With `-o -` whatever is printed on standard output inside goes to standard error instead, and `deliver` writes the
-    result's bytes.
+    result's bytes. pieces: whether very many pictures may be planned in pieces.
 
     Raises:
         UsageError: as `search`; or a stream that is needed is a terminal.
@@ -49,11 +54,15 @@ def gather(options: PictureOptions, clips: bool = False) -> Iterator[Inputs]:
     import tempfile
 
     from lumen_cli.files.find import Found
+    from lumen_cli.run.plan import wants_pieces
 
     _check_streams(options)
-    search = _searcher(options, clips)
+    others = (options.watch, options.dry_run, options.include_outputs, options.retry_failed, options.to_stdout)
+    in_pieces = pieces and not any(others)
+    search, outputs = _searcher(options, clips, in_pieces)
     if not options.from_stdin and not options.to_stdout:
-        yield Inputs(search(), options.output, search)
+        found = search()
+        yield Inputs(found, options.output, search, own=outputs if in_pieces and wants_pieces(found.sources) else None)
         return
     with tempfile.TemporaryDirectory(prefix="lumen-") as place:
         found = Found((_standard_input(Path(place)),)) if options.from_stdin else search()
@@ -83,10 +92,11 @@ def _check_streams(options: PictureOptions) -> None:
         raise UsageError("standard input is a terminal; add < night.jpg, or name the picture")
 
 
-def _searcher(options: PictureOptions, clips: bool) -> Callable[[], Found]:
+def _searcher(options: PictureOptions, clips: bool, in_pieces: bool) -> tuple[Callable[[], Found], OwnOutputs]:
     """A function that searches the inputs, without lumen's own outputs; its first call reports what it leaves out."""
     from lumen_cli.files.find import Found, read_list, search
     from lumen_cli.run.existing import OwnOutputs
+    from lumen_cli.run.plan import wants_pieces
 
     listed = [] if options.from_file is None else read_list(options.from_file, options.null)
     inputs = options.inputs or []
@@ -113,16 +123,21 @@ def _searcher(options: PictureOptions, clips: bool) -> Callable[[], Found]:
             found = replace(found, sources=found.sources + shards.sources, troubles=troubles)
         if not silent:
             _report(found.outside, "link", "out of the input folders not followed", "--follow-links follows them")
-        if not options.include_outputs:
+        if not options.include_outputs and not (in_pieces and wants_pieces(found.sources)):
             found, own = outputs.without(found)
             if own and not found.sources and not found.troubles and not options.watch:
                 raise UsageError(f"{_names(own)}: written by lumen; add --include-outputs to process it again")
             if not silent:
-                _report(own, "picture", "that lumen wrote left out", "--include-outputs takes them too")
+                report_own(own)
         silent = True
         return found
 
-    return look
+    return look, outputs
+
+
+def report_own(paths: Sequence[Path]) -> None:
+    """Print which of lumen's outputs are not taken as inputs; one line."""
+    _report(paths, "picture", "that lumen wrote left out", "--include-outputs takes them too")
 
 
 def _names(paths: Sequence[Path]) -> str:

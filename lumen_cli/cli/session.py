@@ -92,12 +92,33 @@ class Session:
         wanted: Callable[[Source], bool] | None = None,
     ) -> int:
         """Plan and make pictures, all or those `wanted`, and add up; 0, or the exit code of an interruption."""
+        if self.pictures.own is not None:
+            return self._make_pieces(sources, troubles)
+        plan = plan_visibly(self.console, self.run, sources)
+        return self._make(plan if wanted is None else plan.only(wanted), troubles)
+
+    def _make_pieces(self, sources: Sequence[Source], troubles: Sequence[Trouble]) -> int:
+        from lumen_cli.cli.inputs import report_own
+        from lumen_cli.run.pieces import plan_pieces
+
+        assert self.pictures.own is not None
+        planned = 0
+        for plan, own in plan_pieces(self.run, sources, self.pictures.own):
+            if own and not self.options.quiet:
+                report_own(own)
+            planned += len(plan.tasks) + len(own)
+            code = self._make(plan, troubles)
+            if code or self._ended:
+                self.summary.total += len(sources) - planned if self.options.shard is None else 0
+                return code
+            troubles = ()
+        return 0
+
+    def _make(self, plan: Plan, troubles: Sequence[Trouble]) -> int:
         from lumen_cli.cli.interrupt import interruptible
         from lumen_cli.reports.progress import progress_line
         from lumen_cli.run.task import RunEndedError
 
-        plan = plan_visibly(self.console, self.run, sources)
-        plan = plan if wanted is None else plan.only(wanted)
         if self.page:
             self.page.prepare(plan)
             self.page.troubles += troubles

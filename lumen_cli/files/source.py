@@ -132,6 +132,11 @@ def suffix_of(name: str) -> str:
     return name[dot:] if 0 < dot < len(name) - 1 else Path(name).suffix
 
 
+def stem_of(name: str) -> str:
+    """A file name without its ending, as `Path.stem` gives it."""
+    return name[: len(name) - len(suffix_of(name))]
+
+
 def in_order(sources: Iterable[Source]) -> list[Source]:
     """Pictures in natural order of the relative path, then by its bytes, then by those of the path."""
     listed = list(sources)

@@ -247,13 +247,14 @@ class OwnOutputs:
         self._manifests.clear()  # they grow while a folder is watched
         self._above.clear()
         self._last = None
-        own = [self._wrote(source) for source in found.sources]
+        own = [self.wrote(source) for source in found.sources]
         if not any(own):
             return found, ()
         sources = tuple(source for source, ours in zip(found.sources, own, strict=True) if not ours)
         return replace(found, sources=sources), tuple(source.path for source in compress(found.sources, own))
 
-    def _wrote(self, source: Source) -> bool:
+    def wrote(self, source: Source) -> bool:
+        """Whether a file is lumen's output."""
         if isinstance(source.folder, ObjectPath):  # reading every object for its stamp would take as long as the run
             return bool(self._manifests_above(source)) and self._is_recorded(source, known_state(source.path).size)
         try:

@@ -40,6 +40,10 @@ _SINGLE_REQUESTS = 16
 """Outputs in a store up to which each is asked for alone; for more, their folder is listed."""
 
 
+FIRST_PIECE, PIECE = 1_000, 20_000
+"""Pictures in the first piece, and in all others, where `pieces.py` plans very many; up to that number nothing does."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is done with each picture.
@@ -108,6 +112,18 @@ class Plan:
         """The part of the plan that concerns some pictures."""
         return replace(self, tasks=tuple(task for task in self.tasks if wanted(task.job.source)))
 
+    def recordable(self, warn: Callable[[str], None]) -> Plan:
+        """The plan, without manifests where the user's state folder cannot be written to."""
+        for root, place in self.places.items():
+            if place.parent == root:
+                continue
+            try:
+                self.manifests[root].begin()
+            except LumenError as error:
+                warn(f"{error}; later runs know these outputs by their stamp alone")
+                return replace(self, recorded=False)
+        return self
+
     def confirm(self) -> None:
         """Spare the next run another look at sources that were touched, where the manifest can be written."""
         for root, record in self.confirmed:
@@ -174,6 +190,16 @@ def make_plan(
     ]
     recorded = in_state or len(jobs) != 1 or not named or shard is not None
     return _decide_all(tasks, Rules(fingerprint, if_exists, stamp), manifests, recorded, looked)
+
+
+def wants_pieces(sources: Sequence[Source]) -> bool:
+    """Whether pictures are so many that `plan_pieces` plans them. They lie in one folder: then names do not depend on
+    which of them lumen wrote.
+    """
+    if len(sources) <= PIECE:
+        return False
+    first = sources[0].root
+    return first is not None and all(source.root is first or source.root == first for source in sources)
 
 
 def _decide_all(

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +33,7 @@ from lumen_cli.text import duration
 
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
-    from lumen_cli.files.source import Source
+    from lumen_cli.files.source import Job, Source
     from lumen_cli.imaging.picture import Picture
     from lumen_cli.networks.base import LowLightModel
     from lumen_cli.registry.card import ModelCard
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from lumen_cli.run.moving import MovingMaker
     from lumen_cli.run.shards import Shard
     from lumen_cli.run.tars import TarMaker
+    from lumen_cli.run.task import Part
 
 _MOST_JOBS = 8
 _log = logging.getLogger("lumen")
@@ -137,17 +138,28 @@ class Run:
                 refuse, or a store does not say what exists.
         """
         try:
-            return self._plan(sources, looked)
+            return self.decide(*self.name(sources), looked)
         except StoreError as error:
             raise UsageError(str(error)) from error
 
-    def _plan(self, sources: Sequence[Source], looked: Callable[[], None]) -> Plan:
+    def name(self, sources: Sequence[Source]) -> tuple[list[Job], list[tuple[Part, ...]] | None]:
+        """The jobs of this part of the pictures; names depend on each other, so all pictures get them first."""
         options = self.options
         jobs, parts = self.operation.name(sources, options.output, options.name_template)
-        if options.shard is not None:  # after all pictures have names, which depend on each other
+        if options.shard is not None:
             mine = [options.shard.holds(job.source.relative) for job in jobs]
             jobs = list(compress(jobs, mine))
             parts = None if parts is None else list(compress(parts, mine))
+        return jobs, parts
+
+    def decide(
+        self,
+        jobs: Sequence[Job],
+        parts: Sequence[tuple[Part, ...]] | None,
+        looked: Callable[[], None] = lambda: None,
+    ) -> Plan:
+        """The plan for jobs from `name`, or for some of them."""
+        options = self.options
         plan = make_plan(
             jobs,
             self.operation.settings.fingerprint(),
@@ -210,7 +222,7 @@ class Run:
             for root in plan.roots if plan.todo else ():
                 if isinstance(root, ObjectPath):
                     plan.manifests[root].begin()
-            plan = _recordable(plan, warn)
+            plan = plan.recordable(warn)
         else:
             for place in plan.places.values():
                 remove_stale_lock(place)
@@ -376,19 +388,6 @@ class Run:
             self.loading = time.perf_counter() - started
             _log.info("model %s from %s loaded in %s", self.card.name, self.card.folder, duration(self.loading))
         return self._network
-
-
-def _recordable(plan: Plan, warn: Callable[[str], None]) -> Plan:
-    """The plan, without manifests where the user's state folder cannot be written to."""
-    for root, place in plan.places.items():
-        if place.parent == root:
-            continue
-        try:
-            plan.manifests[root].begin()
-        except LumenError as error:
-            warn(f"{error}; later runs know these outputs by their stamp alone")
-            return replace(plan, recorded=False)
-    return plan
 
 
 def _record_failures(plan: Plan, failed: Sequence[Result]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tracemalloc
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,9 @@ from lumen_cli.files.outputs import plan_outputs
 from lumen_cli.files.source import Source, in_order, natural_key
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.plan import make_plan
-from tests.conftest import write_dark
+from tests.conftest import Finished, MakeModel, folder_bytes, write_dark
 
+Lumen = Callable[..., Finished]
 DRY = """
 import sys
 from lumen_cli.__main__ import main
@@ -102,3 +105,55 @@ paths = st.lists(names, min_size=1, max_size=3).map(lambda parts: Path(*parts))
 def test_natural_order_is_by_numbers_then_letters_folder_by_folder(one: Path, other: Path) -> None:
     assert (natural_key(one) < natural_key(other)) == (reference_key(one) < reference_key(other))
     assert (natural_key(one) == natural_key(other)) == (reference_key(one) == reference_key(other))
+
+
+def in_pieces(monkeypatch: pytest.MonkeyPatch, first: int, others: int) -> None:
+    from lumen_cli.run import plan
+
+    monkeypatch.setattr(plan, "FIRST_PIECE", first)
+    monkeypatch.setattr(plan, "PIECE", others)
+
+
+@pytest.mark.parametrize("options", [(), ("--shard", "1/2"), ("--format", "png")])
+def test_pieces_give_what_one_plan_gives(
+    options: tuple[str, ...], tmp_path: Path, make_model: MakeModel, lumen: Lumen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model("tiny")
+    for number, name in enumerate(("a.jpg", "a.png", "b1.png", "b10.png", "b2.png", "x/c.png", "x/d.png", "y.png")):
+        write_dark(tmp_path / "in" / name, seed=number)
+    (tmp_path / "in/a.xmp").write_text("<x:xmpmeta xmlns:x='adobe:ns:meta/'/>")
+    (tmp_path / "in/broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    assert lumen("enhance", tmp_path / "in/y.png", "-o", tmp_path / "in/z.png", "-m", "tiny").code == 0
+    whole = lumen("enhance", tmp_path / "in", "-o", tmp_path / "whole", "-m", "tiny", "--json", *options)
+    in_pieces(monkeypatch, 1, 3)
+    command = ("enhance", tmp_path / "in", "-o", tmp_path / "pieces", "-m", "tiny", "--json", *options)
+    first = lumen(*command)
+    assert first.code == whole.code
+    assert "that lumen wrote left out: " in first.err or options[:1] == ("--shard",)
+    assert folder_bytes(tmp_path / "pieces") == folder_bytes(tmp_path / "whole")
+    made = [json.loads(line)["input"] for line in first.out.splitlines()]
+    assert sorted(made) == sorted(json.loads(line)["input"] for line in whole.out.splitlines())
+    assert first.err.splitlines()[-1].partition(" → ")[0] == whole.err.splitlines()[-1].partition(" → ")[0]
+    again = [json.loads(line)["status"] for line in lumen(*command).out.splitlines()]
+    assert set(again) <= {"kept", "failed"}
+    assert len(again) == len(made)
+
+
+def test_work_begins_before_later_pictures_are_looked_at(
+    tmp_path: Path, make_model: MakeModel, lumen: Lumen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lumen_cli.run.existing import OwnOutputs
+
+    make_model("tiny")
+    for number in range(6):
+        write_dark(tmp_path / "in" / f"{number}.png", seed=number)
+    looked: list[tuple[str, int]] = []
+
+    def wrote(own: OwnOutputs, source: Source) -> bool:
+        looked.append((source.name, len(list((tmp_path / "out").glob("*.png")))))
+        return False
+
+    monkeypatch.setattr(OwnOutputs, "wrote", wrote)
+    in_pieces(monkeypatch, 2, 3)
+    assert lumen("enhance", tmp_path / "in", "-o", tmp_path / "out", "-m", "tiny").code == 0
+    assert looked == [("0.png", 0), ("1.png", 0), ("2.png", 2), ("3.png", 2), ("4.png", 2), ("5.png", 5)]
