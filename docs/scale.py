@@ -27,9 +27,9 @@ class Site:
     """Standard deviation of a picture's time, in parts of the mean."""
     start: float = 3.0
     """From the start of the program to the first picture: imports, model."""
-    planning: float = 150e-6
+    planning: float = 60e-6
     """Of a listed picture: name, state, decision."""
-    memory: float = 1.9e3
+    memory: float = 0.45e3
     """Bytes of a listed picture, held while a run lasts."""
     latency: float = 0.05
     """Of a request to the store."""
@@ -45,6 +45,8 @@ class Site:
     """Prefixes that the pictures lie under."""
     failures: float = 0.01
     """Share of requests that fail and are sent again."""
+    wait: float = 1.0
+    """Before a request that failed is sent again; other transfers go on meanwhile."""
     deaths: float = 1e-3
     """Workers lost in an hour, in parts of all, for example spot machines."""
     machine: float = 0.08
@@ -95,7 +97,8 @@ def simulate(pictures: int, workers: int, site: Site, piece: int | None = None, 
         commands = np.full(workers, pieces // workers) + (np.arange(workers) < pieces % workers)
         part = commands * piece
     compute = np.maximum(site.compute * (part + random.normal(size=workers) * site.spread * np.sqrt(part)), 0.0)
-    transfer = part * site.requests * (1.0 + site.failures) * site.latency / site.transfers
+    request = site.latency + site.failures * (site.latency + site.wait)
+    transfer = part * site.requests * request / site.transfers
     busy = np.maximum(compute, transfer)  # they overlap
     deaths = random.poisson(site.deaths * (commands * ready + busy) / 3600.0)
     times = commands * ready + busy + deaths * ready
