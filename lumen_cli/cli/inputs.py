@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from lumen_cli.cli.options import EngineChoice
 from lumen_cli.cli.picture_options import STANDARD, PictureOptions, refuse_together
 from lumen_cli.cli.streams import OutputError
 from lumen_cli.errors import LumenError, UsageError
@@ -58,7 +59,7 @@ def gather(options: PictureOptions, clips: bool = False, pieces: bool = False) -
 
     _check_streams(options)
     others = (options.watch, options.dry_run, options.include_outputs, options.retry_failed, options.to_stdout)
-    in_pieces = pieces and not any(others)
+    in_pieces = pieces and not any(others) and options.engine is EngineChoice.local
     search, outputs = _searcher(options, clips, in_pieces)
     if not options.from_stdin and not options.to_stdout:
         found = search()
@@ -98,6 +99,7 @@ def _searcher(options: PictureOptions, clips: bool, in_pieces: bool) -> tuple[Ca
     from lumen_cli.run.existing import OwnOutputs
     from lumen_cli.run.plan import wants_pieces
 
+    local = options.engine is EngineChoice.local
     listed = [] if options.from_file is None else read_list(options.from_file, options.null)
     inputs = options.inputs or []
     tars: list[list[str]] = [[], []]
@@ -107,7 +109,8 @@ def _searcher(options: PictureOptions, clips: bool, in_pieces: bool) -> tuple[Ca
         inputs, tars[0] = split_tars(inputs)
         listed, tars[1] = split_tars(listed, braces=False)
     if any(tars):
-        refuse_together("a tar file", {"--watch": options.watch, "-o -": options.to_stdout})
+        others = {"--watch": options.watch, "-o -": options.to_stdout, "--engine ray": not local}
+        refuse_together("a tar file", others)
     outputs = OwnOutputs(remember=options.watch)
     silent = options.quiet or options.from_stdin or options.to_stdout
 

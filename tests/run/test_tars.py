@@ -186,7 +186,7 @@ def test_each_part_takes_whole_tar_files_and_stores_take_them_too(
     assert not list((tmp_path / "cache").rglob("*.jpg"))
 
 
-@pytest.mark.parametrize("options", [("--watch",), ("--page",), ("-o", "-")])
+@pytest.mark.parametrize("options", [("--watch",), ("--page",), ("-o", "-"), ("--engine", "ray")])
 def test_what_does_not_go_together_is_refused(options: tuple[str, ...], tmp_path: Path, lumen: Lumen) -> None:
     shard = write_tar(tmp_path / "a.tar", {})
     finished = lumen("enhance", shard, *options)
