@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A Ray job: deploy/ray-job.sh http://head:8265 s3://bucket/in s3://bucket/out --model lumen --gpus-per-worker 1
-# Ray runs the command on the head node; lumen is installed on all nodes. Submitted again, it continues.
+# Ray runs the command on the head node; lumen is installed on all nodes. Submitted again, it continues. This machine needs ray[default].
 # Variables that workers need, such as AWS_PROFILE, go into the job: --runtime-env-json '{"env_vars": {"AWS_PROFILE": "photos"}}'.
 set -euo pipefail
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -102,6 +103,8 @@ def store_proxy(s3_port: int) -> Iterator[Proxy]:
 @pytest.fixture(scope="session")
 def running_nodes(store_proxy: Proxy) -> Iterator[Nodes]:
     """One cluster for all tests."""
+    if sys.platform == "win32":
+        pytest.skip("Ray's clusters on Windows are an experiment")
     pytest.importorskip("ray.data", reason="Ray is missing: pip install 'lumen-cli[ray]'")
     from ray.cluster_utils import Cluster
 

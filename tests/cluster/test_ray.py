@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from lumen_cli.registry.catalog import find_model
 from lumen_cli.run.cluster import driver
 from lumen_cli.run.cluster.driver import ClusterRun
 from lumen_cli.run.cluster.join import connect
-from lumen_cli.run.cluster.worker import Worker, split
+from lumen_cli.run.cluster.worker import Worker, pack
 from lumen_cli.run.operation import Enhance, Settings
 from lumen_cli.run.run import RunOptions
 from tests.cluster.conftest import Nodes, meanwhile, wait_for
@@ -26,16 +27,19 @@ from tests.conftest import Finished, MakeModel, folder_bytes, write_dark
 from tests.store import MANIFEST, Bucket, Request, outputs
 
 pytestmark = pytest.mark.ray
-pyarrow = pytest.importorskip("pyarrow", reason="Ray is missing: pip install 'lumen-cli[ray]'")
 Lumen = Callable[..., Finished]
+
+
+NUMBER = int(os.environ.get("LUMEN_RAY_PICTURES", "40"))
+"""Of pictures in each test."""
 
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """Forty pictures in two folders."""
-    for index in range(40):
+    """Pictures in two folders."""
+    for index in range(NUMBER):
         folder = "in/night" if index % 3 == 0 else "in"
-        write_dark(tmp_path / folder / f"{index:02}.{('png', 'jpg')[index % 2]}", 24 + index, 32, seed=index)
+        write_dark(tmp_path / folder / f"{index:03}.{('png', 'jpg')[index % 2]}", 24 + index % 60, 80, seed=index)
     return tmp_path / "in"
 
 
@@ -70,8 +74,9 @@ def test_a_cluster_gives_the_bytes_of_a_local_run(
     assert len(lines) == len(local) - 1
     assert f"{number} worker" in finished.err
     if number == 1:
-        again = lumen("enhance", many, "-o", tmp_path / "out", *by_ray(nodes))
-        assert {line["status"] for line in lines_of(again)} == {"kept"}
+        again = lumen("enhance", many, "-o", tmp_path / "out", *by_ray(nodes, "--page"))
+        assert {line["status"] for line in lines_of(again)} == {"kept", "written"}
+        assert (tmp_path / "out.html").is_file()
 
 
 def test_decompose_and_a_broken_picture(
@@ -105,7 +110,7 @@ def test_store_with_faults_and_a_node_that_dies(
     shared_bucket.proxy.fault = fault
 
     def end_a_node() -> None:
-        wait_for(lambda: len(shared_bucket.contents("out")) > 8)
+        wait_for(lambda: len(shared_bucket.contents("out")) > NUMBER // 4, 600.0)
         nodes.end_one()
 
     command = ("enhance", shared_bucket.url("in"), "-o", shared_bucket.url("out"), *by_ray(nodes))
@@ -113,14 +118,14 @@ def test_store_with_faults_and_a_node_that_dies(
         finished = lumen(*command)
     shared_bucket.proxy.fault = lambda request: None
     assert finished.code == 0, finished.err
-    assert sorted(str(line["status"]) for line in lines_of(finished)) == ["done"] * 40
+    assert sorted(str(line["status"]) for line in lines_of(finished)) == ["done"] * NUMBER
     found = shared_bucket.contents("out")
     assert outputs(found) == outputs(local)
     assert set(found) == {*outputs(local), MANIFEST}
     assert not shared_bucket.uploads()
     status = lumen("status", shared_bucket.url("out"), "--json")
     assert status.code == 0, status.out
-    assert lines_of(status)[-1]["states"]["done"] == 40  # type: ignore[index]
+    assert lines_of(status)[-1]["states"]["done"] == NUMBER  # type: ignore[index]
 
 
 def test_workers_that_are_killed_lose_nothing(
@@ -137,7 +142,7 @@ def test_workers_that_are_killed_lose_nothing(
     with meanwhile(kill):
         finished = lumen("enhance", many, "-o", tmp_path / "out", *by_ray(nodes))
     assert finished.code == 0, finished.err
-    assert len(lines_of(finished)) == 40
+    assert len(lines_of(finished)) == NUMBER
     assert folder_bytes(tmp_path / "out") == local
 
 
@@ -166,13 +171,13 @@ def test_a_killed_driver_and_ctrl_c_leave_whole_files_and_the_same_command_goes_
         wait_for(lambda: not nodes.workers())
         found = outputs(folder_bytes(tmp_path / "out"))
         assert found == {name: local[name] for name in found}
-        assert 0 < len(found) < 40
+        assert 0 < len(found) < NUMBER
     assert err.splitlines()[0] == "lumen: interrupted; run the same command to resume"
     finished = lumen("enhance", many, "-o", tmp_path / "out", *by_ray(nodes))
     assert finished.code == 0, finished.err
     statuses = [line["status"] for line in lines_of(finished)]
     assert set(statuses) == {"done", "kept"}
-    assert len(statuses) == 40
+    assert len(statuses) == NUMBER
     assert folder_bytes(tmp_path / "out") == local
 
 
@@ -206,7 +211,7 @@ def test_workers_that_stop_answering_are_replaced(
     with meanwhile(freeze):
         finished = lumen("enhance", many, "-o", tmp_path / "out", *by_ray(nodes))
     assert finished.code == 0, finished.err
-    assert len(lines_of(finished)) == 40
+    assert len(lines_of(finished)) == NUMBER
     assert folder_bytes(tmp_path / "out") == local
 
 
@@ -225,14 +230,16 @@ def test_outputs_whose_results_were_lost_are_recognised(
         plan = run.plan(find_pictures([photos]))
         (tmp_path / "out/night").mkdir(parents=True)
         office = driver.Office(cluster, run._brief(plan), run.network(), dict(plan.places))
-        columns = split(plan.todo, range(len(plan.todo)))
+        batch = {"tasks": [pack(dict(enumerate(plan.todo)))]}
         lost, worker = (Worker(office.desk, [office.network], office.brief) for _ in range(2))
         monkeypatch.setattr(lost, "_done", lambda index, result: None)
-        lost(pyarrow.table(columns))
+        lost(batch)
         assert office.call("take").results == []
         before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
         assert len(outputs(folder_bytes(tmp_path / "out"))) == len(plan.todo)
-        worker(pyarrow.table(columns))
+        worker(batch)
+        for each in (lost, worker):
+            each._run.__exit__(None, None, None)
         news = office.call("take")
         assert sorted((index, result.status) for index, result in news.results) == [(i, "done") for i in range(5)]
         assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")} == before

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import http.server
+import json
+import os
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -11,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from lumen_cli.run.cluster.join import divide
 from tests.cluster.conftest import Nodes
-from tests.conftest import Finished, MakeModel
+from tests.conftest import Finished, MakeModel, folder_bytes
+from tests.store import outputs
 
 pytestmark = pytest.mark.ray
 Lumen = Callable[..., Finished]
+DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 class Quiet(http.server.BaseHTTPRequestHandler):
@@ -87,3 +93,57 @@ def test_what_the_cluster_does_not_have(
     assert "2.61.7" in line
     monkeypatch.setattr(ray, "__version__", "2.9.3")
     assert "Ray 2.9.3 is installed, and lumen needs" in refusal(lumen(*command))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "gpus", "expected"),
+    [
+        ([{"CPU": 8, "GPU": 2}, {"CPU": 16, "GPU": 4}, {"CPU": 4}], None, None, ("cuda", 6, 4, 1, 4)),
+        ([{"CPU": 8, "GPU": 2}], None, 0.5, ("cuda", 4, 2, 0.5, 4)),
+        ([{"CPU": 8, "GPU": 2}], 1, 2, ("cuda", 1, 8, 2, 1)),
+        ([{"CPU": 8, "GPU": 2}], 3, 0, ("cpu", 3, 2, 0, 4)),
+        ([{"CPU": 4}, {"CPU": 3}], None, None, ("cpu", 3, 2, 0, 2)),
+        ([{"CPU": 4}, {"CPU": 3}], 5, None, ("cpu", 5, 1, 0, 4)),
+        ([{"CPU": 4}, {}], 9, None, ("cpu", 4, 1, 0, 4)),
+    ],
+)
+def test_workers_divide_the_nodes(
+    nodes: list[dict[str, float]],
+    workers: int | None,
+    gpus: float | None,
+    expected: tuple[object, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two PyTorch threads: device, workers, processors and GPUs of each, and workers of the largest node."""
+    import torch
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    device, share = divide(nodes, workers, gpus, "auto")
+    assert (device, share.workers, share.processors, share.gpus, share.each) == expected
+    assert share.threads == 2
+
+
+def test_the_job_script_runs_on_the_cluster_of_its_job(
+    nodes: Nodes, photos: Path, tmp_path: Path, make_model: MakeModel
+) -> None:
+    """`ray job submit` needs Ray's dashboard; a stand-in runs its command with the variable that Ray would set."""
+    nodes.resize(1)
+    make_model("tiny")
+    (tmp_path / "bin").mkdir()
+    stand_ins = {
+        "lumen": f'exec "{sys.executable}" -m lumen_cli "$@"',
+        "ray": '[ "$1 $2 $3 $4 $5" = "job submit --address http://head:8265 --" ] && shift 5 && exec "$@"',
+    }
+    for name, line in stand_ins.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "RAY_ADDRESS": nodes.address}
+    command = [DEPLOY / "ray-job.sh", "http://head:8265", photos, tmp_path / "out", "--model", "tiny", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {json.loads(line)["status"] for line in done.stdout.splitlines()} == {"done"}
+    assert len(outputs(folder_bytes(tmp_path / "out"))) == 5
+    told = subprocess.run([DEPLOY / "ray-job.sh"], capture_output=True, text=True)
+    assert told.returncode == 2
+    assert "usage:" in told.stderr

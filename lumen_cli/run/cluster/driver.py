@@ -6,11 +6,10 @@ Ray Data gives batches of tasks to workers (`worker.py`) and starts workers agai
 
 from __future__ import annotations
 
-import importlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,10 +19,10 @@ from lumen_cli.files.places import ObjectPath
 from lumen_cli.registry.load import load
 from lumen_cli.run.cluster.desk import Desk, News
 from lumen_cli.run.cluster.join import MOST_PROCESSORS, NODE_SECONDS, ask, on_node, shorten
-from lumen_cli.run.cluster.worker import Brief, Worker, end_process, split
+from lumen_cli.run.cluster.worker import Brief, Worker, end_process, pack
 from lumen_cli.run.run import Run, RunOptions
 from lumen_cli.run.stream import RunEndedError
-from lumen_cli.run.task import Result, failure
+from lumen_cli.run.task import Result, Task, failure
 
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
@@ -78,7 +77,7 @@ class ClusterRun(Run):
         places = {root: place for root, place in plan.places.items() if plan.recorded}
         office = Office(self.cluster, self._brief(plan), self.network(now), places)
         for _ in range(_ROUNDS):
-            for index, result in office.results(split(tasks, left), stop, now, share):
+            for index, result in office.results(tasks, sorted(left), stop, now, share):
                 if index in left:
                     left.discard(index)
                     yield replace(result, task=tasks[index])
@@ -138,18 +137,19 @@ class Office:
 
     def results(
         self,
-        columns: dict[str, list[Any]],
+        tasks: Sequence[Task],
+        wanted: Sequence[int],
         stop: threading.Event,
         now: Callable[[str], None],
         share: Callable[[float], None],
     ) -> Iterator[tuple[int, Result]]:
-        """Have new workers make tasks; what they told last is taken first.
+        """Have new workers make tasks. wanted: their numbers.
 
         Raises:
             RunEndedError: nothing more can be made.
         """
         closing, failed = threading.Event(), list[BaseException]()
-        dataset = self._dataset(columns)
+        dataset = self._dataset(tasks, wanted)
 
         def drain() -> None:
             try:
@@ -206,27 +206,26 @@ class Office:
             why = f": {news.unfit}" if news.unfit else "; is the cluster busy, or out of nodes?"
             raise RunEndedError(f"no worker has answered for {PATIENCE_SECONDS / 60:g} minutes{why}")
 
-    def _dataset(self, columns: dict[str, list[Any]]) -> Any:
+    def _dataset(self, tasks: Sequence[Task], wanted: Sequence[int]) -> Any:
+        """Ray Data's plan: each block has one batch of tasks as one record."""
         data, share = self.cluster.ray.data, self.cluster.share
         context = data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         context.execution_no_progress_timeout_s = -1  # a clip takes hours; signs of life are looked for instead
         context.max_errored_blocks = -1  # what is lost is made in the next round
         context.max_consecutive_actor_init_deaths = share.workers
-        number = len(columns["index"])
-        size = max(1, min(_LARGEST_BATCH, number // (share.workers * _BATCHES_EACH)))
-        arrow = importlib.import_module("pyarrow")
-        blocks = [
-            arrow.table({name: column[first : first + size] for name, column in columns.items()})
-            for first in range(0, number, size)
+        size = max(1, min(_LARGEST_BATCH, len(wanted) // (share.workers * _BATCHES_EACH)))
+        records = [
+            pack({index: tasks[index] for index in wanted[first : first + size]})
+            for first in range(0, len(wanted), size)
         ]
         pool = data.ActorPoolStrategy(
             min_size=1, max_size=share.workers, initial_size=share.workers, max_tasks_in_flight_per_actor=2
         )
-        return data.from_arrow(blocks).map_batches(
+        return data.from_items([{"tasks": record} for record in records], override_num_blocks=len(records)).map_batches(
             Worker,
             batch_size=None,
-            batch_format="pyarrow",
+            batch_format="numpy",
             compute=pool,
             num_cpus=share.processors,
             num_gpus=share.gpus,

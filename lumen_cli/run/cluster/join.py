@@ -105,7 +105,7 @@ def connect(address: str | None, workers: int | None, gpus: float | None, device
     try:
         listed = [node for node in ray.nodes() if node["Alive"]]
         nodes = _check_nodes(ray, listed)
-        chosen, share = _divide([node["Resources"] for node in nodes], workers, gpus, device)
+        chosen, share = divide([node["Resources"] for node in nodes], workers, gpus, device)
         cluster = Cluster(ray, settings, share, chosen, len(nodes))
         if len(nodes) < len(listed):
             cluster.notes.append(f"{len(listed) - len(nodes)} of {len(listed)} nodes of the cluster did not answer")
@@ -260,10 +260,20 @@ def _check_nodes(ray: Any, nodes: Sequence[Any]) -> list[Any]:
     return answered
 
 
-def _divide(
+def divide(
     nodes: Sequence[dict[str, float]], workers: int | None, gpus: float | None, device: str
 ) -> tuple[str, Share]:
-    """The device of the workers, and how they divide the nodes."""
+    """The device of the workers, and how they divide the nodes.
+
+    Args:
+        nodes: Ray's resources of each.
+        workers: as in `connect`.
+        gpus: the same.
+        device: the same.
+
+    Raises:
+        UsageError: no node fits.
+    """
     import torch
 
     if ":" in device:

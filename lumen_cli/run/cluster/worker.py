@@ -7,7 +7,7 @@ import pickle
 import platform
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -49,10 +49,10 @@ class Brief:
     shares: int
 
 
-def pack(task: Task) -> bytes:
-    """A task as a small record, with what the driver's listing knows of its objects."""
-    paths = (task.job.source.path, *task.targets)
-    return pickle.dumps((task, {path: _state_of(path) for path in paths if isinstance(path, ObjectPath)}))
+def pack(tasks: Mapping[int, Task]) -> bytes:
+    """Numbered tasks as a small record, with what the driver's listing knows of their objects."""
+    paths = (path for task in tasks.values() for path in (task.job.source.path, *task.targets))
+    return pickle.dumps((dict(tasks), {path: _state_of(path) for path in paths if isinstance(path, ObjectPath)}))
 
 
 def _state_of(path: ObjectPath) -> FileState | None:
@@ -62,12 +62,12 @@ def _state_of(path: ObjectPath) -> FileState | None:
         return None
 
 
-def unpack(record: bytes) -> Task:
-    """The task; this process then knows of its objects what the driver knew."""
-    task, states = pickle.loads(record)
+def unpack(record: bytes) -> dict[int, Task]:
+    """The tasks; this process then knows of their objects what the driver knew."""
+    tasks, states = pickle.loads(record)
     for path, state in states.items():
         path.store.learn(path, state)
-    return task
+    return dict(tasks)
 
 
 class Worker:
@@ -113,18 +113,18 @@ class Worker:
         run.__enter__()  # never left: the process ends instead, and exiftool with it
         return run
 
-    def __call__(self, batch: Any) -> dict[str, list[int]]:
-        """Make the pictures of a batch, a table with the columns `index` and `task`."""
-        indices = batch["index"].to_pylist()
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[int]]:
+        """Make the pictures of a batch, whose column `tasks` has records of `pack`."""
         try:
-            self._make(dict(zip(indices, map(unpack, batch["task"].to_pylist()), strict=True)))
+            for record in batch["tasks"]:
+                self._make(unpack(record))
         except Exception as error:
             self._tell_end(error)
         finally:
             self._busy, self._doing, self._share = False, "", 0.0
             with suppress(Exception):
                 self._ask("rest", self._name)
-        return {"index": indices}
+        return {"batches": [len(batch["tasks"])]}
 
     def _make(self, tasks: Mapping[int, Task]) -> None:
         orders = self._ask("begin", self._name, [(index, (task.root, task.outputs)) for index, task in tasks.items()])
@@ -222,9 +222,3 @@ def choose_here(arguments: Mapping[str, Any]) -> tuple[DevicePolicy | None, Usag
         return choose_device(**arguments), None
     except UsageError as error:
         return None, UsageError(error.message, remedy=error.remedy)
-
-
-def split(tasks: Sequence[Task], left: Iterable[int]) -> dict[str, list[Any]]:
-    """The columns of the table of tasks that are still to be made."""
-    indices = sorted(left)
-    return {"index": indices, "task": [pack(tasks[index]) for index in indices]}
