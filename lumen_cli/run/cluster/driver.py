@@ -37,7 +37,7 @@ PATIENCE_SECONDS = 1800.0
 SILENCE_SECONDS = 120.0
 """A worker without a sign of life for so long is ended."""
 _ROUNDS = 3
-_POLL = 0.1
+_POLL = 0.3
 _LARGEST_BATCH = 128
 _BATCHES_EACH = 16
 """Batches that a worker gets at least, where there are enough pictures: the last ones end at about one time."""

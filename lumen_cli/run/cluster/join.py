@@ -56,7 +56,6 @@ class Cluster:
     """A Ray cluster that this process has joined. notes: what a user should know, one line each."""
 
     ray: Any
-    settings: dict[str, Any]
     share: Share
     device: str
     nodes: int
@@ -106,7 +105,7 @@ def connect(address: str | None, workers: int | None, gpus: float | None, device
         listed = [node for node in ray.nodes() if node["Alive"]]
         nodes = _check_nodes(ray, listed)
         chosen, share = divide([node["Resources"] for node in nodes], workers, gpus, device)
-        cluster = Cluster(ray, settings, share, chosen, len(nodes))
+        cluster = Cluster(ray, share, chosen, len(nodes))
         if len(nodes) < len(listed):
             cluster.notes.append(f"{len(listed) - len(nodes)} of {len(listed)} nodes of the cluster did not answer")
         if workers is not None and share.workers < workers:
@@ -196,6 +195,8 @@ def _init(ray: Any, settings: dict[str, Any]) -> None:
     if thread.is_alive():
         raise UsageError(f"{address}: the Ray cluster does not take this machine in; run lumen on one of its nodes")
     if failed:
+        if isinstance(failed[0], KeyboardInterrupt):
+            raise failed[0]
         text = " ".join(str(failed[0]).split())
         if "ersion mismatch" in text:
             text = f"the cluster and this machine must have the same Ray and Python: {text}"
