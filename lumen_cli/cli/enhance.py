@@ -17,6 +17,8 @@ from lumen_cli.cli.options import (
     DetailOption,
     GradingChoice,
     GradingOption,
+    RuntimeChoice,
+    RuntimeOption,
     SeedOption,
     StepsOption,
 )
@@ -99,6 +101,7 @@ def enhance(
     ] = None,
     detail: DetailOption = DetailChoice.auto,
     grading: GradingOption = GradingChoice.photo,
+    runtime: RuntimeOption = RuntimeChoice.torch,
     tile: Annotated[
         str,
         typer.Option(
@@ -201,6 +204,16 @@ def enhance(
     elif single_file:
         raise UsageError("--single-file needs --page")
     chosen_detail = _detail(detail, tile)
+    if runtime is RuntimeChoice.openvino:
+        refuse_together(
+            "--runtime openvino",
+            {
+                "--tile": tile != "auto",
+                "--detail whole": chosen_detail == "whole",
+                "--illumination-ratio": illumination_ratio is not None,
+                "--engine ray": options.engine.value == "ray",
+            },
+        )
 
     from lumen_cli.cli.engines import open_engine
     from lumen_cli.cli.inputs import gather
@@ -225,11 +238,15 @@ def enhance(
 
         policy = engine.choose_device(
             options.device,
-            card.precision_for(options.precision.value),
+            _precision(card.precision_for(options.precision.value), runtime),
             precisions=card.precisions,
             batch_size=options.batch_size,
             model=card.name,
         )
+        if runtime is RuntimeChoice.openvino:
+            from lumen_cli.engine.openvino import check_runtime
+
+            check_runtime(policy)
         settings = Settings.with_model(
             card,
             policy,
@@ -246,6 +263,7 @@ def enhance(
             tile=int(tile) if tile.isdigit() else None,
             detail=chosen_detail,
             grading=grading.value,
+            runtime=runtime.value,
         )
         operation = Enhance(settings, TilePlan(tiling_of(tile)))
         run_page = None
@@ -267,3 +285,8 @@ def _detail(detail: DetailChoice, tile: str) -> Detail:
     if detail is DetailChoice.fast:
         raise UsageError("--tile and --detail fast cannot be combined: only whole pictures run in tiles")
     return "whole"
+
+
+def _precision(asked: str, runtime: RuntimeChoice) -> str:
+    """The precision to choose a device with; OpenVINO has one."""
+    return "fp32" if asked == "auto" and runtime is RuntimeChoice.openvino else asked

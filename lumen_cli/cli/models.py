@@ -58,7 +58,7 @@ class NoiseChoice(str, enum.Enum):
     """Where an exported model's noise comes from."""
 
     input = "input"
-    mean = "mean"
+    fixed = "fixed"
 
 
 app = typer.Typer(cls=Group, add_completion=False, invoke_without_command=True, rich_markup_mode="rich")
@@ -309,9 +309,9 @@ def export(
         NoiseChoice,
         typer.Option(
             "--noise",
-            metavar="input|mean",
+            metavar="input|fixed",
             rich_help_panel=LOOK,
-            help="input: the noise is an input, where results depend on it; mean: it is zero, part of the file.",
+            help="input: the noise is an input, where results depend on it; fixed: the file has noise of its own.",
         ),
     ] = NoiseChoice.input,
     overwrite: Annotated[bool, _file("--overwrite", help="Replace an existing export.")] = False,
@@ -328,7 +328,7 @@ def export(
     Examples:
       lumen models export lumen -o lumen-onnx
       lumen models export diffll -o diffll-ov --format openvino
-      lumen models export lightendiffusion -o ld --steps 8 --noise mean
+      lumen models export lightendiffusion -o ld --steps 8 --noise fixed
     """  # noqa: D301
     from rich.console import Console
 

@@ -12,3 +12,5 @@ Detail = Literal["auto", "fast", "whole"]
 result to full size, where "auto" also refines noisy ones; "whole" runs it at full size."""
 METHOD = 3
 """Number of the way that results reach full size; another number makes earlier outputs outdated."""
+Runtime = Literal["torch", "openvino"]
+"""What runs the network; the rest of a run is PyTorch's in any case."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lumen_cli.registry.card import ModelCard
 
 ExportFormat = Literal["onnx", "openvino"]
-NoiseChoice = Literal["input", "mean"]
+NoiseChoice = Literal["input", "fixed"]
 FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 OPSET = 18
 FACTS_FILE, EXAMPLE_FILE, MODEL_CARD_FILE = "export.json", "example.py", "MODEL-CARD.md"
@@ -52,6 +52,8 @@ TRACED, CHECKED = (160, 224), ((96, 200), (208, 131))
 LIGHTS = 0.1, 0.6
 """Light of the two pictures for the comparison; that of the trace lies between."""
 TOLERANCE = 1.0 / 255.0
+PATTERN = 128
+"""Side of the noise that a file may hold; it repeats in larger pictures."""
 _LONGEST = 512
 _log = logging.getLogger("lumen")
 _Inputs = Mapping[str, "Tensor"]
@@ -76,6 +78,11 @@ class NoiseSides:
         """1×C×h×w for a picture of height × width."""
         return 1, self.channels, self.side(height), self.side(width)
 
+    def repeat(self, pattern: Tensor, height: int, width: int) -> Tensor:
+        """A pattern 1×C×p×p, repeated to the shape for a picture of height × width."""
+        rows, columns = (torch.arange(self.side(length)) % PATTERN for length in (height, width))
+        return pattern.index_select(2, rows).index_select(3, columns)
+
 
 def noise_sides(network: LowLightModel) -> NoiseSides | None:
     """The rule behind a network's `noise_shape`; None where it takes no noise. ModelError where it follows no rule."""
@@ -98,18 +105,32 @@ def noise_sides(network: LowLightModel) -> NoiseSides | None:
 class Graph(nn.Module):
     """What a file computes: network and grading at fixed steps, 1×3×H×W in [0, 1] → the same.
 
-    sides: of noise that is zero, its mean; None where the noise is an input or there is none.
+    sides: of noise that the graph makes; None where the noise is an input or there is none. drawn: whether it is normal
+    noise, always the same, or zero, for a network on which it has no effect. graded: whether the grading is part of it.
     """
 
-    def __init__(self, network: LowLightModel, steps: int | None, sides: NoiseSides | None) -> None:
+    def __init__(
+        self,
+        network: LowLightModel,
+        steps: int | None,
+        sides: NoiseSides | None,
+        *,
+        drawn: bool = False,
+        graded: bool = True,
+    ) -> None:
         super().__init__()
-        self.network, self.steps, self.sides = network, steps, sides
+        count = 0 if sides is None else sides.channels
+        pattern = torch.randn(1, count, PATTERN, PATTERN, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("pattern", pattern if drawn else torch.zeros(1, count, PATTERN, PATTERN))
+        self.pattern: Tensor
+        self.network, self.steps, self.sides, self.graded = network, steps, sides, graded
 
     def forward(self, picture: Tensor, noise: Tensor | None = None) -> Tensor:
         """See the class."""
         if noise is None and self.sides is not None:
-            noise = torch.zeros(self.sides.shape(picture.shape[2], picture.shape[3]))
-        result: Tensor = self.network(picture, noise=noise, steps=self.steps)
+            noise = self.sides.repeat(self.pattern, picture.shape[2], picture.shape[3])
+        run = self.network if self.graded else self.network.enhance
+        result: Tensor = run(picture, noise=noise, steps=self.steps)
         return result.float()
 
 
@@ -139,7 +160,7 @@ def export_model(
         folder: the folder to make.
         format: "onnx" or "openvino".
         steps: sampling steps, fixed in the file; None for the model's own.
-        noise: "input", or "mean": the mean of the noise, zeros, is part of the file.
+        noise: "input", or "fixed": the file has noise of its own, always the same.
         overwrite: whether an existing export is replaced.
 
     Raises:
@@ -156,7 +177,7 @@ def export_model(
             raise ModelError(obstacle)
         sides = noise_sides(network)
         as_input = sides if network.is_random and noise == "input" else None
-        graph = Graph(network, steps, None if as_input else sides).eval()
+        graph = Graph(network, steps, None if as_input else sides, drawn=network.is_random).eval()
         with atomic_folder(target) as temporary:
             files = [temporary / name for name in MODEL_FILES[format]]
             trace = files[0] if format == "onnx" else temporary / "model.onnx"
@@ -165,7 +186,7 @@ def export_model(
                 convert(trace, files[0])
                 trace.unlink()
             check(graph, RUNNERS[format](files[0]), as_input)
-            facts = _facts(card, format, steps, noise, sides, as_input, files)
+            facts = _facts(card, format, steps, network.is_random, sides, as_input, files)
             _write_texts(temporary, card, facts)
             size = sum(file.stat().st_size for file in files)
     except ModelError as error:
@@ -260,13 +281,15 @@ def onnx_runner(file: Path) -> Runner:
 
 
 def openvino_runner(file: Path) -> Runner:
-    """The same for OpenVINO, in float32."""
+    """The same for OpenVINO, in float32, with as many threads as PyTorch."""
     import openvino
 
-    compiled = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    compiled = openvino.Core().compile_model(file, "CPU", options)
 
     def run(inputs: _Inputs) -> Tensor:
-        return torch.from_numpy(compiled({name: value.numpy() for name, value in inputs.items()})["result"].copy())
+        found = compiled({name: value.contiguous().numpy() for name, value in inputs.items()})
+        return torch.from_numpy(found["result"].copy())
 
     return run
 
@@ -319,7 +342,7 @@ def _facts(
     card: ModelCard,
     format: ExportFormat,
     steps: int | None,
-    noise: NoiseChoice,
+    is_random: bool,
     sides: NoiseSides | None,
     as_input: NoiseSides | None,
     files: list[Path],
@@ -339,7 +362,7 @@ def _facts(
         "opset": OPSET if format == "onnx" else None,
         "lumen": __version__,
         "steps": steps,
-        "noise": None if sides is None else "input" if as_input else "mean" if noise == "mean" else "without effect",
+        "noise": None if sides is None else "input" if as_input else "fixed" if is_random else "without effect",
         "grading": card.grading is not None or bool(card.members),
         "inputs": inputs,
         "outputs": [{"name": "result", **picture}],

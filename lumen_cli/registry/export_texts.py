@@ -46,7 +46,7 @@ def readme_text(facts: dict[str, Any]) -> str:
     )
     noise = {
         "input": "Noise: {}. Other noise gives another result, which differs in fine texture only.",
-        "mean": "Noise: its mean, zero, is part of the graph, so the same picture always gives the same result.",
+        "fixed": "Noise: the graph has its own, always the same, so a picture always gives the same result.",
         "without effect": "Noise: none; the result depends on the picture alone.",
         None: "Noise: none; the result depends on the picture alone.",
     }[facts["noise"]]

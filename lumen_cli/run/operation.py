@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from lumen_cli import __version__
-from lumen_cli.engine import METHOD, Detail
+from lumen_cli.engine import METHOD, Detail, Runtime
 from lumen_cli.engine.memory import TilePlan
 from lumen_cli.errors import UsageError
 from lumen_cli.files.outputs import NameTemplate, plan_outputs
@@ -126,6 +126,8 @@ class ModelSettings:
     tags: TagRules = KEEP_ALL
     quality: ClassVar[int | None] = None
     grading: ClassVar[GradingName] = "photo"
+    runtime: ClassVar[Runtime] = "torch"
+    steps: ClassVar[int | None] = None
 
     @classmethod
     def with_model(
@@ -142,6 +144,17 @@ class ModelSettings:
         model = card.architecture, card.network, card.weights_sha256
         settings = cls(*model, policy.precision, policy.deep_precision, **chosen)
         return replace(settings, tags=tag_rules(metadata, settings.stamp(card.name) if stamped else None, credits))
+
+    def load(self, card: ModelCard) -> LowLightModel:
+        """The card's network as these settings run it, on the CPU; ModelError where that is not possible."""
+        from lumen_cli.registry.load import load  # PyTorch; plans do without it
+
+        network = load(card, self.grading)
+        if self.runtime == "openvino":
+            from lumen_cli.engine.openvino import accelerate
+
+            network = accelerate(network, self.steps, card.name)
+        return network
 
     def fingerprint(self) -> str:
         """The settings in 32 hexadecimal digits."""
@@ -178,10 +191,10 @@ class Settings(ModelSettings):
     steps: None for a network that does not sample; strength: 0 to 1; format: a suffix, None keeps each picture's;
     quality: 1 to 100, None for each format's default; brightness: light of the result as a multiple of the picture's
     own, None where the model chooses; illumination_ratio: KinD's α, None where none is given; detail: how large
-    pictures reach their size, see `scene`; grading: see `registry.load.load`.
+    pictures reach their size, see `scene`; grading: see `registry.load.load`; runtime: what runs the network.
     """
 
-    steps: int | None = None
+    steps: int | None = None  # type: ignore[misc]
     seed: int = 0
     strength: float = 1.0
     format: str | None = None
@@ -191,6 +204,7 @@ class Settings(ModelSettings):
     tile: int | None = None
     detail: Detail = "auto"
     grading: GradingName = "photo"  # type: ignore[misc]
+    runtime: Runtime = "torch"  # type: ignore[misc]
 
     @property
     def light(self) -> tuple[str, ...]:
@@ -206,6 +220,8 @@ class Settings(ModelSettings):
         for name in ("light", "illumination_ratio", "tile"):
             if fields[name] is None:
                 del fields[name]
+        if self.runtime == "torch":  # another one rounds differently, so its outputs are others
+            del fields["runtime"]
         if self.grading == "photo":
             del fields["grading"]
         else:
@@ -220,7 +236,8 @@ class Settings(ModelSettings):
         """As in `ModelSettings`."""
         steps = (f"{self.steps} steps",) if self.steps else ()
         detail = "whole" if self.detail == "whole" else f"detail {self.detail}"
-        return *steps, f"seed {self.seed}", f"strength {self.strength:g}", *self.light, detail
+        runtime = () if self.runtime == "torch" else (f"runtime {self.runtime}",)
+        return *steps, f"seed {self.seed}", f"strength {self.strength:g}", *self.light, detail, *runtime
 
 
 def tag_rules(metadata: Keeping = "keep", stamp: str | None = None, credits: bool = False) -> TagRules:
@@ -288,7 +305,8 @@ class Enhance:
         """Steps, seed and, where it was chosen, light."""
         settings = self.settings
         steps = (f"{settings.steps} steps",) if settings.steps else ()
-        return *steps, f"seed {settings.seed}", *settings.light
+        runtime = () if settings.runtime == "torch" else (settings.runtime,)
+        return *steps, f"seed {settings.seed}", *settings.light, *runtime
 
     @property
     def bytes_per_pixel(self) -> int:

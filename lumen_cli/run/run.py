@@ -379,12 +379,10 @@ class Run:
     def network(self, now: Callable[[str], None] = lambda line: None) -> LowLightModel:
         """The model on the policy's device, loaded once. now: called before loading it."""
         if self._network is None:
-            from lumen_cli.registry.load import load
-
             assert self.card is not None
             started = time.perf_counter()
             now(f"loading {self.card.name}")
-            self._network = self.policy.prepare(load(self.card, self.operation.settings.grading))
+            self._network = self.policy.prepare(self.operation.settings.load(self.card))
             self.loading = time.perf_counter() - started
             _log.info("model %s from %s loaded in %s", self.card.name, self.card.folder, duration(self.loading))
         return self._network

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from lumen_tiny import Tiny
@@ -20,12 +19,13 @@ from lumen_cli.registry import export
 from lumen_cli.registry.architectures import ARCHITECTURES
 from lumen_cli.registry.catalog import bundled_models, find_model
 from lumen_cli.registry.load import load
-from tests.conftest import Finished, MakeModel, folder_bytes, write_dark
+from tests.conftest import Finished, MakeModel, folder_bytes, read_pixels, write_dark
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 Lumen = Callable[..., Finished]
 SHIPPED = sorted(path.parent.name for path in bundled_models().glob("*/config.json"))
+SAMPLES = Path(__file__).parents[2] / "sample_images"
 SIZES = [(64, 96), (131, 192)]
 """Neither is the size of the trace, nor one that the export itself is checked at."""
 
@@ -104,15 +104,9 @@ def test_the_example_runs_without_lumen_and_torch(shipped: Callable[[str], expor
         (folder / f"{name}.py").write_text("raise ImportError('the example is to run without this')\n")
     dark, bright = write_dark(tmp_path / "dark.png", 50, 70), tmp_path / "bright.png"
     subprocess.run([sys.executable, folder / "example.py", dark, bright], check=True, env={}, cwd=tmp_path)
-    before, after = (np.asarray(read(path)) for path in (dark, bright))
+    before, after = (read_pixels(path) for path in (dark, bright))
     assert after.shape == before.shape
     assert after.mean() > 2 * before.mean()
-
-
-def read(path: Path) -> np.ndarray:
-    from tests.conftest import read_pixels
-
-    return read_pixels(path)
 
 
 TINY = [id for id, each in ARCHITECTURES.items() if each.tiny]
@@ -159,14 +153,34 @@ def test_a_plug_in_becomes_a_complete_folder(
     assert float((run(inputs) - expected).abs().max()) <= 1 / 255
 
 
-def test_the_mean_of_the_noise_needs_no_input(make_model: MakeModel, lumen: Lumen, tmp_path: Path) -> None:
+def test_a_file_may_have_noise_of_its_own(make_model: MakeModel, lumen: Lumen, tmp_path: Path) -> None:
     make_model("night")
-    assert lumen("models", "export", "night", "-o", tmp_path / "made", "--noise", "mean").code == 0
-    inputs = export.make_inputs(40, 70, None)
+    made = lumen("models", "export", "night", "-o", tmp_path / "made", "--noise", "fixed", "--json")
+    assert json.loads(made.out)["facts"]["noise"] == "fixed"
+    run = export.onnx_runner(tmp_path / "made" / "model.onnx")
+    noise = torch.randn(1, 3, export.PATTERN, export.PATTERN, generator=torch.Generator().manual_seed(0))
+    for height, width in ((40, 70), (16, 8 * export.PATTERN + 9)):
+        inputs = export.make_inputs(height, width, None)
+        repeated = noise.repeat(1, 1, 1, 2)[..., : -(-height // 8), : -(-width // 8)]
+        with torch.no_grad():
+            expected = load(find_model("night"))(inputs["picture"], noise=repeated, steps=2)
+        assert float((run(inputs) - expected).abs().max()) <= 1e-4
+
+
+def test_fixed_noise_is_as_good_as_any_other() -> None:
+    """Zero noise is not: LightenDiffusion's pictures with it are darker, and 20 to 27 dB away."""
+    network = load(find_model(bundled_models() / "lightendiffusion"))
+    sides = export.noise_sides(network)
+    assert sides is not None
+    photograph = torch.from_numpy(read_pixels(SAMPLES / "palace.jpg").copy()).permute(2, 0, 1)[None] / 255
+    dark = torch.nn.functional.interpolate(photograph, scale_factor=0.5, mode="area")
+    noise = torch.randn(sides.shape(*dark.shape[-2:]), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        expected = load(find_model("night"))(inputs["picture"], noise=torch.zeros(1, 3, 5, 9), steps=2)
-    result = export.onnx_runner(tmp_path / "made" / "model.onnx")(inputs)
-    assert float((result - expected).abs().max()) <= 1e-4
+        other = export.Graph(network, None, None)(dark, noise)
+        fixed, zero = (export.Graph(network, None, sides, drawn=each)(dark) for each in (True, False))
+    near, far = (float((each - other).square().mean()) for each in (fixed, zero))
+    assert near < 2e-4, "37 dB"
+    assert far > 10 * near
 
 
 def test_an_export_is_replaced_only_when_asked(make_model: MakeModel, lumen: Lumen, tmp_path: Path) -> None:
@@ -212,7 +226,7 @@ def test_what_has_no_graph_is_refused_in_one_line(
 ) -> None:
     make_model("night")
     monkeypatch.setattr(Tiny, "enhance", way)
-    refused = lumen("models", "export", "night", "-o", tmp_path / "made", "--noise", "mean")
+    refused = lumen("models", "export", "night", "-o", tmp_path / "made", "--noise", "fixed")
     assert refused.code == 2
     assert refused.err.count("\n") == 1, refused.err
     assert refused.out == ""
