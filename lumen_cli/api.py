@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lumen_cli.engine import Detail
-from lumen_cli.engine.batch import NetworkError, Shape, shape_of
 from lumen_cli.engine.device import choose_device
+from lumen_cli.engine.parts import NetworkError, Shape, shape_of
 from lumen_cli.errors import UsageError
 from lumen_cli.files.places import is_store, mask
 from lumen_cli.imaging.colour.convert import convert_depth, to_unit

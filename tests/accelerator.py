@@ -25,7 +25,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from lumen_cli.engine.copies import copies_of
 from lumen_cli.engine.device import DevicePolicy
+from tests.streams import Event, Mark, Stream, current_stream, on_stream
 
 CPU = torch.device("cpu")
 MEMORY = 16 << 30
@@ -44,18 +46,22 @@ class OnDevice(Tensor):
 
     held: Tensor
     place: torch.device
+    mark: Mark
 
     @staticmethod
     def __new__(cls, held: Tensor, place: torch.device) -> OnDevice:
         with torch.inference_mode(held.is_inference()):  # a view of weights in inference mode is an ordinary tensor
             shell = torch.empty_strided(held.shape, held.stride(), dtype=held.dtype, device="meta")
             made = torch.Tensor._make_subclass(cls, shell, False, dispatch_device=True, device_for_backend_keys=place)
-        made.held, made.place = held, place
+        made.held, made.place, made.mark = held, place, Mark(place)
         return made
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
         return self.place
+
+    def record_stream(self, stream: Any) -> None:
+        self.mark.recorded.add(stream)
 
     def item(self) -> Any:
         return self.held.item()
@@ -136,6 +142,17 @@ class Machine:
     called: set[Any] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
     full: set[str] = field(default_factory=set)
+    marks: set[Mark] = field(default_factory=set)
+    synchronized: int = 0
+
+    @property
+    def unrecorded(self) -> list[Mark]:
+        """Tensors whose memory could be given away while another stream still uses it."""
+        return [mark for mark in self.marks if mark.used - mark.recorded]
+
+    def synchronize(self, device: Any) -> None:
+        """Wait for all of a device, which no run should."""
+        self.synchronized += 1
 
     def check(self, func: Any, place: torch.device) -> None:
         """What a device says that is lost or full."""
@@ -221,6 +238,14 @@ class StandIn(TorchDispatchMode):
             self.machine.check(func, each)
         if here or there:
             self._check(func, tensors, here and there)
+        if self.place.type == "cuda":
+            for each in tensors:
+                if isinstance(each, OnDevice):
+                    each.mark.use(func)
+                    if each.mark.stream is not current_stream(each.place):
+                        self.machine.marks.add(each.mark)
+            if func is ATEN.copy_.default and args[2:] and args[2] and not isinstance(args[0], OnDevice):
+                return current_stream(place).copy(args[0], args[1].held)
         given = {id(each.held if isinstance(each, OnDevice) else each): each for each in tensors}
         args, kwargs = tree_map(lambda leaf: leaf.held if isinstance(leaf, OnDevice) else leaf, (args, kwargs))
         results = func(*args, **(kwargs if asked is None else kwargs | {"device": CPU}))
@@ -322,6 +347,7 @@ def accelerator(kind: str = "cuda", count: int = 1) -> Iterator[StandIn]:
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     torch._C._set_only_lift_cpu_tensors(True)
     machine, run = Machine(kind, count), threading.Thread.run
+    copies_of.cache_clear()
 
     def run_with(thread: threading.Thread) -> None:
         with Calls(), StandIn(torch.device(kind, 0), machine):
@@ -336,7 +362,11 @@ def accelerator(kind: str = "cuda", count: int = 1) -> Iterator[StandIn]:
         "get_device_properties": lambda device: SimpleNamespace(total_memory=MEMORY),
         "is_bf16_supported": lambda: True,
         "empty_cache": lambda: None,
-        "synchronize": lambda device: None,
+        "synchronize": machine.synchronize,
+        "Stream": Stream,
+        "Event": Event,
+        "stream": on_stream,
+        "current_stream": current_stream,
         "mem_get_info": lambda device: (MEMORY, MEMORY),
         "memory_reserved": lambda device: 0,
         "memory_allocated": lambda device: 0,

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumen_cli.engine import Detail
-from lumen_cli.engine.batch import NetworkError, Shape, enhance_batch, shape_of
+from lumen_cli.engine.batch import enhance_batch
 from lumen_cli.engine.device import choose_device
+from lumen_cli.engine.parts import NetworkError, Shape, shape_of
 from lumen_cli.engine.scene import scene_of
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.colour.convert import luma

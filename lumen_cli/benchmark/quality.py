@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lumen_cli.benchmark.entrants import Entrant
 from lumen_cli.benchmark.samples import Sample, Samples, Scene
-from lumen_cli.engine.batch import NetworkError, Shape
+from lumen_cli.engine.parts import NetworkError, Shape
 from lumen_cli.errors import LumenError, explain
 from lumen_cli.imaging.colour.convert import convert_depth, to_unit
 from lumen_cli.imaging.picture import Picture

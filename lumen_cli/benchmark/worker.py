@@ -27,9 +27,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lumen_cli.benchmark.paper_baseline import paper_network
 from lumen_cli.benchmark.speed_request import Pipeline, Plain, SpeedCase, SpeedResult, Spread
-from lumen_cli.engine.batch import NetworkError, enhance_batch
+from lumen_cli.engine.batch import enhance_batch
 from lumen_cli.engine.device import DevicePolicy, choose_device
 from lumen_cli.engine.memory import out_of_memory, peak_resident
+from lumen_cli.engine.parts import NetworkError
 from lumen_cli.engine.scene import scene_size
 from lumen_cli.errors import LumenError
 from lumen_cli.files.find import find_pictures

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,43 +15,16 @@ from lumen_cli.diffusion import picture_noise
 from lumen_cli.engine import Detail
 from lumen_cli.engine.device import DevicePolicy
 from lumen_cli.engine.light import relight
-from lumen_cli.engine.memory import TilePlan, out_of_memory, smaller
+from lumen_cli.engine.memory import TilePlan
+from lumen_cli.engine.parts import Computed, NetworkError, launch_parts, not_finite, shape_of
 from lumen_cli.engine.scene import Scene, finish, refining_of, scene_of
-from lumen_cli.errors import LumenError
-from lumen_cli.networks.base import as_pixels, as_tensor, pad_to_multiple, padded_size
+from lumen_cli.networks.base import as_pixels, as_tensor, pad_to_multiple
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lumen_cli.imaging.picture import Picture
     from lumen_cli.networks.base import LowLightModel
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The common properties of a batch: padded height and width in pixels, and the precision."""
-
-    height: int
-    width: int
-    precision: str
-
-
-class NetworkError(LumenError):
-    """The network returned no usable result for one picture."""
-
-
-class NotFiniteError(NetworkError):
-    """The result holds NaN or infinity."""
-
-
-class TooLargeError(NetworkError):
-    """The picture does not fit into memory."""
-
-
-def shape_of(picture: Picture, network: LowLightModel, policy: DevicePolicy) -> Shape:
-    """The shape of a picture's batch."""
-    height, width = padded_size(picture.height, picture.width, network.size_multiple)
-    return Shape(height, width, policy.precision_for(picture.bit_depth))
 
 
 def enhance_batch(
@@ -113,8 +85,7 @@ def _input_of(picture: Picture, network: LowLightModel, policy: DevicePolicy) ->
 
 def _load(inputs: Sequence[Tensor], network: LowLightModel, policy: DevicePolicy) -> Tensor:
     """What `_input_of` returned for pictures of one `shape_of` → B×3×H×W in [0, 1] on the device."""
-    loaded = [policy.upload(each) for each in inputs]
-    batch = [pad_to_multiple(_scale(each), network.size_multiple) for each in loaded]
+    batch = [pad_to_multiple(_scale(each), network.size_multiple) for each in policy.upload(inputs)]
     return (batch[0] if policy.single else torch.cat(batch)).contiguous(memory_format=torch.channels_last)
 
 
@@ -164,6 +135,13 @@ def enhance_scenes(
 
 
 def compute_scenes(
+    network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, **options: Any
+) -> list[Computed[Bright]]:
+    """As `launch_scenes`, and wait."""
+    return launch_scenes(network, scenes, policy, **options)()
+
+
+def launch_scenes(
     network: LowLightModel,
     scenes: Sequence[Scene],
     policy: DevicePolicy,
@@ -174,8 +152,10 @@ def compute_scenes(
     brightness: float | None = None,
     illumination_ratio: float | None = None,
     plan: TilePlan | None = None,
-) -> list[Computed[Bright]]:
+) -> Callable[[], list[Computed[Bright]]]:
     """Run the network on the scenes of pictures, all of one `shape_of`.
+
+    A CUDA device may still compute when this returns, so that the next scenes can be launched meanwhile.
 
     Args:
         network: on the policy's device.
@@ -190,8 +170,8 @@ def compute_scenes(
         plan: which pictures run in tiles; None: those that do not fit into memory.
 
     Returns:
-        For each scene its result, or the error of a picture whose result has NaN or infinity even in float32. How
-        batches are split: see `in_parts`.
+        A function that waits and returns for each scene its result, or the error of a picture whose result has NaN or
+        infinity even in float32. How batches are split: see `launch_parts`.
     """
     contents = digests or [scene.picture.digest() for scene in scenes]
     if brightness is not None and illumination_ratio is not None:
@@ -210,23 +190,36 @@ def compute_scenes(
         ready = scenes[index].input
         return _input_of(pictures[index], network, policy) if ready is None else ready
 
-    def run(part: slice, precision: str) -> list[Bright | NetworkError]:
+    def run(part: slice, precision: str) -> Callable[[], list[Bright | NetworkError]]:
         group = range(len(scenes))[part]
+        sizes = [(pictures[i].height, pictures[i].width) for i in group]
         with policy.running(precision):
             low = _load([input_of(i) for i in group], network, policy)
-            drawn = [policy.upload(noise) for i in group if (noise := noise_of(i)) is not None]
-            sizes = [(pictures[i].height, pictures[i].width) for i in group]
+            drawn = policy.upload([noise for i in group if (noise := noise_of(i)) is not None])
             bright = network(low, sizes=sizes, noise=torch.cat(drawn) if drawn else None, steps=steps, **knobs).float()
-            fetched = policy.fetch(bright)
-        parts = [fetched[at, :, :height, :width] for at, (height, width) in enumerate(sizes)]
-        return [
-            bright_of(i, graded) if is_finite(graded) else _not_finite() for i, graded in zip(group, parts, strict=True)
-        ]
+        with torch.inference_mode():
+            residuals = [
+                network.residual(_crop(low[at], *size), _crop(bright[at], *size)) if has_residual(i) else None
+                for at, (i, size) in enumerate(zip(group, sizes, strict=True))
+            ]
+            fetch = policy.fetch([bright, *(residual for residual in residuals if residual is not None)])
 
-    def bright_of(index: int, graded: Tensor) -> Bright:
-        scene, alone = scenes[index], illumination_ratio is not None
-        residual = None if scene.whole or alone else _residual(network, scene.seen, graded, policy)
-        return Bright(replace(scene, input=None, noise=None), graded, residual, brightness, alone)
+        def finish() -> list[Bright | NetworkError]:
+            fetched, *rest = fetch()
+            results: list[Bright | NetworkError] = []
+            for at, (i, (height, width)) in enumerate(zip(group, sizes, strict=True)):
+                graded, residual = fetched[at, :, :height, :width], None if residuals[at] is None else rest.pop(0)
+                results.append(bright_of(i, graded, residual) if is_finite(graded) else not_finite())
+            return results
+
+        return finish
+
+    def has_residual(index: int) -> bool:
+        return not scenes[index].whole and illumination_ratio is None
+
+    def bright_of(index: int, graded: Tensor, residual: Tensor | None) -> Bright:
+        scene = replace(scenes[index], input=None, noise=None)
+        return Bright(scene, graded, residual, brightness, illumination_ratio is not None)
 
     def run_tiled(index: int, precision: str, side: int) -> Bright | NetworkError:
         from lumen_cli.engine.tile import enhance_tiled  # few pictures need it
@@ -245,9 +238,15 @@ def compute_scenes(
                 sample_whole=sample_whole,
                 **knobs,
             )
-        return bright_of(index, as_tensor(made)[0]) if np.isfinite(made).all() else _not_finite()
+        if not np.isfinite(made).all():
+            return not_finite()
+        graded, residual = as_tensor(made), None
+        if has_residual(index):
+            with torch.inference_mode():
+                residual = network.residual(as_tensor(low).to(policy.device), graded.to(policy.device))
+        return bright_of(index, graded[0], None if residual is None else residual.cpu())
 
-    return in_parts(run, pictures, policy, network=network, plan=plan, run_tiled=run_tiled)
+    return launch_parts(run, pictures, policy, network=network, plan=plan, run_tiled=run_tiled)
 
 
 def is_finite(values: Tensor) -> bool:
@@ -256,121 +255,9 @@ def is_finite(values: Tensor) -> bool:
     return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
-@torch.inference_mode()
-def _residual(network: LowLightModel, seen: Picture, graded: Tensor, policy: DevicePolicy) -> Tensor | None:
-    """`LowLightModel.residual` for the result of a reduced picture, 3×H×W on the CPU; on the CPU too."""
-    low = as_tensor(seen.pixels)
-    residual = network.residual(low.to(policy.device), as_tensor(as_pixels(graded)).to(policy.device))
-    return None if residual is None else residual.cpu()
-
-
-Value = TypeVar("Value")
-
-
-@dataclass(frozen=True, eq=False)
-class Computed(Generic[Value]):
-    """The network's value for one picture, or the error in its place; notes: how it was computed, one line each."""
-
-    value: Value | NetworkError
-    notes: tuple[str, ...] = ()
-
-    def with_note(self, note: str) -> Computed[Value]:
-        """The same with one more note in front."""
-        return Computed(self.value, (note, *(other for other in self.notes if other != note)))
-
-
-@dataclass(frozen=True)
-class _Batch(Generic[Value]):
-    """What `in_parts` was called with, for the functions below."""
-
-    run: Callable[[slice, str], list[Value | NetworkError]]
-    pictures: Sequence[Picture]
-    policy: DevicePolicy
-    network: LowLightModel
-    plan: TilePlan | None
-    run_tiled: Callable[[int, str, int], Value | NetworkError] | None
-    shape: Shape
-
-
-def in_parts(
-    run: Callable[[slice, str], list[Value | NetworkError]],
-    pictures: Sequence[Picture],
-    policy: DevicePolicy,
-    *,
-    network: LowLightModel,
-    plan: TilePlan | None = None,
-    run_tiled: Callable[[int, str, int], Value | NetworkError] | None = None,
-) -> list[Computed[Value]]:
-    """Call `run` with all pictures and their precision, or with parts of them where they cannot run together.
-
-    A CPU runs them one by one, so that batch-mates change no bit. A batch that does not fit into memory runs in halves,
-    and a single picture that does not fit runs in tiles, as do large pictures by the plan; without `run_tiled` it is a
-    TooLargeError. A result that is not finite in half precision is computed again in float32.
-    """
-    shape = shape_of(pictures[0], network, policy)
-    batch = _Batch(run, pictures, policy, network, plan if run_tiled else None, run_tiled, shape)
-    results = _run_range(batch, 0, len(pictures), shape.precision)
-    for index, result in enumerate(results):
-        if isinstance(result.value, NotFiniteError) and shape.precision != "fp32":
-            (again,) = _run_range(batch, index, index + 1, "fp32")
-            note = f"computed in fp32, because the network's values were not finite in {shape.precision}"
-            results[index] = Computed(again.value, tuple(dict.fromkeys((*result.notes, *again.notes, note))))
-    return results
-
-
-def _run_range(batch: _Batch[Value], start: int, stop: int, precision: str) -> list[Computed[Value]]:
-    """Pictures `start` to `stop`: in tiles by the plan, one by one on a CPU, else together."""
-    if batch.plan is not None:
-        side = batch.plan.side_for(batch.network, batch.policy, batch.shape, precision)
-        if side is not None:
-            return [_run_tiled(batch, index, precision, side) for index in range(start, stop)]
-    bounds = range(start, stop + 1) if batch.policy.single else (start, stop)
-    return [result for one, following in pairwise(bounds) for result in _run_whole(batch, one, following, precision)]
-
-
-def _run_whole(batch: _Batch[Value], start: int, stop: int, precision: str) -> list[Computed[Value]]:
-    """Pictures together, in halves where the memory is too small, and in tiles where it is too small for one."""
-    try:
-        return [Computed(value) for value in batch.run(slice(start, stop), precision)]
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-    _give_back()
-    if stop - start > 1:
-        middle = (start + stop + 1) // 2
-        note = f"run in smaller batches: {batch.policy.device} has too little memory for the whole batch"
-        halves = _run_whole(batch, start, middle, precision) + _run_whole(batch, middle, stop, precision)
-        return [result.with_note(note) for result in halves]
-    side = None if batch.plan is None else batch.plan.after_failure(batch.network, batch.shape)
-    return [_run_tiled(batch, start, precision, side or 0)]
-
-
-def _run_tiled(batch: _Batch[Value], index: int, precision: str, side: int) -> Computed[Value]:
-    """One picture in tiles, smaller ones where the memory is too small; side 0: tiles are impossible."""
-    while side:
-        assert batch.run_tiled is not None
-        assert batch.plan is not None
-        try:
-            value = batch.run_tiled(index, precision, side)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-        else:
-            return Computed(value, (f"run in tiles of {side} pixels: {batch.plan.why}",))
-        _give_back()
-        side = smaller(side)
-    picture = batch.pictures[index]
-    size = f"{picture.width}×{picture.height}"
-    return Computed(TooLargeError(f"{batch.policy.device} has too little memory for a picture of {size} pixels"))
-
-
-def _give_back() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _not_finite() -> NotFiniteError:
-    return NotFiniteError("the network returned numbers that are not finite")
+def _crop(padded: Tensor, height: int, width: int) -> Tensor:
+    """C×H×W → 1×C×height×width, with the strides that `as_tensor` gives."""
+    return padded[:, :height, :width].permute(1, 2, 0).contiguous().permute(2, 0, 1)[None]
 
 
 def as_batch(pictures: Sequence[Picture], network: LowLightModel, policy: DevicePolicy) -> Tensor:
@@ -382,4 +269,4 @@ def as_batch(pictures: Sequence[Picture], network: LowLightModel, policy: Device
 def cropped(result: Tensor, picture: Picture) -> np.ndarray | NetworkError:
     """C×H×W of the padded shape → H×W×C of the picture's size, or an error where the result is not finite."""
     pixels = as_pixels(result[:, : picture.height, : picture.width])
-    return pixels if np.isfinite(pixels).all() else _not_finite()
+    return pixels if np.isfinite(pixels).all() else not_finite()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lumen_cli.engine.batch import Computed, NetworkError, as_batch, cropped, in_parts
+from lumen_cli.engine.batch import as_batch, cropped
+from lumen_cli.engine.parts import Computed, NetworkError, in_parts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,7 +85,7 @@ def decompose_batch(
                 planes |= {"reconstruction": retinex.reconstruction, "prepared": network.prepare(low)}
             return [_maps(planes, retinex, index, picture, low) for index, picture in enumerate(group)]
 
-    return in_parts(run, pictures, policy, network=network)
+    return in_parts(run, pictures, policy, network)
 
 
 def _maps(

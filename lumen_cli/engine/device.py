@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,10 +91,19 @@ class DevicePolicy:
         return max(1, min(_LARGEST_AUTOMATIC_BATCH, fitting))
 
     def prepare(self, network: LowLightModel) -> LowLightModel:
-        """Move a network to the device, in the memory layout that its convolutions prefer. Weights stay float32."""
+        """Move a network to the device, in the memory layout that its convolutions prefer.
+
+        Weights stay float32; for half precision an accelerator also gets copies of them.
+        """
         import torch
 
-        return network.to(torch.device(self.device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        moved = network.to(torch.device(self.device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        half = next((name for name in (self.precision, self.deep_precision) if name != "fp32"), None)
+        if half is not None and not self.single:
+            from lumen_cli.engine.half import hold_halves
+
+            hold_halves(moved, dtype_of(half))
+        return moved
 
     def stage(self, tensor: Tensor) -> Tensor:
         """A tensor on the CPU from which `upload` copies fastest: in page-locked memory for a CUDA device.
@@ -108,20 +117,27 @@ class DevicePolicy:
         except RuntimeError:
             return tensor
 
-    def upload(self, tensor: Tensor) -> Tensor:
-        """A tensor on the CPU → on the device; the CPU waits only where the tensor is not from `stage`."""
-        return tensor.to(self.device, non_blocking=self.device.startswith("cuda"))
+    @property
+    def overlaps(self) -> bool:
+        """Whether the device computes and copies beside the thread that launches this."""
+        return self.device.startswith("cuda")
 
-    def fetch(self, tensor: Tensor) -> Tensor:
-        """A tensor on the device → on the CPU, complete."""
-        if not self.device.startswith("cuda"):
-            return tensor.cpu()
-        import torch
+    def upload(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Tensors on the CPU → on the device; the CPU waits only where they are not from `stage`."""
+        if not self.overlaps:
+            return [tensor.to(self.device) for tensor in tensors]
+        from lumen_cli.engine.copies import copies_of
 
-        host = torch.empty_like(tensor, device="cpu", pin_memory=True)
-        host.copy_(tensor, non_blocking=True)
-        torch.cuda.synchronize(self.device)
-        return host
+        return copies_of(self.device).upload(tensors)
+
+    def fetch(self, tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+        """Begin to copy tensors from the device; the function waits for the copies, on the CPU, and returns them."""
+        if not self.overlaps:
+            fetched = [tensor.cpu() for tensor in tensors]
+            return lambda: fetched
+        from lumen_cli.engine.copies import copies_of
+
+        return copies_of(self.device).fetch(tensors)
 
     def works(self) -> bool:
         """Whether the device still computes. After some errors every further call of the process fails."""

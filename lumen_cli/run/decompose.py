@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,9 @@ from lumen_cli.run.task import Part
 if TYPE_CHECKING:
     from PIL import Image
 
-    from lumen_cli.engine.batch import NetworkError
     from lumen_cli.engine.decompose import Fidelity, Maps
     from lumen_cli.engine.device import DevicePolicy
+    from lumen_cli.engine.parts import NetworkError
     from lumen_cli.engine.scene import Scene
     from lumen_cli.networks.base import LowLightModel
 
@@ -106,12 +106,19 @@ class Decompose:
         """The scene itself: maps take longer than preparing it would save."""
         return scene
 
+    def launch(
+        self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
+    ) -> Callable[[], list[Decomposed | NetworkError]]:
+        """As `run`, which waits."""
+        made = self.run(network, scenes, policy, digests)
+        return lambda: made
+
     def run(
         self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
     ) -> list[Decomposed | NetworkError]:
         """See `decompose_batch`. Nothing here is random, so `digests` are not used."""
-        from lumen_cli.engine.batch import NetworkError
         from lumen_cli.engine.decompose import decompose_batch
+        from lumen_cli.engine.parts import NetworkError
 
         pictures = [scene.picture for scene in scenes]
         wanted = self.reconstruct or self.side_by_side

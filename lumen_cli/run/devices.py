@@ -10,11 +10,13 @@ import copy
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
-from lumen_cli.engine.batch import NetworkError, TooLargeError
+from lumen_cli.engine.parts import NetworkError, TooLargeError
 from lumen_cli.run.operation import Operation, Output
 from lumen_cli.run.stages import ClosedError, Decoded, Encoder, Freed, Inbox, Notice, report_faults
 from lumen_cli.run.task import RunEndedError, failure
@@ -32,6 +34,19 @@ class Group:
     refused: set[str] = field(default_factory=set)
 
 
+@dataclass(eq=False)
+class Launch:
+    """A group whose work has begun. wait: returns the outcomes, or raises the error."""
+
+    group: Group
+    started: float
+    wait: Callable[[], Sequence[Output | NetworkError]]
+
+
+def _throw(error: Exception) -> Sequence[Output | NetworkError]:
+    raise error
+
+
 class Devices:
     """Threads that run the network. For each picture they get, the inbox receives a result in the end.
 
@@ -47,10 +62,12 @@ class Devices:
         self, policy: DevicePolicy, network: LowLightModel, operation: Operation, encoder: Encoder, inbox: Inbox
     ) -> None:
         self._operation, self._encoder, self._inbox = operation, encoder, inbox
-        # While a GPU computes, the next group waits for it. A CPU computes on the cores that decode, and in the memory.
-        self._each = 1 if policy.single else 2
+        # A GPU computes one group while another waits, and the one before is fetched. A CPU shares its cores and memory
+        # with the threads that decode.
+        self._each = 3 if policy.overlaps else 1 if policy.single else 2
         self._waiting: deque[Group] = deque()
         self._busy = 0
+        self._finished: dict[str, float] = {}
         self._ended = False
         self._working = {each.device for each in policy.each}
         self._changed = threading.Condition()
@@ -100,18 +117,18 @@ class Devices:
         except Exception as error:
             self._leave(policy, error)
             return
-        while (group := self._take(policy.device)) is not None:
-            try:
-                self._run(policy, prepared, group)
-            except ClosedError:  # the encoder's threads are broken, and the run ends
-                return
-            finally:
-                with self._changed:
-                    self._busy -= 1
-                self._inbox.put(Freed())
+        under_way: Launch | None = None
+        with suppress(ClosedError):  # the encoder's threads are broken, and the run ends
+            while (group := self._take(policy.device, wait=under_way is None)) or under_way:
+                following = None if group is None else self._launch(policy, prepared, group)
+                if under_way:
+                    self._finish(policy, under_way)
+                if following and not policy.overlaps:
+                    self._finish(policy, following)
+                under_way = following if policy.overlaps else None
 
-    def _take(self, device: str) -> Group | None:
-        """The first group that another device should not take instead; None where this one is to end."""
+    def _take(self, device: str, wait: bool) -> Group | None:
+        """The first group that no other device should take instead; None where this one ends, or does not wait."""
 
         def find() -> Group | None:
             return next(
@@ -119,19 +136,35 @@ class Devices:
             )
 
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or device not in self._working or find() is not None)
+            if wait:
+                self._changed.wait_for(lambda: self._ended or device not in self._working or find() is not None)
             if self._ended or device not in self._working or (group := find()) is None:
                 return None
             self._waiting.remove(group)
             self._busy += 1
             return group
 
-    def _run(self, policy: DevicePolicy, network: LowLightModel, group: Group) -> None:
+    def _launch(self, policy: DevicePolicy, network: LowLightModel, group: Group) -> Launch:
         started = time.perf_counter()
         scenes = [decoded.scene for decoded in group.pictures]
         digests = [bytes.fromhex(decoded.record.content or "") for decoded in group.pictures]
         try:
-            outcomes = self._operation.run(network, scenes, policy, digests)
+            return Launch(group, started, self._operation.launch(network, scenes, policy, digests))
+        except Exception as error:  # `_finish` sees to it when the group before is finished
+            return Launch(group, started, partial(_throw, error))
+
+    def _finish(self, policy: DevicePolicy, launch: Launch) -> None:
+        try:
+            self._wait(policy, launch)
+        finally:
+            with self._changed:
+                self._busy -= 1
+            self._inbox.put(Freed())
+
+    def _wait(self, policy: DevicePolicy, launch: Launch) -> None:
+        group = launch.group
+        try:
+            outcomes = launch.wait()
         except Exception as error:  # a fault in the network must not end a run of many hours
             if not policy.works():
                 self._leave(policy, error, group)
@@ -142,7 +175,9 @@ class Devices:
             return
         if not self._accept(policy.device, group, outcomes):
             return
-        seconds = (time.perf_counter() - started) / len(group.pictures)
+        now = time.perf_counter()
+        seconds = (now - max(launch.started, self._finished.get(policy.device, 0.0))) / len(group.pictures)
+        self._finished[policy.device] = now
         for decoded, outcome in zip(group.pictures, outcomes, strict=True):
             if isinstance(outcome, NetworkError):
                 decoded.arrived.discard()
@@ -156,6 +191,7 @@ class Devices:
         cause = next(iter(str(error).splitlines()), type(error).__name__)
         why = f"{policy.device} no longer computes ({cause})"
         with self._changed:
+            known = policy.device not in self._working
             self._working.discard(policy.device)
             others = sorted(self._working)
             if group is not None:
@@ -163,7 +199,8 @@ class Devices:
             self._changed.notify_all()
         if not others:
             raise RunEndedError(f"{why}; what is finished is kept: run the command again to go on") from error
-        self._inbox.put(Notice(f"{why}; {', '.join(others)} {'go' if others[1:] else 'goes'} on with its pictures"))
+        if not known:
+            self._inbox.put(Notice(f"{why}; {', '.join(others)} {'go' if others[1:] else 'goes'} on with its pictures"))
 
     def _accept(self, device: str, group: Group, outcomes: Sequence[Output | NetworkError]) -> bool:
         """Whether the outcomes count; not where a picture is too large for this device and another one can try.

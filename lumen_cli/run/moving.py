@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from lumen_cli.engine.batch import NetworkError, enhance_scenes
+from lumen_cli.engine.batch import enhance_scenes
 from lumen_cli.engine.memory import TilePlan
+from lumen_cli.engine.parts import NetworkError
 from lumen_cli.engine.scene import Floats, Scene
 from lumen_cli.engine.video import KeyFrame, Light, Timeline, is_empty
 from lumen_cli.errors import PictureError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -22,9 +22,10 @@ from lumen_cli.run.save import Content
 if TYPE_CHECKING:
     import numpy as np
 
-    from lumen_cli.engine.batch import Bright, NetworkError
+    from lumen_cli.engine.batch import Bright
     from lumen_cli.engine.decompose import Fidelity
     from lumen_cli.engine.device import DevicePolicy
+    from lumen_cli.engine.parts import NetworkError
     from lumen_cli.engine.refine import Refining
     from lumen_cli.engine.scene import Scene
     from lumen_cli.files.source import Job, Source
@@ -105,6 +106,11 @@ class Operation(Protocol):
         self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
     ) -> Sequence[Output | NetworkError]:
         """Put scenes of one `shape_of` through the network; digests: the `digest()` of their pictures."""
+
+    def launch(
+        self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
+    ) -> Callable[[], Sequence[Output | NetworkError]]:
+        """Begin what `run` does; the function waits for its end."""
 
 
 Settled = TypeVar("Settled", bound="ModelSettings")
@@ -342,12 +348,19 @@ class Enhance:
     def run(
         self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
     ) -> list[Enhanced | NetworkError]:
-        """See `compute_scenes`."""
-        from lumen_cli.engine.batch import NetworkError, compute_scenes
+        """As `launch`, and wait."""
+        return self.launch(network, scenes, policy, digests)()
+
+    def launch(
+        self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
+    ) -> Callable[[], list[Enhanced | NetworkError]]:
+        """See `launch_scenes`."""
+        from lumen_cli.engine.batch import launch_scenes
+        from lumen_cli.engine.parts import NetworkError
         from lumen_cli.engine.scene import refining_of
 
         settings = self.settings
-        results = compute_scenes(
+        wait = launch_scenes(
             network,
             scenes,
             policy,
@@ -358,7 +371,7 @@ class Enhance:
             illumination_ratio=settings.illumination_ratio,
             plan=self.tiles,
         )
-        return [
+        return lambda: [
             result.value
             if isinstance(result.value, NetworkError)
             else Enhanced(
@@ -368,5 +381,5 @@ class Enhance:
                 refining_of(scene, settings.detail, policy),
                 result.notes,
             )
-            for scene, result in zip(scenes, results, strict=True)
+            for scene, result in zip(scenes, wait(), strict=True)
         ]

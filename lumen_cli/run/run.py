@@ -182,7 +182,7 @@ class Run:
         Raises:
             NetworkError: the network gave no usable result.
         """
-        from lumen_cli.engine.batch import NetworkError
+        from lumen_cli.engine.parts import NetworkError
 
         scene = self.operation.scene(picture)
         (outcome,) = self.operation.run(self.network(), [scene], self.policy, [picture.digest()])

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from lumen_cli.engine.batch import Shape, shape_of
+from lumen_cli.engine.parts import Shape, shape_of
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.run.devices import Devices
 from lumen_cli.run.operation import Operation

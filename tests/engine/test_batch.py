@@ -4,9 +4,10 @@ import torch
 from lumen_tiny import Tiny
 from torch.nn.functional import adaptive_avg_pool2d
 
-from lumen_cli.engine.batch import NetworkError, as_batch, enhance_batch, enhance_scenes, in_parts, prepare, shape_of
+from lumen_cli.engine.batch import as_batch, enhance_batch, enhance_scenes, prepare
 from lumen_cli.engine.device import DevicePolicy, choose_device
 from lumen_cli.engine.memory import TilePlan
+from lumen_cli.engine.parts import NetworkError, in_parts, shape_of
 from lumen_cli.engine.scene import scene_of
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.networks.base import Mean
@@ -164,7 +165,7 @@ def test_smaller_batches_are_announced_for_the_pictures_they_held() -> None:
             return super().enhance(low, **options)
 
     policy = Batching("cuda:7", "as if a GPU", "fp32", "fp32", "as asked")
-    results = in_parts(lambda part, _: run_small(Small().eval(), part), [picture()] * 3, policy, network=Tiny())
+    results = in_parts(lambda part, _: run_small(Small().eval(), part), [picture()] * 3, policy, Tiny())
     note = "run in smaller batches: cuda:7 has too little memory for the whole batch"
     assert [result.notes for result in results] == [(note,)] * 3
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -14,16 +16,19 @@ from lumen_tiny import Tiny
 from torch import Tensor
 
 from lumen_cli.engine.device import DevicePolicy, choose_device
+from lumen_cli.engine.parts import NetworkError
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import find_pictures
 from lumen_cli.files.outputs import plan_outputs
 from lumen_cli.imaging.tags.writer import TagWriter
+from lumen_cli.run.devices import Devices
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.operation import Enhance, Settings
 from lumen_cli.run.plan import Plan, make_plan
 from lumen_cli.run.run import Run, RunOptions
+from lumen_cli.run.stages import Freed, Inbox
 from lumen_cli.run.task import Result, RunEndedError
-from tests.accelerator import accelerator
+from tests.accelerator import accelerator, policy_on
 from tests.conftest import folder_bytes, write_dark
 
 SETTINGS = Settings("tiny", {}, "0" * 64, steps=1)
@@ -103,9 +108,11 @@ def test_several_devices_share_a_folder_and_give_the_bytes_of_one(tmp_path: Path
     for name, device, count in (("one", "cuda:1", 1), ("three", "cuda", 3)):
         results: list[Result] = []
         network = watched(count)
-        with accelerator(count=3):
+        with accelerator(count=3) as stand_in:
             assert carry_out(plan_for(name), several(count, device), network, results) == []
         assert {result.status for result in results} == {"done"}
+        assert not stand_in.machine.unrecorded
+        assert not stand_in.machine.synchronized
         made[name] = network.batches
     assert {device for device, _ in made["one"]} == {"cuda:1"}
     assert {device for device, _ in made["three"]} == {"cuda:0", "cuda:1", "cuda:2"}
@@ -176,3 +183,65 @@ def test_a_fault_of_the_network_costs_its_pictures_only(plan_for: Any) -> None:
     failed = sorted(result.task.output for result in results if result.status == "failed")
     assert failed == [f"{number:02}.png" for number in range(0, 20, 3)]
     assert len(results) == 20
+
+
+def test_a_batch_is_launched_before_the_one_before_is_fetched() -> None:
+    log: list[str] = []
+    handed = threading.Event()
+
+    class Logged:
+        def launch(self, network: Any, scenes: Any, policy: Any, digests: Any) -> Callable[[], list[NetworkError]]:
+            handed.wait(timeout=60)
+            log.append(f"launch {scenes[0]}")
+
+            def wait() -> list[NetworkError]:
+                log.append(f"wait {scenes[0]}")
+                return [NetworkError("nothing is made here")]
+
+            return wait
+
+    def decoded(number: int) -> Any:
+        job = SimpleNamespace(source=SimpleNamespace(path=Path(f"{number}.png")))
+        arrived = SimpleNamespace(discard=lambda: None)
+        record = SimpleNamespace(content="")
+        return SimpleNamespace(scene=number, task=SimpleNamespace(job=job), arrived=arrived, record=record)
+
+    for kind, expected in (
+        ("cuda", "launch 0, launch 1, wait 0, launch 2, wait 1, wait 2"),
+        ("mps", "launch 0, wait 0, launch 1, wait 1, launch 2, wait 2"),
+    ):
+        log.clear()
+        handed.clear()
+        inbox: Inbox = queue.SimpleQueue()
+        with accelerator(kind):
+            devices = Devices(policy_on(kind), Tiny(), Logged(), None, inbox)  # type: ignore[arg-type]
+            for number in range(3):
+                devices.hand([decoded(number)])
+            assert devices.have_room is False
+            handed.set()
+            assert [isinstance(inbox.get(timeout=60), Result | Freed) for _ in range(6)] == [True] * 6
+            devices.end()
+        assert ", ".join(log) == expected
+
+
+def test_the_stand_in_keeps_the_order_of_streams() -> None:
+    with accelerator() as stand_in:
+        side = torch.cuda.Stream("cuda:0")
+        with torch.cuda.stream(side):
+            moved = torch.ones(3).to("cuda:0", non_blocking=True)
+        with pytest.raises(RuntimeError, match="has not waited"):
+            moved + 1
+        torch.cuda.current_stream("cuda:0").wait_stream(side)
+        assert (moved + 1).cpu().sum() == 6
+        assert len(stand_in.machine.unrecorded) == 1
+        moved.record_stream(torch.cuda.current_stream("cuda:0"))
+        assert not stand_in.machine.unrecorded
+        policy = policy_on()
+        wait = policy.fetch([moved])
+        assert wait()[0].sum() == 3
+        host, copied = torch.zeros(3), torch.cuda.Event(blocking=True)
+        host.copy_(moved, non_blocking=True)
+        copied.record(torch.cuda.current_stream("cuda:0"))
+        assert host.isnan().all()
+        copied.synchronize()
+        assert host.sum() == 3
