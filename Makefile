@@ -19,9 +19,10 @@ test: $(VENV)/.dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest $(PYTEST)
 
-# The tests that need a CUDA device, where there is one.
+# The tests that need a CUDA device, where there is one, and the table in docs/gpu.md.
 gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest -m gpu tests/gpu $(PYTEST)
+	$(BIN)/python docs/make_gpu_table.py
 
 # The documentation site: site/index.html can be opened from its folder, its search works there too.
 docs: $(VENV)/.dev

@@ -6,6 +6,7 @@ A tensor that another stream made may be used after `wait_stream` only, and has 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,11 +40,18 @@ class Event:
 
     waited = 0
 
-    def __init__(self, blocking: bool = False) -> None:
+    def __init__(self, blocking: bool = False, enable_timing: bool = False) -> None:
+        self.timed, self.at = enable_timing, 0.0
         self.copies: list[tuple[Tensor, Tensor]] = []
 
     def record(self, stream: Stream) -> None:
+        self.at = time.perf_counter()
         self.copies, stream.copies = stream.copies, []
+
+    def elapsed_time(self, end: Event) -> float:
+        assert self.timed
+        assert end.timed
+        return 1000 * (end.at - self.at)
 
     def synchronize(self) -> None:
         Event.waited += 1

@@ -142,8 +142,8 @@ class Plain:
 class Pipeline:
     """A folder from disk to disk.
 
-    seconds: wall clock, with the model already loaded; busy: share of it in which the model ran; against_alone:
-    pictures per second relative to the model alone.
+    seconds: wall clock, with the model already loaded; busy: share of it in which the network computed, on CUDA by the
+    device's events; against_alone: pictures per second relative to the model alone.
     """
 
     pictures: int

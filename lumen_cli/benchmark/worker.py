@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from lumen_cli.benchmark.busy import Busy
 from lumen_cli.benchmark.paper_baseline import paper_network
 from lumen_cli.benchmark.speed_request import Pipeline, Plain, SpeedCase, SpeedResult, Spread
 from lumen_cli.engine.batch import enhance_batch
@@ -73,28 +74,38 @@ def time_folder(
     with tempfile.TemporaryDirectory(prefix="lumen-speed-") as place:
         source, target = Path(place, "dark"), Path(place, "bright")
         write_pictures(source, case.request.pictures, case.width, case.height)
-        with Run(None, policy, Enhance(settings), RunOptions(f"{target}{os.sep}"), network=network) as run:
+        with (
+            Busy(policy.device).watch(network) as busy,
+            Run(None, policy, Enhance(settings), RunOptions(f"{target}{os.sep}"), network=network) as run,
+        ):
             started = time.perf_counter()
             results = list(run.results(run.plan(find_pictures([str(source)]))))
             wall = time.perf_counter() - started
     failed = [result for result in results if result.status != "done"]
     if failed or len(results) != case.request.pictures:
         raise LumenError(f"the folder's pictures failed: {failed[0].reason if failed else 'some are missing'}")
-    running = sum(result.timings.run for result in results)
-    return Pipeline(case.request.pictures, wall, running / wall, alone * case.request.pictures / wall)
+    return Pipeline(case.request.pictures, wall, busy.seconds / wall, alone * case.request.pictures / wall)
 
 
 def write_pictures(folder: Path, count: int, width: int, height: int) -> None:
-    """Write dark JPEGs with a camera's grain, all different, into `folder`."""
-    from PIL import Image
+    """Write dark JPEGs with a camera's grain and tags, all different, into `folder`."""
+    from PIL import ExifTags, Image
 
     folder.mkdir()
     generator = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make], exif[ExifTags.Base.Model] = "lumen", "benchmark"
+    exif.get_ifd(ExifTags.IFD.Exif).update(
+        {ExifTags.Base.DateTimeOriginal: "2026:01:31 21:45:00", ExifTags.Base.ISOSpeedRatings: 6400}
+    )
+    exif.get_ifd(ExifTags.IFD.GPSInfo).update(
+        {ExifTags.GPS.GPSLatitudeRef: "N", ExifTags.GPS.GPSLatitude: (52.0, 31.0, 12.0)}
+    )
     ramp = np.linspace(5.0, 60.0, width)[None, :, None] * np.linspace(0.3, 1.0, height)[:, None, None]
     for number in range(count):
         grain = generator.normal(0.0, _GRAIN, (height, width, 3))
         pixels = np.clip(ramp * generator.uniform(0.5, 1.0, 3) + grain, 0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:04d}.jpg", quality=92)
+        Image.fromarray(pixels).save(folder / f"{number:04d}.jpg", quality=92, exif=exif)
 
 
 Returned = TypeVar("Returned")

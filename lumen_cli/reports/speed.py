@@ -149,8 +149,8 @@ def _how(results: Sequence[SpeedResult]) -> Table:
     for architecture, way in plain.items():
         facts[f"· {printable(architecture)}"] = "; ".join(way.redundant) or "no redundant computation is known"
     if any(result.pipeline is not None for result in results):
-        facts["folder"] = "generated JPEGs from disk to disk with reading, writing and tags"
-        facts["busy"] = "share of that time in which the model ran; vs alone: pictures/s relative to the model alone"
+        facts["folder"] = "generated JPEGs with tags from disk to disk"
+        facts["busy"] = "share of that time in which the network computed; vs alone: pictures/s relative to that alone"
     return facts_grid(facts)
 
 

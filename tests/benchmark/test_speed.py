@@ -1,13 +1,16 @@
 import dataclasses
 import itertools
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from lumen_tiny import Tiny
 
 from lumen_cli.benchmark import worker
+from lumen_cli.benchmark.busy import Busy
 from lumen_cli.benchmark.speed import run_speed, speed_cases
 from lumen_cli.benchmark.speed_request import SpeedCase, SpeedRequest, SpeedResult
 from lumen_cli.engine.memory import peak_resident
@@ -198,3 +201,24 @@ def test_a_row_that_takes_too_long_is_ended(make_model: MakeModel) -> None:
     make_model("tiny", network={"seconds": 60.0})
     (row,) = run_speed(dataclasses.replace(REQUEST, timeout=1.0))
     assert row.error == "took longer than 1 s"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_busy_time_is_that_of_the_networks_calls(device: str) -> None:
+    from tests.accelerator import accelerator
+
+    network = Tiny(seconds=0.05).eval().requires_grad_(False)
+    with accelerator():
+        network.to(device)
+        low = torch.full((1, 3, 8, 8), 0.1).to(device)
+        busy = Busy(device)
+        started = time.perf_counter()
+        with busy.watch(network), torch.inference_mode():
+            for _ in range(2):
+                network(low)
+            time.sleep(0.05)
+        whole = time.perf_counter() - started
+        assert 0.1 <= busy.seconds <= whole - 0.05
+        with torch.inference_mode():
+            network(low)
+        assert busy.seconds <= whole - 0.05
