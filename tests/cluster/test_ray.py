@@ -229,17 +229,17 @@ def test_outputs_whose_results_were_lost_are_recognised(
         run = ClusterRun(card, policy, operation, RunOptions(str(tmp_path / "out")), cluster=cluster)
         plan = run.plan(find_pictures([photos]))
         (tmp_path / "out/night").mkdir(parents=True)
-        office = driver.Office(cluster, run._brief(plan), run.network(), dict(plan.places))
+        workers = driver.WorkerPool(cluster, run._worker_settings(plan), run.network(), dict(plan.places))
         batch = {"tasks": [pack(dict(enumerate(plan.todo)))]}
-        lost, worker = (Worker(office.desk, [office.network], office.brief) for _ in range(2))
+        lost, worker = (Worker(workers.recorder, [workers.network], workers.settings) for _ in range(2))
         monkeypatch.setattr(lost, "_done", lambda index, result: None)
         lost(batch)
-        assert office.call("take").results == []
+        assert workers.call("take").results == []
         before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
         assert len(outputs(folder_bytes(tmp_path / "out"))) == len(plan.todo)
         worker(batch)
         for each in (lost, worker):
             each._run.__exit__(None, None, None)
-        news = office.call("take")
-        assert sorted((index, result.status) for index, result in news.results) == [(i, "done") for i in range(5)]
+        progress = workers.call("take")
+        assert sorted((index, result.status) for index, result in progress.results) == [(i, "done") for i in range(5)]
         assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")} == before

@@ -1,7 +1,7 @@
 """The driver's side of a run on a Ray cluster: tasks go out in batches, results come back picture by picture.
 
-Ray Data gives batches of tasks to workers (`worker.py`) and starts workers again that end. Results come by the desk
-(`desk.py`).
+Ray Data gives batches of tasks to workers (`worker.py`) and starts workers again that end. Results come by the recorder
+(`recorder.py`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from lumen_cli.atomic import sweep_temporaries
 from lumen_cli.files.places import ObjectPath
 from lumen_cli.registry.load import load
-from lumen_cli.run.cluster.desk import Desk, News
 from lumen_cli.run.cluster.join import MOST_PROCESSORS, NODE_SECONDS, ask, on_node, shorten
-from lumen_cli.run.cluster.worker import Brief, Worker, end_process, pack
+from lumen_cli.run.cluster.recorder import Progress, Recorder
+from lumen_cli.run.cluster.worker import Worker, WorkerSettings, end_process, pack
 from lumen_cli.run.run import Run, RunOptions
 from lumen_cli.run.stream import RunEndedError
 from lumen_cli.run.task import Result, Task, failure
@@ -75,9 +75,9 @@ class ClusterRun(Run):
         tasks = plan.todo
         left = set(range(len(tasks)))
         places = {root: place for root, place in plan.places.items() if plan.recorded}
-        office = Office(self.cluster, self._brief(plan), self.network(now), places)
+        workers = WorkerPool(self.cluster, self._worker_settings(plan), self.network(now), places)
         for _ in range(_ROUNDS):
-            for index, result in office.results(tasks, sorted(left), stop, now, share):
+            for index, result in workers.results(tasks, sorted(left), stop, now, share):
                 if index in left:
                     left.discard(index)
                     yield replace(result, task=tasks[index])
@@ -92,10 +92,10 @@ class ClusterRun(Run):
                     root.store.list(root)
         sweep_temporaries(plan.folders)
 
-    def _brief(self, plan: Plan) -> Brief:
+    def _worker_settings(self, plan: Plan) -> WorkerSettings:
         share = self.cluster.share
         jobs = self.options.jobs or max(1, min(MOST_PROCESSORS, int(share.processors)))
-        return Brief(
+        return WorkerSettings(
             self.operation,
             self.policy,
             self.cluster.device,
@@ -107,31 +107,31 @@ class ClusterRun(Run):
         )
 
 
-class Office:
-    """The desk, and one set of workers after the other."""
+class WorkerPool:
+    """The recorder, and one set of workers after the other."""
 
-    def __init__(self, cluster: Cluster, brief: Brief, network: Any, places: Any) -> None:
-        self.cluster, self.brief = cluster, brief
+    def __init__(self, cluster: Cluster, settings: WorkerSettings, network: Any, places: Any) -> None:
+        self.cluster, self.settings = cluster, settings
         ray = cluster.ray
         here = on_node(ray.get_runtime_context().get_node_id())
-        keeper = ray.remote(Desk).options(num_cpus=0, max_concurrency=64, scheduling_strategy=here)
-        self.desk = keeper.remote(places)
+        keeper = ray.remote(Recorder).options(num_cpus=0, max_concurrency=64, scheduling_strategy=here)
+        self.recorder = keeper.remote(places)
         self.network = ray.put(network)
         self.heard = time.monotonic()
         """When the last sign of life came."""
-        error = ask(ray, self.desk.begin_manifests.remote(), "the run's records could not be opened")
+        error = ask(ray, self.recorder.begin_manifests.remote(), "the run's records could not be opened")
         if error is not None:
             raise RunEndedError(error)
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Ask the desk.
+        """Ask the recorder.
 
         Raises:
             RunEndedError: it is gone.
         """
         ray = self.cluster.ray
         try:
-            return ray.get(getattr(self.desk, method).remote(*arguments), timeout=NODE_SECONDS)
+            return ray.get(getattr(self.recorder, method).remote(*arguments), timeout=NODE_SECONDS)
         except ray.exceptions.RayError as error:
             raise RunEndedError(f"the process that keeps the run's records has ended ({shorten(error)})") from error
 
@@ -168,21 +168,21 @@ class Office:
             over = False
             while not over:
                 over = not thread.is_alive()  # looked at first: what came until then is taken below
-                news: News = self.call("take")
-                yield from news.results
-                if news.doing:
-                    now(news.doing)
-                    share(news.share)
-                if news.ended is not None:
-                    raise RunEndedError(news.ended)
+                progress: Progress = self.call("take")
+                yield from progress.results
+                if progress.doing:
+                    now(progress.doing)
+                    share(progress.share)
+                if progress.ended is not None:
+                    raise RunEndedError(progress.ended)
                 if failed:
-                    raise RunEndedError(f"no worker could start: {news.unfit or shorten(failed[0])}")
+                    raise RunEndedError(f"no worker could start: {progress.unfit or shorten(failed[0])}")
                 if stop.is_set() and not stopping:
                     stopping = True
                     self.call("stop")
-                elif stopping and not news.busy:
+                elif stopping and not progress.busy:
                     return
-                self._require_life(news)
+                self._require_life(progress)
                 thread.join(_POLL)
         except BaseException:
             with suppress(Exception):
@@ -191,19 +191,19 @@ class Office:
         finally:
             closing.set()
 
-    def _require_life(self, news: News) -> None:
+    def _require_life(self, progress: Progress) -> None:
         """End workers that no longer answer, so that Ray starts others; RunEndedError where none answers for long."""
-        late = [worker for worker, seconds in news.quiet.items() if seconds > SILENCE_SECONDS]
+        late = [worker for worker, seconds in progress.quiet.items() if seconds > SILENCE_SECONDS]
         end = self.cluster.ray.remote(end_process)
         for worker in late:
             _log.warning("a worker does not answer, process %d; it is ended", worker.number)
             end.options(num_cpus=0, scheduling_strategy=on_node(worker.node)).remote(worker)
         if late:
             self.call("forget", late)
-        if len(late) < len(news.quiet):
+        if len(late) < len(progress.quiet):
             self.heard = time.monotonic()
         elif time.monotonic() - self.heard > PATIENCE_SECONDS:
-            why = f": {news.unfit}" if news.unfit else "; is the cluster busy, or out of nodes?"
+            why = f": {progress.unfit}" if progress.unfit else "; is the cluster busy, or out of nodes?"
             raise RunEndedError(f"no worker has answered for {PATIENCE_SECONDS / 60:g} minutes{why}")
 
     def _dataset(self, tasks: Sequence[Task], wanted: Sequence[int]) -> Any:
@@ -229,7 +229,7 @@ class Office:
             compute=pool,
             num_cpus=share.processors,
             num_gpus=share.gpus,
-            fn_constructor_args=(self.desk, [self.network], self.brief),
+            fn_constructor_args=(self.recorder, [self.network], self.settings),
             max_restarts=-1,
             max_task_retries=-1,
         )

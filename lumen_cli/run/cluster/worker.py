@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lumen_cli.errors import LumenError, explain
 from lumen_cli.files.contents import known_state, read_state
 from lumen_cli.files.places import FileState, ObjectPath, StoreError
-from lumen_cli.run.cluster.desk import ANSWER_SECONDS, Process, RemoteManifest
+from lumen_cli.run.cluster.recorder import ANSWER_SECONDS, Process, RemoteManifest
 from lumen_cli.run.existing import IfExists, Rules, decide
 from lumen_cli.run.plan import Plan
 from lumen_cli.run.run import Run, RunOptions
@@ -33,7 +33,7 @@ BEAT = 1.0
 
 
 @dataclass(frozen=True)
-class Brief:
+class WorkerSettings:
     """What a worker needs beside the network. threads: of PyTorch; shares: workers of one node, which share its memory.
 
     recorded: whether outputs get lines of a manifest.
@@ -74,16 +74,16 @@ class Worker:
     """Holds the loaded network and makes batches of pictures as a run on one machine does. Only its start may raise.
 
     Args:
-        desk: the actor.
+        recorder: the actor.
         network: a list with the reference to the network on the CPU: Ray would replace a bare one.
-        brief: everything else.
+        settings: everything else.
     """
 
-    def __init__(self, desk: Any, network: Any, brief: Brief) -> None:
+    def __init__(self, recorder: Any, network: Any, settings: WorkerSettings) -> None:
         import psutil
         import ray
 
-        self._ray, self._desk, self._brief = ray, desk, brief
+        self._ray, self._recorder, self._settings = ray, recorder, settings
         self._name = Process(ray.get_runtime_context().get_node_id(), os.getpid(), psutil.Process().create_time())
         self._stop = threading.Event()
         self._busy, self._doing, self._share = False, "", 0.0
@@ -100,16 +100,16 @@ class Worker:
 
         from lumen_cli.engine.device import choose_device
 
-        brief = self._brief
-        torch.set_num_threads(brief.threads)
-        wanted = brief.policy
+        settings = self._settings
+        torch.set_num_threads(settings.threads)
+        wanted = settings.policy
         policy = replace(
-            choose_device(brief.device, batch_size=wanted.batch_size),
+            choose_device(settings.device, batch_size=wanted.batch_size),
             precision=wanted.precision,
             deep_precision=wanted.deep_precision,
         )
-        options = replace(brief.options, budget=default_bytes() // brief.shares)
-        run = Run(None, policy, brief.operation, options, network=policy.prepare(network))
+        options = replace(settings.options, budget=default_bytes() // settings.shares)
+        run = Run(None, policy, settings.operation, options, network=policy.prepare(network))
         run.__enter__()  # never left: the process ends instead, and exiftool with it
         return run
 
@@ -127,16 +127,18 @@ class Worker:
         return {"batches": [len(batch["tasks"])]}
 
     def _make(self, tasks: Mapping[int, Task]) -> None:
-        orders = self._ask("begin", self._name, [(index, (task.root, task.outputs)) for index, task in tasks.items()])
-        self._busy = not orders.stop
-        wanted = orders.together | orders.alone
+        assignment = self._ask(
+            "begin", self._name, [(index, (task.root, task.outputs)) for index, task in tasks.items()]
+        )
+        self._busy = not assignment.stop
+        wanted = assignment.together | assignment.alone
         left = {
             index: task
             for index, task in tasks.items()
-            if index in wanted and not self._is_finished(index, task, orders.lines.get((task.root, task.outputs)))
+            if index in wanted and not self._is_finished(index, task, assignment.lines.get((task.root, task.outputs)))
         }
-        self._make_all({index: task for index, task in left.items() if index in orders.together})
-        for index in orders.alone & left.keys():
+        self._make_all({index: task for index, task in left.items() if index in assignment.together})
+        for index in assignment.alone & left.keys():
             if self._ask("begin_alone", index):
                 self._make_all({index: left[index]})
             elif not self._stop.is_set():
@@ -151,8 +153,8 @@ class Worker:
             for path in task.targets:
                 if isinstance(path, ObjectPath):
                     path.store.learn(path, _state_now(path))
-            manifest = RemoteManifest(task.root, self._desk, lines)
-            decision = decide(task, manifest, replace(self._brief.rules, if_exists=IfExists.RESUME))
+            manifest = RemoteManifest(task.root, self._recorder, lines)
+            decision = decide(task, manifest, replace(self._settings.rules, if_exists=IfExists.RESUME))
             if decision.action is not Action.KEEP:
                 return False
             self._done(index, Result(task, "done", size=sum(known_state(path).size for path in task.targets)))
@@ -164,8 +166,8 @@ class Worker:
         if not tasks:
             return
         numbers = {(task.root, task.output): index for index, task in tasks.items()}
-        manifests = {root: RemoteManifest(root, self._desk, {}) for root in {task.root for task in tasks.values()}}
-        plan = Plan(tuple(tasks.values()), self._brief.rules, self._brief.recorded, (), manifests)
+        manifests = {root: RemoteManifest(root, self._recorder, {}) for root in {task.root for task in tasks.values()}}
+        plan = Plan(tuple(tasks.values()), self._settings.rules, self._settings.recorded, (), manifests)
         for result in self._run.make(plan, self._stop, self._now, self._set_share):
             self._done(numbers[result.task.root, result.task.output], result)
 
@@ -186,7 +188,7 @@ class Worker:
         self._share = part
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        return self._ray.get(getattr(self._desk, method).remote(*arguments), timeout=ANSWER_SECONDS)
+        return self._ray.get(getattr(self._recorder, method).remote(*arguments), timeout=ANSWER_SECONDS)
 
     def _beat(self) -> None:
         while True:

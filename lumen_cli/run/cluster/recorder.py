@@ -1,4 +1,4 @@
-"""The desk of a run on a cluster: one process on the driver's machine that keeps manifests and results.
+"""The recorder of a run on a cluster: one process on the driver's machine that keeps manifests and results.
 
 So their files have one writer, each line is on the disk before its output gets its final name, and no result is lost
 with the worker that had it.
@@ -21,7 +21,7 @@ from lumen_cli.run.manifest import Manifest, Record, open_manifest
 from lumen_cli.run.task import Result
 
 ANSWER_SECONDS = 600.0
-"""How long a worker waits for the desk, which may wait for a disk or a store."""
+"""How long a worker waits for the recorder, which may wait for a disk or a store."""
 _TOGETHER, _ALONE = 1, 2
 """Times that a picture is begun with others, and then times that it is made alone, when its worker ends each time."""
 
@@ -49,7 +49,7 @@ class _Sign:
 
 
 @dataclass(frozen=True)
-class News:
+class Progress:
     """What happened since the driver asked last, and how the workers are.
 
     results: with the number of each task; quiet: workers with the seconds since their last sign of life; doing, share:
@@ -66,7 +66,7 @@ class News:
 
 
 @dataclass(frozen=True)
-class Orders:
+class Assignment:
     """What a worker does with a batch. together: tasks to make now, and those to make one by one after that.
 
     lines: what this run recorded of their outputs before, by key; then an earlier worker may have finished them.
@@ -78,7 +78,7 @@ class Orders:
     lines: Mapping[Key, dict[str, list[Record]]]
 
 
-class Desk:
+class Recorder:
     """Keeps manifests, results and signs of life; an actor whose methods are called from many threads at once.
 
     Args:
@@ -132,12 +132,12 @@ class Desk:
             self._doing = doing or self._doing
             return self._stop
 
-    def begin(self, worker: Process, tasks: Sequence[tuple[int, Key]]) -> Orders:
+    def begin(self, worker: Process, tasks: Sequence[tuple[int, Key]]) -> Assignment:
         """A worker begins a batch. Tasks that have a result already are left out."""
         with self._lock:
             self._signs[worker] = _Sign(time.monotonic(), busy=not self._stop)
             if self._stop:
-                return Orders(True, frozenset(), frozenset(), {})
+                return Assignment(True, frozenset(), frozenset(), {})
             wanted = [(index, key) for index, key in tasks if index not in self._done]
             together = frozenset(index for index, _ in wanted if self._begun[index] < _TOGETHER)
             self._begun.update(together)
@@ -146,7 +146,7 @@ class Desk:
                 known = {name: list(self._lines[root][name]) for name in outputs if name in self._lines.get(root, {})}
                 if known:
                     lines[root, outputs] = known
-            return Orders(False, together, frozenset(index for index, _ in wanted) - together, lines)
+            return Assignment(False, together, frozenset(index for index, _ in wanted) - together, lines)
 
     def begin_alone(self, index: int) -> bool:
         """A worker begins a picture whose workers have ended before; False where that happened too often."""
@@ -176,12 +176,12 @@ class Desk:
         with self._lock:
             self._unfit = reason
 
-    def take(self) -> News:
+    def take(self) -> Progress:
         """What happened since this was called last."""
         with self._lock:
             results, self._results = self._results, []
             now, signs = time.monotonic(), list(self._signs.values())
-            return News(
+            return Progress(
                 results,
                 busy=sum(sign.busy for sign in signs),
                 quiet={worker: now - sign.when for worker, sign in self._signs.items()},
@@ -204,18 +204,18 @@ class Desk:
 
 
 class RemoteManifest(Manifest):
-    """A folder's manifest, kept by the desk. lines: what this run recorded of outputs, by name."""
+    """A folder's manifest, kept by the recorder. lines: what this run recorded of outputs, by name."""
 
-    def __init__(self, root: Path, desk: Any, lines: Mapping[str, list[Record]]) -> None:
+    def __init__(self, root: Path, recorder: Any, lines: Mapping[str, list[Record]]) -> None:
         self.root = root
-        self._desk, self._lines = desk, lines
+        self._recorder, self._lines = recorder, lines
 
     def reread(self) -> RemoteManifest:
         """Itself."""
         return self
 
     def begin(self) -> None:
-        """The desk has done that."""
+        """The recorder has done that."""
 
     def history(self, output: str) -> tuple[Record, ...]:
         """What this run recorded of an output before."""
@@ -235,7 +235,7 @@ class RemoteManifest(Manifest):
     def _add(self, records: Sequence[Record], new: bool) -> list[Record]:
         import ray
 
-        before, error = ray.get(self._desk.add.remote(self.root, records, new=new), timeout=ANSWER_SECONDS)
+        before, error = ray.get(self._recorder.add.remote(self.root, records, new=new), timeout=ANSWER_SECONDS)
         if error is not None:
             raise LumenError(error)
         return list(before)
