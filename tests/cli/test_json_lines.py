@@ -30,6 +30,7 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
     "models remove": (["mine", "--yes"], ["model-path"]),
     "models import": (["diffll", "official.pth"], ["import"]),
     "models pull": (["tiny"], ["pull"]),
+    "models export": (["tiny", "-o", "exported", "--format", "onnx"], ["export"]),
     "status": (["bright"], ["status"]),
     "config": ([], ["setting"]),
     "config path": ([], ["config-file"]),

@@ -65,12 +65,12 @@ def commands(page: Path) -> Iterator[str]:
 
 def calls(line: str) -> Iterator[list[str]]:
     """The words behind each `lumen` of a shell line, up to the next pipe or redirection."""
-    words = shlex.split(line)
+    words, end = shlex.split(line), 0
     for index, word in enumerate(words):
-        if word == "lumen" and not (index and words[index - 1].startswith("-")):  # not a model's name
-            rest = words[index + 1 :]
-            stops = [place for place, each in enumerate(rest) if each in ("|", ">", "<", "&&")]
-            yield rest[: stops[0]] if stops else rest
+        if word == "lumen" and index >= end and not (index and words[index - 1].startswith("-")):  # not a model's name
+            stops = (place for place in range(index, len(words)) if words[place] in ("|", ">", "<", "&&"))
+            end = next(stops, len(words))
+            yield words[index + 1 : end]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
