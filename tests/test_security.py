@@ -36,6 +36,8 @@ ALLOWED = {
     "registry/checkpoints/reading.py": {"pickle"},
     # Between two processes of lumen's own; what it may make is a short list.
     "imaging/helper.py": {"pickle"},
+    # Tasks from the driver of a Ray run. Ray itself unpickles all that processes of a cluster send each other.
+    "run/cluster/worker.py": {"pickle"},
 }
 
 
