@@ -40,6 +40,11 @@ _TAG_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.
 """What Pillow raises for damaged tags."""
 
 
+KINDS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""Pillow's own readers of what lumen reads by it. Other libraries register further ones, which accept some of the same
+files: imageio those of pillow-heif, which takes an AVIF file for HEIF by its brand."""
+
+
 @contextlib.contextmanager
 def open_image(content: bytes | BinaryIO, title: str, max_pixels: int) -> Iterator[Image.Image]:
     """A picture opened by Pillow and not decoded yet, its size checked.
@@ -53,7 +58,7 @@ def open_image(content: bytes | BinaryIO, title: str, max_pixels: int) -> Iterat
         UnreadableError: inside too: the file is damaged, cut off or too large.
     """
     try:
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=KINDS) as image:
             check_size(image.width, image.height, max_pixels)
             yield image
     except UnidentifiedImageError:
@@ -68,7 +73,7 @@ def open_image(content: bytes | BinaryIO, title: str, max_pixels: int) -> Iterat
 
 def measure(file: BinaryIO) -> tuple[int, int]:
     """Columns and rows, from the header."""
-    with Image.open(file) as image:
+    with Image.open(file, formats=KINDS) as image:
         return image.size
 
 
@@ -149,7 +154,7 @@ def read_tiff_tags(file: BinaryIO) -> bytes | None:
     """The describing tags of a TIFF file, or of a camera raw file that is built like one, as an EXIF block."""
     try:
         file.seek(0)
-        with Image.open(file) as image:
+        with Image.open(file, formats=("TIFF",)) as image:
             return collect_tiff_tags(image)
     except (*_TAG_ERRORS, MemoryError, RuntimeError):
         return None

@@ -334,8 +334,15 @@ def test_what_is_cut_off_is_one_line(tmp_path: Path, kind: str, share: float) ->
     assert "\n" not in caught.value.reason
 
 
-def test_avif_that_is_called_heif_by_its_brand(tmp_path: Path) -> None:
+@pytest.mark.parametrize("registered", [False, True])
+def test_avif_that_is_called_heif_by_its_brand(
+    registered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     require("avif")
+    if registered:  # by imageio, when it reads an animation in the same process, perhaps before Pillow's own readers
+        pytest.importorskip("pillow_heif").register_heif_opener()
+        Image.init()
+        monkeypatch.setattr(Image, "ID", sorted(Image.ID, key=lambda name: name != "HEIF"))
     buffer = io.BytesIO()
     Image.fromarray(make.photo()).save(buffer, "AVIF")
     (tmp_path / "a.heif").write_bytes(buffer.getvalue().replace(b"ftypavif", b"ftypmif1", 1))
