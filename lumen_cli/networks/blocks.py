@@ -25,7 +25,7 @@ def exporting() -> Iterator[None]:
 
 def is_exporting() -> bool:
     """Whether `exporting` is on."""
-    return _EXPORTING.get()
+    return not torch.compiler.is_compiling() and _EXPORTING.get()  # a compiler cannot read the variable
 
 
 def at_least(length: int, least: int) -> int:
