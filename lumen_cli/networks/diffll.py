@@ -113,30 +113,33 @@ def _interleave(even: Tensor, odd: Tensor, axis: int) -> Tensor:
 
 def library_analyse(x: Tensor, wavelet: str = "haar") -> tuple[Tensor, Tensor]:
     """`analyse` through pytorch_wavelets, whose bands are -LH, -HL and HH; any wavelet, periodic at the borders."""
-    forward, _ = _library(wavelet)
+    forward, _ = _library(wavelet, x.device, x.dtype)
     with torch.autocast(x.device.type, enabled=False):
-        average, (bands,) = forward.to(x.device, x.dtype)(x)
+        average, (bands,) = forward(x)
     return average, torch.cat([-bands[:, :, 1], -bands[:, :, 0], bands[:, :, 2]])
 
 
 def library_synthesise(average: Tensor, details: Tensor, wavelet: str = "haar") -> Tensor:
     """`synthesise` through pytorch_wavelets; the inverse of `library_analyse` with the same wavelet."""
-    _, inverse = _library(wavelet)
+    _, inverse = _library(wavelet, average.device, average.dtype)
     hl, lh, hh = details.chunk(3)
     with torch.autocast(average.device.type, enabled=False):
-        whole: Tensor = inverse.to(average.device, average.dtype)((average, [torch.stack([-lh, -hl, hh], dim=2)]))
+        whole: Tensor = inverse((average, [torch.stack([-lh, -hl, hh], dim=2)]))
     return whole
 
 
 @cache
-def _library(wavelet: str) -> tuple[Any, Any]:
+def _library(wavelet: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
+    # One for each device: networks on several of them run at the same time.
     # Its import takes a quarter of a second and warns that it asks for pkg_resources.
     # Periodic borders keep a band at half the sides. Haar's two taps do not reach beyond the borders.
     mode = "zero" if wavelet == HAAR else "periodization"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pytorch_wavelets import DWTForward, DWTInverse
-    return DWTForward(J=1, wave=wavelet, mode=mode), DWTInverse(wave=wavelet, mode=mode)
+    with torch.inference_mode(False):  # a training in this process may use them later
+        forward, inverse = DWTForward(J=1, wave=wavelet, mode=mode), DWTInverse(wave=wavelet, mode=mode)
+        return forward.to(device, dtype), inverse.to(device, dtype)
 
 
 def check_wavelet(wavelet: str, shortest: int) -> None:
