@@ -138,7 +138,7 @@ class Store:
         return state
 
     def learn(self, path: ObjectPath, state: FileState | None) -> None:
-        """Take over what another process was told of an object; None: there was none."""
+        """Note the state of an object that another process has read; None: the object does not exist."""
         self._known[path.inner] = state
 
     def details(self, path: ObjectPath) -> Details:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -202,25 +202,15 @@ class MovingMaker:
             raise StoppedError
         self.share(part)
 
-    def results(
-        self, tasks: Sequence[Task], transport: Transport, manifests: Mapping[Path, Manifest]
-    ) -> Iterator[Result]:
+    def results(self, transport: Transport, manifests: Mapping[Path, Manifest]) -> Iterator[Result]:
         """Make one after the other, until all are made, the run ends, or there is no room for another.
 
         manifests: by the folder of outputs; those that record.
         """
-        with ExitStack() as ending:
-            ending.callback(transport.join)
-            ending.callback(transport.end)
-            for number, task in enumerate(tasks):
-                arrived = transport.take(number)
-                if arrived is None:
-                    return
+        with closing(transport.arrivals()) as arrivals:
+            for task, arrived in arrivals:
                 placing = transport.placing(task, arrived, self.tags.rules.metadata == "keep")
-                try:
-                    result = self.make(task, manifests.get(task.root), arrived, placing)
-                finally:
-                    arrived.discard()
+                result = self.make(task, manifests.get(task.root), arrived, placing)
                 if result is None:
                     return
                 yield result

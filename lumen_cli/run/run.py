@@ -308,7 +308,7 @@ class Run:
         for manifest in manifests.values() if plan.recorded else ():
             manifest.begin()
         with transport_of(tasks) as transport:
-            yield from maker.results(tasks, transport, manifests if plan.recorded else {})
+            yield from maker.results(transport, manifests if plan.recorded else {})
         if maker.storage.trouble:
             raise RunEndedError(maker.storage.trouble)
 
@@ -367,8 +367,7 @@ class Run:
             now(f"reading {plan.todo[0].job.source.path.name}")
             network = self.network(now)
             decoder.ahead = lambda scene, digest: self.operation.prepare(scene, network, self.policy, digest)
-            ends = decoder, encoder, inbox
-            yield from Stream(network, self.policy, self.operation, *ends, stop, now, warn).results()
+            yield from Stream(network, self.policy, self.operation, decoder, encoder, inbox, stop, now, warn).results()
             if encoder.storage.trouble:
                 raise RunEndedError(encoder.storage.trouble)
         finally:
@@ -382,10 +381,13 @@ class Run:
             assert self.card is not None
             started = time.perf_counter()
             now(f"loading {self.card.name}")
-            self._network = self.policy.prepare(self.operation.settings.load(self.card))
+            self._network = self._place(self.operation.settings.load(self.card))
             self.loading = time.perf_counter() - started
             _log.info("model %s from %s loaded in %s", self.card.name, self.card.folder, duration(self.loading))
         return self._network
+
+    def _place(self, network: LowLightModel) -> LowLightModel:
+        return self.policy.prepare(network)
 
 
 def _record_failures(plan: Plan, failed: Sequence[Result]) -> None:

@@ -7,7 +7,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,6 +90,21 @@ class Transport:
     def placing(self, task: Task, arrived: Arrived, keeps_metadata: bool) -> Renaming:
         """How the files of a task get their names. keeps_metadata: whether an object's own metadata may be copied."""
         return Renaming()
+
+    def arrivals(self) -> Generator[tuple[Task, Arrived], None, None]:
+        """One task after the other, with its source as a file until the next one, until the run ends; to be closed."""
+        try:
+            for index, task in enumerate(self._tasks):
+                arrived = self.take(index)
+                if arrived is None:
+                    return
+                try:
+                    yield task, arrived
+                finally:
+                    arrived.discard()
+        finally:
+            self.end()
+            self.join()
 
     def end(self) -> None:
         """Take nothing more."""

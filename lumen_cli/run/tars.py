@@ -13,8 +13,8 @@ import shutil
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -57,19 +57,14 @@ class TarMaker:
     share: Callable[[float], None]
     storage: StorageWatch = field(default_factory=StorageWatch)
 
-    def results(
-        self, tasks: Sequence[Task], transport: Transport, manifests: Mapping[Path, Manifest]
-    ) -> Generator[Result, None, None]:
+    def results(self, transport: Transport, manifests: Mapping[Path, Manifest]) -> Generator[Result, None, None]:
         """For each tar file the results of its pictures, then its own, until the run ends or there is no room.
 
         manifests: by the folder of outputs; those that record.
         """
-        with ExitStack() as ending:
-            ending.callback(transport.join)
-            ending.callback(transport.end)
-            for number, task in enumerate(tasks):
-                arrived = transport.take(number)
-                if arrived is None or self.stop.is_set():
+        with closing(transport.arrivals()) as arrivals:
+            for task, arrived in arrivals:
+                if self.stop.is_set():
                     return
                 try:
                     placing = transport.placing(task, arrived, self.run.tags.rules.metadata == "keep")
@@ -79,8 +74,6 @@ class TarMaker:
                 except (LumenError, OSError, tarfile.TarError) as error:
                     self.storage.failed(error, task.job.folder)
                     yield failure(task, error)
-                finally:
-                    arrived.discard()
                 if self.stop.is_set() or self.storage.trouble:
                     return
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from lumen_cli.atomic import sweep_temporaries
 from lumen_cli.files.places import ObjectPath
-from lumen_cli.registry.load import load
 from lumen_cli.run.cluster.join import MOST_PROCESSORS, NODE_SECONDS, ask, on_node, shorten
 from lumen_cli.run.cluster.recorder import Progress, Recorder
 from lumen_cli.run.cluster.worker import Worker, WorkerSettings, end_process, pack
@@ -53,15 +52,8 @@ class ClusterRun(Run):
         super().__init__(card, policy, operation, options)
         self.cluster = cluster
 
-    def network(self, now: Callable[[str], None] = lambda line: None) -> LowLightModel:
-        """The model on the CPU; each worker moves its copy to its device."""
-        if self._network is None:
-            assert self.card is not None
-            started = time.perf_counter()
-            now(f"loading {self.card.name}")
-            self._network = load(self.card, self.operation.settings.grading)
-            self.loading = time.perf_counter() - started
-        return self._network
+    def _place(self, network: LowLightModel) -> LowLightModel:
+        return network  # on the CPU; each worker moves its copy to its device
 
     def make(
         self,

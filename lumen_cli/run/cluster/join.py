@@ -91,7 +91,7 @@ def connect(address: str | None, workers: int | None, gpus: float | None, device
         device: auto, cpu, cuda or mps.
 
     Raises:
-        UsageError: Ray is missing or too old, nobody answers, versions differ, or the cluster has no such nodes.
+        UsageError: Ray is missing or too old, no cluster answers at the address, versions differ, or no node fits.
     """
     ray = _import_ray()
     address = address or os.environ.get("RAY_ADDRESS") or "local"
