@@ -21,6 +21,7 @@ from lumen_cli.registry.catalog import GradingName
 from lumen_cli.registry.load import load
 
 if TYPE_CHECKING:
+    from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.registry.card import ModelCard
 
 WELL_EXPOSED = 0.45
@@ -79,17 +80,19 @@ def model_entrant(
     detail: Detail = "auto",
     grading: GradingName = "photo",
     name: str = "",
+    choose: Callable[..., DevicePolicy] = choose_device,
 ) -> Entrant:
     """A model with the settings of `lumen enhance`: the pixels are the same.
 
-    name: in the table, by default the card's; grading: see `load`; others as in `choose_device` and `enhance_batch`.
+    name: in the table, by default the card's; grading: see `load`; choose: chooses the device, as `choose_device` does;
+    others as in `choose_device` and `enhance_batch`.
 
     Raises:
         UsageError: the model does not support these steps or this precision, or the device does not exist.
     """
     chosen = card.steps_for(steps)
     asked = card.precision_for(precision)
-    policy = choose_device(device, asked, precisions=card.precisions, batch_size=batch_size, model=card.name)
+    policy = choose(device, asked, precisions=card.precisions, batch_size=batch_size, model=card.name)
 
     def prepare() -> Runner:
         network = policy.prepare(load(card, grading))

@@ -107,6 +107,10 @@ class Row:
         return sum(score.reason is None for score in self.scores)
 
 
+Scorer = Callable[["Samples", Entrant, Sequence[Metric], threading.Event, "Save | None"], Iterator[Score]]
+"""Has the form of `score_pictures`."""
+
+
 def run_quality(
     samples: Samples,
     entrants: Sequence[Entrant],
@@ -115,6 +119,7 @@ def run_quality(
     stop: threading.Event | None = None,
     advance: Callable[[str, Score], None] | None = None,
     save: Save | None = None,
+    score: Scorer | None = None,
 ) -> Iterator[Row]:
     """Measure the entrants one after the other. A picture that fails becomes a score with a reason.
 
@@ -128,31 +133,33 @@ def run_quality(
             pictures would mislead.
         advance: called with every score.
         save: called with every result.
+        score: where pictures are scored, by default in this process by `score_pictures`.
     """
-    stop = stop or threading.Event()
+    stop, score = stop or threading.Event(), score or score_pictures
     for entrant in entrants:
         if stop.is_set():
             return
         scores: list[Score] = []
-        for score in _scores(samples, entrant, metrics, stop, save):
-            scores.append(score)
+        for each in score(samples, entrant, metrics, stop, save):
+            scores.append(each)
             if advance is not None:
-                advance(entrant.name, score)
+                advance(entrant.name, each)
         if stop.is_set() and len(scores) < len(samples.items):
             return
         order = {sample.name: place for place, sample in enumerate(samples.items)}
-        scores.sort(key=lambda score: order[score.name])
-        means = {metric.name: bootstrap_mean([score.values[metric.name] for score in scores]) for metric in metrics}
+        scores.sort(key=lambda each: order[each.name])
+        means = {metric.name: bootstrap_mean([each.values[metric.name] for each in scores]) for metric in metrics}
         yield Row(entrant, tuple(scores), means)
 
 
-def _scores(
+def score_pictures(
     samples: Samples, entrant: Entrant, metrics: Sequence[Metric], stop: threading.Event, save: Save | None
 ) -> Iterator[Score]:
+    """Load an entrant and score its results in this process; see `run_quality`."""
     try:
         runner = entrant.prepare()
     except LumenError as error:  # a damaged model costs its own row only
-        yield from (_fail(sample, metrics, explain(error)) for sample in samples.items)
+        yield from (fail(sample, metrics, explain(error)) for sample in samples.items)
         return
     device = str(entrant.settings.get("device", "cpu"))
     waiting: list[tuple[Sample, Scene]] = []
@@ -169,7 +176,7 @@ def _scores(
         seconds = (time.perf_counter() - started) / len(waiting)
         for (sample, scene), outcome in zip(waiting, outcomes, strict=True):
             if isinstance(outcome, NetworkError):
-                yield _fail(sample, metrics, str(outcome))
+                yield fail(sample, metrics, str(outcome))
                 continue
             try:
                 rounded = to_unit(convert_depth(outcome, scene.low.bit_depth))
@@ -177,7 +184,7 @@ def _scores(
                     save(entrant.name, sample.name, dataclasses.replace(scene.low, values=rounded))
                 values = measure_scene(metrics, rounded, scene, device)
             except LumenError as error:
-                yield _fail(sample, metrics, explain(error))
+                yield fail(sample, metrics, explain(error))
             else:
                 yield Score(sample.name, values, seconds, scene.low.width, scene.low.height)
         waiting.clear()
@@ -186,7 +193,7 @@ def _scores(
         try:
             scene = loaded.result()
         except Exception as error:
-            yield _fail(sample, metrics, explain(error))
+            yield fail(sample, metrics, explain(error))
             continue
         own = runner.shape_of(scene.low)
         if waiting and own != shape:
@@ -233,5 +240,6 @@ def _read_ahead(items: Sequence[Sample], stop: threading.Event) -> Iterator[tupl
             pool.shutdown(cancel_futures=True)
 
 
-def _fail(sample: Sample, metrics: Sequence[Metric], reason: str) -> Score:
+def fail(sample: Sample, metrics: Sequence[Metric], reason: str) -> Score:
+    """The score of a picture without figures."""
     return Score(sample.name, {metric.name: math.nan for metric in metrics}, reason=reason)

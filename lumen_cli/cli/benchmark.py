@@ -11,6 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lumen_cli.cli.completion import complete_dataset, complete_metrics, complete_models
+from lumen_cli.cli.engines import (
+    EngineChoice,
+    EngineOption,
+    EngineOptions,
+    GpusPerWorkerOption,
+    RayAddressOption,
+    WorkersOption,
+)
 from lumen_cli.cli.options import (
     LOOK,
     MACHINE,
@@ -88,6 +96,10 @@ def benchmark(
     device: DeviceOption = "auto",
     precision: Annotated[str, _machine(metavar="PRECISION", help=_PRECISION)] = "auto",
     batch: Annotated[str | None, _machine(metavar="N", help=_BATCH)] = None,
+    engine: EngineOption = EngineChoice.local,
+    ray_address: RayAddressOption = None,
+    workers: WorkersOption = None,
+    gpus_per_worker: GpusPerWorkerOption = None,
     speed: Annotated[bool, _speed("--speed", help="Measure the models' speed instead of their quality.")] = False,
     size: Annotated[str | None, _speed(metavar="WxH|Nmp", help=_SIZE)] = None,
     repeat: Annotated[int | None, _speed(min=1, metavar="N", help="Timed calls (default: 5).")] = None,
@@ -109,14 +121,18 @@ def benchmark(
       lumen benchmark --data-root photos/ --darken 3 --baseline gamma,gain
       lumen benchmark -d LOL --data-root ~/LOL --check-leak ~/LOL/our485
       lumen benchmark --data-root photos/ --darken 3 --size 2mp
+      lumen benchmark -d LOL --data-root /shared --engine ray --ray-address auto
       lumen benchmark --speed --size 1mp,12mp,24mp
       lumen benchmark --json | jq '{model, psnr: .figures.psnr.mean}'
     """  # noqa: D301
     pictures = {"dataset": dataset, "data_root": data_root, "split": split, "low": low, "high": high, "darken": darken}
     results = {"check_leak": check_leak, "baseline": baseline, "metric": metric, "output": output}
     timed = {"repeat": repeat, "threads": threads, "plain": plain, "pipeline": pipeline, "published": published}
+    where = EngineOptions(engine, ray_address, workers, gpus_per_worker, device, quiet)
+    where.check()
     if speed:
         _refuse("cannot be combined with --speed", **pictures, **results, save_images=save_images, grading=grading)
+        _refuse("cannot be combined with --speed", engine=engine is EngineChoice.ray)
         _measure_speed(
             _split(model),
             as_json,
@@ -145,19 +161,20 @@ def benchmark(
         overwrite=overwrite,
         batch=batch,
         grading=grading.value if grading else None,
+        where=where,
     )
     run = {"steps": steps, "seed": seed, "device": device, "precision": precision, "detail": detail.value}
     with ExitStack() as stack:
-        here = partial(_local, stack, quiet)
+        here = partial(_local, stack, where)
         options = replace(options, data_root=here(data_root), low=here(low), high=here(high))
         measure_quality(replace(options, check_leak=here(check_leak)), run, as_json, quiet)
 
 
-def _local(stack: ExitStack, quiet: bool, folder: Path | None) -> Path | None:
+def _local(stack: ExitStack, where: EngineOptions, folder: Path | None) -> Path | None:
     """A folder as one on the disk: one in a store is copied, and the copy removed when the stack closes.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: it cannot be read, or other machines would have to read the copy.
     """
     from lumen_cli.files.contents import local_folder
     from lumen_cli.files.places import StoreError, as_place
@@ -165,7 +182,9 @@ def _local(stack: ExitStack, quiet: bool, folder: Path | None) -> Path | None:
     if folder is None:
         return None
     place = as_place(folder)
-    if place is not folder and not quiet:
+    if place is not folder and where.engine is EngineChoice.ray:
+        raise UsageError(f"{place}: --engine ray needs data sets in a folder that the nodes share, not in a store")
+    if place is not folder and not where.quiet:
         typer.echo(f"lumen: copying {place} to a temporary folder", err=True)
     try:
         return stack.enter_context(local_folder(place))

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from lumen_cli.cli.engines import EngineChoice, EngineOptions, open_engine
 from lumen_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from lumen_cli.benchmark.entrants import Entrant
-    from lumen_cli.benchmark.quality import Score
+    from lumen_cli.benchmark.quality import Score, Scorer
     from lumen_cli.benchmark.samples import Samples
     from lumen_cli.cli.interrupt import Interruption
     from lumen_cli.metrics.registry import Metric
     from lumen_cli.registry.catalog import GradingName
+    from lumen_cli.run.cluster.join import Cluster
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class QualityOptions:
     overwrite: bool
     batch: str | None
     grading: GradingName | None
+    where: EngineOptions
 
 
 def choose_samples(options: QualityOptions) -> Samples:
@@ -104,6 +107,7 @@ def measure_quality(options: QualityOptions, run: dict[str, Any], as_json: bool,
 
     from lumen_cli.benchmark.plan import check_targets, choose_entrants, choose_metrics, gradings_for, image_paths
     from lumen_cli.cli.interrupt import interruptible
+    from lumen_cli.registry.catalog import find_model
     from lumen_cli.reports.benchmark_files import writer_for
     from lumen_cli.reports.progress import failure_line
     from lumen_cli.text import printable, short_path
@@ -113,26 +117,32 @@ def measure_quality(options: QualityOptions, run: dict[str, Any], as_json: bool,
     samples = choose_samples(options)
     metrics = choose_metrics(options.metrics, samples)
     only_leak = options.check_leak is not None and not options.models
-    if only_leak and (options.outputs or options.save_images or options.baselines or options.metrics):
+    by_ray = options.where.engine is EngineChoice.ray
+    if only_leak and (options.outputs or options.save_images or options.baselines or options.metrics or by_ray):
         raise UsageError("--check-leak without --model measures nothing; name a --model")
-    batch = _parse_batch(options.batch)
+    for name in options.models if by_ray else ():  # before a cluster is joined
+        if name != "all":
+            find_model(name)
     gradings = partial(gradings_for, samples=samples, chosen=options.grading)
-    run |= {"batch_size": batch, "gradings": gradings}
-    entrants = [] if only_leak else choose_entrants(options.models, options.baselines, **run)
-    images = image_paths(options.save_images, samples, entrants) if options.save_images else []
-    targets = [*options.outputs, *images]
-    check_targets(targets, samples, options.overwrite)
+    run |= {"batch_size": _parse_batch(options.batch), "gradings": gradings}
     console = Console(stderr=True, highlight=False, quiet=quiet)
     failed, leaked = bool(samples.problems), None
-    with interruptible(dict.fromkeys(target.parent for target in targets)) as interruption:
-        if options.check_leak is not None:
-            leaked, unread = _check_leak(samples, options.check_leak, interruption, console, as_json and only_leak)
-            failed |= unread
-        if entrants and not interruption.stop.is_set():
-            failed |= _measure(options, samples, entrants, metrics, interruption, console, as_json, leaked)
-        elif only_leak:
-            for problem in samples.problems:
-                console.print(failure_line(short_path(problem.path), f"refused: {problem.reason}"), soft_wrap=True)
+    with open_engine(options.where) as engine:
+        choose = partial(engine.choose_device, several=False)
+        entrants = [] if only_leak else choose_entrants(options.models, options.baselines, choose=choose, **run)
+        images = image_paths(options.save_images, samples, entrants) if options.save_images else []
+        targets = [*options.outputs, *images]
+        check_targets(targets, samples, options.overwrite)
+        with interruptible(dict.fromkeys(target.parent for target in targets)) as interruption:
+            if options.check_leak is not None:
+                leaked, unread = _check_leak(samples, options.check_leak, interruption, console, as_json and only_leak)
+                failed |= unread
+            if entrants and not interruption.stop.is_set():
+                measured = samples, entrants, metrics
+                failed |= _measure(options, *measured, engine.cluster, interruption, console, as_json, leaked)
+            elif only_leak:
+                for problem in samples.problems:
+                    console.print(failure_line(short_path(problem.path), f"refused: {problem.reason}"), soft_wrap=True)
     for problem in samples.problems if quiet else ():
         typer.echo(f"lumen: {printable(problem.path)}: refused: {printable(problem.reason)}", err=True)
     if interruption.exit_code:
@@ -147,6 +157,7 @@ def _measure(
     samples: Samples,
     entrants: Sequence[Entrant],
     metrics: Sequence[Metric],
+    cluster: Cluster | None,
     interruption: Interruption,
     console: Console,
     as_json: bool,
@@ -160,6 +171,11 @@ def _measure(
     from lumen_cli.reports.progress import steps_line
     from lumen_cli.text import printable
 
+    scorer: Scorer | None = None
+    if cluster is not None:
+        from lumen_cli.benchmark.cluster import ClusterScores
+
+        scorer = ClusterScores(cluster)
     computed = [metric for metric in metrics if metric.unavailable() is None]
     with steps_line(console, len(entrants) * len(samples.items), interruption.stop, entrants[0].name) as (count, _):
 
@@ -167,9 +183,11 @@ def _measure(
             count(f"{name}: {score.name}")
 
         save = save_images(options.save_images) if options.save_images else None
-        rows = list(run_quality(samples, entrants, computed, stop=interruption.stop, advance=advance, save=save))
+        stop = interruption.stop
+        rows = list(run_quality(samples, entrants, computed, stop=stop, advance=advance, save=save, score=scorer))
     missing = (f"interrupted: {len(rows)} of {len(entrants)} rows",) if len(rows) < len(entrants) else ()
-    notes = (*((leaked,) if leaked else ()), *grading_notes(samples, rows), *missing)
+    computer = (f"computed by {cluster.about}",) if cluster is not None else ()
+    notes = (*((leaked,) if leaked else ()), *grading_notes(samples, rows), *computer, *missing)
     report = make_report(samples, metrics, rows, notes)
     if rows:
         print_quality(report, console)

@@ -121,7 +121,7 @@ def decompose(
     require_ability(card, "decompose")
     pattern = options.name_template
     template = None if pattern is None else parse_template(pattern, model=card.name, part="")
-    with gather(options) as pictures, open_engine(options) as engine:
+    with gather(options) as pictures, open_engine(options.where) as engine:
         from lumen_cli.run.decompose import Decompose, MapSettings
 
         wanted = options.precision.value

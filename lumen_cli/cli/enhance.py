@@ -232,7 +232,7 @@ def enhance(
         suffix = format.suffix
     pattern = options.name_template
     template = None if pattern is None else parse_template(pattern, model=card.name, seed=str(seed))
-    with gather(options, clips=True, pieces=not page) as pictures, open_engine(options) as engine:
+    with gather(options, clips=True, pieces=not page) as pictures, open_engine(options.where) as engine:
         from lumen_cli.engine.memory import TilePlan, tiling_of
         from lumen_cli.run.operation import Enhance, Settings
 

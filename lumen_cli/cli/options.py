@@ -30,13 +30,6 @@ class Precision(str, enum.Enum):
     fp16 = "fp16"
 
 
-class EngineChoice(str, enum.Enum):
-    """Where a run computes."""
-
-    local = "local"
-    ray = "ray"
-
-
 class DetailChoice(str, enum.Enum):
     """How large pictures reach their size."""
 

@@ -11,6 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_ty
 import typer
 
 from lumen_cli.cli.completion import complete_model
+from lumen_cli.cli.engines import (
+    EngineChoice,
+    EngineOption,
+    EngineOptions,
+    GpusPerWorkerOption,
+    RayAddressOption,
+    WorkersOption,
+)
 from lumen_cli.cli.options import (
     FILES,
     LOGGING,
@@ -18,7 +26,6 @@ from lumen_cli.cli.options import (
     MACHINE,
     WHICH,
     DeviceOption,
-    EngineChoice,
     JsonOption,
     Metadata,
     OverwriteOption,
@@ -160,43 +167,10 @@ class PictureOptions:
             help="Number of reader threads and of writer threads (default: the cores, at most 8).",
         ),
     ] = None
-    engine: Annotated[
-        EngineChoice,
-        typer.Option(
-            metavar="local|ray",
-            rich_help_panel=MACHINE,
-            help="local: this process; ray: the nodes of a Ray cluster, which all reach the pictures: in a store or in "
-            "folders that they share.",
-        ),
-    ] = EngineChoice.local
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address",
-            metavar="HOST:PORT|auto",
-            rich_help_panel=MACHINE,
-            help="The Ray cluster; auto: the one of this machine (default: that of RAY_ADDRESS, else a new one here).",
-        ),
-    ] = None
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            rich_help_panel=MACHINE,
-            help="Workers of --engine ray, each with the model (default: as many as fit).",
-        ),
-    ] = None
-    gpus_per_worker: Annotated[
-        float | None,
-        typer.Option(
-            "--gpus-per-worker",
-            min=0.0,
-            metavar="N",
-            rich_help_panel=MACHINE,
-            help="GPUs of each worker, 0.5 for two workers on one (default: 1 where the cluster has any, else 0).",
-        ),
-    ] = None
+    engine: EngineOption = EngineChoice.local
+    ray_address: RayAddressOption = None
+    workers: WorkersOption = None
+    gpus_per_worker: GpusPerWorkerOption = None
     max_pixels: Annotated[
         int,
         typer.Option(
@@ -319,8 +293,12 @@ class PictureOptions:
             refuse_together(
                 "--engine ray", {"--watch": self.watch, "- as INPUT": self.from_stdin, "-o -": self.to_stdout}
             )
-        elif (self.ray_address, self.workers, self.gpus_per_worker) != (None, None, None):
-            raise UsageError("--ray-address, --workers and --gpus-per-worker need --engine ray")
+        self.where.check()
+
+    @property
+    def where(self) -> EngineOptions:
+        """Where the run computes."""
+        return EngineOptions(self.engine, self.ray_address, self.workers, self.gpus_per_worker, self.device, self.quiet)
 
     def for_run(self, output: str | None, template: NameTemplate | None) -> RunOptions:
         """What the run needs of these options. output: where files are written, also those for standard output."""

@@ -50,7 +50,7 @@ class Nodes:
         found = []
         for process in psutil.Process().children(recursive=True):
             try:
-                if "MapWorker" in " ".join(process.cmdline()):
+                if any(name in " ".join(process.cmdline()) for name in ("MapWorker", "score_part")):
                     found.append(process)
             except psutil.Error:
                 continue

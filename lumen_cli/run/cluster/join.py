@@ -61,6 +61,11 @@ class Cluster:
     nodes: int
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def about(self) -> str:
+        """What computes, for people."""
+        return f"Ray {self.ray.__version__}, {count(self.share.workers, 'worker')} on {count(self.nodes, 'node')}"
+
     def choose_device(self, precision: str = "auto", **arguments: Any) -> DevicePolicy:
         """As `engine.device.choose_device`: here, as for a run on this machine, or for GPUs in a worker's process.
 
@@ -75,8 +80,7 @@ class Cluster:
             policy, error = choose_here(arguments)
         if policy is None:
             raise error
-        where = f"Ray {self.ray.__version__}, {count(self.share.workers, 'worker')} on {count(self.nodes, 'node')}"
-        return replace(policy, why=f"{policy.why}; {where}")
+        return replace(policy, why=f"{policy.why}; {self.about}")
 
 
 @contextmanager
