@@ -99,7 +99,7 @@ class Session:
 
     def _make_pieces(self, sources: Sequence[Source], troubles: Sequence[Trouble]) -> int:
         from lumen_cli.cli.inputs import report_own
-        from lumen_cli.run.pieces import plan_pieces
+        from lumen_cli.run.plan import plan_pieces
 
         assert self.pictures.own is not None
         planned = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections import deque
@@ -12,21 +13,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import cv2
 import numpy as np
 
 from lumen_cli.engine.batch import enhance_scenes
 from lumen_cli.engine.memory import TilePlan
 from lumen_cli.engine.parts import NetworkError
-from lumen_cli.engine.scene import Floats, Scene
-from lumen_cli.engine.video import KeyFrame, Light, Timeline, is_empty
+from lumen_cli.engine.scene import Floats, Scene, scene_of
+from lumen_cli.engine.video import THUMBNAIL, KeyFrame, Light, Surveyor, Timeline, finish_frame, is_empty
 from lumen_cli.errors import PictureError
 from lumen_cli.files.contents import Arrived
 from lumen_cli.files.places import ObjectPath
+from lumen_cli.imaging.animation import AnimationWriter, read_facts, read_frames
+from lumen_cli.imaging.colour.convert import to_unit
 from lumen_cli.imaging.formats import is_clip_name
 from lumen_cli.imaging.formats.format import UnreadableError
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.run.manifest import Manifest
-from lumen_cli.run.operation import Enhance
+from lumen_cli.run.operation import Enhance, Settings
 from lumen_cli.run.save import Renaming, StorageWatch, Transport, record_files, record_of, save_files
 from lumen_cli.run.task import Clip, Result, Task, Timings, failure
 
@@ -40,6 +44,10 @@ if TYPE_CHECKING:
 Ends = tuple[KeyFrame, KeyFrame | None, float]
 """The key frames around a frame, and its share of the second."""
 Frame = TypeVar("Frame")
+
+
+_LOOKING = 0.1
+"""Part of an animation's progress that the first pass counts as."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,11 @@ class Moving(Protocol):
 
     def write(self, timeline: Timeline, looker: Looker, target: Path) -> None:
         """Brighten it into a file."""
+
+
+def frame_picture(values: np.ndarray, depth: int) -> Picture:
+    """A frame as the value that the engine works on. depth: 8 or 16, which decides what it is computed in."""
+    return Picture(np.ascontiguousarray(values), None, depth, False, "clip", None, None)
 
 
 class Looker:
@@ -178,6 +191,48 @@ class Looker:
             self._maker.proceed(looked + (1 - looked) * (index + 1) / self._timeline.frames)
 
 
+class Animation:
+    """An animation. proceed: called with the part that is done."""
+
+    depth = 8
+
+    def __init__(self, path: Path, settings: Settings, max_pixels: int, proceed: Callable[[float], None]) -> None:
+        self._path, self._settings, self._proceed = path, settings, proceed
+        self._facts = read_facts(path, max_pixels)
+        self.width, self.height = self._facts.width, self._facts.height
+        self.fps: float | None = None
+        self.notices: tuple[str, ...] = ()
+
+    def survey(self) -> tuple[Timeline, bytes]:
+        """As in `Moving`."""
+        surveyor = Surveyor(self.width * self.height * 4)
+        hashed = hashlib.blake2b(digest_size=16)
+        whole = 0.0
+        for values, milliseconds in read_frames(self._path):
+            self._proceed(_LOOKING * surveyor.count / self._facts.frames)
+            hashed.update(values.data)
+            whole += milliseconds
+            small = cv2.resize(to_unit(values[:, :, :3]), THUMBNAIL, interpolation=cv2.INTER_AREA)
+            surveyor.add(np.ascontiguousarray(small))
+        self.fps = round(1000 * surveyor.count / whole, 6) if whole else None
+        return surveyor.timeline(), hashed.digest()
+
+    def write(self, timeline: Timeline, looker: Looker, target: Path) -> None:
+        """As in `Moving`."""
+        writer = AnimationWriter(target, self._facts, self._settings.quality, self._settings.tags.metadata == "keep")
+        waiting: deque[tuple[int, tuple[np.ndarray, float]]] = deque()
+        for number, (values, milliseconds) in enumerate(read_frames(self._path)):
+            if number in timeline.keys:
+                picture = frame_picture(values[:, :, :3], self.depth)
+                scene = scene_of(picture)
+                looker.look(number, picture, None if scene.whole else scene.seen.pixels)
+            waiting.append((number, (values, milliseconds)))
+            for (frame, length), ends in looker.ready(waiting, _LOOKING):
+                made = finish_frame(frame_picture(frame[:, :, :3], self.depth), *ends, looker.strength)
+                writer.add(frame if made is None else np.dstack([made, frame[:, :, 3]]), length)
+        writer.close()
+
+
 @dataclass(frozen=True)
 class MovingMaker:
     """Makes the clips and animations of a run.
@@ -281,16 +336,9 @@ class MovingMaker:
     def _open(self, path: Path, target: Path) -> Moving:
         settings = self.operation.settings
         if not is_clip_name(path.name):
-            from lumen_cli.run.animation import Animation
-
             return Animation(path, settings, self.options.max_pixels, self.proceed)
         from lumen_cli.imaging.segments import segments_beside
         from lumen_cli.run.video import Video
 
         kept = None if isinstance(target, ObjectPath) else segments_beside(target)
         return Video(path, settings, self.options.max_pixels, self.proceed, kept)
-
-
-def frame_picture(values: np.ndarray, depth: int) -> Picture:
-    """A frame as the value that the engine works on. depth: 8 or 16, which decides what it is computed in."""
-    return Picture(np.ascontiguousarray(values), None, depth, False, "clip", None, None)

@@ -8,19 +8,20 @@ from __future__ import annotations
 import functools
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import repeat
+from itertools import compress, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.files.collisions import each_once
 from lumen_cli.files.contents import Listings, exists
-from lumen_cli.files.places import ObjectPath
-from lumen_cli.files.source import Job, Source
-from lumen_cli.run.existing import NEW, IfExists, Rules, decide, leads_out
+from lumen_cli.files.find import Found
+from lumen_cli.files.places import ObjectPath, StoreError
+from lumen_cli.files.source import Job, Source, stem_of
+from lumen_cli.run.existing import NEW, IfExists, OwnOutputs, Rules, decide, leads_out
 from lumen_cli.run.manifest import (
     MANIFEST_NAME,
     PARTS,
@@ -34,14 +35,16 @@ from lumen_cli.run.manifest import (
 from lumen_cli.run.task import Action, Part, Task
 
 if TYPE_CHECKING:
+    from lumen_cli.run.run import Run
     from lumen_cli.run.shards import Shard
+
 
 _SINGLE_REQUESTS = 16
 """Outputs in a store up to which each is asked for alone; for more, their folder is listed."""
 
 
 FIRST_PIECE, PIECE = 1_000, 20_000
-"""Pictures in the first piece, and in all others, where `pieces.py` plans very many; up to that number nothing does."""
+"""Pictures in the first piece, and in all others, of those that `plan_pieces` plans; it plans more than `PIECE`."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,42 @@ def wants_pieces(sources: Sequence[Source]) -> bool:
         return False
     first = sources[0].root
     return first is not None and all(source.root is first or source.root == first for source in sources)
+
+
+def plan_pieces(run: Run, sources: Sequence[Source], own: OwnOutputs) -> Iterator[tuple[Plan, tuple[Path, ...]]]:
+    """Very many pictures in pieces, so that work begins after seconds: a plan, and lumen's outputs that it leaves out.
+
+    All pictures get names first, because names depend on each other. What takes time and memory, looking at files and
+    at earlier outputs, happens for one piece when the one before is made: then ask for the next plan.
+
+    Args:
+        run: names and decides.
+        sources: in order, with lumen's outputs.
+        own: tells which are lumen's outputs.
+
+    Raises:
+        UsageError: as `Run.plan`.
+    """
+    try:
+        jobs, parts = run.name(sources)
+        if any(stem_of(job.name) != stem_of(job.source.relative_name) for job in jobs):
+            # Where names are changed, perhaps because two met, lumen's outputs must not take part.
+            found, ours = own.without(Found(tuple(sources)))
+            yield run.decide(*run.name(found.sources)), ours
+            return
+        start, size = 0, FIRST_PIECE
+        while start < len(jobs):
+            end = start + size
+            while end < len(jobs) and stem_of(jobs[end].name) == stem_of(jobs[end - 1].name):
+                end += 1  # their sidecars may meet
+            piece = jobs[start:end]
+            wanted = [not own.wrote(job.source) for job in piece]
+            ours = tuple(job.source.path for job, taken in zip(piece, wanted, strict=True) if not taken)
+            files = None if parts is None else list(compress(parts[start:end], wanted))
+            yield run.decide(list(compress(piece, wanted)), files), ours
+            start, size = end, PIECE
+    except StoreError as error:
+        raise UsageError(str(error)) from error
 
 
 def _decide_all(

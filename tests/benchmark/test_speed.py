@@ -10,9 +10,9 @@ import torch
 from lumen_tiny import Tiny
 
 from lumen_cli.benchmark import worker
-from lumen_cli.benchmark.busy import Busy
 from lumen_cli.benchmark.speed import run_speed, speed_cases
 from lumen_cli.benchmark.speed_request import SpeedCase, SpeedRequest, SpeedResult
+from lumen_cli.benchmark.worker import Busy
 from lumen_cli.engine.memory import peak_resident
 from lumen_cli.errors import LumenError, ModelError, UsageError
 from tests.conftest import MakeModel
