@@ -6,24 +6,40 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
+
+from typing_extensions import dataclass_transform
 
 from lumen_cli import __version__
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMA = "lumen/1"
 """The version of all lines. It changes if a field goes or changes its meaning; fields and kinds may be added to it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Record:
+RECORDS: list[type[Record]] = []
+"""Every kind of line."""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Value:
+    """Part of a line. Its subclasses become frozen dataclasses, whose fields are named when one is made."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"use_attribute_docstrings": True}
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, kw_only=True)(cls)
+
+
+class Record(Value):
     """One line. `type` names its kind; `extends` names a class whose fields the line has too."""
 
     type: ClassVar[str]
-    extends: ClassVar[str] = ""
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"use_attribute_docstrings": True}
+    extends: ClassVar[str]
+
+    def __init_subclass__(cls, type: str, extends: str = "") -> None:
+        super().__init_subclass__()
+        cls.type, cls.extends = type, extends
+        RECORDS.append(cls)
 
     def line(self, base: Mapping[str, Any] | None = None) -> str:
         """The line, strict JSON in ASCII: NaN and infinity become null. base: the values of `extends`."""
@@ -31,8 +47,7 @@ class Record:
         return json.dumps(strict({**head, **(base or {}), **asdict(self)}), allow_nan=False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunFacts:
+class RunFacts(Value):
     """What all pictures of a run share."""
 
     model: str
@@ -45,8 +60,7 @@ class RunFacts:
     """The settings that decide about the outputs, wherever they were set."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Seconds:
+class Seconds(Value):
     """Seconds spent on one picture; a batch's run time is divided evenly."""
 
     read: float = 0.0
@@ -55,8 +69,7 @@ class Seconds:
     tags: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reconstruction:
+class Reconstruction(Value):
     """Error of R × L on values from 0 to 1."""
 
     mae: float
@@ -65,8 +78,7 @@ class Reconstruction:
     """In dB; null where there is no error."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClipFigures:
+class ClipFigures(Value):
     """What is special about a clip or an animation."""
 
     frames: int
@@ -78,11 +90,9 @@ class ClipFigures:
     """Frames per second that were made."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PictureLine(Record, RunFacts):
+class PictureLine(Record, RunFacts, type="picture"):
     """A picture of `lumen enhance` or `lumen decompose`. All fields are always present."""
 
-    type: ClassVar[str] = "picture"
     status: Literal["done", "kept", "left", "skipped", "failed", "planned"]
     """kept: its outputs are current; left: lumen did not write the outputs that exist; skipped: not wanted (see
     reason); planned: with --dry-run."""
@@ -113,22 +123,17 @@ class PictureLine(Record, RunFacts):
     """null for a picture that does not move."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PageLine(Record):
+class PageLine(Record, type="page"):
     """The page of a run, after its pictures (`lumen enhance --page`)."""
 
-    type: ClassVar[str] = "page"
     status: Literal["written"] = "written"
     page: str
     pictures: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelLine(Record):
+class ModelLine(Record, type="model", extends="lumen_cli.registry.card:ModelCard"):
     """A model: the fields of its config.json (docs/model-config.json) and these."""
 
-    type: ClassVar[str] = "model"
-    extends: ClassVar[str] = "lumen_cli.registry.card:ModelCard"
     folder: str
     weights_sha256: str
     """Stands for all weights, as in manifests."""
@@ -136,23 +141,18 @@ class ModelLine(Record):
     """Whether weights are missing that `lumen models pull` fetches."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReleaseLine(Record):
+class ReleaseLine(Record, type="release", extends="lumen_cli.registry.architectures:Release"):
     """The authors' own weights of an architecture of which no model is installed."""
 
-    type: ClassVar[str] = "release"
-    extends: ClassVar[str] = "lumen_cli.registry.architectures:Release"
     installed: Literal[False] = False
     architecture: str
     command: str
     """The command that imports them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImportLine(Record):
+class ImportLine(Record, type="import"):
     """A checkpoint that became a model folder."""
 
-    type: ClassVar[str] = "import"
     status: Literal["imported"] = "imported"
     name: str
     architecture: str
@@ -173,11 +173,9 @@ class ImportLine(Record):
     licence: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class PullLine(Record):
+class PullLine(Record, type="pull"):
     """A model that was fetched, or was here before ("kept")."""
 
-    type: ClassVar[str] = "pull"
     status: Literal["pulled", "kept"]
     name: str
     architecture: str
@@ -191,11 +189,9 @@ class PullLine(Record):
     notes: list[str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportLine(Record):
+class ExportLine(Record, type="export"):
     """A model that was written as a file for another runtime."""
 
-    type: ClassVar[str] = "export"
     status: Literal["exported"] = "exported"
     name: str
     folder: str
@@ -204,18 +200,15 @@ class ExportLine(Record):
     """The content of the folder's export.json."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelPathLine(Record):
+class ModelPathLine(Record, type="model-path"):
     """Where a model is (`lumen models path`), or was (`lumen models remove`)."""
 
-    type: ClassVar[str] = "model-path"
     status: Literal["found", "removed"]
     name: str
     folder: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Version:
+class Version(Value):
     """One version of a compared picture, or of all."""
 
     version: str
@@ -224,11 +217,9 @@ class Version:
     """null where a metric is not defined, "inf" for the PSNR of equal pictures."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ComparedLine(Record):
+class ComparedLine(Record, type="comparison"):
     """A picture of `lumen compare`: its versions, or why it is left out."""
 
-    type: ClassVar[str] = "comparison"
     status: Literal["compared", "failed"]
     picture: str
     reason: str | None = None
@@ -237,11 +228,9 @@ class ComparedLine(Record):
     versions: list[Version]
 
 
-@dataclass(frozen=True, kw_only=True)
-class MeansLine(Record):
+class MeansLine(Record, type="means"):
     """The last line of `lumen compare`: the means of each version, and the files that were written."""
 
-    type: ClassVar[str] = "means"
     status: Literal["means"] = "means"
     pictures: int
     reference: str
@@ -250,11 +239,9 @@ class MeansLine(Record):
     sheet: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class QualityLine(Record):
+class QualityLine(Record, type="quality"):
     """A model of `lumen benchmark`: means with intervals, the figures of every picture, data set, settings, machine."""
 
-    type: ClassVar[str] = "quality"
     dataset: dict[str, Any]
     machine: dict[str, Any]
     model: str
@@ -268,92 +255,9 @@ class QualityLine(Record):
     """Name, width, height, seconds, reason, and a value for each metric."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LeakLine(Record):
-    """A test picture of `lumen benchmark --check-leak` and the most similar training picture."""
-
-    type: ClassVar[str] = "leak"
-    test: str
-    train: str
-    side: str
-    score: float
-    correlation: float
-    gradients: float
-    mirrored: bool
-    verdict: str | None
-    """null: not similar."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpeedLine(Record):
-    """A row of `lumen benchmark --speed`. seconds: per picture; memory: bytes; gflops: 10⁹ operations per picture."""
-
-    type: ClassVar[str] = "speed"
-    extends: ClassVar[str] = "lumen_cli.benchmark.speed_request:SpeedResult"
-    pipeline: dict[str, float | None] | None
-    """With --pipeline: pictures, seconds, busy, against_alone, images_per_second."""
-    images_per_second: float | None
-    megapixels_per_second: float | None
-    ratio: float | None
-    """Time of the reference implementation over ours, by the medians."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loser:
-    """A value that another source overrides."""
-
-    value: Any
-    source: str
-    loses_to: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class SettingLine(Record):
-    """An option that a file or a variable sets (`lumen config`)."""
-
-    type: ClassVar[str] = "setting"
-    command: str
-    """The command's name, "" for options of all commands."""
-    option: str
-    value: Any
-    source: str
-    """The variable, or the file and line."""
-    overrides: list[Loser]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConfigFileLine(Record):
-    """Where a configuration file is looked for (`lumen config path`); the first one that is used wins."""
-
-    type: ClassVar[str] = "config-file"
-    path: str
-    used: bool
-    reason: str | None
-    """Why it is not used."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckLine(Record):
-    """A check of `lumen doctor`."""
-
-    type: ClassVar[str] = "check"
-    status: Literal["ok", "limited", "broken"]
-    """limited: lumen works, but slower or with less; broken: exit code 1."""
-    area: str
-    """What is checked: "processor", "format", "model", "self-test"."""
-    name: str
-    found: str
-    advice: str | None
-    """What to do about it."""
-    facts: dict[str, Any]
-    """Numbers and names, by what the check is about: cores, bytes, version, path."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputLine(Record):
+class OutputLine(Record, type="output"):
     """An output of `lumen status` that is not done."""
 
-    type: ClassVar[str] = "output"
     state: Literal["missing", "changed", "stale", "new", "failed", "done"]
     """missing: recorded, and no longer there; changed: since lumen wrote it; stale: its input has changed since; new:
     an input without output; failed: the last attempt failed."""
@@ -367,11 +271,9 @@ class OutputLine(Record):
     """"3/8" where a part of a run recorded it, "whole" where a whole run did; null for a new input."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class StatusLine(Record):
+class StatusLine(Record, type="status"):
     """The last line of `lumen status`."""
 
-    type: ClassVar[str] = "status"
     folder: str
     states: dict[str, int]
     """How many outputs are in each state."""
@@ -379,27 +281,73 @@ class StatusLine(Record):
     """The same for each shard."""
 
 
-RECORDS: tuple[type[Record], ...] = (
-    PictureLine,
-    PageLine,
-    ModelLine,
-    ReleaseLine,
-    ImportLine,
-    PullLine,
-    ExportLine,
-    ModelPathLine,
-    ComparedLine,
-    MeansLine,
-    QualityLine,
-    OutputLine,
-    StatusLine,
-    LeakLine,
-    SpeedLine,
-    SettingLine,
-    ConfigFileLine,
-    CheckLine,
-)
-"""Every kind of line."""
+class LeakLine(Record, type="leak"):
+    """A test picture of `lumen benchmark --check-leak` and the most similar training picture."""
+
+    test: str
+    train: str
+    side: str
+    score: float
+    correlation: float
+    gradients: float
+    mirrored: bool
+    verdict: str | None
+    """null: not similar."""
+
+
+class SpeedLine(Record, type="speed", extends="lumen_cli.benchmark.speed_request:SpeedResult"):
+    """A row of `lumen benchmark --speed`. seconds: per picture; memory: bytes; gflops: 10⁹ operations per picture."""
+
+    pipeline: dict[str, float | None] | None
+    """With --pipeline: pictures, seconds, busy, against_alone, images_per_second."""
+    images_per_second: float | None
+    megapixels_per_second: float | None
+    ratio: float | None
+    """Time of the reference implementation over ours, by the medians."""
+
+
+class Loser(Value):
+    """A value that another source overrides."""
+
+    value: Any
+    source: str
+    loses_to: str
+
+
+class SettingLine(Record, type="setting"):
+    """An option that a file or a variable sets (`lumen config`)."""
+
+    command: str
+    """The command's name, "" for options of all commands."""
+    option: str
+    value: Any
+    source: str
+    """The variable, or the file and line."""
+    overrides: list[Loser]
+
+
+class ConfigFileLine(Record, type="config-file"):
+    """Where a configuration file is looked for (`lumen config path`); the first one that is used wins."""
+
+    path: str
+    used: bool
+    reason: str | None
+    """Why it is not used."""
+
+
+class CheckLine(Record, type="check"):
+    """A check of `lumen doctor`."""
+
+    status: Literal["ok", "limited", "broken"]
+    """limited: lumen works, but slower or with less; broken: exit code 1."""
+    area: str
+    """What is checked: "processor", "format", "model", "self-test"."""
+    name: str
+    found: str
+    advice: str | None
+    """What to do about it."""
+    facts: dict[str, Any]
+    """Numbers and names, by what the check is about: cores, bytes, version, path."""
 
 
 def strict(value: Any) -> Any:
