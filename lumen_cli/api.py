@@ -13,7 +13,6 @@ from torch import Tensor
 
 from lumen_cli.engine import Detail
 from lumen_cli.engine.device import choose_device
-from lumen_cli.engine.parts import NetworkError, Shape, shape_of
 from lumen_cli.errors import UsageError
 from lumen_cli.files.places import is_store, mask
 from lumen_cli.imaging.colour.convert import convert_depth, to_unit
@@ -179,7 +178,7 @@ def enhance(
         detail=detail,
         grading=grading,
     )
-    outputs = _run(Run(card, policy, Enhance(settings), network=network and policy.prepare(network)), read)
+    outputs = Run(card, policy, Enhance(settings), network=network and policy.prepare(network)).compute(read)
     return gather([_result(*each) for each in zip(given, read, outputs, strict=True)])
 
 
@@ -188,26 +187,6 @@ def _result(given: Given, read: Picture, output: Output) -> np.ndarray:
     result = output.values()
     floating = isinstance(given, np.ndarray) and np.issubdtype(given.dtype, np.floating)
     return to_unit(result) if floating or read.bit_depth == 32 else convert_depth(result, read.bit_depth)
-
-
-def _run(run: Run, pictures: Sequence[Picture]) -> list[Output]:
-    """Work on pictures in memory; those of one padded shape share batches. NetworkError where one has no result."""
-    network, operation, policy = run.network(), run.operation, run.policy
-    scenes = [operation.scene(picture) for picture in pictures]
-    groups: dict[Shape, list[int]] = {}
-    for index, scene in enumerate(scenes):
-        groups.setdefault(shape_of(scene.seen, network, policy), []).append(index)
-    made: dict[int, Output] = {}
-    for shape, group in groups.items():
-        size = policy.batch_for(shape.height, shape.width)
-        for part in (group[start : start + size] for start in range(0, len(group), size)):
-            digests = [pictures[index].digest() for index in part]
-            outcomes = operation.run(network, [scenes[index] for index in part], policy, digests)
-            for index, outcome in zip(part, outcomes, strict=True):
-                if isinstance(outcome, NetworkError):
-                    raise outcome
-                made[index] = outcome
-    return [made[index] for index in range(len(pictures))]
 
 
 Gather = Callable[[list[np.ndarray]], "np.ndarray | Tensor | list[np.ndarray]"]
@@ -272,7 +251,7 @@ def decompose(
     read = _picture(picture)
     policy = choose_device(device, precision, precisions=card.precisions, model=card.name)
     operation = Decompose(MapSettings.with_model(card, policy), reconstruct=reconstruct)
-    output = Run(card, policy, operation, network=network and policy.prepare(network)).one(read)
+    (output,) = Run(card, policy, operation, network=network and policy.prepare(network)).compute([read])
     assert isinstance(output, Decomposed)
     return output.maps
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -32,13 +31,10 @@ from lumen_cli.imaging.picture import Picture
 from lumen_cli.run.manifest import Manifest
 from lumen_cli.run.operation import Enhance, Settings
 from lumen_cli.run.save import Renaming, StorageWatch, Transport, record_files, record_of, save_files
-from lumen_cli.run.task import Clip, Result, Task, Timings, failure
+from lumen_cli.run.task import Caller, Clip, Result, Task, Timings, failure
 
 if TYPE_CHECKING:
-    from lumen_cli.engine.device import DevicePolicy
-    from lumen_cli.imaging.tags.writer import TagWriter
-    from lumen_cli.networks.base import LowLightModel
-    from lumen_cli.run.run import RunOptions
+    from lumen_cli.run.run import Run
 
 
 Ends = tuple[KeyFrame, KeyFrame | None, float]
@@ -140,9 +136,9 @@ class Looker:
             return
         begun = time.perf_counter()
         (computed,) = enhance_scenes(
-            self._maker.network(),
+            self._maker.run.network(self._maker.caller.now),
             [Scene(turned if small is None else picture, turned)],
-            self._maker.policy,
+            self._maker.run.policy,
             digests=[self._content],
             seed=settings.seed,
             steps=settings.steps,
@@ -235,27 +231,18 @@ class Animation:
 
 @dataclass(frozen=True)
 class MovingMaker:
-    """Makes the clips and animations of a run.
+    """Makes the clips and animations of a run. caller: where it stops the run, the clip under way is given up."""
 
-    network: called when the first clip needs it; stop: once set, the clip under way is given up; share: called with the
-    part of the clip that is done, 0 to 1.
-    """
-
+    run: Run
     operation: Enhance
-    policy: DevicePolicy
-    options: RunOptions
-    tags: TagWriter
-    network: Callable[[], LowLightModel]
-    stop: threading.Event
-    now: Callable[[str], None]
-    share: Callable[[float], None]
+    caller: Caller
     storage: StorageWatch = field(default_factory=StorageWatch)
 
     def proceed(self, part: float) -> None:
         """Show the part of the clip that is done, 0 to 1; StoppedError where the run ends."""
-        if self.stop.is_set():
+        if self.caller.stop.is_set():
             raise StoppedError
-        self.share(part)
+        self.caller.share(part)
 
     def results(self, transport: Transport, manifests: Mapping[Path, Manifest]) -> Iterator[Result]:
         """Make one after the other, until all are made, the run ends, or there is no room for another.
@@ -264,7 +251,7 @@ class MovingMaker:
         """
         with closing(transport.arrivals()) as arrivals:
             for task, arrived in arrivals:
-                placing = transport.placing(task, arrived, self.tags.rules.metadata == "keep")
+                placing = transport.placing(task, arrived, self.run.tags.rules.metadata == "keep")
                 result = self.make(task, manifests.get(task.root), arrived, placing)
                 if result is None:
                     return
@@ -291,8 +278,8 @@ class MovingMaker:
             raise arrived.error
         if not path.is_file():
             raise PictureError(path, "is no longer there")
-        times = arrived.times() if self.options.preserve_times else None
-        self.now(f"looking at {path.name}")
+        times = arrived.times() if self.run.options.preserve_times else None
+        self.caller.now(f"looking at {path.name}")
         started = time.perf_counter()
         original = arrived.original()
         moving = self._open(path, task.job.target)
@@ -300,18 +287,18 @@ class MovingMaker:
         if not timeline.frames:
             raise UnreadableError("it has no pictures that can be decoded")
         timings = Timings(read=time.perf_counter() - started)
-        threshold = self.options.darker_than
+        threshold = self.run.options.darker_than
         if threshold is not None and timeline.light >= threshold:
             reason = f"bright enough: its mean light is {timeline.light:.2f}, the threshold {threshold:g}"
             return Result(task, "skipped", reason, moving.width, moving.height, timings=timings)
-        self.now(f"{self.operation.doing} {path.name}")
+        self.caller.now(f"{self.operation.doing} {path.name}")
         looker = Looker(self, timeline, content)
         record = record_of(task, original, content.hex(), self.operation.settings.fingerprint())
         begun = time.perf_counter()
         saved = save_files(
             [(task.job.target, partial(moving.write, timeline, looker))],
             path,
-            self.tags,
+            self.run.tags,
             times=times,
             recording=partial(record_files, task, record, original, manifest),
             placing=placing,
@@ -329,16 +316,16 @@ class MovingMaker:
             timings=replace(timings, run=looker.running, write=write),
             notices=(through, *moving.notices),
             seen=looker.seen,
-            precision=self.policy.precision_for(moving.depth),
+            precision=self.run.policy.precision_for(moving.depth),
             clip=Clip(timeline.frames, keys, moving.fps, round(speed, 3)),
         )
 
     def _open(self, path: Path, target: Path) -> Moving:
         settings = self.operation.settings
         if not is_clip_name(path.name):
-            return Animation(path, settings, self.options.max_pixels, self.proceed)
+            return Animation(path, settings, self.run.options.max_pixels, self.proceed)
         from lumen_cli.imaging.segments import segments_beside
         from lumen_cli.run.video import Video
 
         kept = None if isinstance(target, ObjectPath) else segments_beside(target)
-        return Video(path, settings, self.options.max_pixels, self.proceed, kept)
+        return Video(path, settings, self.run.options.max_pixels, self.proceed, kept)

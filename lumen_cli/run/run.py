@@ -28,7 +28,7 @@ from lumen_cli.run.operation import Enhance, Operation, Output
 from lumen_cli.run.plan import Plan, make_plan
 from lumen_cli.run.save import Transport, failure_of, transport_of
 from lumen_cli.run.sidecars import with_sidecars
-from lumen_cli.run.task import Result, RunEndedError, Task, failure
+from lumen_cli.run.task import Caller, Result, RunEndedError, Task, failure
 from lumen_cli.text import duration
 
 if TYPE_CHECKING:
@@ -176,19 +176,30 @@ class Run:
     def _with_sidecars(self, plan: Plan) -> Plan:
         return with_sidecars(plan) if self.options.among_photographs else plan
 
-    def one(self, picture: Picture) -> Output:
-        """Work on one picture in memory.
+    def compute(self, pictures: Sequence[Picture]) -> list[Output]:
+        """Work on pictures in memory; those of one padded shape share batches.
 
         Raises:
-            NetworkError: the network gave no usable result.
+            NetworkError: the network gave no usable result for one of them.
         """
-        from lumen_cli.engine.parts import NetworkError
+        from lumen_cli.engine.parts import NetworkError, Shape, shape_of
 
-        scene = self.operation.scene(picture)
-        (outcome,) = self.operation.run(self.network(), [scene], self.policy, [picture.digest()])
-        if isinstance(outcome, NetworkError):
-            raise outcome
-        return outcome
+        network, operation, policy = self.network(), self.operation, self.policy
+        scenes = [operation.scene(picture) for picture in pictures]
+        groups: dict[Shape, list[int]] = {}
+        for index, scene in enumerate(scenes):
+            groups.setdefault(shape_of(scene.seen, network, policy), []).append(index)
+        made: dict[int, Output] = {}
+        for shape, group in groups.items():
+            size = policy.batch_for(shape.height, shape.width)
+            for part in (group[start : start + size] for start in range(0, len(group), size)):
+                digests = [pictures[index].digest() for index in part]
+                outcomes = operation.run(network, [scenes[index] for index in part], policy, digests)
+                for index, outcome in zip(part, outcomes, strict=True):
+                    if isinstance(outcome, NetworkError):
+                        raise outcome
+                    made[index] = outcome
+        return [made[index] for index in range(len(pictures))]
 
     def results(
         self,
@@ -204,18 +215,13 @@ class Run:
         Where another run writes into the same folders, this one waits and then decides again. Closing the generator
         early ends the threads and leaves complete files only.
 
-        Args:
-            plan: from `plan`.
-            stop: once set, no picture is begun, those whose pixels are ready are written, and the results end.
-            now: called with what is going on.
-            warn: called with what a user should know, one line.
-            share: called with the part of the clip under way that is done, 0 to 1.
+        plan: from `plan`; the other arguments: see `Caller`.
 
         Raises:
             UsageError: an output folder cannot be made or written to.
             RunEndedError: the disk is full, or a thread ended by a fault of lumen; after the results until then.
         """
-        stop = stop or threading.Event()
+        caller = Caller(stop or threading.Event(), now, warn, share)
         if plan.writes:
             for folder in plan.folders:
                 check_writable(folder)
@@ -232,8 +238,8 @@ class Run:
         def waiting(place: Path) -> None:
             warn(f"waiting for another run of lumen that writes {place}")
 
-        with locked(places, waiting, self.locks, stop):
-            if stop.is_set():
+        with locked(places, waiting, self.locks, caller.stop):
+            if caller.stop.is_set():
                 return
             if places and plan.outdated:
                 plan = self._with_sidecars(plan.again())
@@ -244,7 +250,7 @@ class Run:
             missing = len(plan.todo)
             failed: list[Result] = []
             try:
-                for result in self.make(plan, stop, now, share, warn) if plan.todo else ():
+                for result in self.make(plan, caller) if plan.todo else ():
                     missing -= not result.member
                     failed += [result] if result.status == "failed" and not result.member else []
                     yield result
@@ -253,14 +259,7 @@ class Run:
             if plan.recorded and not missing:
                 put_in_order(plan.manifests[root] for root in plan.roots)
 
-    def make(
-        self,
-        plan: Plan,
-        stop: threading.Event,
-        now: Callable[[str], None],
-        share: Callable[[float], None],
-        warn: Callable[[str], None] = lambda line: None,
-    ) -> Iterator[Result]:
+    def make(self, plan: Plan, caller: Caller) -> Iterator[Result]:
         """The plan's pictures, its clips and animations, its tar files; `results` does what comes before and after."""
         tars = [task for task in plan.todo if task.is_tar and isinstance(self.operation, Enhance)]
         clips = [task for task in plan.todo if self._moves(task)]
@@ -268,23 +267,15 @@ class Run:
         pictures = plan.only(lambda source: source.path not in others) if others else plan
         if pictures.todo:
             with transport_of(pictures.todo) as transport:
-                yield from self._stream(transport, pictures, stop, now, warn)
-        if clips and not stop.is_set():
-            yield from self._make_clips(plan, clips, stop, now, share)
-        if tars and not stop.is_set():
+                yield from self._stream(transport, pictures, caller)
+        if clips and not caller.stop.is_set():
+            yield from self._make_clips(plan, clips, caller)
+        if tars and not caller.stop.is_set():
             from lumen_cli.run.tars import TarMaker
 
-            maker = TarMaker(self, lambda: self.network(now), stop, now, share)
-            yield from self._make_one_by_one(maker, plan, tars)
+            yield from self._make_one_by_one(TarMaker(self, caller), plan, tars)
 
-    def _make_clips(
-        self,
-        plan: Plan,
-        clips: Sequence[Task],
-        stop: threading.Event,
-        now: Callable[[str], None],
-        share: Callable[[float], None],
-    ) -> Iterator[Result]:
+    def _make_clips(self, plan: Plan, clips: Sequence[Task], caller: Caller) -> Iterator[Result]:
         try:
             if any(is_clip_name(task.job.source.path.name) for task in clips):
                 self.operation.check_clips()
@@ -297,10 +288,7 @@ class Run:
         from lumen_cli.run.moving import MovingMaker  # runs with pictures only do without it
 
         assert isinstance(self.operation, Enhance)
-        maker = MovingMaker(
-            self.operation, self.policy, self.options, self.tags, lambda: self.network(now), stop, now, share
-        )
-        yield from self._make_one_by_one(maker, plan, clips)
+        yield from self._make_one_by_one(MovingMaker(self, self.operation, caller), plan, clips)
 
     @staticmethod
     def _make_one_by_one(maker: MovingMaker | TarMaker, plan: Plan, tasks: Sequence[Task]) -> Iterator[Result]:
@@ -323,14 +311,7 @@ class Run:
             and stays_animated(source, target)
         )
 
-    def _stream(
-        self,
-        transport: Transport,
-        plan: Plan,
-        stop: threading.Event,
-        now: Callable[[str], None],
-        warn: Callable[[str], None],
-    ) -> Iterator[Result]:
+    def _stream(self, transport: Transport, plan: Plan, caller: Caller) -> Iterator[Result]:
         from lumen_cli.run.stages import Budget, Decoder, Encoder, Inbox, default_bytes  # planning does without PyTorch
         from lumen_cli.run.stream import Stream
 
@@ -364,10 +345,10 @@ class Run:
             darker_than=options.darker_than,
         )
         try:
-            now(f"reading {plan.todo[0].job.source.path.name}")
-            network = self.network(now)
+            caller.now(f"reading {plan.todo[0].job.source.path.name}")
+            network = self.network(caller.now)
             decoder.ahead = lambda scene, digest: self.operation.prepare(scene, network, self.policy, digest)
-            yield from Stream(network, self.policy, self.operation, decoder, encoder, inbox, stop, now, warn).results()
+            yield from Stream(network, self.policy, self.operation, decoder, encoder, inbox, caller).results()
             if encoder.storage.trouble:
                 raise RunEndedError(encoder.storage.trouble)
         finally:

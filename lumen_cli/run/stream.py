@@ -7,8 +7,7 @@ the same folder gives the same batches. Memory depends on the budgets, not on th
 from __future__ import annotations
 
 import queue
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lumen_cli.engine.parts import Shape, shape_of
@@ -16,7 +15,7 @@ from lumen_cli.networks.base import LowLightModel
 from lumen_cli.run.devices import Devices
 from lumen_cli.run.operation import Operation
 from lumen_cli.run.stages import Broken, Decoded, Decoder, Encoder, Freed, Inbox, Notice, Undecoded
-from lumen_cli.run.task import Result, RunEndedError
+from lumen_cli.run.task import Caller, Result, RunEndedError
 
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
@@ -45,9 +44,7 @@ class Stream:
         decoder: puts pictures into the inbox.
         encoder: takes the network's results.
         inbox: of both.
-        stop: once set, no picture is begun, those whose pixels are ready are written, and the results end.
-        now: called with a line about what is going on.
-        warn: called with a line that a user should know.
+        caller: stops it, and hears of it.
     """
 
     def __init__(
@@ -58,13 +55,10 @@ class Stream:
         decoder: Decoder,
         encoder: Encoder,
         inbox: Inbox,
-        stop: threading.Event,
-        now: Callable[[str], None],
-        warn: Callable[[str], None],
+        caller: Caller,
     ) -> None:
         self.network, self.policy, self.operation = network, policy, operation
-        self.decoder, self.encoder, self.inbox, self.stop = decoder, encoder, inbox, stop
-        self.now, self.warn = now, warn
+        self.decoder, self.encoder, self.inbox, self.caller = decoder, encoder, inbox, caller
         self.waiting: dict[Shape, list[Decoded]] = {}
         self.handed = 0
         """Pictures that the devices got and whose results have not come yet."""
@@ -92,7 +86,7 @@ class Stream:
                     self.encoder.abandon()
                     raise _ended(message.error) from message.error
                 elif isinstance(message, Notice):
-                    self.warn(message.text)
+                    self.caller.warn(message.text)
                 elif isinstance(message, Decoded | Undecoded):
                     early[message.index] = message
                 while taken in early and (self._ending or devices.have_room):
@@ -106,7 +100,7 @@ class Stream:
 
     @property
     def _ending(self) -> bool:
-        return self.stop.is_set() or self.encoder.storage.trouble is not None
+        return self.caller.stop.is_set() or self.encoder.storage.trouble is not None
 
     def _next_message(self) -> Decoded | Undecoded | Result | Broken | Notice | Freed | None:
         try:
@@ -140,6 +134,6 @@ class Stream:
     def _hand(self, shape: Shape, devices: Devices) -> None:
         group = self.waiting.pop(shape)
         for decoded in group:
-            self.now(f"{self.operation.doing} {decoded.task.job.source.path.name}")
+            self.caller.now(f"{self.operation.doing} {decoded.task.job.source.path.name}")
         self.handed += len(group)
         devices.hand(group)

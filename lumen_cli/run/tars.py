@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 import shutil
 import tarfile
-import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,11 +28,10 @@ from lumen_cli.files.tars import TarContents, pack, unpack
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.manifest import LARGEST_MANIFEST, MANIFEST_NAME, Manifest, Record
 from lumen_cli.run.save import Renaming, StorageWatch, Transport, record_files, record_of, save_files
-from lumen_cli.run.task import Result, RunEndedError, Task, Timings, failure
+from lumen_cli.run.task import Caller, Result, RunEndedError, Task, Timings, failure
 from lumen_cli.text import count, join_first
 
 if TYPE_CHECKING:
-    from lumen_cli.networks.base import LowLightModel
     from lumen_cli.run.run import Run
 
 FOLDER = ".lumen-tars"
@@ -44,17 +42,10 @@ _UNPACKED = (*PICTURE_SUFFIXES, ".xmp")
 
 @dataclass(frozen=True)
 class TarMaker:
-    """Makes the tar files of a run.
-
-    network: called when the first picture needs it; stop: once set, no picture is begun; share: called with the part of
-    the tar file that is done, 0 to 1.
-    """
+    """Makes the tar files of a run."""
 
     run: Run
-    network: Callable[[], LowLightModel]
-    stop: threading.Event
-    now: Callable[[str], None]
-    share: Callable[[float], None]
+    caller: Caller
     storage: StorageWatch = field(default_factory=StorageWatch)
 
     def results(self, transport: Transport, manifests: Mapping[Path, Manifest]) -> Generator[Result, None, None]:
@@ -64,7 +55,7 @@ class TarMaker:
         """
         with closing(transport.arrivals()) as arrivals:
             for task, arrived in arrivals:
-                if self.stop.is_set():
+                if self.caller.stop.is_set():
                     return
                 try:
                     placing = transport.placing(task, arrived, self.run.tags.rules.metadata == "keep")
@@ -74,7 +65,7 @@ class TarMaker:
                 except (LumenError, OSError, tarfile.TarError) as error:
                     self.storage.failed(error, task.job.folder)
                     yield failure(task, error)
-                if self.stop.is_set() or self.storage.trouble:
+                if self.caller.stop.is_set() or self.storage.trouble:
                     return
 
     def _make(
@@ -82,7 +73,7 @@ class TarMaker:
     ) -> Generator[Result, None, None]:
         if arrived.error is not None:
             raise arrived.error
-        self.now(f"unpacking {task.job.source.name}")
+        self.caller.now(f"unpacking {task.job.source.name}")
         started = time.perf_counter()
         original = arrived.original()
         work = _Work(task, manifest)
@@ -109,7 +100,7 @@ class TarMaker:
                 replaced[pictures[name]] = None
                 failed.append(name)
             made += 1
-            self.share(made / len(pictures))
+            self.caller.share(made / len(pictures))
             yield replace(result, task=_shown(task, name, result.task), sidecars=(), member=True)
         if made < len(pictures):
             return
@@ -119,7 +110,7 @@ class TarMaker:
         for number, result_file in replaced.items():
             if result_file is not None and contents.members[number].name.startswith("./"):
                 replaced[number] = f"./{result_file[0]}", result_file[1]
-        self.now(f"writing {task.job.name}")
+        self.caller.now(f"writing {task.job.name}")
         begun = time.perf_counter()
         record = record_of(task, original, original.content, self.run.operation.settings.fingerprint())
         saved = save_files(
@@ -164,10 +155,10 @@ class TarMaker:
             only_failed=False,
         )
         plan = Run(run.card, run.policy, run.operation, options, tags=run.tags).plan(sources)
-        network = self.network() if plan.todo else None
+        network = run.network(self.caller.now) if plan.todo else None
         inner = Run(run.card, run.policy, run.operation, options, network=network, tags=run.tags)
         inner.locks = run.locks
-        yield from inner.results(plan, self.stop, now=self.now)
+        yield from inner.results(plan, self.caller.stop, now=self.caller.now)
 
 
 class _Work:

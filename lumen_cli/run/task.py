@@ -1,10 +1,12 @@
-"""One picture of a run: the files it becomes, what is decided about it, and what became of it."""
+"""One picture of a run: the files it becomes, what is decided about it, and what became of it; and who asked for it."""
 
 from __future__ import annotations
 
 import enum
 import logging
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,6 +143,21 @@ class Result:
     precision: str | None = None
     clip: Clip | None = None
     member: bool = False
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asked for a run: how it stops the run, and how it hears of it.
+
+    stop: once set, no picture is begun, those whose pixels are ready are written, and the results end; now: called with
+    what is going on; warn: called with what a user should know, one line; share: called with the part of the clip or
+    tar file under way that is done, 0 to 1.
+    """
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    now: Callable[[str], None] = lambda line: None
+    warn: Callable[[str], None] = lambda line: None
+    share: Callable[[float], None] = lambda part: None
 
 
 def failure(task: Task, error: Exception, timings: Timings | None = None) -> Result:

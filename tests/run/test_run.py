@@ -66,7 +66,7 @@ def test_refusing_names_the_argument_that_helps(folder: Path) -> None:
 
 def test_one_picture_in_memory_is_what_a_run_writes(folder: Path) -> None:
     with start(folder / "out") as run:
-        output = run.one(read_picture(folder / "in" / "0.png"))
+        (output,) = run.compute([read_picture(folder / "in" / "0.png")])
         list(run.results(run.plan(find_pictures([str(folder / "in")]))))
     assert isinstance(output, Enhanced)
     assert (read_pixels(folder / "out" / "0.png") == convert_depth(output.values(), 8)).all()

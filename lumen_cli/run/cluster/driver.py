@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from lumen_cli.run.cluster.recorder import Progress, Recorder
 from lumen_cli.run.cluster.worker import Worker, WorkerSettings, end_process, pack
 from lumen_cli.run.run import Run, RunOptions
 from lumen_cli.run.stream import RunEndedError
-from lumen_cli.run.task import Result, Task, failure
+from lumen_cli.run.task import Caller, Result, Task, failure
 
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
@@ -55,28 +55,21 @@ class ClusterRun(Run):
     def _place(self, network: LowLightModel) -> LowLightModel:
         return network  # on the CPU; each worker moves its copy to its device
 
-    def make(
-        self,
-        plan: Plan,
-        stop: threading.Event,
-        now: Callable[[str], None],
-        share: Callable[[float], None],
-        warn: Callable[[str], None] = lambda line: None,
-    ) -> Iterator[Result]:
+    def make(self, plan: Plan, caller: Caller) -> Iterator[Result]:
         """As in `Run`, in the order in which pictures are finished."""
         tasks = plan.todo
         left = set(range(len(tasks)))
         places = {root: place for root, place in plan.places.items() if plan.recorded}
-        workers = WorkerPool(self.cluster, self._worker_settings(plan), self.network(now), places)
+        workers = WorkerPool(self.cluster, self._worker_settings(plan), self.network(caller.now), places)
         for _ in range(_ROUNDS):
-            for index, result in workers.results(tasks, sorted(left), stop, now, share):
+            for index, result in workers.results(tasks, sorted(left), caller):
                 if index in left:
                     left.discard(index)
                     yield replace(result, task=tasks[index])
-            if stop.is_set() or not left:
+            if caller.stop.is_set() or not left:
                 break
             _log.warning("%d pictures have no result; new workers make them", len(left))
-        if not stop.is_set():
+        if not caller.stop.is_set():
             for index in sorted(left):
                 yield failure(tasks[index], RunEndedError("its workers ended or did not answer; run again to make it"))
             for root in plan.roots:
@@ -127,14 +120,7 @@ class WorkerPool:
         except ray.exceptions.RayError as error:
             raise RunEndedError(f"the process that keeps the run's records has ended ({shorten(error)})") from error
 
-    def results(
-        self,
-        tasks: Sequence[Task],
-        wanted: Sequence[int],
-        stop: threading.Event,
-        now: Callable[[str], None],
-        share: Callable[[float], None],
-    ) -> Iterator[tuple[int, Result]]:
+    def results(self, tasks: Sequence[Task], wanted: Sequence[int], caller: Caller) -> Iterator[tuple[int, Result]]:
         """Have new workers make tasks. wanted: their numbers.
 
         Raises:
@@ -152,7 +138,7 @@ class WorkerPool:
                 failed.append(error)
 
         self.call("forget")
-        now("waiting for workers")
+        caller.now("waiting for workers")
         thread = threading.Thread(target=drain, name="lumen-ray-data", daemon=True)
         thread.start()
         self.heard, stopping = time.monotonic(), False
@@ -163,13 +149,13 @@ class WorkerPool:
                 progress: Progress = self.call("take")
                 yield from progress.results
                 if progress.doing:
-                    now(progress.doing)
-                    share(progress.share)
+                    caller.now(progress.doing)
+                    caller.share(progress.share)
                 if progress.ended is not None:
                     raise RunEndedError(progress.ended)
                 if failed:
                     raise RunEndedError(f"no worker could start: {progress.unfit or shorten(failed[0])}")
-                if stop.is_set() and not stopping:
+                if caller.stop.is_set() and not stopping:
                     stopping = True
                     self.call("stop")
                 elif stopping and not progress.busy:

@@ -20,7 +20,7 @@ from lumen_cli.run.existing import IfExists, Rules, decide
 from lumen_cli.run.plan import Plan
 from lumen_cli.run.run import Run, RunOptions
 from lumen_cli.run.stages import default_bytes
-from lumen_cli.run.task import Action, Result, Task
+from lumen_cli.run.task import Action, Caller, Result, Task
 
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
@@ -168,7 +168,7 @@ class Worker:
         numbers = {(task.root, task.output): index for index, task in tasks.items()}
         manifests = {root: RemoteManifest(root, self._recorder, {}) for root in {task.root for task in tasks.values()}}
         plan = Plan(tuple(tasks.values()), self._settings.rules, self._settings.recorded, (), manifests)
-        for result in self._run.make(plan, self._stop, self._now, self._set_share):
+        for result in self._run.make(plan, Caller(self._stop, self._now, share=self._set_share)):
             self._done(numbers[result.task.root, result.task.output], result)
 
     def _tell_end(self, error: Exception) -> None:
