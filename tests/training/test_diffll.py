@@ -7,11 +7,12 @@ from dataclasses import replace
 import torch
 
 from lumen_cli.training.recipes import Stage
-from lumen_cli.training.recipes.diffll import NETWORK, DiffLLRecipe
+from lumen_cli.training.recipes.diffll import COMPACT, NETWORK
 from lumen_cli.training.run import Options, run_stage
 
 CPU = torch.device("cpu")
-TINY = DiffLLRecipe(
+TINY = replace(
+    COMPACT,
     network=NETWORK | {"unet_multipliers": (1, 2), "detail_channels": 8},
     stages=(
         Stage("joint", steps=6, batch=2, crop=32, rate=2e-3),

@@ -11,13 +11,14 @@ from PIL import Image
 
 from lumen_cli.training.data import PictureBank
 from lumen_cli.training.recipes import Stage
-from lumen_cli.training.recipes.kind import NETWORK, KinDRecipe, _limits
+from lumen_cli.training.recipes.kind import COMPACT, NETWORK, _limits
 from lumen_cli.training.run import Options, run_stage
 from tests.networks.test_kind import FIGURES
 
 CPU = torch.device("cpu")
 NAMES = ("decomposition", "adjustment", "restoration", "joint")
-TINY = KinDRecipe(
+TINY = replace(
+    COMPACT,
     network=NETWORK
     | {
         "decomposition_channels": 16,
@@ -85,7 +86,7 @@ def test_the_last_stage_asks_for_the_picture_that_enhance_gives(batches):
 @torch.no_grad()
 def test_a_fresh_network_keeps_signals_alive():
     torch.manual_seed(0)
-    model = KinDRecipe().build()
+    model = COMPACT.build()
     dark = model.prepare(0.05 * torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
     spread = {}
     for name, module in model.named_modules():

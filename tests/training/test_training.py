@@ -19,11 +19,12 @@ from lumen_cli.registry.load import load
 from lumen_cli.training.data import Batches, Mix, PictureBank, Teacher
 from lumen_cli.training.loop import learning_rate
 from lumen_cli.training.recipes import Stage
-from lumen_cli.training.recipes.lightendiffusion import NETWORK, LightenDiffusionRecipe
+from lumen_cli.training.recipes.lightendiffusion import COMPACT, NETWORK, LightenDiffusionRecipe
 from lumen_cli.training.run import Options, Run, run_stage, train
 
 CPU = torch.device("cpu")
-TINY = LightenDiffusionRecipe(
+TINY = replace(
+    COMPACT,
     network=NETWORK | {"unet_multipliers": (1, 1), "ctdn_channels": 8, "steps": 2},
     stages=(
         Stage("decomposition", steps=4, batch=2, crop=32, rate=2e-3),

@@ -69,11 +69,14 @@ class Recipe(Protocol):
         """Weighted terms by name. A step minimises their sum."""
 
 
+@dataclass(frozen=True)
 class CompactRecipe:
     """A part of lumen's own recipes: the network of the hyper-parameters `network`, all of it trained."""
 
     architecture: str
     network: Mapping[str, Any]
+    weights: Mapping[str, float]
+    """Of the loss terms, by name."""
 
     def build(self, **more: Any) -> LowLightModel:
         """See `Recipe`; more: hyper-parameters that only training needs."""

@@ -7,8 +7,7 @@ finished picture, and the centre too, with the bright one. So the encoder learns
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -34,22 +33,14 @@ NETWORK: dict[str, Any] = {
 """The hyper-parameters of the `AnlightenDiff` to train."""
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Weights of the loss terms; see `AnlightenDiffRecipe.losses`."""
-
-    noise: float = 0.1
-    center: float = 0.3
-    picture: float = 1.0
+WEIGHTS = {"noise": 0.1, "center": 0.3, "picture": 1.0}
+"""Weights of the loss terms; see `AnlightenDiffRecipe.losses`."""
 
 
 @dataclass(frozen=True)
 class AnlightenDiffRecipe(CompactRecipe):
     """One stage on small crops, one on larger crops; both train everything."""
 
-    architecture: str = "anlightendiff"
-    network: Mapping[str, Any] = field(default_factory=lambda: NETWORK)
-    weights: Weights = Weights()
     unrolled: tuple[int, ...] = (2, 1, 2, 3)
     """Sampling steps that the training steps unroll in turn."""
     stages: tuple[Stage, ...] = (
@@ -85,13 +76,13 @@ class AnlightenDiffRecipe(CompactRecipe):
         residual = model.walk(low, center, rests, self.unrolled[step % len(self.unrolled)])
         w = self.weights
         return {
-            "noise": w.noise * F.l1_loss(output, wanted),
-            "center": w.center * fidelity(center, high),
-            "picture": w.picture * fidelity(low + (residual + 1.0) / 2.0, high),
+            "noise": w["noise"] * F.l1_loss(output, wanted),
+            "center": w["center"] * fidelity(center, high),
+            "picture": w["picture"] * fidelity(low + (residual + 1.0) / 2.0, high),
         }
 
 
-COMPACT = AnlightenDiffRecipe()
+COMPACT = AnlightenDiffRecipe("anlightendiff", NETWORK, WEIGHTS)
 # The loss is the mean absolute error in place of LPIPS, whose weights lumen does not have. Adam at 1e-3, the release's
 # second choice, in place of Lion at 4e-4; 1000 epochs of 485 pairs.
 PAPER = PaperRecipe(

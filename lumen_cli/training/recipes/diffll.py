@@ -10,8 +10,7 @@ they span only a few of 255 levels, which bf16 would round away.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -52,23 +51,14 @@ The signal left where the sampler starts is sqrt(ᾱ) = 0.07 at two steps (t = 1
 """
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Weights of the loss terms; see `DiffLLRecipe.losses`."""
-
-    noise: float = 0.1
-    coarse: float = 0.5
-    details: float = 0.5
-    picture: float = 1.0
+WEIGHTS = {"noise": 0.1, "coarse": 0.5, "details": 0.5, "picture": 1.0}
+"""Weights of the loss terms; see `DiffLLRecipe.losses`."""
 
 
 @dataclass(frozen=True)
 class DiffLLRecipe(CompactRecipe):
     """One stage on small crops, one on larger crops; both train everything, as in the paper."""
 
-    architecture: str = "diffll"
-    network: Mapping[str, Any] = field(default_factory=lambda: NETWORK)
-    weights: Weights = Weights()
     unrolled: tuple[int, ...] = (2, 2, 2, 4)
     """Sampling steps that the training steps unroll in turn, so that the network works with more than one number."""
     misexposed: float = 0.15
@@ -123,14 +113,14 @@ class DiffLLRecipe(CompactRecipe):
         pairs = enumerate(zip(details, target_details, strict=True))
         missed = torch.stack([F.l1_loss(level, wish) * 2.0 ** -(k + 1) for k, (level, wish) in pairs]).sum()
         return {
-            "noise": w.noise * F.l1_loss(output, at.target),
-            "coarse": w.coarse * scale * F.l1_loss(average, target),
-            "details": w.details * missed,
-            "picture": w.picture * fidelity(picture, high),
+            "noise": w["noise"] * F.l1_loss(output, at.target),
+            "coarse": w["coarse"] * scale * F.l1_loss(average, target),
+            "details": w["details"] * missed,
+            "picture": w["picture"] * fidelity(picture, high),
         }
 
 
-COMPACT = DiffLLRecipe()
+COMPACT = DiffLLRecipe("diffll", NETWORK, WEIGHTS)
 PAPER = PaperRecipe(
     "diffll", stages=(Stage("diffusion", steps=30_500, batch=8, crop=256, rate=1e-4, rates="staircase"),)
 )

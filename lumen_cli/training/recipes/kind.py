@@ -8,7 +8,7 @@ keep their meaning.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -36,25 +36,14 @@ NETWORK: dict[str, Any] = {
 """The hyper-parameters of the `KinD` to train."""
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Weights that differ from the paper: `equal`, of equal reflectances (paper: 0.01), and those of our own terms."""
-
-    equal: float = 0.2
-    anchor: float = 0.5
-    picture: float = 1.0
-    adjustment: float = 0.5
-    restoration: float = 0.25
-    decomposition: float = 0.25
+WEIGHTS = {"equal": 0.2, "anchor": 0.5, "picture": 1.0, "adjustment": 0.5, "restoration": 0.25, "decomposition": 0.25}
+"""Weights that differ from the paper: `equal`, of equal reflectances (paper: 0.01), and those of our own terms."""
 
 
 @dataclass(frozen=True)
 class KinDRecipe(CompactRecipe):
     """A stage for each of the three networks, then two on the finished picture."""
 
-    architecture: str = "kind"
-    network: Mapping[str, Any] = field(default_factory=lambda: NETWORK)
-    weights: Weights = Weights()
     contrast: float = 1.0
     """Power of the reflectance to restore. The release uses 1.2, which the last stage would undo."""
     stages: tuple[Stage, ...] = field(
@@ -125,23 +114,23 @@ class KinDRecipe(CompactRecipe):
         adjusted = model.adjust(l_low, model.automatic_ratio(light).view(-1, 1, 1, 1))
         w = self.weights
         terms = {
-            "picture": w.picture * fidelity(model.fuse(low, r_low, l_low, restored * adjusted), high),
+            "picture": w["picture"] * fidelity(model.fuse(low, r_low, l_low, restored * adjusted), high),
             # The ratio and the reflectance keep their meaning.
-            "adjustment": w.adjustment * _sum(self._adjustment(model, l_low.detach(), l_high.detach(), generator)),
-            "restoration": w.restoration * _sum(cleaned),
+            "adjustment": w["adjustment"] * _sum(self._adjustment(model, l_low.detach(), l_high.detach(), generator)),
+            "restoration": w["restoration"] * _sum(cleaned),
         }
         if stage.name == "refine":
             maps = ((low, high), (r_low, r_high), (l_low, l_high))
-            terms["decomposition"] = w.decomposition * _sum(self._decomposition(*maps))
+            terms["decomposition"] = w["decomposition"] * _sum(self._decomposition(*maps))
         return terms
 
     def _decomposition(
         self, pictures: tuple[Tensor, Tensor], reflectances: tuple[Tensor, Tensor], lights: tuple[Tensor, Tensor]
     ) -> dict[str, Tensor]:
         (low, high), (r_low, r_high), (l_low, l_high) = pictures, reflectances, lights
-        terms = decomposition_losses((low, high), (r_low, r_high), (l_low, l_high), self.weights.equal)
+        terms = decomposition_losses((low, high), (r_low, r_high), (l_low, l_high), self.weights["equal"])
         anchor = retinex_anchor(low, r_low, l_low, 0.02) + retinex_anchor(high, r_high, l_high, 0.02)
-        return terms | {"anchor": self.weights.anchor * anchor}
+        return terms | {"anchor": self.weights["anchor"] * anchor}
 
     def _adjustment(self, model: KinD, low: Tensor, high: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         brighten = torch.rand(len(low), generator=generator, device=low.device) < 0.5
@@ -171,7 +160,7 @@ class KinDPaperRecipe(PaperRecipe):
     parts = {"decomposition": "decom", "adjustment": "adjust", "restoration": "restoration"}  # noqa: RUF012
 
 
-COMPACT = KinDRecipe()
+COMPACT = KinDRecipe("kind", NETWORK, WEIGHTS)
 PAPER = KinDPaperRecipe(
     "kind",
     stages=(

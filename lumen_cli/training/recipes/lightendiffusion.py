@@ -7,7 +7,7 @@ the dark picture's finer maps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -40,29 +40,25 @@ NETWORK: dict[str, Any] = {
 """The hyper-parameters of the `LightenDiffusion` to train."""
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Weights of the loss terms."""
-
-    transfer: float = 1.0
-    reconstruction: float = 0.5
-    thumbnail: float = 1.0
-    product: float = 1.0
-    reflectance: float = 0.5
-    smooth: float = 0.3
-    anchor: float = 0.1
-    consistency: float = 0.001
-    latent: float = 0.5
-    picture: float = 1.0
+WEIGHTS = {
+    "transfer": 1.0,
+    "reconstruction": 0.5,
+    "thumbnail": 1.0,
+    "product": 1.0,
+    "reflectance": 0.5,
+    "smooth": 0.3,
+    "anchor": 0.1,
+    "consistency": 0.001,
+    "latent": 0.5,
+    "picture": 1.0,
+}
+"""Weights of the loss terms."""
 
 
 @dataclass(frozen=True)
 class LightenDiffusionRecipe(CompactRecipe):
     """A stage for the decomposition, one for the diffusion, one for both."""
 
-    architecture: str = "lightendiffusion"
-    network: Mapping[str, Any] = field(default_factory=lambda: NETWORK)
-    weights: Weights = Weights()
     reference: str = "paired"
     """Source of the target illumination: "paired", the bright picture of the same scene, or "unpaired" (the paper), of
     another scene."""
@@ -149,13 +145,13 @@ class LightenDiffusionRecipe(CompactRecipe):
         anchor_high = retinex_anchor(f_high.detach(), r_high, l_high)
         product = F.l1_loss(r_low * l_low, f_low.detach()) + F.l1_loss(r_high * l_high, f_high.detach())
         return {
-            "transfer": w.transfer * fidelity(transferred, high),
-            "reconstruction": w.reconstruction * fidelity(reconstructed, low if step % 2 else high),
-            "thumbnail": w.thumbnail * (F.l1_loss(f_low, _thumbnail(low)) + F.l1_loss(f_high, _thumbnail(high))),
-            "product": w.product * product,
-            "reflectance": w.reflectance * F.l1_loss(r_low, r_high),
-            "anchor": w.anchor * (anchor_low + anchor_high),
-            "smooth": w.smooth * (smoothness(l_low, r_low.detach()) + smoothness(l_high, r_high.detach())),
+            "transfer": w["transfer"] * fidelity(transferred, high),
+            "reconstruction": w["reconstruction"] * fidelity(reconstructed, low if step % 2 else high),
+            "thumbnail": w["thumbnail"] * (F.l1_loss(f_low, _thumbnail(low)) + F.l1_loss(f_high, _thumbnail(high))),
+            "product": w["product"] * product,
+            "reflectance": w["reflectance"] * F.l1_loss(r_low, r_high),
+            "anchor": w["anchor"] * (anchor_low + anchor_high),
+            "smooth": w["smooth"] * (smoothness(l_low, r_low.detach()) + smoothness(l_high, r_high.detach())),
         }
 
     def _diffusion(
@@ -172,7 +168,7 @@ class LightenDiffusionRecipe(CompactRecipe):
         terms = model.losses({"low": batch["low"], "high": high, "consistency": consistency, **draw})
         del terms["total"]
         if "consistency" in terms:
-            terms["consistency"] = terms["consistency"] * (self.weights.consistency / 0.001)
+            terms["consistency"] = terms["consistency"] * (self.weights["consistency"] / 0.001)
         return terms
 
     def _joint(
@@ -191,8 +187,8 @@ class LightenDiffusionRecipe(CompactRecipe):
         w = self.weights
         return {
             "noise": F.mse_loss(output, at.target),
-            "latent": w.latent * F.l1_loss(latent, (target + 1.0) / 2.0),
-            "picture": w.picture * fidelity(model.decode(latent, levels), high),
+            "latent": w["latent"] * F.l1_loss(latent, (target + 1.0) / 2.0),
+            "picture": w["picture"] * fidelity(model.decode(latent, levels), high),
         }
 
 
@@ -232,7 +228,7 @@ class LightenDiffusionPaperRecipe(PaperRecipe):
         return super().losses(model, stage, batch | {"high": batch["high"].roll(1, dims=0)}, step, generator)
 
 
-COMPACT = LightenDiffusionRecipe()
+COMPACT = LightenDiffusionRecipe("lightendiffusion", NETWORK, WEIGHTS)
 PAPER = LightenDiffusionPaperRecipe(
     "lightendiffusion",
     stages=(

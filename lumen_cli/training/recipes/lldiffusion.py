@@ -8,8 +8,7 @@ and left out of the exported model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -53,22 +52,14 @@ The schedule leaves a signal of sqrt(ᾱ) = 0.08 where a sampler of two steps st
 """
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Weights of the loss terms; see `LLDiffusionRecipe.losses`."""
-
-    noise: float = 0.1
-    picture: float = 1.0
-    degradation: float = 0.1
+WEIGHTS = {"noise": 0.1, "picture": 1.0, "degradation": 0.1}
+"""Weights of the loss terms; see `LLDiffusionRecipe.losses`."""
 
 
 @dataclass(frozen=True)
 class LLDiffusionRecipe(CompactRecipe):
     """One stage on small crops, one on larger crops; both train everything, as in the paper."""
 
-    architecture: str = "lldiffusion"
-    network: Mapping[str, Any] = field(default_factory=lambda: NETWORK)
-    weights: Weights = Weights()
     unrolled: tuple[int, ...] = (2,)
     """Sampling steps that the training steps unroll in turn."""
     degrade_every: int = 4
@@ -121,12 +112,12 @@ class LLDiffusionRecipe(CompactRecipe):
         made = sample(denoise, start, model.schedule, self.unrolled[step % len(self.unrolled)], model.sampler)
         w = self.weights
         terms = {
-            "noise": w.noise * F.l1_loss(output, at.target),
-            "picture": w.picture * fidelity((made + 1.0) / 2.0, batch["high"]),
+            "noise": w["noise"] * F.l1_loss(output, at.target),
+            "picture": w["picture"] * fidelity((made + 1.0) / 2.0, batch["high"]),
         }
         if step % self.degrade_every == 0:
             darkened = (model.deg_unet(high, condition.features).float() + 1.0) / 2.0
-            terms["degradation"] = w.degradation * F.l1_loss(darkened, batch["low"])
+            terms["degradation"] = w["degradation"] * F.l1_loss(darkened, batch["low"])
         return terms
 
 
@@ -142,7 +133,7 @@ class LLDiffusionPaperRecipe(PaperRecipe):
         return super().network_config() | {"degradation_network": False}
 
 
-COMPACT = LLDiffusionRecipe()
+COMPACT = LLDiffusionRecipe("lldiffusion", NETWORK, WEIGHTS)
 # 8 pictures of 4 crops. The release trains for 60,000 epochs of 61 batches; this is a tenth of it.
 PAPER = LLDiffusionPaperRecipe(
     "lldiffusion", stages=(Stage("diffusion", steps=366_000, batch=32, crop=128, rate=1e-4, rates="constant"),)
