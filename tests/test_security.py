@@ -316,27 +316,15 @@ def test_a_manifest_cannot_reach_out_of_its_folder(
 
 
 @posix
-def test_a_manifest_that_is_a_link_is_not_written_through(
-    tmp_path: Path, make_model: MakeModel, lumen: Callable[..., Finished]
+@pytest.mark.parametrize("name", [MANIFEST_NAME, "a.png"])
+def test_a_manifest_or_output_that_is_a_link_is_not_written_through(
+    tmp_path: Path, make_model: MakeModel, lumen: Callable[..., Finished], name: str
 ) -> None:
     make_model("tiny")
     write_dark(tmp_path / "in" / "a.png")
     (tmp_path / "precious").write_text("mine\n")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / MANIFEST_NAME).symlink_to(tmp_path / "precious")
-    lumen("enhance", tmp_path / "in", "-o", tmp_path / "out", "-m", "tiny")
-    assert (tmp_path / "precious").read_text() == "mine\n"
-
-
-@posix
-def test_an_output_that_is_a_link_is_replaced_and_not_written_through(
-    tmp_path: Path, make_model: MakeModel, lumen: Callable[..., Finished]
-) -> None:
-    make_model("tiny")
-    write_dark(tmp_path / "in" / "a.png")
-    (tmp_path / "precious").write_text("mine\n")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "a.png").symlink_to(tmp_path / "precious")
+    (tmp_path / "out" / name).symlink_to(tmp_path / "precious")
     lumen("enhance", tmp_path / "in", "-o", tmp_path / "out", "-m", "tiny", "--overwrite")
     assert (tmp_path / "precious").read_text() == "mine\n"
 

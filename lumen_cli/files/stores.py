@@ -1,4 +1,4 @@
-"""Objects in stores, by fsspec: what lies there, reading and writing whole objects, and errors in one line.
+"""Objects in stores, by fsspec: what lies there, reading and writing whole objects.
 
 fsspec and the packages of the stores are imported when the first address is used.
 """
@@ -13,10 +13,10 @@ import logging
 import mimetypes
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 from lumen_cli.atomic import temporary_folder
@@ -32,12 +32,9 @@ from lumen_cli.files.places import (
     explain_name,
     state_of,
 )
-from lumen_cli.files.store_errors import code_of, explain_failure, is_final
+from lumen_cli.files.store_requests import ROUNDS, code_of, explain_failure, request
 
-Answer = TypeVar("Answer")
 _AT_ONCE = 16
-_ROUNDS = 4
-"""Times a transfer is tried; in each, the store's own package tries again as well."""
 _CONNECT_SECONDS, _READ_SECONDS = 5, 15
 _ONE_REQUEST = 5 << 30
 """Bytes that S3 takes in one request; a larger object comes in parts and appears with the last of them."""
@@ -88,7 +85,7 @@ class Store:
         if not stem:
             self.forget(folder)
         try:
-            found = self._call(folder, "list it", lambda: self._find(folder, stem), rounds=1)
+            found = request(folder, "list it", lambda: self._find(folder, stem), rounds=1)
         except FileNotFoundError as error:
             if folder.is_bucket or code_of(error) == "NoSuchBucket":
                 raise StoreError(folder, "there is no such bucket") from error
@@ -148,7 +145,7 @@ class Store:
             FileNotFoundError: there is no such object.
             StoreError: the store does not say.
         """
-        info = self._call(path, "read it", lambda: self._info(path))
+        info = request(path, "read it", lambda: self._info(path))
         if info["type"] != "file":
             raise _missing(path)
         return self._details(info)
@@ -168,8 +165,8 @@ class Store:
             StoreError: it cannot be read, or changes each time it is read.
         """
         before = listed or self.details(path).state
-        for _ in range(_ROUNDS):
-            self._call(path, "read it", lambda: self._files.get_file(path.inner, str(local)))
+        for _ in range(ROUNDS):
+            request(path, "read it", lambda: self._files.get_file(path.inner, str(local)))
             details = self.details(path)
             # A connection may end early without an error, and parts may come from two versions.
             if details.state == before and local.stat().st_size == before.size:
@@ -230,7 +227,7 @@ class Store:
         """
         metadata = original.metadata if original is not None else {}
         try:
-            self._call(path, "write it", lambda: self._put(local, path, content_type(path), metadata, version))
+            request(path, "write it", lambda: self._put(local, path, content_type(path), metadata, version))
         except FileExistsError as error:
             if not self._holds(path, local):
                 raise OvertakenError(path) from error
@@ -257,7 +254,7 @@ class Store:
             return
         names = [path.inner for path in paths]
         with contextlib.suppress(FileNotFoundError):
-            self._call(paths[0], "remove it", lambda: self._files.rm(names))
+            request(paths[0], "remove it", lambda: self._files.rm(names))
         for name in names:
             self._known.pop(name, None)
 
@@ -269,27 +266,6 @@ class Store:
             there = place / "object"
             self.fetch(path, there)
             return there.read_bytes() == local.read_bytes()
-
-    def _call(self, path: ObjectPath, doing: str, call: Callable[[], Answer], rounds: int = _ROUNDS) -> Answer:
-        """Make a request, again where that may help.
-
-        Raises:
-            FileNotFoundError: there is no such object.
-            FileExistsError: it was to be new.
-            StoreError: anything else.
-        """
-        for number in range(1, rounds + 1):
-            try:
-                return call()
-            except (FileNotFoundError, FileExistsError):
-                raise
-            except Exception as error:
-                if code_of(error) in ("PreconditionFailed", "412"):
-                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
-                if number == rounds or is_final(error):
-                    raise StoreError(path, explain_failure(error, doing)) from error
-            time.sleep(0.5 * 2**number)
-        raise AssertionError
 
 
 class MemoryStore(Store):

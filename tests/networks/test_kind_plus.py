@@ -15,7 +15,7 @@ from tests.networks.test_kind import (
     layer_outputs,
     losses_over_steps,
     pair_ratio,
-    part_total,
+    shared_losses,
     training_batch,
     unit,
 )
@@ -90,16 +90,7 @@ def test_training_losses_and_gradients():
     FIGURES.check("plus/train/gradient_signed/x", across)
     FIGURES.check("plus/train/gradient_signed/y", down)
     losses = network.losses(training_batch())
-    raw = {
-        "decom/total": part_total(losses, "decomposition"),
-        "adjust/loss_square": losses["adjustment/square"],
-        "adjust/loss_grad": losses["adjustment/gradient"],
-        "adjust/total": part_total(losses, "adjustment"),
-        "restoration/loss_square": losses["restoration/square"],
-        "restoration/loss_ssim": losses["restoration/structure"],
-        "restoration/total": part_total(losses, "restoration"),
-    }
-    for name, value in raw.items():
+    for name, value in shared_losses(losses).items():
         FIGURES.check(f"plus/train/{name}", value.view(1))
     losses["total"].backward()
     for part in ("adjust", "restoration"):

@@ -1,11 +1,18 @@
-"""Why a request to a store failed, in one line, from the exceptions of fsspec and the packages of the stores."""
+"""Requests to a store: sent again where that may help, and the reason of a failure in one line, from its exceptions."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-from lumen_cli.files.places import mask
+from lumen_cli.files.places import ObjectPath, StoreError, mask
+
+Answer = TypeVar("Answer")
+ROUNDS = 4
+"""Times a request is sent; in each, the store's own package tries again as well."""
 
 _NO_CREDENTIALS = {
     "NoCredentialsError",
@@ -20,6 +27,28 @@ _REJECTED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "Inv
 _OTHER_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
 _NO_ANSWER = ("Endpoint", "Connect", "Timeout", "ConnectionClosed", "ServerDisconnected", "ProxyConnection")
 _FINAL = {errno.EINVAL, errno.ENAMETOOLONG, errno.EMSGSIZE, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ENOSPC}
+
+
+def request(path: ObjectPath, doing: str, call: Callable[[], Answer], rounds: int = ROUNDS) -> Answer:
+    """Make a request, again where that may help.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        FileExistsError: it was to be new.
+        StoreError: anything else.
+    """
+    for number in range(1, rounds + 1):
+        try:
+            return call()
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except Exception as error:
+            if code_of(error) in ("PreconditionFailed", "412"):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+            if number == rounds or is_final(error):
+                raise StoreError(path, explain_failure(error, doing)) from error
+        time.sleep(0.5 * 2**number)
+    raise AssertionError
 
 
 def code_of(error: BaseException) -> str:
