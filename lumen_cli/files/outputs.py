@@ -144,11 +144,6 @@ def plan_outputs(
     return jobs
 
 
-def output_folders(jobs: Iterable[Job]) -> set[Path]:
-    """The folders of the results."""
-    return set(each_once(job.folder for job in jobs))
-
-
 def check_writable(folder: Path) -> None:
     """Create a folder and check that a file can be written in it; a folder in a store needs neither.
 

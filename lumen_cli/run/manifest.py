@@ -271,7 +271,7 @@ def put_in_order(manifests: Iterable[Manifest]) -> None:
 def open_manifest(root: Path, place: Path | None = None) -> Manifest:
     """The manifest of a folder of outputs, on the disk or in a store; see `Manifest`."""
     if isinstance(root, ObjectPath):
-        from lumen_cli.run.store_manifest import StoreManifest
+        from lumen_cli.run.stores import StoreManifest
 
         return StoreManifest(root)
     return Manifest(root, place)

@@ -118,7 +118,7 @@ def transport_of(tasks: Sequence[Task]) -> AbstractContextManager[Transport]:
     paths = (path for task in tasks for path in (task.job.source.path, task.job.target))
     if not any(isinstance(path, ObjectPath) for path in paths):
         return nullcontext(Transport(tasks))
-    from lumen_cli.run.transfers import store_transport
+    from lumen_cli.run.stores import store_transport
 
     return store_transport(tasks)
 

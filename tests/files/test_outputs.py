@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import find_pictures
-from lumen_cli.files.outputs import FIELDS, check_writable, output_folders, parse_template, plan_outputs
+from lumen_cli.files.outputs import FIELDS, check_writable, parse_template, plan_outputs
 from lumen_cli.files.source import Source
 from tests.files.test_find import plan_in_any_order, sources_below, tree
 
@@ -130,12 +130,6 @@ def test_impossible_outputs_are_refused(tmp_path: Path) -> None:
         targets(tmp_path, ["c.jpg"], "out.png", ".jpg")
     with pytest.raises(UsageError, match="empty"):
         plan_outputs(find_pictures([str(tmp_path / "c.jpg")]), "", None)
-
-
-def test_output_folders(tmp_path: Path) -> None:
-    tree(tmp_path, "p/a.jpg", "p/b.jpg", "p/s/c.jpg")
-    jobs = plan_outputs(find_pictures([str(tmp_path / "p")]), None, None)
-    assert output_folders(jobs) == {tmp_path / "p-enhanced", tmp_path / "p-enhanced" / "s"}
 
 
 def test_a_writable_folder_is_created_and_left_empty(tmp_path: Path) -> None:

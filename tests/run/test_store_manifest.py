@@ -9,7 +9,7 @@ import pytest
 
 from lumen_cli.files.places import ObjectPath, parse_address
 from lumen_cli.run.manifest import MANIFEST_NAME, Record
-from lumen_cli.run.store_manifest import StoreManifest
+from lumen_cli.run.stores import StoreManifest
 from tests.store import MANIFEST, Bucket, Request
 
 

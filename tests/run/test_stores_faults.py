@@ -19,7 +19,7 @@ import pytest
 
 from lumen_cli.files import stores
 from lumen_cli.files.places import parse_address
-from lumen_cli.run import transfers
+from lumen_cli.run import stores as run_stores
 from lumen_cli.run.manifest import Manifest, Record, open_manifest
 from tests.conftest import Finished, MakeModel, folder_bytes, write_dark
 from tests.store import MANIFEST, Bucket, Request, outputs
@@ -325,8 +325,8 @@ def test_nothing_of_a_run_stays_in_the_temporary_folder(
     place = tmp_path / "temporary"
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
-    monkeypatch.setattr(transfers, "_AHEAD", 4)
-    monkeypatch.setattr(transfers.StoreTransport, "senders", 4)
+    monkeypatch.setattr(run_stores, "_AHEAD", 4)
+    monkeypatch.setattr(run_stores.StoreTransport, "senders", 4)
     seen = set[int]()
     bucket.put_folder(photos, "in")
     for index in range(60):
