@@ -1,4 +1,4 @@
-"""What a user can cause and can mend. Every other exception is a fault of lumen and keeps its traceback."""
+"""What a user can cause and can fix. Every other exception is a fault of lumen and keeps its traceback."""
 
 from __future__ import annotations
 

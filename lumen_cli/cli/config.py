@@ -77,11 +77,11 @@ def path(as_json: JsonOption = False) -> None:
       lumen config path
       lumen config path --json | jq -r 'select(.used) | .path'
     """  # noqa: D301
-    from lumen_cli.cli.settings import searched
+    from lumen_cli.cli.settings import search_places
     from lumen_cli.reports.jsonlines import ConfigFileLine
     from lumen_cli.text import printable
 
-    for place in searched():
+    for place in search_places():
         used = not place.why_not
         line = ConfigFileLine(path=str(place.path), used=used, reason=place.why_not or None)
         typer.echo(line.line() if as_json else f"{printable(place.path)}{'' if used else f'  ({place.why_not})'}")

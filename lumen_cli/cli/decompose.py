@@ -133,9 +133,7 @@ def decompose(
         settings = MapSettings.with_model(
             card,
             policy,
-            metadata=options.metadata.value,
-            credits=options.keep_credits,
-            stamped=not options.no_stamp,
+            **options.for_tags,
             format=map_format.value,
             depth=int(depth.value) if depth else 8,
         )

@@ -250,9 +250,7 @@ def enhance(
         settings = Settings.with_model(
             card,
             policy,
-            metadata=options.metadata.value,
-            credits=options.keep_credits,
-            stamped=not options.no_stamp,
+            **options.for_tags,
             steps=chosen_steps,
             seed=seed,
             strength=strength,

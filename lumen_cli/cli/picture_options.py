@@ -300,6 +300,11 @@ class PictureOptions:
         """Where the run computes."""
         return EngineOptions(self.engine, self.ray_address, self.workers, self.gpus_per_worker, self.device, self.quiet)
 
+    @property
+    def for_tags(self) -> dict[str, Any]:
+        """The arguments of `ModelSettings.with_model` about tags."""
+        return {"metadata": self.metadata.value, "credits": self.keep_credits, "stamped": not self.no_stamp}
+
     def for_run(self, output: str | None, template: NameTemplate | None) -> RunOptions:
         """What the run needs of these options. output: where files are written, also those for standard output."""
         from lumen_cli.run.existing import IfExists

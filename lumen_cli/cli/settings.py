@@ -150,7 +150,7 @@ def find_settings(commands: Sequence[str], everywhere: Sequence[str]) -> Setting
     Raises:
         UsageError: a file cannot be read, is no TOML, or has an unknown key or section at its top.
     """
-    places = searched()
+    places = search_places()
     for place in places:
         if place.ignored:
             typer.echo(f"lumen: {_shown(place.path)} is not used: {place.why_not}", err=True)
@@ -172,7 +172,7 @@ class Place(NamedTuple):
     ignored: bool = False
 
 
-def searched() -> list[Place]:
+def search_places() -> list[Place]:
     """Where files are looked for; the first one that counts goes before the others."""
     named = os.environ.get(VARIABLE)
     if named is not None:
@@ -216,13 +216,13 @@ def _read(path: Path) -> File | None:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{shown} is no TOML: {error}") from None
     if path.name != "pyproject.toml":
-        return File(path, _dashed(table), text)
+        return File(path, _dash(table), text)
     table = table.get("tool", {}).get("lumen")
-    return File(path, _dashed(table), text, ("tool", "lumen")) if isinstance(table, dict) else None
+    return File(path, _dash(table), text, ("tool", "lumen")) if isinstance(table, dict) else None
 
 
-def _dashed(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {key.replace("_", "-"): _dashed(value) if isinstance(value, dict) else value for key, value in table.items()}
+def _dash(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("_", "-"): _dash(value) if isinstance(value, dict) else value for key, value in table.items()}
 
 
 def _descend(table: Mapping[str, Any], words: Sequence[str]) -> Mapping[str, Any]:

@@ -278,7 +278,7 @@ def sheet(picture: Picture, maps: Maps) -> Picture:
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    panels = [(caption, _panel(values)) for caption, values in _captioned(picture, maps)]
+    panels = [(caption, _panel(values)) for caption, values in _caption(picture, maps)]
     width = max(_NARROWEST_PANEL, panels[0][1].width)
     height = panels[0][1].height
     size = max(14, width // 32)
@@ -306,7 +306,7 @@ def sheet(picture: Picture, maps: Maps) -> Picture:
     )
 
 
-def _captioned(picture: Picture, maps: Maps) -> Iterator[tuple[str, np.ndarray]]:
+def _caption(picture: Picture, maps: Maps) -> Iterator[tuple[str, np.ndarray]]:
     assert maps.reconstruction is not None
     assert maps.prepared is not None
     decoded, enlarged = (", decoded", ", a latent enlarged") if maps.latents else ("", "")

@@ -14,7 +14,7 @@ _POLL_SECONDS = 0.1
 
 
 @contextmanager
-def locked(
+def hold_locks(
     places: Iterable[Path], waiting: Callable[[Path], None], held: list[Path], stop: threading.Event
 ) -> Iterator[None]:
     """Hold the locks of manifests. All runs take them in one order, so no two runs wait for each other.
@@ -31,7 +31,7 @@ def locked(
     with ExitStack() as stack:
         for place in sorted(set(places)):
             if not stop.is_set():
-                stack.enter_context(_locked(place, waiting, held, stop))
+                stack.enter_context(_hold_lock(place, waiting, held, stop))
         yield
 
 
@@ -51,7 +51,7 @@ def _lock_file(place: Path) -> Path:
 
 
 @contextmanager
-def locked_if_free(places: Iterable[Path]) -> Iterator[list[Path]]:
+def hold_free_locks(places: Iterable[Path]) -> Iterator[list[Path]]:
     """Hold the locks of those manifests that no run holds now; yields these manifests."""
     from filelock import FileLock, Timeout
 
@@ -66,7 +66,7 @@ def locked_if_free(places: Iterable[Path]) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def _locked(place: Path, waiting: Callable[[Path], None], held: list[Path], stop: threading.Event) -> Iterator[None]:
+def _hold_lock(place: Path, waiting: Callable[[Path], None], held: list[Path], stop: threading.Event) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     path = _lock_file(place)

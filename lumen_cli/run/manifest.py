@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 from lumen_cli.errors import LumenError
 from lumen_cli.files.contents import hash_bytes, user_folder
 from lumen_cli.files.places import ObjectPath
-from lumen_cli.run.locks import locked_if_free
+from lumen_cli.run.locks import hold_free_locks
 
 MANIFEST_NAME = ".lumen-manifest.jsonl"
 LARGEST_MANIFEST = 256 << 20
@@ -161,7 +161,7 @@ class Manifest:
         Raises:
             LumenError: as `begin`.
         """
-        with self._lock, locked_if_free(_parts_of(self.root) if self._whole else ()) as parts:
+        with self._lock, hold_free_locks(_parts_of(self.root) if self._whole else ()) as parts:
             held, last, wanted = self._in_order(parts)
             self._records = last
             if wanted != held:

@@ -30,7 +30,7 @@ from lumen_cli.imaging.formats.format import UnreadableError
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.run.manifest import Manifest
 from lumen_cli.run.operation import Enhance, Settings
-from lumen_cli.run.save import Renaming, StorageWatch, Transport, record_files, record_of, save_files
+from lumen_cli.run.save import Publisher, StorageWatch, Transport, record_files, record_of, save_files
 from lumen_cli.run.task import Caller, Clip, Result, Task, Timings, failure
 
 if TYPE_CHECKING:
@@ -251,19 +251,19 @@ class MovingMaker:
         """
         with closing(transport.arrivals()) as arrivals:
             for task, arrived in arrivals:
-                placing = transport.placing(task, arrived, self.run.tags.rules.metadata == "keep")
-                result = self.make(task, manifests.get(task.root), arrived, placing)
+                publisher = transport.publisher(task, arrived, self.run.tags.rules.metadata == "keep")
+                result = self.make(task, manifests.get(task.root), arrived, publisher)
                 if result is None:
                     return
                 yield result
                 if self.storage.trouble:
                     return
 
-    def make(self, task: Task, manifest: Manifest | None, arrived: Arrived, placing: Renaming) -> Result | None:
+    def make(self, task: Task, manifest: Manifest | None, arrived: Arrived, publisher: Publisher) -> Result | None:
         """Make one; None where the run ended before it was finished."""
         path = task.job.source.path
         try:
-            return self._make(task, manifest, arrived, placing)
+            return self._make(task, manifest, arrived, publisher)
         except StoppedError:
             return None
         except UnreadableError as error:
@@ -272,7 +272,7 @@ class MovingMaker:
             self.storage.failed(error, task.job.target.parent)
             return failure(task, error)
 
-    def _make(self, task: Task, manifest: Manifest | None, arrived: Arrived, placing: Renaming) -> Result:
+    def _make(self, task: Task, manifest: Manifest | None, arrived: Arrived, publisher: Publisher) -> Result:
         path = arrived.path
         if arrived.error is not None:
             raise arrived.error
@@ -301,7 +301,7 @@ class MovingMaker:
             self.run.tags,
             times=times,
             recording=partial(record_files, task, record, original, manifest),
-            placing=placing,
+            publisher=publisher,
         )
         self.storage.written()
         write, speed = time.perf_counter() - begun - looker.running, timeline.frames / (time.perf_counter() - started)

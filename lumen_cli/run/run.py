@@ -22,7 +22,7 @@ from lumen_cli.files.places import ObjectPath, StoreError
 from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS, is_clip_name
 from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.run.existing import IfExists
-from lumen_cli.run.locks import locked, remove_stale_lock
+from lumen_cli.run.locks import hold_locks, remove_stale_lock
 from lumen_cli.run.manifest import put_in_order
 from lumen_cli.run.operation import Enhance, Operation, Output
 from lumen_cli.run.plan import Plan, make_plan
@@ -238,7 +238,7 @@ class Run:
         def waiting(place: Path) -> None:
             warn(f"waiting for another run of lumen that writes {place}")
 
-        with locked(places, waiting, self.locks, caller.stop):
+        with hold_locks(places, waiting, self.locks, caller.stop):
             if caller.stop.is_set():
                 return
             if places and plan.outdated:

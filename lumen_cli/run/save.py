@@ -57,7 +57,7 @@ class Saved:
     sidecars: tuple[Path, ...] = ()
 
 
-class Renaming:
+class Publisher:
     """Files are written beside their targets and renamed."""
 
     def temporary(self, target: Path) -> Path:
@@ -87,9 +87,9 @@ class Transport:
         source = self._tasks[index].job.source.path
         return Arrived(source, source)
 
-    def placing(self, task: Task, arrived: Arrived, keeps_metadata: bool) -> Renaming:
+    def publisher(self, task: Task, arrived: Arrived, keeps_metadata: bool) -> Publisher:
         """How the files of a task get their names. keeps_metadata: whether an object's own metadata may be copied."""
-        return Renaming()
+        return Publisher()
 
     def arrivals(self) -> Generator[tuple[Task, Arrived], None, None]:
         """One task after the other, with its source as a file until the next one, until the run ends; to be closed."""
@@ -140,7 +140,7 @@ def save_files(
     sidecars: Sequence[Sidecar] = (),
     times: tuple[int, int] | None = None,
     recording: Recording | None = None,
-    placing: Renaming | None = None,
+    publisher: Publisher | None = None,
     completed: Callable[[], None] = lambda: None,
 ) -> Saved:
     """Encode, copy the source's tags, flush to the disk; give the files their names when all are complete.
@@ -153,14 +153,14 @@ def save_files(
         sidecars: files that follow the picture, which is then the only one of `files`.
         times: access and modification time of the files in nanoseconds (sidecars get their originals').
         recording: surrounds the renaming.
-        placing: where the files are written and how they get their names; None: beside the targets, by renaming.
+        publisher: where the files are written and how they get their names; None: beside the targets, by renaming.
         completed: called when the files are complete, before they get their names.
 
     Raises:
         PictureError: the disk is full, the folder is gone, an encoder or exiftool fails. No temporary file is left, and
             no target has changed unless renaming itself failed.
     """
-    placing = placing or Renaming()
+    publisher = publisher or Publisher()
     started, tagging = time.perf_counter(), 0.0
     warnings: list[str] = []
     temporaries: list[tuple[Path, Path]] = []
@@ -168,7 +168,7 @@ def save_files(
     target = files[0][0]
     try:
         for target, content in files:
-            temporary, mode = _create(placing.temporary(target), target, source, temporaries)
+            temporary, mode = _create(publisher.temporary(target), target, source, temporaries)
             if isinstance(content, Picture):
                 container = output_format(content, target)
                 write_picture(content, temporary, format=container, quality=quality)
@@ -189,14 +189,14 @@ def save_files(
             warnings += lines
         for sidecar, tagged in followers:
             target = sidecar.target
-            temporary, mode = _create(placing.temporary(target), target, sidecar.source, temporaries)
+            temporary, mode = _create(publisher.temporary(target), target, sidecar.source, temporaries)
             temporary.write_bytes(tagged)
             written.append(_finish(temporary, target, mode, times and times_of(sidecar.source)))
         completed()
         with recording(written) if recording else nullcontext():
             # The picture comes last: where it exists, everything that belongs to it does.
             for temporary, target in temporaries[len(files) :] + temporaries[: len(files)]:
-                placing.publish(temporary, target)
+                publisher.publish(temporary, target)
     except OSError as error:
         raise PictureError(target, f"cannot be written: {error.strerror or error}") from error
     finally:
@@ -315,7 +315,7 @@ _FULL = {
     errno.EROFS: "the disk has become read-only",
 }
 _FAILURES_IN_A_ROW = 3
-"""A smaller picture may still fit where one did not; after that many nothing does."""
+"""A smaller picture may fit where a larger one did not; after so many failures none is expected to fit."""
 
 
 class StorageWatch:

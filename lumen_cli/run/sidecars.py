@@ -41,7 +41,7 @@ def with_sidecars(plan: Plan) -> Plan:
             owners[fold_case(sidecar.target)].add(owner)
     inputs = {os.path.realpath(sidecar.source) for sidecars in found.values() for sidecar in sidecars}
 
-    def placed(sidecar: Sidecar, target: Path, root: Path) -> Sidecar:
+    def place(sidecar: Sidecar, target: Path, root: Path) -> Sidecar:
         if len(owners[fold_case(sidecar.target)]) > 1 or os.path.realpath(sidecar.target) in inputs:
             sidecar = replace(sidecar, target=target.with_name(target.name + sidecar.source.suffix))
         if os.path.realpath(sidecar.target) in inputs:  # never replace an input's own, whatever a manifest says
@@ -51,7 +51,7 @@ def with_sidecars(plan: Plan) -> Plan:
     tasks = []
     for task in plan.tasks:
         if task.action is Action.MAKE and found.get(task.job.target):
-            followers = (placed(sidecar, task.job.target, task.root) for sidecar in found[task.job.target])
+            followers = (place(sidecar, task.job.target, task.root) for sidecar in found[task.job.target])
             task = replace(task, sidecars=tuple(followers))
         tasks.append(task)
     return replace(plan, tasks=tuple(tasks))

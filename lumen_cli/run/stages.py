@@ -358,7 +358,7 @@ class Encoder:
                 sidecars=task.sidecars,
                 times=times,
                 recording=recording,
-                placing=self._transport.placing(task, arrived, self._tags.rules.metadata == "keep"),
+                publisher=self._transport.publisher(task, arrived, self._tags.rules.metadata == "keep"),
                 completed=turn.close,
             )
             result = dataclasses.replace(

@@ -31,7 +31,7 @@ from lumen_cli.run.manifest import (
     worth_keeping,
     write_line,
 )
-from lumen_cli.run.save import Renaming, Transport
+from lumen_cli.run.save import Publisher, Transport
 from lumen_cli.run.task import Task
 
 _STEM = MANIFEST_NAME.removesuffix(".jsonl")
@@ -232,11 +232,11 @@ class StoreTransport(Transport):
             return None
         return super().take(index)
 
-    def placing(self, task: Task, arrived: Arrived, keeps_metadata: bool) -> Renaming:
+    def publisher(self, task: Task, arrived: Arrived, keeps_metadata: bool) -> Publisher:
         """As in `Transport`."""
         if not isinstance(task.job.target, ObjectPath):
-            return super().placing(task, arrived, keeps_metadata)
-        return Sending(self._folder, task.targets, arrived.details if keeps_metadata else None)
+            return super().publisher(task, arrived, keeps_metadata)
+        return StorePublisher(self._folder, task.targets, arrived.details if keeps_metadata else None)
 
     def end(self) -> None:
         """Fetch nothing more; what is on its way is not waited for."""
@@ -275,7 +275,7 @@ class StoreTransport(Transport):
             return Arrived(source, path, error=error)
 
 
-class Sending(Renaming):
+class StorePublisher(Publisher):
     """Files are written to a local folder and sent to a store.
 
     Args:
@@ -288,7 +288,7 @@ class Sending(Renaming):
         self._folder, self._outputs, self._original = folder, outputs, original
 
     def temporary(self, target: Path) -> Path:
-        """As in `Renaming`."""
+        """As in `Publisher`."""
         return temporary_beside(self._folder / target.name)
 
     def publish(self, temporary: Path, target: Path) -> None:

@@ -27,7 +27,7 @@ from lumen_cli.files.source import Job, Source, in_order
 from lumen_cli.files.tars import TarContents, pack, unpack
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.manifest import LARGEST_MANIFEST, MANIFEST_NAME, Manifest, Record
-from lumen_cli.run.save import Renaming, StorageWatch, Transport, record_files, record_of, save_files
+from lumen_cli.run.save import Publisher, StorageWatch, Transport, record_files, record_of, save_files
 from lumen_cli.run.task import Caller, Result, RunEndedError, Task, Timings, failure
 from lumen_cli.text import count, join_first
 
@@ -58,8 +58,8 @@ class TarMaker:
                 if self.caller.stop.is_set():
                     return
                 try:
-                    placing = transport.placing(task, arrived, self.run.tags.rules.metadata == "keep")
-                    yield from self._make(task, manifests.get(task.root), arrived, placing)
+                    publisher = transport.publisher(task, arrived, self.run.tags.rules.metadata == "keep")
+                    yield from self._make(task, manifests.get(task.root), arrived, publisher)
                 except RunEndedError:
                     raise
                 except (LumenError, OSError, tarfile.TarError) as error:
@@ -69,7 +69,7 @@ class TarMaker:
                     return
 
     def _make(
-        self, task: Task, manifest: Manifest | None, arrived: Arrived, placing: Renaming
+        self, task: Task, manifest: Manifest | None, arrived: Arrived, publisher: Publisher
     ) -> Generator[Result, None, None]:
         if arrived.error is not None:
             raise arrived.error
@@ -119,7 +119,7 @@ class TarMaker:
             self.run.tags,
             times=arrived.times() if self.run.options.preserve_times else None,
             recording=partial(record_files, task, record, original, manifest),
-            placing=placing,
+            publisher=publisher,
         )
         self.storage.written()
         if manifest is not None:

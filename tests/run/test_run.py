@@ -17,7 +17,7 @@ from lumen_cli.files.find import find_pictures
 from lumen_cli.imaging.colour.convert import convert_depth
 from lumen_cli.imaging.picture import read_picture
 from lumen_cli.run.existing import IfExists
-from lumen_cli.run.locks import locked
+from lumen_cli.run.locks import hold_locks
 from lumen_cli.run.manifest import MANIFEST_NAME
 from lumen_cli.run.operation import Enhance, Enhanced, Settings
 from lumen_cli.run.run import Run, RunOptions
@@ -112,7 +112,7 @@ def test_a_stop_ends_the_wait_for_another_run_and_leaves_its_lock(folder: Path) 
     with start(folder / "out") as run:
         plan = run.plan(sources)
         thread = threading.Thread(target=lambda: results.extend(run.results(plan, stop, warn=lambda _: stop.set())))
-        with locked([folder / "out" / MANIFEST_NAME], lambda place: None, held, threading.Event()):
+        with hold_locks([folder / "out" / MANIFEST_NAME], lambda place: None, held, threading.Event()):
             thread.start()
             thread.join(30.0)
             assert stop.is_set()

@@ -136,7 +136,7 @@ def _load(path: Path, zipped: bool) -> Any:
     import warnings
 
     try:
-        with _allowing(ALLOWED), warnings.catch_warnings():
+        with _allow(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch warns of suspicious pickles and then refuses them
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
     except pickle.UnpicklingError as error:
@@ -156,7 +156,7 @@ def _load(path: Path, zipped: bool) -> Any:
 
 
 @contextmanager
-def _allowing(types: tuple[type, ...]) -> Iterator[None]:
+def _allow(types: tuple[type, ...]) -> Iterator[None]:
     """`torch.serialization.safe_globals`, which PyTorch 2.4 lacks."""
     from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_globals
 
