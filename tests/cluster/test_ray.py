@@ -32,6 +32,8 @@ Lumen = Callable[..., Finished]
 
 NUMBER = int(os.environ.get("LUMEN_RAY_PICTURES", "40"))
 """Of pictures in each test."""
+KILLS = int(os.environ.get("LUMEN_RAY_KILLS", "0"))
+"""Of the long test of kills, which takes about half a minute for each."""
 
 
 @pytest.fixture
@@ -179,6 +181,44 @@ def test_a_killed_driver_and_ctrl_c_leave_whole_files_and_the_same_command_goes_
     assert set(statuses) == {"done", "kept"}
     assert len(statuses) == NUMBER
     assert folder_bytes(tmp_path / "out") == local
+
+
+@pytest.mark.skipif(not KILLS, reason="takes minutes; LUMEN_RAY_KILLS=20 runs it")
+def test_whatever_is_killed_the_same_command_leaves_every_object_whole(
+    nodes: Nodes, shared_bucket: Bucket, many: Path, local: dict[str, bytes], lumen: Lumen
+) -> None:
+    """Workers, nodes and drivers in turn, each at a random moment; a finished set begins anew."""
+    shared_bucket.put_folder(many, "in")
+    moments, out, finished_before = random.Random(), 0, set[str]()
+    for number in range(KILLS):
+        nodes.resize(3)
+        command = ("enhance", shared_bucket.url("in"), "-o", shared_bucket.url(f"out{out}"))
+        process = start(nodes, *command)
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(moments.randrange(1, NUMBER // 2))]
+        what = ("worker", "node", "driver")[number % 3]
+        if what == "worker":
+            nodes.signal_workers(signal.SIGKILL, moments)
+        elif what == "node":
+            nodes.end_one()
+        else:
+            process.send_signal(signal.SIGKILL)
+        rest, err = process.communicate(timeout=300)
+        told = {line["input"]: line["status"] for line in map(json.loads, [*filter(None, lines), *rest.splitlines()])}
+        assert {told[name] for name in finished_before & told.keys()} <= {"kept"}, "made twice"
+        found = outputs(shared_bucket.contents(f"out{out}"))
+        assert found == {name: local[name] for name in found}, what
+        if what == "driver":
+            finished_before |= {str(name) for name, status in told.items() if status in ("done", "kept")}
+            wait_for(lambda: not nodes.workers())
+        else:
+            assert process.returncode == 0, err
+            assert found == outputs(local), what
+            out, finished_before = out + 1, set()
+    last = lumen("enhance", shared_bucket.url("in"), "-o", shared_bucket.url(f"out{out}"), *by_ray(nodes))
+    assert last.code == 0, last.err
+    assert outputs(shared_bucket.contents(f"out{out}")) == outputs(local)
+    assert not shared_bucket.uploads()
 
 
 def test_a_picture_that_ends_its_workers_fails_and_the_others_are_made(
