@@ -42,7 +42,7 @@ Ends = tuple[KeyFrame, KeyFrame | None, float]
 Frame = TypeVar("Frame")
 
 
-_LOOKING = 0.1
+_FIRST_PASS = 0.1
 """Part of an animation's progress that the first pass counts as."""
 
 
@@ -73,7 +73,7 @@ class Moving(Protocol):
     def survey(self) -> tuple[Timeline, bytes]:
         """Read it once: its key frames, and 16 bytes that stand for its pictures."""
 
-    def write(self, timeline: Timeline, looker: Looker, target: Path) -> None:
+    def write(self, timeline: Timeline, runner: KeyFrameRunner, target: Path) -> None:
         """Brighten it into a file."""
 
 
@@ -82,7 +82,7 @@ def frame_picture(values: np.ndarray, depth: int) -> Picture:
     return Picture(np.ascontiguousarray(values), None, depth, False, "clip", None, None)
 
 
-class Looker:
+class KeyFrameRunner:
     """Runs the network on the key frames of one clip.
 
     content: stands for the clip's pictures, and with the seed decides about its noise; running: seconds that took;
@@ -102,7 +102,7 @@ class Looker:
         return self._origins.get(key, Origin(key))
 
     def resume(self, state: Mapping[str, Any]) -> int:
-        """Continue behind key frames that are gone; the frame that is looked at next. state: an `origin`, as JSON."""
+        """Continue behind key frames that are gone; the frame that comes next. state: an `origin`, as JSON."""
         self._resumed = Light(**state["before"]) if state["before"] else None
         return int(state["frame"])
 
@@ -116,7 +116,7 @@ class Looker:
         """As in `Settings`."""
         return self._maker.operation.settings.strength
 
-    def look(self, number: int, picture: Picture, small: Floats | None, turns: int = 0) -> None:
+    def run(self, number: int, picture: Picture, small: Floats | None, turns: int = 0) -> None:
         """Run the network on a key frame.
 
         Args:
@@ -169,12 +169,12 @@ class Looker:
             return None
         return self.keys[span.first], None if span.last is None else self.keys[span.last], span.share(index)
 
-    def ready(self, waiting: deque[tuple[int, Frame]], looked: float) -> Iterator[tuple[Frame, Ends]]:
+    def ready(self, waiting: deque[tuple[int, Frame]], first_pass: float) -> Iterator[tuple[Frame, Ends]]:
         """Take the frames from a queue whose key frames are known by now, with their `ends`, and show the progress.
 
         Args:
             waiting: frames with their numbers, in order.
-            looked: part of the progress that the first pass counts as.
+            first_pass: part of the progress that the first pass counts as.
 
         Raises:
             StoppedError: the run ends.
@@ -184,7 +184,7 @@ class Looker:
             yield frame, ends
             for key in [key for key in self.keys if self._timeline.last_uses[key] <= index]:
                 del self.keys[key], self._origins[key]  # no frame after this one needs it
-            self._maker.proceed(looked + (1 - looked) * (index + 1) / self._timeline.frames)
+            self._maker.proceed(first_pass + (1 - first_pass) * (index + 1) / self._timeline.frames)
 
 
 class Animation:
@@ -205,7 +205,7 @@ class Animation:
         hashed = hashlib.blake2b(digest_size=16)
         whole = 0.0
         for values, milliseconds in read_frames(self._path):
-            self._proceed(_LOOKING * surveyor.count / self._facts.frames)
+            self._proceed(_FIRST_PASS * surveyor.count / self._facts.frames)
             hashed.update(values.data)
             whole += milliseconds
             small = cv2.resize(to_unit(values[:, :, :3]), THUMBNAIL, interpolation=cv2.INTER_AREA)
@@ -213,7 +213,7 @@ class Animation:
         self.fps = round(1000 * surveyor.count / whole, 6) if whole else None
         return surveyor.timeline(), hashed.digest()
 
-    def write(self, timeline: Timeline, looker: Looker, target: Path) -> None:
+    def write(self, timeline: Timeline, runner: KeyFrameRunner, target: Path) -> None:
         """As in `Moving`."""
         writer = AnimationWriter(target, self._facts, self._settings.quality, self._settings.tags.metadata == "keep")
         waiting: deque[tuple[int, tuple[np.ndarray, float]]] = deque()
@@ -221,10 +221,10 @@ class Animation:
             if number in timeline.keys:
                 picture = frame_picture(values[:, :, :3], self.depth)
                 scene = scene_of(picture)
-                looker.look(number, picture, None if scene.whole else scene.seen.pixels)
+                runner.run(number, picture, None if scene.whole else scene.seen.pixels)
             waiting.append((number, (values, milliseconds)))
-            for (frame, length), ends in looker.ready(waiting, _LOOKING):
-                made = finish_frame(frame_picture(frame[:, :, :3], self.depth), *ends, looker.strength)
+            for (frame, length), ends in runner.ready(waiting, _FIRST_PASS):
+                made = finish_frame(frame_picture(frame[:, :, :3], self.depth), *ends, runner.strength)
                 writer.add(frame if made is None else np.dstack([made, frame[:, :, 3]]), length)
         writer.close()
 
@@ -292,11 +292,11 @@ class MovingMaker:
             reason = f"bright enough: its mean light is {timeline.light:.2f}, the threshold {threshold:g}"
             return Result(task, "skipped", reason, moving.width, moving.height, timings=timings)
         self.caller.now(f"{self.operation.doing} {path.name}")
-        looker = Looker(self, timeline, content)
+        runner = KeyFrameRunner(self, timeline, content)
         record = record_of(task, original, content.hex(), self.operation.settings.fingerprint())
         begun = time.perf_counter()
         saved = save_files(
-            [(task.job.target, partial(moving.write, timeline, looker))],
+            [(task.job.target, partial(moving.write, timeline, runner))],
             path,
             self.run.tags,
             times=times,
@@ -304,7 +304,7 @@ class MovingMaker:
             publisher=publisher,
         )
         self.storage.written()
-        write, speed = time.perf_counter() - begun - looker.running, timeline.frames / (time.perf_counter() - started)
+        write, speed = time.perf_counter() - begun - runner.running, timeline.frames / (time.perf_counter() - started)
         keys = len(timeline.keys)
         through = f"{timeline.frames} frames, {keys} of them through the network; {speed:.1f} frames/s"
         return Result(
@@ -313,9 +313,9 @@ class MovingMaker:
             width=moving.width,
             height=moving.height,
             size=saved.size,
-            timings=replace(timings, run=looker.running, write=write),
+            timings=replace(timings, run=runner.running, write=write),
             notices=(through, *moving.notices),
-            seen=looker.seen,
+            seen=runner.seen,
             precision=self.run.policy.precision_for(moving.depth),
             clip=Clip(timeline.frames, keys, moving.fps, round(speed, 3)),
         )

@@ -1,9 +1,9 @@
 """Tar files of a run, one after the other: members become files, a run of their own makes these, and a tar file takes
 the results.
 
-So a member gets the bytes that the same file would get alone. What is finished lies in a folder beside the outputs
-until the tar file is complete, with a manifest: a run that is ended goes on there. Afterwards that manifest stays, and
-a tar file that changed, or of which pictures failed, is made from the results in the earlier output.
+So a member gets the bytes that the same file would get alone. Finished members lie in a folder beside the outputs,
+with a manifest, until the tar file is complete: an interrupted run continues there. That manifest stays. Where the tar
+file changes later, or some of its pictures failed, the next run takes finished members from the earlier output.
 """
 
 from __future__ import annotations

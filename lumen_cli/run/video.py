@@ -22,10 +22,10 @@ from lumen_cli.imaging.formats.format import UnreadableError
 from lumen_cli.imaging.segments import Segment, Segments, segments_beside
 from lumen_cli.imaging.video import ClipReader, open_clip, quarter_turns, reduce_frame, to_rgb
 from lumen_cli.imaging.video_writer import ClipWriter, create_clip, create_segment
-from lumen_cli.run.moving import Looker, frame_picture
+from lumen_cli.run.moving import KeyFrameRunner, frame_picture
 from lumen_cli.run.operation import Settings
 
-_LOOKING = 0.05
+_FIRST_PASS = 0.05
 """Part of the progress that the first pass counts as."""
 SEGMENT = 240
 """Frames of a segment, at least: about as many as x264 puts between two frames that need no others."""
@@ -67,22 +67,22 @@ class Video:
             hashed = hashlib.blake2b(digest_size=16)
             estimate = max(1, reader.stream.frames or round((facts.duration or 0) * float(facts.rate or 25)))
             for item in reader.content():
-                self._proceed(_LOOKING * min(1.0, surveyor.count / estimate))
+                self._proceed(_FIRST_PASS * min(1.0, surveyor.count / estimate))
                 if isinstance(item, av.Packet):
                     hashed.update(item)
                 else:
                     surveyor.add(reduce_frame(item, *THUMBNAIL))
         return surveyor.timeline(), hashed.digest()
 
-    def write(self, timeline: Timeline, looker: Looker, target: Path) -> None:
+    def write(self, timeline: Timeline, runner: KeyFrameRunner, target: Path) -> None:
         """As in `Moving`: segment by segment, which stay where this ends early, then all of them into one file."""
         folder = self._segments or segments_beside(target)
-        segments = Segments(folder, f"{looker.key}-{target.suffix.lower()}-{av.__version__}")
+        segments = Segments(folder, f"{runner.key}-{target.suffix.lower()}-{av.__version__}")
         reader, _ = open_clip(self._path, self._max_pixels)
         with closing(reader):
             writer = create_clip(target, reader)
             try:
-                number = self._encode(reader, writer, timeline, looker, segments)
+                number = self._encode(reader, writer, timeline, runner, segments)
                 again, _ = open_clip(self._path, self._max_pixels)
                 with closing(again):
                     writer.join(segments.packets(number), again.others())
@@ -101,7 +101,7 @@ class Video:
         self.notices = (*self.notices, *dict.fromkeys(writer.notices))
 
     def _encode(
-        self, reader: ClipReader, writer: ClipWriter, timeline: Timeline, looker: Looker, segments: Segments
+        self, reader: ClipReader, writer: ClipWriter, timeline: Timeline, runner: KeyFrameRunner, segments: Segments
     ) -> int:
         """Make the segments that are missing; how many there are. The writer gets its streams."""
         frames = (item for item in reader.content() if not isinstance(item, av.Packet))
@@ -116,7 +116,7 @@ class Video:
             return len(wanted)
         if done:
             self.notices = (f"continued at frame {done[-1].stop} of {timeline.frames}",)
-        made = self._brighten(enumerate(chain([first], frames)), timeline, looker, done[-1] if done else None)
+        made = self._brighten(enumerate(chain([first], frames)), timeline, runner, done[-1] if done else None)
         for number, (start, stop) in enumerate(wanted[len(done) :], start=len(done)):
             path = segments.path(number, writer.codec)
             segment = create_segment(path)
@@ -129,40 +129,40 @@ class Video:
                 segment.abandon()
                 path.unlink(missing_ok=True)
                 raise
-            segments.keep(number, Segment(start, stop, asdict(looker.origin(stop))), path, segment)
+            segments.keep(number, Segment(start, stop, asdict(runner.origin(stop))), path, segment)
         for _ in made:  # nothing is left, unless the clip has changed
             pass
         return len(wanted)
 
     def _brighten(
-        self, frames: Iterator[tuple[int, Any]], timeline: Timeline, looker: Looker, before: Segment | None
+        self, frames: Iterator[tuple[int, Any]], timeline: Timeline, runner: KeyFrameRunner, before: Segment | None
     ) -> Iterator[tuple[Any, NDArray[Any] | None]]:
         """Each frame in order with its new values, None where it stays. before: leave the frames up to its end out."""
         waiting: deque[tuple[int, Any]] = deque()
         start = before.stop if before else 0
-        origin = looker.resume(before.state) if before else 0
+        origin = runner.resume(before.state) if before else 0
         number = -1
         for number, item in frames:
             if number < start:
-                self._proceed(_LOOKING)
+                self._proceed(_FIRST_PASS)
             if number == start != origin:
-                looker.copy(origin, start)
-            if number == origin or (number >= start and number in timeline.keys and number not in looker.keys):
-                self._look(number, item, looker)
+                runner.copy(origin, start)
+            if number == origin or (number >= start and number in timeline.keys and number not in runner.keys):
+                self._run(number, item, runner)
             if number < start:
                 continue
             waiting.append((number, item))
-            for frame, ends in looker.ready(waiting, _LOOKING):
+            for frame, ends in runner.ready(waiting, _FIRST_PASS):
                 values = to_rgb(frame, self._facts.alpha)
-                made = finish_frame(frame_picture(values[:, :, :3], self.depth), *ends, looker.strength)
+                made = finish_frame(frame_picture(values[:, :, :3], self.depth), *ends, runner.strength)
                 if made is not None and self._facts.alpha:
                     made = np.concatenate([made, values[:, :, 3:]], axis=2)
                 yield frame, made
         if waiting or number + 1 != timeline.frames:
             raise PictureError(self._path, _CHANGED)
 
-    def _look(self, number: int, frame: Any, looker: Looker) -> None:
+    def _run(self, number: int, frame: Any, runner: KeyFrameRunner) -> None:
         height, width = scene_size(frame.height, frame.width)
         whole = (height, width) == (frame.height, frame.width)
         small = None if whole else reduce_frame(frame, width, height)
-        looker.look(number, frame_picture(to_rgb(frame), self.depth), small, quarter_turns(frame))
+        runner.run(number, frame_picture(to_rgb(frame), self.depth), small, quarter_turns(frame))
