@@ -7,7 +7,7 @@ whole pictures; then the U-Net, on crops that have these heads' curves.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from lumen_cli.registry.card import ModelCard
 from lumen_cli.registry.load import load
 from lumen_cli.training.checkpoint import Checkpoint, export_part
 from lumen_cli.training.data import load_bytes
-from lumen_cli.training.loop import Watch, autocast, count_examples, descend, learning_rate, run_steps
+from lumen_cli.training.loop import FitSettings, Watch, autocast, count_examples, descend, learning_rate, run_steps
 from lumen_cli.training.recipes import structure
 from lumen_cli.training.run import enhance_bytes, record
 
@@ -49,25 +49,18 @@ CROP = 256, 320
 
 
 @dataclass(frozen=True)
-class Fitting:
+class Fitting(FitSettings):
     """Settings of the fit.
 
     steps: of the U-Net, and of each head; minutes: of the whole fit, where given, instead; batch, rate, structure: of
     the U-Net, the last is the weight of its second loss term.
     """
 
-    device: torch.device
-    dtype: torch.dtype
-    seed: int = 0
     heads: int = 3
-    steps: int = 4000
-    minutes: float | None = None
     batch: int = 2
     rate: float = 8e-4
     structure: float = 0.15
-    clip: float = 1.0
     decay: float = 0.998
-    save_every: float = 3.0
     validate_every: float = 15.0
 
     def share(self, part: float) -> float | None:
@@ -92,8 +85,11 @@ def train_lol_grading(run: LolGradingRun, out: Path, watch: Watch) -> Path:
     Resumes an interrupted training in `out`; UsageError if that training has other settings.
     """
     fitting = run.fitting
-    settings = {name: value for name, value in asdict(fitting).items() if name not in ("device", "dtype")}
-    recipe = {"architecture": NAME, **settings, "models": {card.name: card.weights_sha256 for card in run.models}}
+    recipe = {
+        "architecture": NAME,
+        **fitting.recipe(),
+        "models": {card.name: card.weights_sha256 for card in run.models},
+    }
     record(out, fitting.device, run.data, run.files, fitting.dtype, recipe=recipe)
     names = [card.name for card in run.models]
     examples = _collect(out / "examples", run.files.pairs, run, watch)

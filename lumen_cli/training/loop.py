@@ -9,7 +9,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +103,29 @@ class Report:
 Watch = Callable[[Report], None]
 Step = Callable[[int, float], "dict[str, float] | None"]
 """Number of the step and finished fraction of the stage → loss terms by name, None where it changed nothing."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Settings of a fit to files of examples.
+
+    steps, minutes: its length; minutes, where given, wins; clip: of the gradient's norm; decay: of the averaged
+    parameters; save_every, validate_every: minutes.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    seed: int = 0
+    steps: int = 4000
+    minutes: float | None = None
+    clip: float = 1.0
+    decay: float = 0.999
+    save_every: float = 3.0
+    validate_every: float = 10.0
+
+    def recipe(self) -> dict[str, Any]:
+        """What an interrupted fit must share with the one that resumes it: all but where it computes."""
+        return {name: value for name, value in asdict(self).items() if name not in ("device", "dtype")}
 
 
 def run_steps(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -16,10 +17,11 @@ from lumen_cli.registry.catalog import bundled_models, find_model, list_models
 from lumen_cli.training import grading, lol_grading, refiner
 from lumen_cli.training.data import Mix
 from lumen_cli.training.grading import GradingRun, train_grading
-from lumen_cli.training.loop import Watch, join_workers
+from lumen_cli.training.loop import FitSettings, Watch, join_workers
 from lumen_cli.training.recipes import make_recipe
 from lumen_cli.training.run import Options, Run, train
 
+_Fitting = TypeVar("_Fitting", bound=FitSettings)
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -150,11 +152,7 @@ def plan_refiner(request: Request) -> Training:
     _refuse_workers(request, "the refiner")
     check_writable(request.out)
     policy = choose_device(request.device, request.precision, precisions=PRECISIONS, model="refiner")
-    fitting = refiner.Fitting(
-        torch.device(policy.device), dtype_of(policy.precision), seed=request.seed, minutes=request.minutes
-    )
-    if request.steps is not None:
-        fitting = replace(fitting, steps=request.steps)
+    fitting = _fitting(refiner.Fitting, request, policy)
     files = find_training_files(request.data)
     held_out = find_training_files([request.validation]) if request.validation else None
     run = refiner.RefinerRun(request.folders, files, held_out, fitting)
@@ -166,11 +164,7 @@ def plan_lol_grading(request: Request) -> Training:
     _refuse_workers(request, "a grading")
     check_writable(request.out)
     policy = choose_device(request.device, request.precision, precisions=PRECISIONS, model=lol_grading.NAME)
-    fitting = lol_grading.Fitting(
-        torch.device(policy.device), dtype_of(policy.precision), seed=request.seed, minutes=request.minutes
-    )
-    if request.steps is not None:
-        fitting = replace(fitting, steps=request.steps)
+    fitting = _fitting(lol_grading.Fitting, request, policy)
     files = find_training_files(request.data)
     if not files.pairs:
         raise UsageError("the lol grading is trained on pairs: name a folder with low/ and high/", remedy="data")
@@ -179,6 +173,12 @@ def plan_lol_grading(request: Request) -> Training:
     run = lol_grading.LolGradingRun(tuple(cards), request.folders, files, validation, fitting)
     about = _describe(files, policy, f", enhanced by {', '.join(card.name for card in cards)}")
     return Training(about, lambda watch: lol_grading.train_lol_grading(run, request.out, watch))
+
+
+def _fitting(kind: type[_Fitting], request: Request, policy: DevicePolicy) -> _Fitting:
+    """The settings of a fit as requested."""
+    fitting = kind(torch.device(policy.device), dtype_of(policy.precision), seed=request.seed, minutes=request.minutes)
+    return fitting if request.steps is None else replace(fitting, steps=request.steps)
 
 
 def _refuse_workers(request: Request, what: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from lumen_cli.datasets.pairs import TrainingFiles
 from lumen_cli.networks.refiner import SQUARE, Refiner, see, share_of
 from lumen_cli.training.checkpoint import Checkpoint, export_part
 from lumen_cli.training.data import named_generator
-from lumen_cli.training.loop import Watch, autocast, count_examples, descend, learning_rate, run_steps
+from lumen_cli.training.loop import FitSettings, Watch, autocast, count_examples, descend, learning_rate, run_steps
 from lumen_cli.training.recipes import structure
 from lumen_cli.training.refiner_examples import Sources, collect
 from lumen_cli.training.run import record
@@ -27,27 +27,19 @@ COARSE_SQUARE = 16
 
 
 @dataclass(frozen=True)
-class Fitting:
-    """Settings of the fit. Length in steps, or in minutes where given.
+class Fitting(FitSettings):
+    """Settings of the fit.
 
     paired: share of real pairs in a batch, where there are both kinds; structure, light: weights of `losses`.
     """
 
-    device: torch.device
-    dtype: torch.dtype
-    seed: int = 0
     steps: int = 30_000
-    minutes: float | None = None
     batch: int = 4
     crop: int = 192
     rate: float = 1e-3
     paired: float = 0.25
     structure: float = 0.1
     light: float = 2.0
-    clip: float = 1.0
-    decay: float = 0.999
-    save_every: float = 3.0
-    validate_every: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -65,8 +57,7 @@ def train_refiner(run: RefinerRun, out: Path, watch: Watch) -> Path:
 
     Resumes an interrupted training in `out`; UsageError if that training has other settings.
     """
-    settings = {name: value for name, value in asdict(run.fitting).items() if name not in ("device", "dtype")}
-    recipe = {"architecture": "refiner", **settings}
+    recipe = {"architecture": "refiner", **run.fitting.recipe()}
     record(out, run.fitting.device, run.data, run.files, run.fitting.dtype, recipe=recipe)
     sources = Sources(run.files, run.fitting.seed)
     examples = collect(out / "examples", sources, count_examples(watch, "examples", len(sources)))
