@@ -54,7 +54,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder of this user alone in the place for temporary files, removed in the end.
+    """A folder of this user alone in the place for temporary files, removed at the end.
 
     If the process is killed, `sweep_temporaries` of that place with `whole_folders` removes it.
     """

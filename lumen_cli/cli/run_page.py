@@ -24,7 +24,7 @@ _HEAD_BYTES = 4096
 
 @dataclass
 class RunPage:
-    """Collects what became of a run's pictures, then compares them with their inputs. single: as one file."""
+    """Collects the results of a run, then compares them with their inputs. single: as one file."""
 
     single: bool = False
     target: Path | None = None

@@ -180,7 +180,7 @@ class Session:
             self._log(result)
 
     def _log(self, result: Result) -> None:
-        """One line: the picture, what became of it, the time of each stage; in JSON also its line."""
+        """One line: the picture, its result, the time of each stage; in JSON also its line."""
         import json
 
         from lumen_cli.reports.picture_lines import picture_line

@@ -1,6 +1,6 @@
-"""Options from files and from the environment: where they are looked for, which one wins, and what is wrong with them.
+"""Options from files and from the environment: where they lie, which one wins, and what is wrong with them.
 
-The command line goes before the environment, that before the nearest lumen.toml, `[tool.lumen]` of the nearest
+The command line wins over the environment, that over the nearest lumen.toml, `[tool.lumen]` of the nearest
 pyproject.toml, and the user's config.toml.
 """
 
@@ -78,7 +78,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Settings:
-    """The configuration files, the first one goes before the others."""
+    """The configuration files; the first one wins over the others."""
 
     files: tuple[File, ...] = ()
 
@@ -173,7 +173,7 @@ class Place(NamedTuple):
 
 
 def search_places() -> list[Place]:
-    """Where files are looked for; the first one that counts goes before the others."""
+    """Where files are looked for; the first one that counts wins over the others."""
     named = os.environ.get(VARIABLE)
     if named is not None:
         return [Place(Path(os.path.expanduser(named)))] if named not in ("", "none") else []  # noqa: PTH111
@@ -260,7 +260,7 @@ def _unknown(file: File, place: tuple[str, ...], known: set[str]) -> UsageError:
 
 
 def _shown(path: Path) -> str:
-    """The path as it is shortest: from the working folder, or from the root."""
+    """The shorter form of the path: relative to the working folder, or absolute."""
     with suppress(ValueError, OSError):
         relative = os.path.relpath(path)
         return printable(min(relative, str(path), key=len))

@@ -1,4 +1,4 @@
-"""`lumen status`: what became of the pictures of a folder, across runs and shards."""
+"""`lumen status`: the state of the pictures of a folder, across runs and shards."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from lumen_cli.files.places import Details, FileState, ObjectPath, StoreError
 
 _PIECE = 1 << 20
 _SINGLE_LOOKS = 16
-"""Names in a folder up to which each is looked for alone."""
+"""Up to so many names in a folder are looked up one by one."""
 
 
 def read_state(path: Path) -> FileState:

@@ -32,7 +32,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
 """What a template may have in braces."""
 
 ADDITION = "-enhanced"
-"""What an output is called in the end where it would lie beside its input."""
+"""What ends the name of an output that lies beside its input."""
 
 _NOT_IN_NAMES = re.compile(r"[/\\\x00-\x1f]")
 _SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))

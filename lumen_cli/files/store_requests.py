@@ -34,7 +34,7 @@ def request(path: ObjectPath, doing: str, call: Callable[[], Answer], rounds: in
 
     Raises:
         FileNotFoundError: there is no such object.
-        FileExistsError: it was to be new.
+        FileExistsError: the request is for a new object, and there is one.
         StoreError: anything else.
     """
     for number in range(1, rounds + 1):

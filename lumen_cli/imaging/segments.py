@@ -1,7 +1,7 @@
 """A clip's encoded pictures in segments, which outlive an interrupted run: a folder of files beside the output.
 
 `NUMBER.nut` (or `.mov`) has the packets of a segment and plays. `NUMBER.json` completes it: the exact times of its
-packets, and what the next segment needs to continue. The container of the output gets the packets in the end.
+packets, and what the next segment needs to continue. At the end the packets go into the container of the output.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def user_models() -> Path:
 def scan_models() -> tuple[list[ModelCard], list[tuple[Path, ModelError]]]:
     """All usable models by name, and the folders with an unusable config.json and its error.
 
-    Of two folders with the same name and checksum, one with weights goes before one without.
+    Of two folders with the same name and checksum, one with weights wins over one without.
     """
     from lumen_cli.registry.card import read_card  # pydantic; `lumen --help` does without it
 

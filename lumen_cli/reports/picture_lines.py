@@ -1,4 +1,4 @@
-"""What became of a run's pictures, and what is planned for them, as JSON lines."""
+"""The results of a run's pictures, and the plan for them, as JSON lines."""
 
 from __future__ import annotations
 

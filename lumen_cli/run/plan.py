@@ -128,7 +128,7 @@ class Plan:
         return self
 
     def confirm(self) -> None:
-        """Spare the next run another look at sources that were touched, where the manifest can be written."""
+        """Record sources that were touched but not changed, so that the next run need not compare them again."""
         for root, record in self.confirmed:
             try:
                 self.manifests[root].add(record)

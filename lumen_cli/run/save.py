@@ -229,7 +229,7 @@ def _write_arrays(content: np.ndarray | Mapping[str, np.ndarray], path: Path) ->
 def _create(temporary: Path, target: Path, source: Path, temporaries: list[tuple[Path, Path]]) -> tuple[Path, int]:
     """Make an empty temporary file with the permissions of `source` under the umask; returns it and its mode.
 
-    Nobody can ever read in it what the source's permissions keep from them.
+    Whoever may not read the source can never read this file.
     """
     temporaries.append((temporary, target))
     try:

@@ -113,7 +113,7 @@ class Decoded:
     """Picture number `index` of the plan. held: bytes in the decode budget; record: its line in the manifest.
 
     Of a picture that becomes several files the record is the first one's. arrived: the source as a file, to be
-    discarded in the end; original: the source as it was read; times: of the source before that.
+    discarded at the end; original: the source as it was read; times: of the source before that.
     """
 
     index: int
@@ -241,7 +241,7 @@ class Decoder:
         try:
             original = self._original(arrived)
             picture = self._read(arrived.path, held)
-            if arrived.details is None:  # a copy of an object stays as it is; the object itself is checked in the end
+            if arrived.details is None:  # a copy of an object stays as it is; the object itself is checked at the end
                 original.require_unchanged()
             if self._darker_than is not None and (light := light_of(picture)) >= self._darker_than:
                 reason = f"bright enough: its mean light is {light:.2f}, the threshold {self._darker_than:g}"

@@ -54,7 +54,7 @@ class _Group:
 class StoreManifest(Manifest):
     """The manifest of a folder of outputs in a store: one object beside the outputs, and parts while runs write.
 
-    Objects cannot grow, so a run does not append lines: it writes each group of lines as a small object of its own,
+    Objects cannot grow, so a run does not append lines: it writes each group of lines as a small object,
     before the outputs that they name. A killed run therefore leaves no output that no line names. At its end a run
     merges all parts into the one object. Two runs into one folder write different parts; the merge keeps the lines of
     both. Where two merge at a moment, the store refuses the one that replaces another version than it read, and that
@@ -300,7 +300,7 @@ class StorePublisher(Publisher):
 
 @contextmanager
 def store_transport(tasks: Sequence[Task]) -> Iterator[StoreTransport]:
-    """The transport of a run with a local folder of its own, which is removed in the end.
+    """The transport of a run with a local folder, which is removed at the end.
 
     What killed runs left in the place for temporary files is removed.
     """

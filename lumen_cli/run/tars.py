@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lumen_cli.run.run import Run
 
 FOLDER = ".lumen-tars"
-"""In the folder of outputs: members of the tar file under way, and what became of those of finished tar files."""
+"""In the folder of outputs: members of the current tar file, and the manifests of the members of finished ones."""
 _UNPACKED = (*PICTURE_SUFFIXES, ".xmp")
 """Endings of the members that become files: pictures and their sidecars."""
 

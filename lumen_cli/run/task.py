@@ -1,4 +1,4 @@
-"""One picture of a run: the files it becomes, what is decided about it, and what became of it; and who asked for it."""
+"""One picture of a run: the files it becomes, what is decided about it, its result; and the caller of a run."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one picture.
+    """The result of one picture.
 
     status: "done", "failed", "kept", "left" or "skipped"; reason: why it failed, was left or skipped, in one line;
     remedy: as in `LumenError`; size: bytes of its files; warnings: what could not be kept; fidelity: the error of its

@@ -27,7 +27,7 @@ _SAME = 1 / 255
 _SMALLEST = 1e-6
 _CONVERSION = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
 _FADE = 0.1
-"""Of the range of sRGB: by how much a colour changes before nothing of its own separation into inks is left."""
+"""Share of sRGB's range: a colour that changes by so much keeps nothing of its own separation into inks."""
 _UNCHANGED = np.float32(1e-6)
 """A pixel that differs by less did not change: well below a step of 16 bits."""
 
