@@ -166,9 +166,9 @@ def compare(
     from lumen_cli.atomic import sweep_temporaries
     from lumen_cli.cli.interrupt import interruptible
     from lumen_cli.compare.comparison import Comparison, Wanted
+    from lumen_cli.compare.drawing import require_free
     from lumen_cli.compare.matching import absolute_name, match_paths, page_target, sheet_target
     from lumen_cli.compare.rows import Looks, chosen_metrics
-    from lumen_cli.compare.storage import require_free
     from lumen_cli.files.find import find_pictures
     from lumen_cli.files.outputs import check_writable
 

@@ -38,7 +38,7 @@ class RunPage:
             UsageError: a file or folder that is not lumen's is in the way, nothing can be written there, or a picture
                 lies in a store.
         """
-        from lumen_cli.compare.storage import require_free
+        from lumen_cli.compare.drawing import require_free
         from lumen_cli.files.outputs import check_writable
         from lumen_cli.files.places import ObjectPath
 

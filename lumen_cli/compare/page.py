@@ -16,10 +16,9 @@ from typing import IO, Any
 from lumen_cli import __version__
 from lumen_cli.atomic import atomic_file
 from lumen_cli.compare import drawing
-from lumen_cli.compare.drawing import colours
+from lumen_cli.compare.drawing import Beside, InPage, colours, pictures_folder
 from lumen_cli.compare.matching import Matched, Problem, link
 from lumen_cli.compare.rows import Compared, Drawn, Looks, Measured, best, format_value, heading, means
-from lumen_cli.compare.storage import Beside, InPage, pictures_folder
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.metrics.registry import Metric
 
