@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lumen_cli.engine import Detail
 from lumen_cli.engine.batch import enhance_batch
 from lumen_cli.engine.device import choose_device
+from lumen_cli.engine.memory import BatchSizes
 from lumen_cli.engine.parts import NetworkError, Shape, shape_of
 from lumen_cli.engine.scene import scene_of
 from lumen_cli.errors import UsageError
@@ -35,13 +36,13 @@ _FITTED_PIXELS = 50_000
 class Runner:
     """A loaded entrant.
 
-    run: pictures of one `shape_of` → H×W×3 each, floats in [0, 1] or integers of their depth; batch: pictures per batch
-    for a height and width.
+    run: pictures of one `shape_of` → H×W×3 each, floats in [0, 1] or integers of their depth; batch: pictures of a
+    shape that run together.
     """
 
     run: Callable[[Sequence[Picture]], Sequence[NDArray[Any] | NetworkError]]
     shape_of: Callable[[Picture], Shape | None]
-    batch: Callable[[int, int], int]
+    batch: Callable[[Shape], int]
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def model_entrant(
         return Runner(
             lambda pictures: enhance_batch(network, pictures, policy, detail=detail, seed=seed, steps=chosen),
             lambda picture: shape_of(scene_of(picture, detail).seen, network, policy),
-            policy.batch_for,
+            BatchSizes(network, policy).at,
         )
 
     settings = {
@@ -163,4 +164,4 @@ def _solve(brightness: Callable[[float], float], lowest: float, highest: float) 
 
 
 def _one_by_one(function: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Runner:
-    return Runner(lambda pictures: [function(picture.pixels) for picture in pictures], lambda _: None, lambda *_: 1)
+    return Runner(lambda pictures: [function(picture.pixels) for picture in pictures], lambda _: None, lambda _: 1)

@@ -200,7 +200,7 @@ def score_pictures(
             yield from flush()
         shape = own
         waiting.append((sample, scene))
-        if len(waiting) >= runner.batch(scene.low.height, scene.low.width):
+        if own is None or len(waiting) >= runner.batch(own):
             yield from flush()
     yield from flush()
 

@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from lumen_cli.networks.base import LowLightModel
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+(,\d+)*)?")
-_BATCH_MEMORY_SHARE = 0.5
-_BYTES_PER_PIXEL = 4096
-"""A generous estimate of a network's memory per pixel; only the automatic batch size uses it."""
-_LARGEST_AUTOMATIC_BATCH = 16
 _ACCELERATORS = "nvidia* nvhost* nvmap dxg kfd"
 """Files in /dev of the drivers for PyTorch on Linux: cards by NVIDIA, Jetsons, WSL, cards by AMD."""
 _log = logging.getLogger("lumen")
@@ -78,17 +74,6 @@ class DevicePolicy:
     def single(self) -> bool:
         """Whether pictures run one by one: on a CPU, where batches gain no speed and change the last bits."""
         return self.device == "cpu"
-
-    def batch_for(self, height: int, width: int) -> int:
-        """Batch size for pictures of `height` × `width`."""
-        if self.single:
-            return 1
-        if self.batch_size is not None:
-            return self.batch_size
-        if self.memory is None:
-            return 1
-        fitting = int(self.memory * _BATCH_MEMORY_SHARE) // (height * width * _BYTES_PER_PIXEL)
-        return max(1, min(_LARGEST_AUTOMATIC_BATCH, fitting))
 
     def prepare(self, network: LowLightModel) -> LowLightModel:
         """Move a network to the device, in the memory layout that its convolutions prefer.

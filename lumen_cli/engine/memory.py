@@ -7,14 +7,16 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
+from weakref import WeakKeyDictionary
 
 from lumen_cli.engine import SMALLEST_TILE
 
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
+    from lumen_cli.engine.parts import Shape
     from lumen_cli.networks.base import LowLightModel
 
 _CGROUPS = (
@@ -174,7 +176,6 @@ class TilePlan:
         self._memory = memory
         self._free: dict[str, tuple[float, float]] = {}
         self._too_many: int | None = None
-        self._costs: dict[tuple[int, str, bool], float] = {}
 
     @property
     def why(self) -> str:
@@ -193,7 +194,7 @@ class TilePlan:
         room = self._room(policy.device)
         if pixels * _WORST_BYTES_PER_PIXEL <= room:
             return None
-        cost = self._cost(network, policy, precision)
+        cost = _cost(network, policy, precision)
         if pixels * cost <= room:
             return None
         fitting = max(0.0, _TILE_SHARE * room - pixels * _PICTURE_BYTES_PER_PIXEL) / cost
@@ -205,7 +206,7 @@ class TilePlan:
         pixels, room = shape.height * shape.width, self._room(policy.device)
         if pixels * _WORST_BYTES_PER_PIXEL <= room:
             return True
-        return pixels * self._cost(network, policy, precision, sample_whole=True) <= room
+        return pixels * _cost(network, policy, precision, sample_whole=True) <= room
 
     def after_failure(self, network: LowLightModel, shape: Sized) -> int | None:
         """The side to try after a picture of this shape did not fit; equally large pictures now run in tiles."""
@@ -229,15 +230,61 @@ class TilePlan:
             self._free[device] = free, now
         return free
 
-    def _cost(
-        self, network: LowLightModel, policy: DevicePolicy, precision: str, *, sample_whole: bool = False
-    ) -> float:
-        key = id(network), precision, sample_whole
-        if key not in self._costs:
-            from lumen_cli.engine.probe import bytes_per_pixel
 
-            self._costs[key] = bytes_per_pixel(network, policy, precision, sample_whole=sample_whole)
-        return self._costs[key]
+_COSTS: WeakKeyDictionary[LowLightModel, dict[tuple[str, bool], float]] = WeakKeyDictionary()
+
+
+def _cost(network: LowLightModel, policy: DevicePolicy, precision: str, *, sample_whole: bool = False) -> float:
+    """See `bytes_per_pixel`; measured once."""
+    costs, key = _COSTS.setdefault(network, {}), (precision, sample_whole)
+    if key not in costs:
+        from lumen_cli.engine.probe import bytes_per_pixel
+
+        costs[key] = bytes_per_pixel(network, policy, precision, sample_whole=sample_whole)
+    return costs[key]
+
+
+LARGEST_BATCH = 64
+"""Pictures that run together at most, unless more are requested; devices gain little beyond."""
+_BATCH_SHARE = 0.5
+"""Share of a device's memory for a batch."""
+_FREE_SHARE = 0.8
+"""The same of its free memory; it counts where something else holds a part, so that batches are mostly the same."""
+
+
+class BatchSizes:
+    """How many pictures run together. One object per run: it measures once.
+
+    Args:
+        network: on the policy's first device.
+        policy: from `choose_device`.
+    """
+
+    def __init__(self, network: LowLightModel, policy: DevicePolicy) -> None:
+        self._network, self._policy = network, policy
+
+    def at(self, shape: Shape) -> int:
+        """For pictures of this shape: as requested, else the largest power of two that fits up to `LARGEST_BATCH`."""
+        policy = self._policy
+        if policy.single:
+            return 1
+        if policy.batch_size is not None:
+            return policy.batch_size
+        if policy.memory is None:
+            return 1
+        try:
+            cost = _cost(self._network, policy, shape.precision)
+        except RuntimeError:  # too little memory even for the measurement, or a fault that the pictures meet too
+            return 1
+        fitting = min(LARGEST_BATCH, int(self._room / (shape.height * shape.width * cost)))
+        return 1 << max(0, fitting.bit_length() - 1)
+
+    @cached_property
+    def _room(self) -> float:
+        """Bytes for a batch, on the device that has the fewest."""
+        assert self._policy.memory is not None
+        free = min(free_memory(each.device) for each in self._policy.each)
+        return min(_BATCH_SHARE * self._policy.memory, _FREE_SHARE * free)
 
 
 def smaller(side: int) -> int:

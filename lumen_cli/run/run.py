@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from lumen_cli.atomic import sweep_temporaries
+from lumen_cli.engine.memory import LARGEST_BATCH, BatchSizes
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.files.outputs import NameTemplate, check_writable, stays_animated
 from lumen_cli.files.places import ObjectPath, StoreError
@@ -185,13 +186,13 @@ class Run:
         from lumen_cli.engine.parts import NetworkError, Shape, shape_of
 
         network, operation, policy = self.network(), self.operation, self.policy
-        scenes = [operation.scene(picture) for picture in pictures]
+        scenes, sizes = [operation.scene(picture) for picture in pictures], BatchSizes(network, policy)
         groups: dict[Shape, list[int]] = {}
         for index, scene in enumerate(scenes):
             groups.setdefault(shape_of(scene.seen, network, policy), []).append(index)
         made: dict[int, Output] = {}
         for shape, group in groups.items():
-            size = policy.batch_for(shape.height, shape.width)
+            size = sizes.at(shape)
             for part in (group[start : start + size] for start in range(0, len(group), size)):
                 digests = [pictures[index].digest() for index in part]
                 outcomes = operation.run(network, [scenes[index] for index in part], policy, digests)
@@ -328,7 +329,7 @@ class Run:
             self.tags,
             self.operation.settings.quality,
             jobs,
-            Budget(2 * max(jobs, transport.senders), room),
+            Budget(2 * max(jobs, transport.senders, 1 if self.policy.single else LARGEST_BATCH), room),
             inbox,
             options.preserve_times,
             transport,

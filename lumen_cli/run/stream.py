@@ -10,6 +10,7 @@ import queue
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from lumen_cli.engine.memory import BatchSizes
 from lumen_cli.engine.parts import Shape, shape_of
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.run.devices import Devices
@@ -59,6 +60,7 @@ class Stream:
     ) -> None:
         self.network, self.policy, self.operation = network, policy, operation
         self.decoder, self.encoder, self.inbox, self.caller = decoder, encoder, inbox, caller
+        self.sizes = BatchSizes(network, policy)
         self.waiting: dict[Shape, list[Decoded]] = {}
         self.handed = 0
         """Pictures that the devices got and whose results have not come yet."""
@@ -122,7 +124,7 @@ class Stream:
 
     def _due(self, latest: Shape) -> Shape | None:
         """The group to run now: the latest if it is full, the largest if too much is waiting, or none."""
-        batch = self.policy.batch_for(latest.height, latest.width)
+        batch = self.sizes.at(latest)
         if len(self.waiting.get(latest, ())) >= batch:
             return latest
         waiting = [decoded for group in self.waiting.values() for decoded in group]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from lumen_cli.engine.device import DevicePolicy, choose_device, native_bf16_on_cpu
+from lumen_cli.engine.device import choose_device, native_bf16_on_cpu
 from lumen_cli.errors import UsageError
 
 CPU = choose_device("cpu", "fp32")
@@ -45,15 +45,6 @@ def test_an_unknown_device_is_refused(device: str) -> None:
 def test_a_missing_gpu_is_said_with_what_to_do() -> None:
     with pytest.raises(UsageError, match=r"no CUDA device here .* \(argument device=cpu\)"):
         choose_device("cuda")
-
-
-def test_batches_are_single_on_a_cpu_go_by_memory_on_a_gpu_and_follow_what_is_asked() -> None:
-    assert choose_device("cpu").batch_for(400, 600) == choose_device("cpu", batch_size=3).batch_for(400, 600) == 1
-    gpu = DevicePolicy("cuda:0", "a GPU", "bf16", "fp32", "as asked", memory=16 << 30)
-    assert gpu.batch_for(400, 600) > gpu.batch_for(1600, 2400) >= 1
-    assert gpu.batch_for(20_000, 20_000) == 1
-    assert gpu.batch_for(8, 8) <= 64
-    assert DevicePolicy("cuda:0", "a GPU", "bf16", "fp32", "as asked", 16 << 30, 3).batch_for(400, 600) == 3
 
 
 def test_running_sets_precision_and_no_gradients_and_leaves_no_trace() -> None:

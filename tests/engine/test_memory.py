@@ -1,19 +1,23 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from lumen_tiny import Tiny
 
 from lumen_cli.engine import memory
-from lumen_cli.engine.device import choose_device
-from lumen_cli.engine.memory import TilePlan, free_memory, return_freed_memory, smaller, tiling_of
+from lumen_cli.engine.device import DevicePolicy, choose_device
+from lumen_cli.engine.memory import BatchSizes, TilePlan, free_memory, return_freed_memory, smaller, tiling_of
+from lumen_cli.engine.parts import Shape
 from lumen_cli.engine.probe import bytes_per_pixel
 from lumen_cli.errors import PictureError
 from lumen_cli.networks.base import Mean
 from lumen_cli.networks.kind import KinD
 from lumen_cli.networks.lightendiffusion import LightenDiffusion
 from lumen_cli.run.stages import require_room
+from tests.accelerator import accelerator, policy_on
 
 CPU = choose_device("cpu", "fp32")
 MIB = 1 << 20
@@ -128,3 +132,47 @@ def test_the_survey_of_a_mean_costs_what_its_dearest_member_s_does() -> None:
     plan = TilePlan("auto", memory=int(10_000_000 * cost))
     assert plan.whole_sample_fits(Mean([wide, Tiny()]), CPU, Size(2000, 2000), "fp32")
     assert not plan.whole_sample_fits(Mean([wide, Tiny()]), CPU, Size(4000, 4000), "fp32")
+
+
+def batch(policy: DevicePolicy, height: int = 400, width: int = 600, *, free: int, network: Tiny | None = None) -> int:
+    """The size of a batch on a stand-in with so many free bytes."""
+    with accelerator(count=2), patch.object(torch.cuda, "mem_get_info", lambda device: (free, 16 << 30)):
+        moved = policy.prepare(network or Tiny().eval())
+        return BatchSizes(moved, policy).at(Shape(height, width, policy.precision))
+
+
+def test_a_batch_is_the_largest_power_of_two_that_fits_into_half_of_the_memory() -> None:
+    cost, pixels = bytes_per_pixel(Tiny().eval(), CPU, "fp32"), 400 * 600
+    for pictures, expected in ((100, 64), (64, 64), (63, 32), (4, 4), (3, 2), (1, 1), (0.5, 1)):
+        memory = int(2 * 1.001 * pictures * pixels * cost)
+        policy = replace(policy_on(), memory=memory)
+        assert batch(policy, free=16 << 30) == expected
+    assert batch(replace(policy_on(), memory=memory), 8, 8, free=16 << 30) > 1
+
+
+def test_memory_that_something_else_holds_makes_batches_smaller_and_what_is_asked_for_counts() -> None:
+    cost = bytes_per_pixel(Tiny().eval(), CPU, "fp32")
+    free = int(5 * 400 * 600 * cost / 0.8)
+    policy = replace(policy_on(), memory=16 << 30)
+    assert batch(policy, free=16 << 30) == 64
+    assert batch(policy, free=free) == 4
+    assert batch(replace(policy, others=(policy_on("cuda"),)), free=free) == 4
+    assert batch(replace(policy, batch_size=3), free=free) == 3
+    assert batch(policy_on("mps"), free=free) == 1
+    assert BatchSizes(Tiny(), replace(CPU, batch_size=3)).at(Shape(8, 8, "fp32")) == 1
+
+
+def test_the_network_is_measured_once_and_a_device_too_small_for_that_takes_single_pictures() -> None:
+    class Counting(Tiny):
+        runs = 0
+
+        def forward(self, low: torch.Tensor, **options: Any) -> torch.Tensor:  # type: ignore[override]
+            type(self).runs += 1
+            if self.runs > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().forward(low, **options)
+
+    network, policy = Counting().eval(), replace(policy_on(), memory=16 << 30)
+    assert [batch(policy, size, size, free=16 << 30, network=network) for size in (64, 512)] == [64, 64]
+    assert network.runs == 1
+    assert batch(policy, free=16 << 30, network=Counting().eval()) == 1
