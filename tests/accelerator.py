@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from lumen_cli.engine.carrier import carrier_of
 from lumen_cli.engine.copies import copies_of
 from lumen_cli.engine.device import DevicePolicy
 from tests.streams import Event, Mark, Stream, current_stream, on_stream
@@ -134,7 +135,7 @@ HERE = _Thread()
 @dataclass
 class Machine:
     """The devices of a stand-in. called: operators that ran there; lost: devices that compute nothing more; full: those
-    without memory for a convolution.
+    without memory for a convolution; largest: bytes of the largest tensor that an operator made.
     """
 
     kind: str
@@ -144,6 +145,7 @@ class Machine:
     full: set[str] = field(default_factory=set)
     marks: set[Mark] = field(default_factory=set)
     synchronized: int = 0
+    largest: int = 0
 
     @property
     def unrecorded(self) -> list[Mark]:
@@ -268,6 +270,7 @@ class StandIn(TorchDispatchMode):
     def _place(self, func: Any, held: Tensor, place: torch.device) -> OnDevice:
         if self.place.type == "mps" and held.dtype in (torch.float64, torch.complex128):
             raise TypeError(f"{func}: cannot convert a MPS Tensor to float64 dtype")
+        self.machine.largest = max(self.machine.largest, held.nbytes)
         return OnDevice(held, place)
 
 
@@ -348,6 +351,7 @@ def accelerator(kind: str = "cuda", count: int = 1) -> Iterator[StandIn]:
     torch._C._set_only_lift_cpu_tensors(True)
     machine, run = Machine(kind, count), threading.Thread.run
     copies_of.cache_clear()
+    carrier_of.cache_clear()
 
     def run_with(thread: threading.Thread) -> None:
         with Calls(), StandIn(torch.device(kind, 0), machine):

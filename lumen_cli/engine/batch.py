@@ -41,6 +41,8 @@ def enhance_batch(
     Returns:
         For each picture H×W×3, floats in [0, 1] or integers of the picture's depth, or the error of its result.
     """
+    from lumen_cli.engine.carrier import carrier_of
+
     scenes = [scene_of(picture, detail) for picture in pictures]
     results = enhance_scenes(network, scenes, policy, **options)
     keep_ratio = options.get("brightness") is not None
@@ -53,6 +55,7 @@ def enhance_batch(
             strength=strength,
             keep_ratio=keep_ratio,
             refining=refining_of(scene, detail, policy),
+            carrier=carrier_of(policy),
         )
         for scene, result in zip(scenes, results, strict=True)
     ]

@@ -151,12 +151,14 @@ class Grid:
 
     def sample(self, planes: NDArray[Any]) -> NDArray[Any]:
         """h×w×… of the small picture → rows×columns×…, the nearest pixel to each place."""
-        rows, columns = (
-            np.minimum((np.arange(count) + 0.5) * self.step * small / length, small - 1).astype(int)
-            for count, small, length in zip(self.shape, self.scene, self.size, strict=True)
-        )
-        chosen: NDArray[Any] = planes[rows[:, None], columns]
+        chosen: NDArray[Any] = planes[self.nearest(0)[:, None], self.nearest(1)]
         return chosen
+
+    def nearest(self, axis: int) -> NDArray[np.int64]:
+        """The rows (axis 0) or columns of the small picture that are nearest to those of the grid."""
+        count, small, length = self.shape[axis], self.scene[axis], self.size[axis]
+        at = np.minimum((np.arange(count) + 0.5) * self.step * small / length, small - 1)
+        return at.astype(np.int64)
 
     def lines(self, planes: Floats, rows: tuple[int, int], columns: tuple[int, int]) -> tuple[Floats, int]:
         """The vertical step of `enlarge`, for several planes at once.

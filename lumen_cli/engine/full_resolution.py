@@ -200,6 +200,7 @@ def plan(
     size: tuple[int, int],
     settings: Settings = DEFAULTS,
     tone: Tone | None = None,
+    fit: Callable[[Floats, Floats, Grid, Settings], Floats] = fit_maps,
 ) -> FullResolution:
     """Prepare the rendering of the full-size result.
 
@@ -210,12 +211,13 @@ def plan(
         size: height and width of the full-size picture.
         settings: parameters of the method.
         tone: of the guide; None for `tone_for`.
+        fit: `fit_maps`, or a carrier's.
     """
     tone = tone or tone_for(small, result, settings)
     factor = math.sqrt(size[0] * size[1] / (small.shape[0] * small.shape[1]))
     grid = Grid(size, (small.shape[0], small.shape[1]), max(1, round(settings.grid * factor)))
     guide = tone(small)
-    maps = np.einsum("ij,rcjk->rcik", _TO_YCC, fit_maps(guide, result, grid, settings)).astype(np.float32)
+    maps = np.einsum("ij,rcjk->rcik", _TO_YCC, fit(guide, result, grid, settings)).astype(np.float32)
     noise = survey_of(tone(to_unit(read(rows, columns))) for rows, columns in patches_of(size))
     means = WindowMeans(grid, settings.radius)
     before, after = np.moveaxis(means([small.mean(axis=2), result.mean(axis=2)]), 2, 0)

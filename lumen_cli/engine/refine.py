@@ -12,6 +12,7 @@ have at least `_LEAST` pixels a side. Parts of any size then give the same bytes
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,8 @@ from functools import cache
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from lumen_cli.engine.scene import Floats
 from lumen_cli.networks.refiner import SQUARE, Refiner, see, share_of
@@ -123,15 +126,16 @@ def survey_of(patches: Iterable[Floats]) -> NoiseLevel:
 
 BAND_DEVIATION = (0.8908, 0.2007, 0.0856)
 """Deviation of unit white noise in the bands 1, 2 and 3 (Starck et al.)."""
-_SPLINE = np.array([1, 4, 6, 4, 1], np.float32) / np.float32(16)
-_ENERGY = 5
+SPLINE = np.array([1, 4, 6, 4, 1], np.float32) / np.float32(16)
+ENERGY = 5
 """Side of the square in which a band's energy is averaged."""
-_TINY = np.float32(1e-12)
+TINY = 1e-12
+"""Added to that energy, which may be 0."""
 
 
 def margin(levels: int) -> int:
     """Number of pixels around a block that its values depend on."""
-    return 2 * (2**levels - 1) + _ENERGY // 2
+    return 2 * (2**levels - 1) + ENERGY // 2
 
 
 def shrink(plane: Floats, energies: Sequence[Callable[[], Floats]]) -> Floats:
@@ -144,17 +148,17 @@ def shrink(plane: Floats, energies: Sequence[Callable[[], Floats]]) -> Floats:
     removed = np.zeros_like(plane)
     if not energies:
         return removed
-    mean = np.full(_ENERGY, 1 / _ENERGY, np.float32)
+    mean = np.full(ENERGY, 1 / ENERGY, np.float32)
     smooth, coarser, spare = plane, np.empty_like(plane), np.empty_like(plane)
     band, energy = np.empty_like(plane), np.empty_like(plane)
     for level, noise in enumerate(energies):
         kernel = np.zeros(4 * 2**level + 1, np.float32)
-        kernel[:: 2**level] = _SPLINE
+        kernel[:: 2**level] = SPLINE
         cv2.sepFilter2D(smooth, cv2.CV_32F, kernel, kernel, coarser, borderType=cv2.BORDER_REFLECT_101)
         np.subtract(smooth, coarser, out=band)
         np.multiply(band, band, out=energy)
         cv2.sepFilter2D(energy, cv2.CV_32F, mean, mean, energy, borderType=cv2.BORDER_REFLECT_101)
-        energy += _TINY
+        energy += np.float32(TINY)
         # w - w·max(e - t², 0)/e = w·min(t²/e, 1)
         np.divide(noise(), energy, out=energy)
         np.minimum(energy, np.float32(1), out=energy)
@@ -174,7 +178,7 @@ _LEAST = 128
 
 
 class Refining:
-    """The refiner with its weights, in one precision on the CPU."""
+    """The refiner with its weights, in one precision on one device."""
 
     def __init__(self, network: Refiner, dtype: torch.dtype) -> None:
         self._network = network.to(dtype).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -200,20 +204,27 @@ class Refining:
         Returns:
             Y, Cb and Cr, h×w each.
         """
-        height, width = planes[0].shape
-        clean, taken = (torch.from_numpy(_fill(np.stack(each)))[None] for each in (planes, removed))
-        coarse = torch.from_numpy(np.ascontiguousarray(maps))[None]
-        deviation, stops = coarse[:, :-1], coarse[:, -1:]
+        given = (torch.from_numpy(np.ascontiguousarray(each)) for each in (np.stack(planes), np.stack(removed), maps))
+        return list(self.correct(*given).numpy())
+
+    def correct(self, planes: Tensor, removed: Tensor, maps: Tensor) -> Tensor:
+        """As `refine`, with tensors on the network's device: 3×h×w, 3×h×w and the maps → 3×h×w."""
+        height, width = planes.shape[1:]
+        clean, taken = (_fill(each)[None] for each in (planes, removed))
+        deviation, stops = maps[None, :-1], maps[None, -1:]
         seen = see(clean, taken, deviation, stops, self._dtype)
         refined = clean + self._network(seen, share_of(deviation, stops))
-        return list(refined[0, :, :height, :width].numpy())
+        return refined[0, :, :height, :width]
+
+    def moved(self, device: torch.device, dtype: torch.dtype) -> Refining:
+        """A copy on another device, or in another precision."""
+        return Refining(copy.deepcopy(self._network).to(device), dtype)
 
 
-def _fill(planes: Floats) -> Floats:
+def _fill(planes: Tensor) -> Tensor:
     """3×h×w, extended by its last row and column to multiples of `SQUARE`."""
     height, width = planes.shape[1:]
-    missing = -height % SQUARE, -width % SQUARE
-    return np.pad(planes, ((0, 0), (0, missing[0]), (0, missing[1])), "edge") if any(missing) else planes
+    return F.pad(planes, (0, -width % SQUARE, 0, -height % SQUARE), "replicate")
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock, Thread
@@ -23,6 +24,7 @@ from lumen_cli.imaging.picture import Picture
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lumen_cli.engine.carrier import Carrier
     from lumen_cli.engine.full_resolution import FullResolution, Reader
     from lumen_cli.engine.refine import Refining
 
@@ -150,6 +152,8 @@ def finish(
     keep_ratio: bool = False,
     refining: Refining | None = None,
     settings: Settings = DEFAULTS,
+    carrier: Carrier | None = None,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> NDArray[Any]:
     """The full-size picture for a network's result on `scene.seen`.
 
@@ -161,6 +165,8 @@ def finish(
             pictures, as a requested brightness needs it.
         refining: removes strong noise after shrinkage (see `FullResolution.noisy`).
         settings: parameters of the method.
+        carrier: brings the result to full size on a device; None for the CPU.
+        warn: called with a line where that device was full or lost, so that the CPU did it.
 
     Returns:
         H×W×3 of the picture's size: float32 in [0, 1], or for a large sRGB picture the kind of its values.
@@ -170,17 +176,29 @@ def finish(
         return result if strength == 1.0 else _mix(picture.pixels, result, strength)
     if strength == 0.0 or np.array_equal(result, scene.seen.pixels):  # nothing to brighten
         return picture.pixels if picture.values is None else picture.values
-    from lumen_cli.engine.full_resolution import plan  # small pictures do without it
+    from lumen_cli.engine.carrier import on_device_or_cpu  # small pictures do without it
+    from lumen_cli.engine.colour_maps import fit_maps
+    from lumen_cli.engine.full_resolution import plan
 
-    size = picture.height, picture.width
-    full = plan(reader_of(picture), scene.seen.pixels, result, size, settings)
-    if refining is not None and full.noisy:
-        full = dataclasses.replace(full, refining=refining)
-    gain = gain_for(scene, result, full) if keep_ratio else 1.0
-    return render(full, picture, strength=strength, gain=gain)
+    def carry(carrier: Carrier | None) -> NDArray[Any]:
+        size, fit = (picture.height, picture.width), fit_maps if carrier is None else carrier.fit
+        full = plan(reader_of(picture), scene.seen.pixels, result, size, settings, fit=fit)
+        if refining is not None and full.noisy:
+            full = dataclasses.replace(full, refining=refining)
+        gain = gain_for(scene, result, full, carrier) if keep_ratio else 1.0
+        return render(full, picture, strength=strength, gain=gain, carrier=carrier)
+
+    return on_device_or_cpu(carrier, carry, warn)
 
 
-def render(full: FullResolution, picture: Picture, *, strength: float = 1.0, gain: float = 1.0) -> NDArray[Any]:
+def render(
+    full: FullResolution,
+    picture: Picture,
+    *,
+    strength: float = 1.0,
+    gain: float = 1.0,
+    carrier: Carrier | None = None,
+) -> NDArray[Any]:
     """The full-size result for a picture, strip by strip.
 
     Args:
@@ -188,10 +206,13 @@ def render(full: FullResolution, picture: Picture, *, strength: float = 1.0, gai
         picture: the original.
         strength: as in `finish`.
         gain: a factor on the result's light.
+        carrier: as in `finish`.
 
     Returns:
         As `finish`, for a large picture.
     """
+    if carrier is not None:
+        return carrier.render(full, picture, strength=strength, gain=gain)
     kind = np.float32 if picture.native is not None else picture.samples.dtype
     values = np.empty((picture.height, picture.width, 3), kind)
     height, begin = (_STRIP, None) if full.refining is None else (_REFINED_STRIP, _compute_alone)
@@ -216,7 +237,7 @@ def reader_of(picture: Picture) -> Reader:
     return lambda rows, columns: _part(picture, rows, columns)
 
 
-def gain_for(scene: Scene, result: Floats, full: FullResolution) -> float:
+def gain_for(scene: Scene, result: Floats, full: FullResolution, carrier: Carrier | None = None) -> float:
     """The factor on the full-size result's light so that its ratio to the picture equals that of the small pictures.
 
     Noise adds to the mean light of a dark picture, but not to that of the small picture or of a denoised result. Only
@@ -228,7 +249,10 @@ def gain_for(scene: Scene, result: Floats, full: FullResolution) -> float:
     for top in range((every // 2) * _STRIP % max(1, picture.height), picture.height, every * _STRIP):
         bottom = min(top + _STRIP, picture.height)
         given += _light(picture.rows(slice(top, bottom)))
-        made += _light(full.render(top, bottom))
+        if carrier is None:
+            made += _light(full.render(top, bottom))
+        else:
+            made += carrier.light(full, picture, top, bottom)
     ratio = _light(result) / max(_light(scene.seen.pixels), _FAINTEST)
     least, greatest = _GAINS
     return min(max(ratio * given / max(made, _FAINTEST), least), greatest)

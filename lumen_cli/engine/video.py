@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lumen_cli.engine.colour_maps import Tone, tone_for
+from lumen_cli.engine.carrier import Carrier, on_device_or_cpu
+from lumen_cli.engine.colour_maps import Tone, fit_maps, tone_for
 from lumen_cli.engine.full_resolution import FullResolution, plan
 from lumen_cli.engine.light import STRUCTURE, structure
 from lumen_cli.engine.scene import Floats, Scene, gain_for, multiply_light, reader_of, render
@@ -282,19 +283,26 @@ class KeyFrame:
         self._scene, self._small, self._result, self._keep_ratio = scene, small, result, keep_ratio
         self._plans: dict[float, tuple[FullResolution, float]] = {}
 
-    def plan(self, gain: float) -> tuple[FullResolution, float]:
+    def plan(self, gain: float, carrier: Carrier | None = None) -> tuple[FullResolution, float]:
         """The way to full size through a tone of this gain, and a factor on the light of what it gives."""
         if gain not in self._plans:
             picture = self._scene.picture
             size = picture.height, picture.width
-            full = plan(reader_of(picture), self._small, self._result, size, tone=Tone(gain))
-            factor = gain_for(self._scene, self._result, full) if self._keep_ratio else 1.0
+            fit = fit_maps if carrier is None else carrier.fit
+            full = plan(reader_of(picture), self._small, self._result, size, tone=Tone(gain), fit=fit)
+            factor = gain_for(self._scene, self._result, full, carrier) if self._keep_ratio else 1.0
             self._plans[gain] = full, factor
         return self._plans[gain]
 
 
 def finish_frame(
-    frame: Picture, first: KeyFrame, last: KeyFrame | None, share: float, strength: float = 1.0
+    frame: Picture,
+    first: KeyFrame,
+    last: KeyFrame | None,
+    share: float,
+    strength: float = 1.0,
+    carrier: Carrier | None = None,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> NDArray[Any] | None:
     """The full-size result for a frame between two key frames; None where the frame stays as it is.
 
@@ -304,6 +312,8 @@ def finish_frame(
         last: the one behind it; None for a frame that has none in its shot.
         share: how much of `last` it gets, 0 to 1.
         strength: as in `scene.finish`.
+        carrier: as in `scene.finish`.
+        warn: as in `scene.finish`.
 
     Returns:
         H×W×3 of the frame's size, integers of its kind.
@@ -311,17 +321,22 @@ def finish_frame(
     ends = [first] if last is None else [first, last]
     if strength == 0.0 or all(key.unchanged for key in ends):
         return None
-    gain = _on_ladder([key.gain for key in ends])
-    plans = [key.plan(gain) for key in ends]
-    full, factor = plans[0]
-    if len(plans) > 1 and share > 0.0:
-        other, after = plans[1]
-        weight = np.float32(share)
-        blended = {
-            name: getattr(full, name) + weight * (getattr(other, name) - getattr(full, name)) for name in _BLENDED
-        }
-        full, factor = replace(full, **blended), factor ** (1 - share) * after**share
-    return render(replace(full, read=reader_of(frame)), frame, strength=strength, gain=factor)
+
+    def carry(carrier: Carrier | None) -> NDArray[Any]:
+        gain = _on_ladder([key.gain for key in ends])
+        plans = [key.plan(gain, carrier) for key in ends]
+        full, factor = plans[0]
+        if len(plans) > 1 and share > 0.0:
+            other, after = plans[1]
+            weight = np.float32(share)
+            blended = {
+                name: getattr(full, name) + weight * (getattr(other, name) - getattr(full, name)) for name in _BLENDED
+            }
+            full, factor = replace(full, **blended), factor ** (1 - share) * after**share
+        full = replace(full, read=reader_of(frame))
+        return render(full, frame, strength=strength, gain=factor, carrier=carrier)
+
+    return on_device_or_cpu(carrier, carry, warn)
 
 
 def _on_ladder(gains: Sequence[float]) -> float:

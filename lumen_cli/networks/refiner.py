@@ -94,7 +94,7 @@ def see(shrunk: Tensor, removed: Tensor, deviation: Tensor, stops: Tensor, dtype
     planes = torch.cat([shrunk.to(dtype) * 2.0, removed.to(dtype) * 8.0], dim=1)
     lines = planes.view(batch, 6, rows, SQUARE, columns, SQUARE).permute(0, 2, 4, 1, 3, 5)
     target = seen[..., :_PIXELS].view(batch, rows, columns, 6, SQUARE, SQUARE)
-    if dtype.itemsize == 2:  # Four pixels are copied as one number: six times faster on the CPU.
+    if dtype.itemsize == 2 and shrunk.device.type == "cpu":  # Four pixels are copied as one number: six times faster.
         lines, target = (each.view(torch.int64) for each in (lines, target))
     target.copy_(lines)
     seen[..., _PIXELS:-2] = (8.0 * deviation).permute(0, 2, 3, 1)

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from lumen_cli.engine.batch import enhance_scenes
+from lumen_cli.engine.carrier import carrier_of
 from lumen_cli.engine.memory import TilePlan
 from lumen_cli.engine.parts import NetworkError
 from lumen_cli.engine.scene import Floats, Scene, scene_of
@@ -86,13 +88,14 @@ class KeyFrameRunner:
     """Runs the network on the key frames of one clip.
 
     content: stands for the clip's pictures, and with the seed decides about its noise; running: seconds that took;
-    seen: width and height of what the network saw.
+    seen: width and height of what the network saw; notes: how frames were made, where that is worth a line.
     """
 
     def __init__(self, maker: MovingMaker, timeline: Timeline, content: bytes) -> None:
         self._maker, self._timeline, self._content = maker, timeline, content
         self.running = 0.0
         self.seen: tuple[int, int] | None = None
+        self.notes: list[str] = []
         self.keys: dict[int, KeyFrame] = {}
         self._origins: dict[int, Origin] = {}
         self._resumed: Light | None = None
@@ -111,10 +114,14 @@ class KeyFrameRunner:
         """Stands for the clip's pictures and the settings."""
         return f"{self._content.hex()}-{self._maker.operation.settings.fingerprint()}"
 
-    @property
-    def strength(self) -> float:
-        """As in `Settings`."""
-        return self._maker.operation.settings.strength
+    def finish(self, frame: Picture, ends: Ends) -> NDArray[Any] | None:
+        """See `finish_frame`."""
+        strength = self._maker.operation.settings.strength
+        return finish_frame(frame, *ends, strength, carrier_of(self._maker.run.policy), self._note)
+
+    def _note(self, line: str) -> None:
+        if line not in self.notes:
+            self.notes.append(line)
 
     def run(self, number: int, picture: Picture, small: Floats | None, turns: int = 0) -> None:
         """Run the network on a key frame.
@@ -224,7 +231,7 @@ class Animation:
                 runner.run(number, picture, None if scene.whole else scene.seen.pixels)
             waiting.append((number, (values, milliseconds)))
             for (frame, length), ends in runner.ready(waiting, _FIRST_PASS):
-                made = finish_frame(frame_picture(frame[:, :, :3], self.depth), *ends, runner.strength)
+                made = runner.finish(frame_picture(frame[:, :, :3], self.depth), ends)
                 writer.add(frame if made is None else np.dstack([made, frame[:, :, 3]]), length)
         writer.close()
 
@@ -314,7 +321,7 @@ class MovingMaker:
             height=moving.height,
             size=saved.size,
             timings=replace(timings, run=runner.running, write=write),
-            notices=(through, *moving.notices),
+            notices=(through, *moving.notices, *runner.notes),
             seen=runner.seen,
             precision=self.run.policy.precision_for(moving.depth),
             clip=Clip(timeline.frames, keys, moving.fps, round(speed, 3)),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lumen_cli.engine.batch import Bright
+    from lumen_cli.engine.carrier import Carrier
     from lumen_cli.engine.decompose import Fidelity
     from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.engine.parts import NetworkError
@@ -55,8 +56,8 @@ class Output(Protocol):
         """Bytes it keeps in memory."""
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """How it was computed, where that is worth a line."""
+    def notes(self) -> Sequence[str]:
+        """How it was computed, where that is worth a line; complete after `contents`."""
 
     def contents(self) -> Sequence[Content]:
         """What goes into the task's files, in the order of `Task.targets`."""
@@ -265,7 +266,8 @@ class Enhanced:
     strength: float = 1.0
     keep_ratio: bool = False
     refining: Refining | None = None
-    notes: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    carrier: Carrier | None = None
 
     @property
     def picture(self) -> Picture:
@@ -287,6 +289,8 @@ class Enhanced:
             strength=self.strength,
             keep_ratio=self.keep_ratio,
             refining=self.refining,
+            carrier=self.carrier,
+            warn=self.notes.append,
         )
 
     def contents(self) -> Sequence[Content]:
@@ -356,6 +360,7 @@ class Enhance:
     ) -> Callable[[], list[Enhanced | NetworkError]]:
         """See `launch_scenes`."""
         from lumen_cli.engine.batch import launch_scenes
+        from lumen_cli.engine.carrier import carrier_of
         from lumen_cli.engine.parts import NetworkError
         from lumen_cli.engine.scene import refining_of
 
@@ -379,7 +384,8 @@ class Enhance:
                 settings.strength,
                 settings.brightness is not None,
                 refining_of(scene, settings.detail, policy),
-                result.notes,
+                list(result.notes),
+                carrier_of(policy),
             )
             for scene, result in zip(scenes, wait(), strict=True)
         ]

@@ -315,7 +315,7 @@ class Encoder:
             decoded.task,
             "done",
             timings=Timings(read=decoded.seconds, run=seconds),
-            notices=(*decoded.scene.picture.notices, *output.notes),
+            notices=decoded.scene.picture.notices,
             seen=(decoded.scene.seen.width, decoded.scene.seen.height),
             precision=precision,
         )
@@ -363,6 +363,7 @@ class Encoder:
             )
             result = dataclasses.replace(
                 result,
+                notices=(*result.notices, *output.notes),
                 width=output.picture.width,
                 height=output.picture.height,
                 size=saved.size,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumen_cli.engine.scene import scene_size
-from lumen_cli.engine.video import THUMBNAIL, Surveyor, Timeline, finish_frame
+from lumen_cli.engine.video import THUMBNAIL, Surveyor, Timeline
 from lumen_cli.errors import PictureError
 from lumen_cli.imaging.formats.format import UnreadableError
 from lumen_cli.imaging.segments import Segment, Segments, segments_beside
@@ -154,7 +154,7 @@ class Video:
             waiting.append((number, item))
             for frame, ends in runner.ready(waiting, _FIRST_PASS):
                 values = to_rgb(frame, self._facts.alpha)
-                made = finish_frame(frame_picture(values[:, :, :3], self.depth), *ends, runner.strength)
+                made = runner.finish(frame_picture(values[:, :, :3], self.depth), ends)
                 if made is not None and self._facts.alpha:
                     made = np.concatenate([made, values[:, :, 3:]], axis=2)
                 yield frame, made
