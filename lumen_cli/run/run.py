@@ -324,27 +324,10 @@ class Run:
         for manifest in manifests.values():
             manifest.begin()
         inbox: Inbox = queue.SimpleQueue()
-        encoder = Encoder(
-            manifests,
-            self.tags,
-            self.operation.settings.quality,
-            jobs,
-            Budget(2 * max(jobs, transport.senders, 1 if self.policy.single else LARGEST_BATCH), room),
-            inbox,
-            options.preserve_times,
-            transport,
-        )
-        decoder = Decoder(
-            plan.todo,
-            self.operation,
-            jobs,
-            Budget(2 * jobs, room),
-            inbox,
-            transport=transport,
-            max_pixels=options.max_pixels,
-            timeout=options.timeout,
-            darker_than=options.darker_than,
-        )
+        waiting = max(jobs, transport.senders, 1 if self.policy.single else LARGEST_BATCH)
+        quality, encoding = self.operation.settings.quality, Budget(2 * waiting, room)
+        encoder = Encoder(manifests, self.tags, quality, options, transport, jobs, encoding, inbox)
+        decoder = Decoder(plan.todo, self.operation, options, transport, jobs, Budget(2 * jobs, room), inbox)
         try:
             caller.now(f"reading {plan.todo[0].job.source.path.name}")
             network = self.network(caller.now)

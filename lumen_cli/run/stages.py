@@ -22,7 +22,6 @@ from lumen_cli.engine.memory import free_memory
 from lumen_cli.engine.scene import Scene, light_of
 from lumen_cli.errors import PictureError
 from lumen_cli.files.contents import Arrived, Original
-from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS
 from lumen_cli.imaging.picture import Picture, read_picture
 from lumen_cli.run.decode import AbandonedError, HelperReader
 from lumen_cli.run.manifest import Manifest, Record
@@ -32,6 +31,7 @@ from lumen_cli.run.task import Result, Task, Timings, failure
 
 if TYPE_CHECKING:
     from lumen_cli.imaging.tags.writer import TagWriter
+    from lumen_cli.run.run import RunOptions
 
 _MIB = 1 << 20
 _RAM_SHARE = 16
@@ -173,14 +173,11 @@ class Decoder:
         self,
         tasks: Sequence[Task],
         operation: Operation,
+        options: RunOptions,
+        transport: Transport,
         jobs: int,
         budget: Budget,
         inbox: Inbox,
-        *,
-        transport: Transport | None = None,
-        max_pixels: int = MAXIMUM_PIXELS,
-        timeout: float | None = DEFAULT_TIMEOUT,
-        darker_than: float | None = None,
     ) -> None:
         self.begun = 0
         self.feeding = True
@@ -188,10 +185,9 @@ class Decoder:
         """What is done with each scene and its picture's `digest()`; set once the network is loaded."""
         self._tasks, self._operation, self._budget, self._inbox = tasks, operation, budget, inbox
         self._settings = operation.settings.fingerprint()
-        self._ending, self._max_pixels, self._darker_than = threading.Event(), max_pixels, darker_than
-        self._helpers = HelperReader(timeout)
+        self._ending, self._options, self._transport = threading.Event(), options, transport
+        self._helpers = HelperReader(options.timeout)
         self._memory = free_memory()
-        self._transport = transport or Transport(tasks)
         self._pool = ThreadPoolExecutor(jobs, "lumen-decode")
         self._feeder = threading.Thread(target=report_faults, args=(inbox, self._feed), name="lumen-feed", daemon=True)
         self._feeder.start()
@@ -243,8 +239,9 @@ class Decoder:
             picture = self._read(arrived.path, held)
             if arrived.details is None:  # a copy of an object stays as it is; the object itself is checked at the end
                 original.require_unchanged()
-            if self._darker_than is not None and (light := light_of(picture)) >= self._darker_than:
-                reason = f"bright enough: its mean light is {light:.2f}, the threshold {self._darker_than:g}"
+            threshold = self._options.darker_than
+            if threshold is not None and (light := light_of(picture)) >= threshold:
+                reason = f"bright enough: its mean light is {light:.2f}, the threshold {threshold:g}"
                 timings = Timings(read=time.perf_counter() - started)
                 leave(Result(task, "skipped", reason, picture.width, picture.height, timings=timings))
                 return
@@ -266,8 +263,8 @@ class Decoder:
     def _read(self, path: Path, held: int) -> Picture:
         require_room(path, held, self._memory)
         if self._helpers.wants(path):
-            return self._helpers.read(path, max_pixels=self._max_pixels)
-        return read_picture(path, max_pixels=self._max_pixels)
+            return self._helpers.read(path, max_pixels=self._options.max_pixels)
+        return read_picture(path, max_pixels=self._options.max_pixels)
 
     @staticmethod
     def _original(arrived: Arrived) -> Original:
@@ -288,19 +285,18 @@ class Encoder:
         manifests: Mapping[Path, Manifest],
         tags: TagWriter,
         quality: int | None,
+        options: RunOptions,
+        transport: Transport,
         jobs: int,
         budget: Budget,
         inbox: Inbox,
-        preserve_times: bool = False,
-        transport: Transport | None = None,
     ) -> None:
-        self._transport = transport or Transport(())
-        self._preserve_times = preserve_times
+        self._options, self._transport = options, transport
         self._manifests, self._tags, self._quality, self._budget, self._inbox = manifests, tags, quality, budget, inbox
         self.storage = StorageWatch()
         # Threads that only wait for a store are many, but `jobs` of them encode.
         self._encoding = threading.Semaphore(jobs)
-        self._pool = ThreadPoolExecutor(max(jobs, self._transport.senders), "lumen-encode")
+        self._pool = ThreadPoolExecutor(max(jobs, transport.senders), "lumen-encode")
 
     def submit(self, decoded: Decoded, output: Output, seconds: float, precision: str) -> None:
         """Write `output` for the task of `decoded`; waits while the encode queue is full. seconds: of the network.
@@ -321,7 +317,7 @@ class Encoder:
         )
         manifest = self._manifests.get(decoded.task.root)
         recording = functools.partial(record_files, decoded.task, decoded.record, decoded.original, manifest)
-        times = decoded.times if self._preserve_times else None
+        times = decoded.times if self._options.preserve_times else None
         work = (started, output, held, decoded.arrived, times, recording)
         self._pool.submit(report_faults, self._inbox, self._encode, *work)
 
