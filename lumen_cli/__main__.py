@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from lumen_cli.cli.interrupt import INTERRUPTED, interrupts_end
-from lumen_cli.cli.streams import guarded_streams, log
+from lumen_cli.cli.streams import complaint, guarded_streams, log
 from lumen_cli.errors import LumenError
 
 
@@ -33,7 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         from lumen_cli.cli.app import app
-        from lumen_cli.cli.streams import complaint
 
         try:
             code = app(args=None if arguments is None else list(arguments), prog_name="lumen", standalone_mode=False)

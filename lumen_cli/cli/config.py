@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lumen_cli.cli.options import COMMANDS, Command, Group, JsonOption, walk
-from lumen_cli.cli.settings import options_of
+from lumen_cli.cli.settings import options_of, search_places, variables
 
 if TYPE_CHECKING:
     from lumen_cli.cli.settings import Candidate
@@ -77,7 +77,6 @@ def path(as_json: JsonOption = False) -> None:
       lumen config path
       lumen config path --json | jq -r 'select(.used) | .path'
     """  # noqa: D301
-    from lumen_cli.cli.settings import search_places
     from lumen_cli.reports.jsonlines import ConfigFileLine
     from lumen_cli.text import printable
 
@@ -126,8 +125,6 @@ def _require_valid(command: Any, words: tuple[str, ...], option: Any, candidates
 def _unknown_variables(whole: Any) -> list[str]:
     """The variables that begin as a command's, but set none of its options."""
     import os
-
-    from lumen_cli.cli.settings import variables
 
     known = {name for words, command in walk(whole) for each in options_of(command) for name in variables(each, words)}
     begins = tuple(f"LUMEN_{name.upper()}_" for name in COMMANDS)

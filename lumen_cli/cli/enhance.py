@@ -26,8 +26,8 @@ from lumen_cli.cli.picture_options import STANDARD, PictureOptions, refuse_toget
 from lumen_cli.engine import SMALLEST_TILE, Detail
 from lumen_cli.errors import UsageError
 from lumen_cli.files.source import is_tar_name
-from lumen_cli.imaging.formats import FORMATS
-from lumen_cli.registry.catalog import BRIGHTEST, DIMMEST
+from lumen_cli.imaging.formats import FORMATS, find_format
+from lumen_cli.registry.catalog import BRIGHTEST, DIMMEST, check_light, find_model
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 DARK = 0.07
@@ -219,8 +219,6 @@ def enhance(
     from lumen_cli.cli.inputs import gather
     from lumen_cli.cli.session import carry_out
     from lumen_cli.files.outputs import parse_template
-    from lumen_cli.imaging.formats import find_format
-    from lumen_cli.registry.catalog import check_light, find_model
 
     card = find_model(options.model)
     chosen_steps = card.steps_for(steps)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from lumen_cli.cli.inputs import Inputs
+from lumen_cli.cli.inputs import Inputs, report_own
 from lumen_cli.cli.picture_options import PictureOptions
 from lumen_cli.cli.streams import LOGGER, log
 
@@ -98,7 +98,6 @@ class Session:
         return self._make(plan if wanted is None else plan.only(wanted), troubles)
 
     def _make_pieces(self, sources: Sequence[Source], troubles: Sequence[Trouble]) -> int:
-        from lumen_cli.cli.inputs import report_own
         from lumen_cli.run.plan import plan_pieces
 
         assert self.pictures.own is not None

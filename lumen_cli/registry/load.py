@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lumen_cli.atomic import atomic_file
 from lumen_cli.errors import ModelError
-from lumen_cli.networks.base import LowLightModel
+from lumen_cli.networks.base import LowLightModel, Mean
 from lumen_cli.networks.grading import Grading
 from lumen_cli.registry.architectures import ARCHITECTURES, network_class
 from lumen_cli.registry.card import ModelCard, WeightsFile
@@ -237,8 +237,6 @@ def _is_mean(card: ModelCard) -> bool:
 
 def _load_mean(card: ModelCard, *, graded: bool) -> LowLightModel:
     """A model that averages others. `graded`: members grade their own results. Its own grading grades the mean."""
-    from lumen_cli.networks.base import Mean
-
     cards = find_members(card)
     steps = [found.defaults.steps for found in cards]
     members = [load(found, "photo" if graded else "none") for found in cards]

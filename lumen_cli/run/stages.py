@@ -22,7 +22,7 @@ from lumen_cli.engine.memory import free_memory
 from lumen_cli.engine.scene import Scene, light_of
 from lumen_cli.errors import PictureError
 from lumen_cli.files.contents import Arrived, Original
-from lumen_cli.imaging.picture import Picture, read_picture
+from lumen_cli.imaging.picture import Picture, measure_picture, read_picture
 from lumen_cli.run.decode import AbandonedError, HelperReader
 from lumen_cli.run.manifest import Manifest, Record
 from lumen_cli.run.operation import Operation, Output
@@ -90,8 +90,6 @@ def default_bytes() -> int:
 
 def decoded_bytes(path: Path, per_pixel: int) -> int:
     """Bytes a picture takes once decoded, from its header alone; 0 where the header is unreadable (decoding fails)."""
-    from lumen_cli.imaging.picture import measure_picture
-
     width, height = measure_picture(path) or (0, 0)
     return width * height * per_pixel
 
