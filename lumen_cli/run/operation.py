@@ -360,11 +360,14 @@ class Enhance:
     ) -> Callable[[], list[Enhanced | NetworkError]]:
         """See `launch_scenes`."""
         from lumen_cli.engine.batch import launch_scenes
-        from lumen_cli.engine.carrier import carrier_of
         from lumen_cli.engine.parts import NetworkError
         from lumen_cli.engine.scene import refining_of
 
-        settings = self.settings
+        settings, carrier = self.settings, None
+        if policy.overlaps:  # the CPU does without it
+            from lumen_cli.engine.carrier import carrier_of
+
+            carrier = carrier_of(policy)
         wait = launch_scenes(
             network,
             scenes,
@@ -385,7 +388,7 @@ class Enhance:
                 settings.brightness is not None,
                 refining_of(scene, settings.detail, policy),
                 list(result.notes),
-                carrier_of(policy),
+                carrier,
             )
             for scene, result in zip(scenes, wait(), strict=True)
         ]
