@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -173,6 +174,35 @@ def test_shipped_models_run(folder: Path, kind: str) -> None:
     with accelerator(kind):
         found = values(enhance_scenes(on_device(network, kind), scenes, policy_on(kind)))
     np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=1 / 255)
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_shipped_models_hold_their_figures_in_each_precision(folder: Path) -> None:
+    network, card = load(read_card(folder)), read_card(folder)
+    scenes = [scene_of(Picture(dark_pixels(80, 110, seed), None, 8, False, "png", None, None)) for seed in range(2)]
+    exact = values(enhance_scenes(CPU.prepare(network), scenes, CPU))
+    errors = {}
+    for precision in card.precisions:
+        with accelerator("cuda"):
+            policy = policy_on("cuda", precision)
+            results = enhance_scenes(policy.prepare(load(card)), scenes, policy)
+        assert not any(result.notes for result in results), "computed again in fp32"
+        errors[precision] = max(np.abs(one - two).mean() for one, two in zip(values(results), exact, strict=True))
+    assert set(errors) == {"fp32", "bf16", "fp16"}
+    assert 255 * errors["bf16"] < 1.0
+    assert errors["fp32"] < errors["fp16"] < 0.3 * errors["bf16"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16"), ((7, 0), "fp16"), ((6, 1), "fp32")],
+    ids=["H100", "A100", "T4", "V100", "P40"],
+)
+def test_auto_takes_the_half_precision_that_the_chip_has(capability: tuple[int, int], expected: str) -> None:
+    with accelerator("cuda"), patch.object(torch.cuda, "get_device_capability", lambda device: capability):
+        for folder in SHIPPED:
+            policy = choose_device("cuda", precisions=read_card(folder).precisions)
+            assert (policy.precision, policy.deep_precision) == (expected, "fp32")
 
 
 @pytest.mark.slow

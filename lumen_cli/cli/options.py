@@ -103,7 +103,7 @@ PrecisionOption = Annotated[
     typer.Option(
         metavar="PRECISION",
         rich_help_panel=MACHINE,
-        help="auto, fp32, bf16 or fp16. auto: bf16 where the chip has it natively; 16-bit pictures stay in fp32.",
+        help="auto, fp32, bf16 or fp16. auto: the chip's own bf16, else fp16; 16-bit pictures stay in fp32.",
     ),
 ]
 RuntimeOption = Annotated[
