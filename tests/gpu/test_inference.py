@@ -11,10 +11,14 @@ import pytest
 import torch
 
 from lumen_cli.engine.batch import enhance_scenes
+from lumen_cli.engine.carrier import carrier_of
 from lumen_cli.engine.decompose import decompose_batch
 from lumen_cli.engine.device import DevicePolicy, choose_device
-from lumen_cli.engine.memory import TilePlan
-from lumen_cli.engine.scene import scene_of
+from lumen_cli.engine.memory import BatchSizes, TilePlan
+from lumen_cli.engine.parts import shape_of
+from lumen_cli.engine.refine import load_refining
+from lumen_cli.engine.scene import finish, scene_of
+from lumen_cli.imaging.colour.convert import convert_depth
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.diffll import DiffLL
@@ -23,6 +27,7 @@ from lumen_cli.registry.architectures import ARCHITECTURES, network_class
 from lumen_cli.registry.card import read_card
 from lumen_cli.registry.load import load
 from tests.conftest import dark_pixels
+from tests.engine.test_full_resolution import brightened, landscape
 from tests.networks import test_kind, test_lldiffusion
 from tests.reference import Figures, fill_by_formula
 from tests.test_architectures import DECOMPOSING, build_stable
@@ -142,3 +147,26 @@ def test_too_little_memory_ends_in_smaller_batches_and_the_same_pictures(gpu: De
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert any("run in smaller batches" in note for note in results[0].notes)
     np.testing.assert_allclose(results[0].value, alone.value, rtol=0, atol=LEVEL)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_photographs_reach_full_size_on_the_device_as_on_the_cpu(gpu: DevicePolicy, depth: int) -> None:
+    scene = scene_of(
+        Picture(convert_depth(landscape(1001, 1503, noise=0.02), depth), None, depth, False, "png", None, None)
+    )
+    result, lines = brightened(scene.seen.pixels), list[str]()
+    for refining in (None, load_refining(torch.float32)):
+        expected = finish(scene, result, refining=refining, keep_ratio=True)
+        found = finish(scene, result, refining=refining, keep_ratio=True, carrier=carrier_of(gpu), warn=lines.append)
+        assert not lines
+        assert np.abs(found.astype(int) - expected.astype(int)).max() <= (1 if depth == 8 else 257)
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_a_batch_of_the_measured_size_fits(gpu: DevicePolicy, folder: Path) -> None:
+    network = gpu.prepare(load(read_card(folder)))
+    low = picture(400, 600)
+    size = BatchSizes(network, gpu).at(shape_of(low, network, gpu))
+    scenes = [scene_of(low)] * size
+    assert not any(result.notes for result in enhance_scenes(network, scenes, gpu))
+    assert torch.cuda.max_memory_allocated(gpu.device) < torch.cuda.get_device_properties(gpu.device).total_memory * 0.6
