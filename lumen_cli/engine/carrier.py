@@ -31,7 +31,7 @@ from lumen_cli.imaging.colour.convert import to_linear
 from lumen_cli.imaging.picture import Picture
 
 _STRIP_PIXELS = 1 << 21
-"""Of a strip without its margins; a pixel takes about 250 bytes on the device."""
+"""Of a strip without its margins; a pixel takes about 160 bytes on the device."""
 _FEWEST_ROWS = 16
 """Of a strip, however wide the picture is."""
 _log = logging.getLogger("lumen")
