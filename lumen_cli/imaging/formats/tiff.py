@@ -123,7 +123,8 @@ def _is_shallow(page: Any) -> bool:
     """Whether Pillow reads all of it: up to 8 bits, and print colours without alpha."""
     depth, kind = int(page.bitspersample), int(page.sampleformat or _UNSIGNED)
     print_with_alpha = int(page.photometric) == _SEPARATED and _has_alpha(page)
-    return depth <= 8 and kind == _UNSIGNED and not print_with_alpha
+    unknown = page.parent.is_bigtiff and page.parent.byteorder == ">"  # Pillow takes it for no TIFF file
+    return depth <= 8 and kind == _UNSIGNED and not print_with_alpha and not unknown
 
 
 def _read_deep(page: Any, file: BinaryIO) -> NDArray[Any]:

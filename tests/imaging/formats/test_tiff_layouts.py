@@ -242,3 +242,15 @@ def test_few_bits(tmp_path: Path, bits: int) -> None:
     image.save(tmp_path / "a.tif")
     expected = np.asarray(image.convert("RGB"))
     assert np.array_equal(np.rint(read_picture(tmp_path / "a.tif").pixels * 255).astype(np.uint8), expected)
+
+
+@pytest.mark.parametrize("big", [False, True], ids=["TIFF", "BigTIFF"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite", "rgb"])
+def test_headers_of_all_kinds(tmp_path: Path, photometric: str, order: str, big: bool) -> None:
+    pixels = make.photo(channels=3 if photometric == "rgb" else 1).squeeze()
+    options = {"compression": "zlib", "predictor": True}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=photometric, byteorder=order, bigtiff=big, **options)
+    expected = 255 - pixels if photometric == "miniswhite" else pixels
+    found = np.rint(read_picture(tmp_path / "a.tif").pixels * 255).astype(np.uint8)
+    assert np.array_equal(found, expected if expected.ndim == 3 else np.dstack([expected] * 3))
