@@ -93,16 +93,16 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def store_proxy(s3_port: int) -> Iterator[Proxy]:
     """The proxy that the cluster's processes know from their start."""
     with proxy_of(s3_port) as proxy:
         yield proxy
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running_nodes(store_proxy: Proxy) -> Iterator[Nodes]:
-    """One cluster for all tests."""
+    """One cluster for all tests here; it ends after them, because its processes take time even at rest."""
     if sys.platform == "win32":
         pytest.skip("Ray's clusters on Windows are an experiment")
     pytest.importorskip("ray.data", reason="Ray is missing: pip install 'lumen-cli[ray]'")
