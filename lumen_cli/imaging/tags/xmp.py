@@ -44,10 +44,11 @@ def update_xmp(packet: bytes, width: int, height: int, *, keep_all: bool = False
     bare = packet.removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff")
     for start, encoding in _WIDE:
         if bare.startswith(start):
-            text = bare.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
-            new = update_xmp(text, width, height, keep_all=keep_all)
+            text, rest = _decode(bare, encoding)
+            new = update_xmp(text.encode("utf-8", "surrogatepass"), width, height, keep_all=keep_all)
+            changed = new.decode("utf-8", "surrogatepass")
             mark = packet[: len(packet) - len(bare)]
-            return packet if new == text else mark + new.decode("utf-8", "surrogatepass").encode(encoding)
+            return packet if changed == text else mark + changed.encode(encoding, "surrogatepass") + rest
     edits = _Edits(packet, width, height, keep_all)
     if not edits.parse():
         for names, value in zip(_USUAL_NAMES, (1, width, height), strict=True):
@@ -57,6 +58,14 @@ def update_xmp(packet: bytes, width: int, height: int, *, keep_all: bool = False
     for begin, end, content in reversed(edits.found):
         packet = packet[:begin] + content + packet[end:]
     return packet
+
+
+def _decode(packet: bytes, encoding: str) -> tuple[str, bytes]:
+    """The text up to the first damaged character, and the bytes from there."""
+    try:
+        return packet.decode(encoding, "surrogatepass"), b""
+    except UnicodeDecodeError as error:
+        return packet[: error.start].decode(encoding, "surrogatepass"), packet[error.start :]
 
 
 def repair_xmp(packet: bytes) -> bytes | None:

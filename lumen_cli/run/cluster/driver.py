@@ -37,6 +37,7 @@ SILENCE_SECONDS = 120.0
 """A worker without a sign of life for so long is ended."""
 _ROUNDS = 3
 _POLL = 0.3
+_END_SECONDS = 10.0
 _LARGEST_BATCH = 128
 _BATCHES_EACH = 16
 """Batches that a worker gets at least, where there are enough pictures: the last ones end at about one time."""
@@ -168,6 +169,7 @@ class WorkerPool:
             raise
         finally:
             closing.set()
+            thread.join(_END_SECONDS)  # it must not use a Ray that has ended
 
     def _require_life(self, progress: Progress) -> None:
         """End workers that no longer answer, so that Ray starts others; RunEndedError where none answers for long."""

@@ -213,6 +213,23 @@ def test_xmp_is_corrected_and_every_other_byte_stays() -> None:
     assert b"t:Orientation='6'" in update_xmp(bomb, 40, 24)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_a_wide_packet_that_is_cut_within_a_character_is_changed_up_to_there(encoding: str) -> None:
+    text = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6">\ud800 and'
+    )
+    cut = text.encode(encoding, "surrogatepass")[:-1]
+    changed = text.replace('"6"', '"1"').encode(encoding, "surrogatepass")[:-1]
+    assert update_xmp(cut, 40, 24) == changed
+
+
+@pytest.mark.parametrize("start", [b"<\0\0\0", b"\0\0\0<", b"<\0", b"\0<", b"\xff\xfe<\0"])
+def test_bytes_that_are_no_text_stay(start: bytes) -> None:
+    packet = start + b"\xff" * 7 + b"\xd8\xd9\0"
+    assert update_xmp(packet, 40, 24) == packet
+
+
 # PNG
 
 TEXTS = {"parameters": "a castle, steps: 20", "workflow": '{"nodes": []}', "date:create": "2020", "Comment": "grüß"}
