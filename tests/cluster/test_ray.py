@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 from PIL import Image
@@ -148,10 +149,10 @@ def test_workers_of_two_nodes_that_are_killed_lose_nothing(
     assert folder_bytes(tmp_path / "out") == local
 
 
-def start(nodes: Nodes, *command: str | Path) -> subprocess.Popen[str]:
+def start(nodes: Nodes, *command: str | Path, stdout: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "lumen_cli", *map(str, command), *map(str, by_ray(nodes))],
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -185,7 +186,7 @@ def test_a_killed_driver_and_ctrl_c_leave_whole_files_and_the_same_command_goes_
 
 @pytest.mark.skipif(not KILLS, reason="takes minutes; LUMEN_RAY_KILLS=20 runs it")
 def test_whatever_is_killed_the_same_command_leaves_every_object_whole(
-    nodes: Nodes, shared_bucket: Bucket, many: Path, local: dict[str, bytes], lumen: Lumen
+    nodes: Nodes, shared_bucket: Bucket, many: Path, local: dict[str, bytes], tmp_path: Path, lumen: Lumen
 ) -> None:
     """Workers, nodes and drivers in turn, each at a random moment; a finished set begins anew."""
     shared_bucket.put_folder(many, "in")
@@ -193,9 +194,10 @@ def test_whatever_is_killed_the_same_command_leaves_every_object_whole(
     for number in range(KILLS):
         nodes.resize(3)
         command = ("enhance", shared_bucket.url("in"), "-o", shared_bucket.url(f"out{out}"))
-        process = start(nodes, *command)
-        assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(moments.randrange(1, NUMBER // 2))]
+        least = moments.randrange(1, NUMBER // 2)
+        with (tmp_path / "lines").open("w+") as lines:
+            process = start(nodes, *command, stdout=lines)
+            wait_for(lambda least=least: len((tmp_path / "lines").read_text().splitlines()) >= least)
         what = ("worker", "node", "driver")[number % 3]
         if what == "worker":
             nodes.signal_workers(signal.SIGKILL, moments)
@@ -203,8 +205,9 @@ def test_whatever_is_killed_the_same_command_leaves_every_object_whole(
             nodes.end_one()
         else:
             process.send_signal(signal.SIGKILL)
-        rest, err = process.communicate(timeout=300)
-        told = {line["input"]: line["status"] for line in map(json.loads, [*filter(None, lines), *rest.splitlines()])}
+        _, err = process.communicate(timeout=300)
+        whole = (tmp_path / "lines").read_text().rpartition("\n")[0].splitlines()
+        told = {line["input"]: line["status"] for line in map(json.loads, whole)}
         assert {told[name] for name in finished_before & told.keys()} <= {"kept"}, "made twice"
         found = outputs(shared_bucket.contents(f"out{out}"))
         assert found == {name: local[name] for name in found}, what
