@@ -164,7 +164,8 @@ def _measure(
     leaked: str | None,
 ) -> bool:
     """Measure, print and write the report; returns whether a picture failed."""
-    from lumen_cli.benchmark.plan import grading_notes, make_report, save_images
+    from lumen_cli.atomic import sweep_temporaries
+    from lumen_cli.benchmark.plan import grading_notes, image_paths, make_report, save_images
     from lumen_cli.benchmark.quality import run_quality
     from lumen_cli.reports.benchmark import print_quality
     from lumen_cli.reports.benchmark_files import quality_lines, write_report
@@ -185,6 +186,8 @@ def _measure(
         save = save_images(options.save_images) if options.save_images else None
         stop = interruption.stop
         rows = list(run_quality(samples, entrants, computed, stop=stop, advance=advance, save=save, score=scorer))
+    if cluster is not None and options.save_images:  # a worker that ended may have left a part of a file
+        sweep_temporaries({path.parent for path in image_paths(options.save_images, samples, entrants)})
     missing = (f"interrupted: {len(rows)} of {len(entrants)} rows",) if len(rows) < len(entrants) else ()
     computer = (f"computed by {cluster.about}",) if cluster is not None else ()
     notes = (*((leaked,) if leaked else ()), *grading_notes(samples, rows), *computer, *missing)
