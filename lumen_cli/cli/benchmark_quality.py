@@ -105,6 +105,7 @@ def measure_quality(options: QualityOptions, run: dict[str, Any], as_json: bool,
     """
     from rich.console import Console
 
+    from lumen_cli.atomic import sweep_temporaries
     from lumen_cli.benchmark.plan import check_targets, choose_entrants, choose_metrics, gradings_for, image_paths
     from lumen_cli.cli.interrupt import interruptible
     from lumen_cli.registry.catalog import find_model
@@ -133,7 +134,8 @@ def measure_quality(options: QualityOptions, run: dict[str, Any], as_json: bool,
         images = image_paths(options.save_images, samples, entrants) if options.save_images else []
         targets = [*options.outputs, *images]
         check_targets(targets, samples, options.overwrite)
-        with interruptible(dict.fromkeys(target.parent for target in targets)) as interruption:
+        folders = dict.fromkeys(target.parent for target in targets)
+        with interruptible(folders) as interruption:
             if options.check_leak is not None:
                 leaked, unread = _check_leak(samples, options.check_leak, interruption, console, as_json and only_leak)
                 failed |= unread
@@ -143,6 +145,8 @@ def measure_quality(options: QualityOptions, run: dict[str, Any], as_json: bool,
             elif only_leak:
                 for problem in samples.problems:
                     console.print(failure_line(short_path(problem.path), f"refused: {problem.reason}"), soft_wrap=True)
+        if by_ray:  # a worker that ended may have left a part of a file
+            sweep_temporaries(folders)
     for problem in samples.problems if quiet else ():
         typer.echo(f"lumen: {printable(problem.path)}: refused: {printable(problem.reason)}", err=True)
     if interruption.exit_code:
@@ -164,8 +168,7 @@ def _measure(
     leaked: str | None,
 ) -> bool:
     """Measure, print and write the report; returns whether a picture failed."""
-    from lumen_cli.atomic import sweep_temporaries
-    from lumen_cli.benchmark.plan import grading_notes, image_paths, make_report, save_images
+    from lumen_cli.benchmark.plan import grading_notes, make_report, save_images
     from lumen_cli.benchmark.quality import run_quality
     from lumen_cli.reports.benchmark import print_quality
     from lumen_cli.reports.benchmark_files import quality_lines, write_report
@@ -186,8 +189,6 @@ def _measure(
         save = save_images(options.save_images) if options.save_images else None
         stop = interruption.stop
         rows = list(run_quality(samples, entrants, computed, stop=stop, advance=advance, save=save, score=scorer))
-    if cluster is not None and options.save_images:  # a worker that ended may have left a part of a file
-        sweep_temporaries({path.parent for path in image_paths(options.save_images, samples, entrants)})
     missing = (f"interrupted: {len(rows)} of {len(entrants)} rows",) if len(rows) < len(entrants) else ()
     computer = (f"computed by {cluster.about}",) if cluster is not None else ()
     notes = (*((leaked,) if leaked else ()), *grading_notes(samples, rows), *computer, *missing)

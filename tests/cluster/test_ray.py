@@ -188,7 +188,7 @@ def test_a_killed_driver_and_ctrl_c_leave_whole_files_and_the_same_command_goes_
 def test_whatever_is_killed_the_same_command_leaves_every_object_whole(
     nodes: Nodes, shared_bucket: Bucket, many: Path, local: dict[str, bytes], tmp_path: Path, lumen: Lumen
 ) -> None:
-    """Workers, nodes and drivers in turn, each at a random moment; a finished set begins anew."""
+    """Kills a worker, a node or the driver, in turn, at random moments. A complete run is followed by a new one."""
     shared_bucket.put_folder(many, "in")
     moments, out, finished_before = random.Random(), 0, set[str]()
     for number in range(KILLS):
