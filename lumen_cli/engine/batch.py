@@ -81,8 +81,12 @@ def _input_of(picture: Picture, network: LowLightModel, policy: DevicePolicy) ->
     raw = picture.values
     if not policy.single and raw is not None and raw.dtype == np.uint8:
         return policy.stage(as_tensor(np.require(raw, requirements="W")))  # PyTorch warns of others
-    # A copy: the first stride of a view of one picture is not that of a batch, and layers choose their kernels by it.
-    padded = torch.cat([pad_to_multiple(as_tensor(picture.pixels), network.size_multiple)])
+    pixels = picture.pixels
+    if raw is not None and np.may_share_memory(pixels, raw):  # floats: networks get a copy of their own
+        pixels = pixels.copy()
+    # The first stride of `as_tensor` is not that of a batch, and layers choose their kernels by it.
+    low = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+    padded = pad_to_multiple(low, network.size_multiple)
     return policy.stage(padded.contiguous(memory_format=torch.channels_last))
 
 

@@ -114,16 +114,16 @@ def _halve_colours(values: NDArray[np.uint8], down: bool) -> NDArray[np.uint8]:
             half = _average_rows(strip)
             half = _average_rows(half.T).T if down else half
             rows = slice(top // step, top // step + len(half))
-            padded = np.pad(half, ((0, 0), (_REACH, _REACH)), mode="symmetric")
+            padded = cv2.copyMakeBorder(half, 0, 0, _REACH, _REACH, cv2.BORDER_REFLECT)
             plane[rows] = _sharpen(padded, [np.s_[:, at : at + half.shape[1]] for at in range(len(_SHARPENING))])
     for index, plane in enumerate(colours):
-        padded = np.pad(plane, ((_REACH, _REACH), (0, 0)), mode="symmetric") if down else plane
+        padded = cv2.copyMakeBorder(plane, _REACH, _REACH, 0, 0, cv2.BORDER_REFLECT) if down else plane
         for top in range(0, len(plane), _ROWS):
             bottom = min(top + _ROWS, len(plane))
             shifted = [np.s_[at + top : at + bottom, :] for at in range(len(_SHARPENING))]
             sharp = _sharpen(padded, shifted) if down else plane[top:bottom]
-            pairs = np.clip(np.rint(sharp + 128), 0, 255).astype(np.uint8)
-            wide = np.repeat(np.repeat(pairs, step, axis=0), 2, axis=1)
+            pairs = cv2.add(sharp + np.float32(128), 0.0, dtype=cv2.CV_8U)  # rounds and saturates
+            wide = cv2.resize(pairs, None, fx=2, fy=step, interpolation=cv2.INTER_NEAREST)
             fits = result[top * step : bottom * step, :, 1 + index]
             fits[:] = wide[: len(fits), :width]
     return result
