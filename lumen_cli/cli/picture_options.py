@@ -164,7 +164,7 @@ class PictureOptions:
             min=1,
             metavar="N",
             rich_help_panel=MACHINE,
-            help="Number of reader threads and of writer threads (default: the cores, at most 8).",
+            help="Number of reader threads and of writer threads (default: the cores, at most 16).",
         ),
     ] = None
     engine: EngineOption = EngineChoice.local

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from lumen_cli.run.tars import TarMaker
     from lumen_cli.run.task import Part
 
-_MOST_JOBS = 8
+_MOST_JOBS = 16
 _log = logging.getLogger("lumen")
 
 
@@ -55,7 +55,7 @@ class RunOptions:
     output: folder or file as in `plan_outputs`; name_template: pattern of output names; if_exists: what happens to
     outputs that exist; among_photographs: whether outputs may lie in a photographer's folders: then a picture named
     alone is recorded in the user's state folder, and sidecar files follow their pictures; jobs: threads that decode,
-    and as many that encode (None: the cores, at most 8); preserve_times: whether outputs get their sources' times;
+    and as many that encode (None: the cores, at most 16); preserve_times: whether outputs get their sources' times;
     max_pixels: larger pictures are refused from their headers, 0 for no limit; timeout: seconds that a picture may take
     to decode in a helper, None for no limit; darker_than: pictures with this mean linear light or more are skipped,
     None for none; shard: the part of the pictures that this run makes (None: all); only_failed: whether only pictures
