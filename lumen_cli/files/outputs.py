@@ -35,6 +35,8 @@ ADDITION = "-enhanced"
 """What ends the name of an output that lies beside its input."""
 
 _NOT_IN_NAMES = re.compile(r"[/\\\x00-\x1f]")
+_FILE_ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}")
+"""What ends the names of files rather than of folders ("2024.06", "v1.0")."""
 _SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
 
 
@@ -174,7 +176,14 @@ def _single_file(sources: Sequence[Source], output: str | os.PathLike[str] | Non
     if text == "":
         raise UsageError("the output's name is empty")
     name = Path(text).name
-    if Path(text).is_dir() or text.endswith(_SEPARATORS) or not _names_a_file(name):
+    if Path(text).is_dir() or text.endswith(_SEPARATORS):
+        return None
+    if not _names_a_file(name):
+        if len(sources) == 1 and sources[0].root is None and _FILE_ENDING.fullmatch(Path(name).suffix):
+            try:
+                find_format(text)
+            except UsageError as error:
+                raise UsageError(f"{error}; for a folder of that name, {text}{os.sep}", remedy="output") from None
         return None
     if len(sources) != 1 or sources[0].root is not None:
         raise UsageError(

@@ -130,6 +130,19 @@ def test_impossible_outputs_are_refused(tmp_path: Path) -> None:
         targets(tmp_path, ["c.jpg"], "out.png", ".jpg")
     with pytest.raises(UsageError, match="empty"):
         plan_outputs(find_pictures([str(tmp_path / "c.jpg")]), "", None)
+    with pytest.raises(UsageError, match=r"not a format lumen writes .*for a folder of that name, .*out\.xyz/"):
+        targets(tmp_path, ["c.jpg"], "out.xyz")
+
+
+@pytest.mark.parametrize("output", ["out.xyz/", "2024.06", "v1.0", "photos.of.may.2024"])
+def test_folders_may_have_dots(tmp_path: Path, output: str) -> None:
+    tree(tmp_path, "c.jpg")
+    assert targets(tmp_path, ["c.jpg"], output) == {"c.jpg": f"{output.rstrip('/')}/c.jpg"}
+
+
+def test_a_folder_that_exists_may_end_like_a_file(tmp_path: Path) -> None:
+    tree(tmp_path, "c.jpg", "out.xyz/x")
+    assert targets(tmp_path, ["c.jpg"], "out.xyz") == {"c.jpg": "out.xyz/c.jpg"}
 
 
 def test_a_writable_folder_is_created_and_left_empty(tmp_path: Path) -> None:
