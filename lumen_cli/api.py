@@ -26,7 +26,7 @@ from lumen_cli.run.run import Run
 if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack
 
-    from lumen_cli.engine.decompose import Maps
+    from lumen_cli.engine.batch import Maps
     from lumen_cli.networks.base import LowLightModel
     from lumen_cli.run.operation import Output
 

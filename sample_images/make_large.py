@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lumen_cli.benchmark.samples import FOLDER, darken_as_taken
-from lumen_cli.imaging.picture import Picture, read_picture
-from lumen_cli.imaging.write import write_picture
+from lumen_cli.imaging.picture import Picture, read_picture, write_picture
 
 SIDES = 3000, 4000
 GAP = 12

@@ -17,8 +17,7 @@ import torch
 from PIL import Image
 
 from lumen_cli.datasets.darken import Camera, darken, draw_camera
-from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.write import write_picture
+from lumen_cli.imaging.picture import Picture, write_picture
 
 FOLDER = Path(__file__).parent
 

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from lumen_tiny import Tiny
 from torch import Tensor
 
-from lumen_cli.engine.batch import enhance_scenes, prepare
-from lumen_cli.engine.decompose import decompose_batch
+from lumen_cli.engine.batch import decompose_batch, enhance_scenes, prepare
 from lumen_cli.engine.device import choose_device
 from lumen_cli.engine.memory import TilePlan
 from lumen_cli.engine.scene import Settings as SceneSettings

@@ -14,7 +14,7 @@ MODULES = (
     "lumen_cli.metrics",
     "lumen_cli.metrics.fidelity",
     "lumen_cli.metrics.fidelity",
-    "lumen_cli.metrics.registry",
+    "lumen_cli.metrics",
 )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lumen_cli.engine import Detail
 from lumen_cli.engine.batch import enhance_batch
-from lumen_cli.engine.device import choose_device
+from lumen_cli.engine.device import DevicePolicy, choose_device
 from lumen_cli.engine.memory import BatchSizes
 from lumen_cli.engine.parts import NetworkError, Shape, shape_of
 from lumen_cli.engine.scene import scene_of
@@ -22,7 +22,6 @@ from lumen_cli.registry.catalog import GradingName
 from lumen_cli.registry.load import load
 
 if TYPE_CHECKING:
-    from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.registry.card import ModelCard
 
 WELL_EXPOSED = 0.45

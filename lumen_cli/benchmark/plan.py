@@ -18,9 +18,8 @@ from lumen_cli.benchmark.quality import CONFIDENCE, RESAMPLES, Row, Save, Score
 from lumen_cli.benchmark.samples import Samples
 from lumen_cli.errors import UsageError
 from lumen_cli.files.outputs import check_writable
-from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.write import write_picture
-from lumen_cli.metrics.registry import DEFAULT_METRICS, Metric, all_metrics, find_metrics
+from lumen_cli.imaging.picture import Picture, write_picture
+from lumen_cli.metrics import DEFAULT_METRICS, Metric, all_metrics, find_metrics
 from lumen_cli.registry.architectures import ARCHITECTURES, Figure
 from lumen_cli.registry.card import ModelCard
 from lumen_cli.registry.catalog import GRADINGS, GradingName, bundled_models, find_model, list_models

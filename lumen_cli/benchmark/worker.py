@@ -46,7 +46,6 @@ from lumen_cli.run.run import Run, RunOptions
 from lumen_cli.text import with_options
 
 if TYPE_CHECKING:
-    from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.networks.base import LowLightModel
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lumen_cli.benchmark.quality import Score, Scorer
     from lumen_cli.benchmark.samples import Samples
     from lumen_cli.cli.interrupt import Interruption
-    from lumen_cli.metrics.registry import Metric
+    from lumen_cli.metrics import Metric
     from lumen_cli.registry.catalog import GradingName
     from lumen_cli.run.cluster.join import Cluster
 
@@ -177,7 +177,7 @@ def _measure(
 
     scorer: Scorer | None = None
     if cluster is not None:
-        from lumen_cli.benchmark.cluster import ClusterScores
+        from lumen_cli.benchmark.quality import ClusterScores
 
         scorer = ClusterScores(cluster)
     computed = [metric for metric in metrics if metric.unavailable() is None]
@@ -210,7 +210,7 @@ def _check_leak(
     samples: Samples, train: Path, interruption: Interruption, console: Console, as_json: bool
 ) -> tuple[str, bool]:
     """Print the leaks found; returns the headline and whether a picture could not be read."""
-    from lumen_cli.benchmark.leak import check_leak
+    from lumen_cli.benchmark.samples import check_leak
     from lumen_cli.reports.benchmark import leak_headline, leak_table
     from lumen_cli.reports.benchmark_files import leak_lines
     from lumen_cli.reports.progress import steps_line

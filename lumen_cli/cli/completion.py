@@ -59,7 +59,7 @@ def complete_importable(incomplete: str) -> Completions:
 
 def complete_metrics(incomplete: str) -> Completions:
     """Names of metrics, those of plug-ins too, separated by commas."""
-    from lumen_cli.metrics.registry import all_metrics
+    from lumen_cli.metrics import all_metrics
 
     metrics = all_metrics().values()
     return _after_comma(incomplete, [(metric.name, metric.title) for metric in metrics])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from lumen_cli.cli.inputs import Inputs, report_own
+from lumen_cli.cli.inputs import Inputs, report_own, watch
 from lumen_cli.cli.picture_options import PictureOptions
 from lumen_cli.cli.streams import LOGGER, log
 
@@ -288,12 +288,7 @@ def carry_out(
         return
     with run:
         session = Session(options, pictures, run, console, page)
-        if options.watch:
-            from lumen_cli.cli.watching import watch
-
-            code = watch(session)
-        else:
-            code = session.make(pictures.found.sources, pictures.found.troubles)
+        code = watch(session) if options.watch else session.make(pictures.found.sources, pictures.found.troubles)
         session.report()
     if page and code == 0:
         code = session.write_page(page)

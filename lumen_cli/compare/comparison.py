@@ -18,15 +18,13 @@ from lumen_cli.compare.page import Page
 from lumen_cli.compare.rows import Looks, Mean, Measured, compare_rows, means
 from lumen_cli.errors import PictureError
 from lumen_cli.imaging.colour.convert import to_unit
-from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.write import write_picture
+from lumen_cli.imaging.picture import Picture, write_picture
 from lumen_cli.text import printable
 
 if TYPE_CHECKING:
-    from lumen_cli.metrics.registry import Metric
-
-if TYPE_CHECKING:
     from PIL import Image
+
+    from lumen_cli.metrics import Metric
 
 LARGEST = 24_000_000
 """Pixels of a sheet; many panels become smaller."""

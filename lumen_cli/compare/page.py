@@ -20,7 +20,7 @@ from lumen_cli.compare.drawing import Beside, InPage, colours, pictures_folder
 from lumen_cli.compare.matching import Matched, Problem, link
 from lumen_cli.compare.rows import Compared, Drawn, Looks, Measured, best, format_value, heading, means
 from lumen_cli.errors import LumenError, UsageError
-from lumen_cli.metrics.registry import Metric
+from lumen_cli.metrics import Metric
 
 _PACKAGE, _FOLDER, _TEMPLATE = "lumen_cli.compare", "assets", "page.html"
 _STYLES = ("base.css", "overview.css", "viewer.css", "figures.css")

@@ -17,7 +17,7 @@ from lumen_cli.compare.matching import Matched, Problem, Row
 from lumen_cli.errors import PictureError, UsageError
 from lumen_cli.imaging.formats import load_format
 from lumen_cli.imaging.picture import Picture, read_picture
-from lumen_cli.metrics.registry import DEFAULT_METRICS, Metric, find_metrics, measure
+from lumen_cli.metrics import DEFAULT_METRICS, Metric, find_metrics, measure
 
 if TYPE_CHECKING:
     from PIL import Image

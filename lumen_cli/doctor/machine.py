@@ -67,7 +67,7 @@ def check_processor() -> Checks:
     """The processor, what it can do, and what that means for speed."""
     import psutil
 
-    from lumen_cli.engine.processor import processor_flags, processor_name, usable_cores
+    from lumen_cli.engine.device import processor_flags, processor_name, usable_cores
 
     flags = processor_flags()
     abilities = [title for flag, title in _ABILITIES.items() if flag in flags]
@@ -91,7 +91,7 @@ def check_torch() -> Checks:
     """PyTorch's version and threads."""
     import torch
 
-    from lumen_cli.engine.processor import usable_cores
+    from lumen_cli.engine.device import usable_cores
 
     threads, cores = torch.get_num_threads(), usable_cores()
     uses = torch.backends.cpu.get_cpu_capability()

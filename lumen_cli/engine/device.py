@@ -1,4 +1,4 @@
-"""Chooses the device and the precision of a run.
+"""Chooses the device and the precision of a run, and reads the processor's name, abilities and cores.
 
 PyTorch is imported only where something is computed, or where this machine may have an accelerator.
 """
@@ -6,6 +6,8 @@ PyTorch is imported only where something is computed, or where this machine may 
 from __future__ import annotations
 
 import logging
+import os
+import platform
 import re
 import sys
 import threading
@@ -17,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumen_cli.engine.memory import out_of_memory
-from lumen_cli.engine.processor import processor_flags, processor_name
 from lumen_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lumen_cli.networks.base import LowLightModel
+
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+(,\d+)*)?")
 _ACCELERATORS = "nvidia* nvhost* nvmap dxg kfd"
@@ -85,7 +87,7 @@ class DevicePolicy:
         moved = network.to(torch.device(self.device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         half = next((name for name in (self.precision, self.deep_precision) if name != "fp32"), None)
         if half is not None and not self.single:
-            from lumen_cli.engine.half import hold_halves
+            from lumen_cli.engine.accelerator import hold_halves
 
             hold_halves(moved, dtype_of(half))
         return moved
@@ -111,7 +113,7 @@ class DevicePolicy:
         """Tensors on the CPU → on the device; the CPU waits only where they are not from `stage`."""
         if not self.overlaps:
             return [tensor.to(self.device) for tensor in tensors]
-        from lumen_cli.engine.copies import copies_of
+        from lumen_cli.engine.accelerator import copies_of
 
         return copies_of(self.device).upload(tensors)
 
@@ -120,7 +122,7 @@ class DevicePolicy:
         if not self.overlaps:
             fetched = [tensor.cpu() for tensor in tensors]
             return lambda: fetched
-        from lumen_cli.engine.copies import copies_of
+        from lumen_cli.engine.accelerator import copies_of
 
         return copies_of(self.device).fetch(tensors)
 
@@ -325,3 +327,41 @@ def _device_name(device: str) -> str:
     if device == "mps":
         return "Apple GPU"
     return processor_name()
+
+
+_CPUINFO = Path("/proc/cpuinfo")
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def processor_name() -> str:
+    """The name of the chip, as the system gives it."""
+    lines = _read_info()
+    return lines.get("model name") or platform.processor() or platform.machine()
+
+
+def processor_flags() -> frozenset[str]:
+    """The abilities by the names that Linux gives them ("avx2", "avx512_bf16", "bf16"); empty on other systems."""
+    lines = _read_info()
+    return frozenset((lines.get("flags") or lines.get("Features") or "").split())
+
+
+def usable_cores() -> int:
+    """The logical cores that this process may use, within the limits of affinity and container; at least 1."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = _QUOTA.read_text(encoding="ascii").split()
+        cores = min(cores, -(-int(quota) // int(period)))
+    except (OSError, ValueError):  # no container, or no limit ("max")
+        pass
+    return max(1, cores)
+
+
+def _read_info() -> dict[str, str]:
+    """The first processor's lines of /proc/cpuinfo; empty on other systems."""
+    try:
+        text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}

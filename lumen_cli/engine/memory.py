@@ -238,7 +238,7 @@ def _cost(network: LowLightModel, policy: DevicePolicy, precision: str, *, sampl
     """See `bytes_per_pixel`; measured once."""
     costs, key = _COSTS.setdefault(network, {}), (precision, sample_whole)
     if key not in costs:
-        from lumen_cli.engine.probe import bytes_per_pixel
+        from lumen_cli.engine.parts import bytes_per_pixel
 
         costs[key] = bytes_per_pixel(network, policy, precision, sample_whole=sample_whole)
     return costs[key]

@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumen_cli.errors import UsageError
-from lumen_cli.metrics.registry import weight_files
+from lumen_cli.metrics import weight_files
 
 CREST = 3
 """Pixels around a place that its normalisation sees: a window of 7×7."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.errors import UsageError
-from lumen_cli.metrics.registry import NEEDED, torchmetrics_file, weight_files
+from lumen_cli.metrics import NEEDED, torchmetrics_file, weight_files
 
 if TYPE_CHECKING:
     import torch

@@ -15,10 +15,10 @@ from lumen_cli.reports.progress import NARROW, facts_grid, failure_line, plain_t
 from lumen_cli.text import count, printable, short_path
 
 if TYPE_CHECKING:
-    from lumen_cli.benchmark.leak import LeakReport
     from lumen_cli.benchmark.plan import QualityReport
     from lumen_cli.benchmark.quality import Mean
-    from lumen_cli.metrics.registry import Metric
+    from lumen_cli.benchmark.samples import LeakReport
+    from lumen_cli.metrics import Metric
 
 NOTHING = "–"
 _ARROWS = {"higher": "↑", "lower": "↓", "": ""}

@@ -19,9 +19,9 @@ from lumen_cli.reports.jsonlines import LeakLine, QualityLine, strict
 from lumen_cli.text import printable
 
 if TYPE_CHECKING:
-    from lumen_cli.benchmark.leak import LeakReport
     from lumen_cli.benchmark.plan import QualityReport
     from lumen_cli.benchmark.quality import Row
+    from lumen_cli.benchmark.samples import LeakReport
 
 _STEERING = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, direction marks, and surrogates, which no file can hold."""

@@ -17,7 +17,7 @@ from lumen_cli.text import count, printable
 if TYPE_CHECKING:
     from lumen_cli.compare.matching import Matched, Problem
     from lumen_cli.compare.rows import Mean, Measured
-    from lumen_cli.metrics.registry import Metric
+    from lumen_cli.metrics import Metric
 
 
 def means_title(matched: Matched, measured: Sequence[Measured]) -> Text:

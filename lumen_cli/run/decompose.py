@@ -26,7 +26,7 @@ from lumen_cli.run.task import Part
 if TYPE_CHECKING:
     from PIL import Image
 
-    from lumen_cli.engine.decompose import Fidelity, Maps
+    from lumen_cli.engine.batch import Fidelity, Maps
     from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.engine.parts import NetworkError
     from lumen_cli.engine.scene import Scene
@@ -117,7 +117,7 @@ class Decompose:
         self, network: LowLightModel, scenes: Sequence[Scene], policy: DevicePolicy, digests: Sequence[bytes]
     ) -> list[Decomposed | NetworkError]:
         """See `decompose_batch`. Nothing here is random, so `digests` are not used."""
-        from lumen_cli.engine.decompose import decompose_batch
+        from lumen_cli.engine.batch import decompose_batch
         from lumen_cli.engine.parts import NetworkError
 
         pictures = [scene.picture for scene in scenes]

@@ -331,8 +331,7 @@ class MovingMaker:
         settings = self.operation.settings
         if not is_clip_name(path.name):
             return Animation(path, settings, self.run.options.max_pixels, self.proceed)
-        from lumen_cli.imaging.segments import segments_beside
-        from lumen_cli.run.video import Video
+        from lumen_cli.run.video import Video, segments_beside
 
         kept = None if isinstance(target, ObjectPath) else segments_beside(target)
         return Video(path, settings, self.run.options.max_pixels, self.proceed, kept)

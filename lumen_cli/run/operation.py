@@ -22,9 +22,8 @@ from lumen_cli.run.save import Content
 if TYPE_CHECKING:
     import numpy as np
 
-    from lumen_cli.engine.batch import Bright
+    from lumen_cli.engine.batch import Bright, Fidelity
     from lumen_cli.engine.carrier import Carrier
-    from lumen_cli.engine.decompose import Fidelity
     from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.engine.parts import NetworkError
     from lumen_cli.engine.refine import Refining

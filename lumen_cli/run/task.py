@@ -14,7 +14,7 @@ from lumen_cli.errors import LumenError, PictureError, explain
 from lumen_cli.files.source import Job, is_tar_name
 
 if TYPE_CHECKING:
-    from lumen_cli.engine.decompose import Fidelity
+    from lumen_cli.engine.batch import Fidelity
 
 _log = logging.getLogger("lumen")
 

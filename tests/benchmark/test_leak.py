@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lumen_cli.benchmark.leak import ALIKE, NEAR_DUPLICATE, check_leak, fingerprint
-from lumen_cli.benchmark.samples import PICTURES, builtin_samples
+from lumen_cli.benchmark.samples import ALIKE, NEAR_DUPLICATE, PICTURES, builtin_samples, check_leak, fingerprint
 from lumen_cli.errors import UsageError
 
 SCENES = {sample.name: sample.load() for sample in builtin_samples().items}

@@ -12,8 +12,8 @@ import pytest
 from lumen_cli.benchmark.entrants import Entrant, Runner
 from lumen_cli.benchmark.plan import QualityReport, standard_notes
 from lumen_cli.benchmark.quality import Row, Score, bootstrap_mean
-from lumen_cli.benchmark.samples import PICTURES, Samples, builtin_samples
-from lumen_cli.metrics.registry import find_metrics
+from lumen_cli.benchmark.samples import FOLDER, PICTURES, Samples, builtin_samples
+from lumen_cli.metrics import find_metrics
 from lumen_cli.registry.architectures import ARCHITECTURES
 from lumen_cli.reports.benchmark_files import as_json, as_latex, as_markdown
 
@@ -163,8 +163,6 @@ def test_the_built_in_set_is_dark_synthetic_and_the_same_each_time() -> None:
 
 
 def test_the_built_in_pictures_are_all_there_with_their_licences() -> None:
-    from lumen_cli.benchmark.samples import FOLDER
-
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert {path.name for path in FOLDER.glob("*.webp")} == {f"{picture.name}.webp" for picture in PICTURES}
     for picture in PICTURES:

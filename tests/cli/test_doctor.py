@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lumen_cli.engine.processor import processor_flags, processor_name, usable_cores
+from lumen_cli.engine.device import processor_flags, processor_name, usable_cores
 from tests.conftest import Finished, MakeModel
 
 Lumen = Callable[..., Finished]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lumen_cli.cli.watching import Settling
+from lumen_cli.cli.inputs import Settling
 from tests.conftest import Finished, MakeModel, folder_bytes, write_dark
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="ended by a signal")
@@ -32,7 +32,7 @@ def until(there: Callable[[], bool]) -> None:
 def watched(make_model: MakeModel, lumen: Lumen, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Finished]]:
     """Watch, while a thread does what happens meanwhile and then presses Ctrl-C."""
     make_model("tiny")
-    monkeypatch.setattr("lumen_cli.cli.watching._PAUSE", 0.05)
+    monkeypatch.setattr("lumen_cli.cli.inputs._PAUSE", 0.05)
     # Should Ctrl-C come while nobody watches any more, the tests go on.
     before = signal.signal(signal.SIGINT, lambda number, frame: None)
 

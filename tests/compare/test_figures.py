@@ -10,7 +10,7 @@ import pytest
 from lumen_cli.compare.matching import Matched, Problem, Row, match_paths
 from lumen_cli.compare.rows import Looks, Measured, best, chosen_metrics, compare_row, compare_rows, format_value, means
 from lumen_cli.errors import UsageError
-from lumen_cli.metrics.registry import METRICS
+from lumen_cli.metrics import METRICS
 from tests.compare.conftest import save, scene
 
 PSNR, BRIGHTNESS, LOE = METRICS["psnr"], METRICS["brightness"], METRICS["loe"]

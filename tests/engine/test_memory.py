@@ -10,8 +10,7 @@ from lumen_tiny import Tiny
 from lumen_cli.engine import memory
 from lumen_cli.engine.device import DevicePolicy, choose_device
 from lumen_cli.engine.memory import BatchSizes, TilePlan, free_memory, return_freed_memory, smaller, tiling_of
-from lumen_cli.engine.parts import Shape
-from lumen_cli.engine.probe import bytes_per_pixel
+from lumen_cli.engine.parts import Shape, bytes_per_pixel
 from lumen_cli.errors import PictureError
 from lumen_cli.networks.base import Mean
 from lumen_cli.networks.kind import KinD

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from lumen_cli.engine.batch import enhance_scenes
+from lumen_cli.engine.batch import decompose_batch, enhance_scenes
 from lumen_cli.engine.carrier import carrier_of
-from lumen_cli.engine.decompose import decompose_batch
 from lumen_cli.engine.device import DevicePolicy, choose_device
 from lumen_cli.engine.memory import BatchSizes, TilePlan
 from lumen_cli.engine.parts import shape_of

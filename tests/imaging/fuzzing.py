@@ -71,8 +71,7 @@ def write_seeds(folder: Path) -> None:
 def _by_lumen(folder: Path) -> None:
     """Formats whose encoders are extras: made by lumen itself where it can."""
     from lumen_cli.errors import LumenError
-    from lumen_cli.imaging.picture import read_picture
-    from lumen_cli.imaging.write import write_picture
+    from lumen_cli.imaging.picture import read_picture, write_picture
 
     picture = read_picture(folder / "colour.jpg")
     for name, format in (("colour.avif", "avif"), ("colour.heic", "heif"), ("colour.jxl", "jxl")):

@@ -15,8 +15,7 @@ from PIL import Image, JpegImagePlugin
 from lumen_cli.imaging.formats.format import ColourLabel, Raster, Storage
 from lumen_cli.imaging.formats.png import read_head
 from lumen_cli.imaging.formats.tiff import TIFF
-from lumen_cli.imaging.picture import read_picture
-from lumen_cli.imaging.write import find_changes, write_picture
+from lumen_cli.imaging.picture import find_changes, read_picture, write_picture
 from tests.imaging import make
 
 

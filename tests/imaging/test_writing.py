@@ -17,8 +17,7 @@ from lumen_cli.errors import PictureError, UsageError
 from lumen_cli.imaging.colour.convert import luma, to_integers, to_unit
 from lumen_cli.imaging.formats import find_format, png
 from lumen_cli.imaging.formats.format import Raster
-from lumen_cli.imaging.picture import Picture, read_picture
-from lumen_cli.imaging.write import find_losses, write_picture
+from lumen_cli.imaging.picture import Picture, find_losses, read_picture, write_picture
 from tests.imaging import make
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lumen_cli.errors import UsageError
+from lumen_cli.metrics import METRICS, measure
 from lumen_cli.metrics import niqe as brisque
-from lumen_cli.metrics.registry import METRICS, measure
 from tests.metrics.pictures import scene
 
 FILES = Path(__file__).parent / "brisque"

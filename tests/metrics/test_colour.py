@@ -4,9 +4,9 @@ import torch
 from skimage.color import deltaE_ciede2000, rgb2lab
 from torch import Tensor
 
+from lumen_cli.metrics import METRICS, measure
 from lumen_cli.metrics import fidelity as color
 from lumen_cli.metrics.fidelity import ciede2000
-from lumen_cli.metrics.registry import METRICS, measure
 from tests.metrics.pictures import as_array, noisy, scene
 
 SHARMA = [  # CIE L*a*b* twice and ΔE00: rows of table 1 in Sharma, Wu and Dalal (2005)

@@ -6,9 +6,8 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from lumen_cli.metrics import fidelity
+from lumen_cli.metrics import METRICS, fidelity, measure
 from lumen_cli.metrics.fidelity import with_mean_of
-from lumen_cli.metrics.registry import METRICS, measure
 from tests.metrics.pictures import as_array, noisy, scene
 
 WANG = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lumen_cli.metrics import METRICS, measure
 from lumen_cli.metrics import fidelity as light
-from lumen_cli.metrics.registry import METRICS, measure
 from tests.metrics.pictures import noisy, scene
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 import lumen_cli.metrics
 from lumen_cli.errors import UsageError
+from lumen_cli.metrics import METRICS, measure
 from lumen_cli.metrics.niqe import fit_model, halved, patch_features
-from lumen_cli.metrics.registry import METRICS, measure
 from tests.metrics.pictures import noisy, scene
 
 SHAPES = np.arange(200, 10001) / 1000

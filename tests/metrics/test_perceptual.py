@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lumen_cli.errors import UsageError
-from lumen_cli.metrics import perceptual
+from lumen_cli.metrics import METRICS, NEEDED, measure, perceptual, torchmetrics_file
 from lumen_cli.metrics import perceptual as backbone
-from lumen_cli.metrics.registry import METRICS, NEEDED, measure, torchmetrics_file
 from tests.metrics.pictures import noisy, scene
 
 
@@ -27,7 +26,7 @@ def at_hand(networks: dict[str, nn.Sequential], monkeypatch: pytest.MonkeyPatch)
     """As if the weights had been put where they belong."""
     monkeypatch.setattr(perceptual, "load_backbone", lambda name, device: networks[name])
     for name in ("lpips_alex", "lpips_vgg", "dists"):
-        monkeypatch.setattr("lumen_cli.metrics.registry._find", lambda name: Path(name))
+        monkeypatch.setattr("lumen_cli.metrics._find", lambda name: Path(name))
         assert METRICS[name].unavailable() is None
 
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from lumen_cli.errors import UsageError
-from lumen_cli.metrics import psnr, ssim
-from lumen_cli.metrics.registry import DEFAULT_METRICS, METRICS, all_metrics, find_metrics, measure
+from lumen_cli.metrics import DEFAULT_METRICS, METRICS, all_metrics, find_metrics, measure, psnr, ssim
 from tests.metrics.pictures import noisy, scene
 
 HERE = [name for name, metric in METRICS.items() if not metric.check]  # needs nothing that may be missing
@@ -112,7 +111,7 @@ def test_the_callers_settings_come_back() -> None:
 def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An installed package that brings one good metric, one of a wrong kind, one that cannot be imported, and psnr."""
     (tmp_path / "contrast_metric.py").write_text(
-        "from lumen_cli.metrics.registry import Metric\n"
+        "from lumen_cli.metrics import Metric\n"
         "def contrast(output):\n    return float(output.std())\n"
         "CONTRAST = Metric(\n"
         "    'contrast', 'Contrast', '', 'higher', 3, frozenset(), 'contrast_metric:contrast', 'me', (0, 1))\n"
@@ -148,7 +147,7 @@ def test_a_package_with_something_wrong_is_one_line_when_its_metric_is_used(plug
 
 def test_naming_metrics_imports_nothing_heavy() -> None:
     check = (
-        "import sys; from lumen_cli.metrics.registry import find_metrics, METRICS\n"
+        "import sys; from lumen_cli.metrics import find_metrics, METRICS\n"
         "for metric in find_metrics(METRICS): metric.unavailable()\n"
         "print({'torch', 'numpy', 'cv2', 'torchmetrics'} & set(sys.modules))"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lumen_cli.engine.decompose import Fidelity
+from lumen_cli.engine.batch import Fidelity
 from lumen_cli.files.source import Job, Source
 from lumen_cli.reports.jsonlines import RunFacts
 from lumen_cli.reports.picture_lines import picture_line, planned_line

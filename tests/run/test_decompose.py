@@ -7,7 +7,7 @@ import pytest
 import torch
 from lumen_tiny import Tiny
 
-from lumen_cli.engine.decompose import Maps, decompose_batch
+from lumen_cli.engine.batch import Maps, decompose_batch
 from lumen_cli.engine.device import DevicePolicy, choose_device
 from lumen_cli.engine.parts import NetworkError
 from lumen_cli.imaging.picture import Picture

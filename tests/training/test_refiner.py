@@ -17,8 +17,19 @@ from lumen_cli.engine.scene import Floats
 from lumen_cli.errors import UsageError
 from lumen_cli.networks.refiner import LEVELS, Refiner
 from lumen_cli.training.loop import Report
-from lumen_cli.training.refiner import Batches, Fitting, RefinerRun, fit, train_refiner, validate
-from lumen_cli.training.refiner_examples import Draw, Example, Sources, collect, make_example
+from lumen_cli.training.refiner import (
+    Batches,
+    Draw,
+    Example,
+    Fitting,
+    RefinerRun,
+    Sources,
+    collect,
+    fit,
+    make_example,
+    train_refiner,
+    validate,
+)
 
 QUICK = Fitting(torch.device("cpu"), torch.float32, steps=6, batch=2, crop=32, save_every=0.0)
 

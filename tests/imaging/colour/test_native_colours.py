@@ -16,8 +16,7 @@ from lumen_cli.imaging.colour.convert import SRGB
 from lumen_cli.imaging.colour.icc import compute_matrix, make_profile, read_shaper
 from lumen_cli.imaging.colour.interpretation import interpret_colours
 from lumen_cli.imaging.colour.spaces import NativeColours
-from lumen_cli.imaging.picture import Picture, read_picture
-from lumen_cli.imaging.write import find_losses, write_picture
+from lumen_cli.imaging.picture import Picture, find_losses, read_picture, write_picture
 from tests.imaging import make, profiles
 
 MATRIX = {

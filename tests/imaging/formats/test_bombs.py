@@ -19,8 +19,7 @@ from lumen_cli.errors import PictureError
 from lumen_cli.imaging.formats.format import in_megapixels
 from lumen_cli.imaging.formats.jxl import read_head
 from lumen_cli.imaging.formats.png import PngHead
-from lumen_cli.imaging.picture import read_picture
-from lumen_cli.imaging.write import write_picture
+from lumen_cli.imaging.picture import read_picture, write_picture
 from tests.imaging import make
 from tests.imaging.formats.test_containers import picture, require
 from tests.imaging.formats.test_raw import dng, ramp

@@ -20,8 +20,7 @@ from lumen_cli.imaging.colour.convert import narrow, widen
 from lumen_cli.imaging.formats import find_format
 from lumen_cli.imaging.formats.avif import read_main_picture
 from lumen_cli.imaging.formats.format import Storage
-from lumen_cli.imaging.picture import Picture, measure_picture, read_picture
-from lumen_cli.imaging.write import find_losses, write_picture
+from lumen_cli.imaging.picture import Picture, find_losses, measure_picture, read_picture, write_picture
 from tests.imaging import make
 
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")

@@ -17,8 +17,7 @@ from PIL import Image, features
 from lumen_cli.errors import PictureError, UsageError
 from lumen_cli.imaging.formats import FORMATS, SUFFIXES, find_format, keep_suffix, load_format, recognise
 from lumen_cli.imaging.formats.format import Format, UnreadableError
-from lumen_cli.imaging.picture import Picture, measure_picture, read_picture
-from lumen_cli.imaging.write import find_losses, write_picture
+from lumen_cli.imaging.picture import Picture, find_losses, measure_picture, read_picture, write_picture
 from tests.imaging import make
 from tests.imaging.formats.test_raw import dng, ramp
 

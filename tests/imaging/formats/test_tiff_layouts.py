@@ -17,8 +17,7 @@ from PIL import Image
 from lumen_cli.errors import PictureError
 from lumen_cli.imaging.formats.format import Raster, Storage
 from lumen_cli.imaging.formats.tiff import TIFF
-from lumen_cli.imaging.picture import read_picture
-from lumen_cli.imaging.write import write_picture
+from lumen_cli.imaging.picture import read_picture, write_picture
 from tests.imaging import make
 
 COLOURS = {1: "minisblack", 2: "minisblack", 3: "rgb", 4: "rgb"}

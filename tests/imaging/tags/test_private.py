@@ -13,10 +13,9 @@ from PIL import Image
 
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.formats import find_format
-from lumen_cli.imaging.picture import read_picture
+from lumen_cli.imaging.picture import read_picture, write_picture
 from lumen_cli.imaging.tags.rules import TagRules
 from lumen_cli.imaging.tags.transfer import find_unwanted, is_allowed
-from lumen_cli.imaging.write import write_picture
 from lumen_cli.run.operation import tag_rules
 from tests.imaging import make
 from tests.imaging.tags.tagged import CONTAINERS, STAMP, carry_by, needs_exiftool
