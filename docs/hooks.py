@@ -149,8 +149,7 @@ def command_line() -> str:
     """The reference of all commands, as `--help` has it; what all commands have stands once, under `lumen`."""
     import typer
 
-    from lumen_cli.cli.app import app
-    from lumen_cli.cli.options import shared_options, walk
+    from lumen_cli.cli.app import app, shared_options, walk
 
     shared = {option.name for option in shared_options()}
     pieces = [_ABOUT]

@@ -13,8 +13,7 @@ from typing import Any
 import typer
 
 from lumen_cli import __version__
-from lumen_cli.cli.app import app
-from lumen_cli.cli.options import shared_options, walk
+from lumen_cli.cli.app import app, shared_options, walk
 from lumen_cli.errors import EXIT_CODES, MORE_CODES
 
 DOCS = Path(__file__).resolve().parent

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lumen_cli.cli.completion import complete_dataset, complete_metrics, complete_models
+from lumen_cli.cli.app import Command
 from lumen_cli.cli.engines import (
     EngineChoice,
     EngineOption,
@@ -22,7 +22,6 @@ from lumen_cli.cli.engines import (
 from lumen_cli.cli.options import (
     LOOK,
     MACHINE,
-    Command,
     DetailChoice,
     DetailOption,
     DeviceOption,
@@ -31,6 +30,9 @@ from lumen_cli.cli.options import (
     QuietOption,
     SeedOption,
     StepsOption,
+    complete_dataset,
+    complete_metrics,
+    complete_models,
 )
 from lumen_cli.errors import UsageError
 

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from lumen_cli.cli.completion import complete_metrics, complete_models
+from lumen_cli.cli.app import Command
 from lumen_cli.cli.options import (
     FILES,
     LOOK,
-    Command,
     DeviceOption,
     JsonOption,
     OverwriteOption,
     QuietOption,
     SeedOption,
+    complete_metrics,
+    complete_models,
 )
 from lumen_cli.errors import UsageError
 

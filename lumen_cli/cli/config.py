@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lumen_cli.cli.options import COMMANDS, Command, Group, JsonOption, walk
+from lumen_cli.cli.app import COMMANDS, Command, Group, walk
+from lumen_cli.cli.options import JsonOption
 from lumen_cli.cli.settings import options_of, search_places, variables
 
 if TYPE_CHECKING:

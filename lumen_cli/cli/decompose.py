@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lumen_cli.cli.options import FILES, LOOK, MACHINE, Command, Precision
+from lumen_cli.cli.app import Command
+from lumen_cli.cli.options import FILES, LOOK, MACHINE, Precision
 from lumen_cli.cli.picture_options import PictureOptions, with_picture_options
 from lumen_cli.errors import UsageError
 

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from lumen_cli.cli.options import Command, JsonOption
+from lumen_cli.cli.app import Command
+from lumen_cli.cli.options import JsonOption
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
+from lumen_cli.cli.app import Command
 from lumen_cli.cli.options import (
     FILES,
     LOOK,
     MACHINE,
     WHICH,
-    Command,
     DetailChoice,
     DetailOption,
     GradingChoice,

@@ -10,13 +10,17 @@ from typing import Annotated
 
 import typer
 
-from lumen_cli.cli.completion import (
+from lumen_cli.cli.app import Command, Group
+from lumen_cli.cli.options import (
+    FILES,
+    LOOK,
+    JsonOption,
+    StepsOption,
     complete_importable,
     complete_missing_model,
     complete_named_model,
     complete_own_model,
 )
-from lumen_cli.cli.options import FILES, LOOK, Command, Group, JsonOption, StepsOption
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.registry.architectures import ARCHITECTURES, join_ids
 

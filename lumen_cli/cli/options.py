@@ -1,24 +1,110 @@
-"""Options that several or all commands share, each declared once; and what makes a command take files and variables."""
+"""Options that several commands share, each declared once, and what a shell completes.
+
+Imports neither PyTorch nor NumPy.
+"""
 
 from __future__ import annotations
 
 import enum
-import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
-from lumen_cli.cli.completion import complete_device
-from lumen_cli.cli.settings import find_settings, key_of, options_of, variables
-from lumen_cli.cli.streams import log
-from lumen_cli.errors import EXIT_CODES, MORE_CODES, UsageError
-from lumen_cli.files.places import is_store, mask
+if TYPE_CHECKING:
+    from lumen_cli.registry.card import ModelCard
 
+
+_NVIDIA = Path("/proc/driver/nvidia/gpus")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+(,\d+)*)?")
+
+
+Completions = list[tuple[str, str]]
+"""Values and what they are; the shell shows those that begin as the word does."""
+
+
+def complete_model(incomplete: str) -> Completions:
+    """Names of models for one option: auto, and those of `lumen models`. Folders are the shell's to complete."""
+    return [("auto", "the best model for the task"), *_models()]
+
+
+def complete_named_model(incomplete: str) -> Completions:
+    """Names of models."""
+    return list(_models())
+
+
+def complete_models(incomplete: str) -> Completions:
+    """Names of models, separated by commas."""
+    return _after_comma(incomplete, list(_models()))
+
+
+def complete_own_model(incomplete: str) -> Completions:
+    """Names of the user's own models."""
+    from lumen_cli.registry.catalog import user_models
+
+    return [(card.name, card.best_for or card.summary) for card in _cards() if card.folder.parent == user_models()]
+
+
+def complete_missing_model(incomplete: str) -> Completions:
+    """Names of models whose weights are not here."""
+    return [(card.name, card.best_for or card.summary) for card in _cards() if card.to_pull]
+
+
+def complete_trainable(incomplete: str) -> Completions:
+    """Architectures with a recipe, and what can be trained beside them."""
+    from lumen_cli.registry.architectures import ARCHITECTURES
+
+    others = [("grading", "light and colour of a model's pictures"), ("lol-grading", "the one that knows LOL")]
+    others.append(("refiner", "denoiser for large pictures"))
+    return [(id, "") for id, each in ARCHITECTURES.items() if each.recipes] + others
+
+
+def complete_importable(incomplete: str) -> Completions:
+    """Architectures whose authors publish weights."""
+    from lumen_cli.registry.architectures import ARCHITECTURES
+
+    return [(id, each.release.paper_title) for id, each in ARCHITECTURES.items() if each.release]
+
+
+def complete_metrics(incomplete: str) -> Completions:
+    """Names of metrics, those of plug-ins too, separated by commas."""
+    from lumen_cli.metrics import all_metrics
+
+    metrics = all_metrics().values()
+    return _after_comma(incomplete, [(metric.name, metric.title) for metric in metrics])
+
+
+def complete_dataset(incomplete: str) -> Completions:
+    """Names of data sets."""
+    from lumen_cli.datasets.layouts import LAYOUTS
+
+    return [*((layout.name, layout.about) for layout in LAYOUTS), ("folder", "any folder of pictures")]
+
+
+def complete_device(incomplete: str) -> Completions:
+    """Devices; the CUDA devices that the driver lists by number."""
+    kinds = [("auto", "the fastest device"), ("cpu", "the processor"), ("cuda", "NVIDIA"), ("mps", "Apple")]
+    count = len(list(_NVIDIA.iterdir())) if _NVIDIA.is_dir() else 0
+    return [*kinds, *((f"cuda:{number}", f"device {number}") for number in range(count))]
+
+
+def _after_comma(incomplete: str, values: Sequence[tuple[str, str]]) -> Completions:
+    """Values behind those of the list that are complete; none twice."""
+    before, comma, _ = incomplete.rpartition(",")
+    given = before.split(",")
+    return [(f"{before}{comma}{value}", help) for value, help in values if value not in given]
+
+
+def _models() -> Iterator[tuple[str, str]]:
+    return ((card.name, card.best_for or card.summary) for card in _cards())
+
+
+def _cards() -> Sequence[ModelCard]:
+    from lumen_cli.registry.catalog import list_models
+
+    return list_models()
 
 
 class Precision(str, enum.Enum):
@@ -138,206 +224,3 @@ GradingOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", rich_help_panel=LOGGING, help="Print one JSON object per line.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=LOGGING, help="Only print errors.")]
-
-COMMANDS = ("enhance", "decompose", "compare", "benchmark", "train", "models", "status", "config", "doctor")
-"""The modules of `cli` with a Typer application `app`, in the order of the help page."""
-_META = "lumen.settings"
-_RIVALS = (
-    {"overwrite", "skip_existing", "resume"},
-    {"brightness", "illumination_ratio"},
-    {"detail", "tile"},
-    {"minutes", "steps"},
-    {"verbose", "quiet"},
-)
-"""Options that contradict each other: one on the command line puts those aside that files or variables set."""
-_RANKS = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
-
-
-class LogFormat(str, enum.Enum):
-    """The values of --log-format."""
-
-    text = "text"
-    json = "json"
-
-
-def _when_set(act: Callable[[typer.Context, Any], None]) -> Callable[..., Any]:
-    """A callback that acts where the option is set, but not while a shell completes a line."""
-
-    def callback(context: typer.Context, value: Any) -> Any:
-        if value and not context.resilient_parsing:
-            act(context, value)
-        return value
-
-    return callback
-
-
-def _variable(name: str) -> Callable[[typer.Context, Any], None]:
-    """Set a variable for the rest of the command, its helper processes included."""
-
-    def act(context: typer.Context, value: Any) -> None:
-        before = os.environ.get(name)
-        os.environ[name] = "1"
-        context.find_root().call_on_close(
-            lambda: os.environ.pop(name, None) if before is None else os.environ.__setitem__(name, before)
-        )
-
-    return act
-
-
-_shared = typer.Typer(add_completion=False)
-
-
-@_shared.command()
-def _options(
-    verbose: Annotated[
-        bool,
-        typer.Option(
-            "--verbose",
-            "-v",
-            callback=_when_set(lambda context, value: log.show()),
-            expose_value=False,
-            rich_help_panel=LOGGING,
-            help="Report model, device, decisions and the time of each stage.",
-        ),
-    ] = False,
-    log_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--log-file",
-            metavar="FILE",
-            callback=_when_set(lambda context, value: log.append_to(value)),
-            expose_value=False,
-            rich_help_panel=LOGGING,
-            help="Append the same, with times, to a file.",
-        ),
-    ] = None,
-    log_format: Annotated[
-        LogFormat | None,
-        typer.Option(
-            "--log-format",
-            metavar="text|json",
-            callback=_when_set(lambda context, value: log.set_format(value.value)),
-            expose_value=False,
-            rich_help_panel=LOGGING,
-            help="Format of the log file (default: text).",
-        ),
-    ] = None,
-    no_color: Annotated[
-        bool,
-        typer.Option(
-            "--no-color",
-            callback=_when_set(_variable("NO_COLOR")),
-            expose_value=False,
-            rich_help_panel=LOGGING,
-            help="Print without colours.",
-        ),
-    ] = False,
-    offline: Annotated[
-        bool,
-        typer.Option(
-            "--offline",
-            callback=_when_set(_variable("LUMEN_OFFLINE")),
-            expose_value=False,
-            rich_help_panel=LOGGING,
-            help="Download no models; stores (s3://…) are still read and written.",
-        ),
-    ] = False,
-) -> None:
-    """The options that stand before or after the command; their callbacks act."""
-
-
-def shared_options() -> list[Any]:
-    """New parameters for the options that every command has."""
-    return list(typer.main.get_command(_shared).params)
-
-
-_EVERYWHERE = tuple(key_of(option) for option in shared_options())
-
-
-def prepare(command: Any, words: tuple[str, ...]) -> None:
-    """Give a command the options of every command, its variables, and the exit codes on its help page; once."""
-    if getattr(command, "prepared", False):
-        return
-    command.prepared = True
-    command.params += shared_options()
-    for option in options_of(command):
-        option.envvar, option.show_envvar = variables(option, words), False
-    codes = "; ".join(f"{code} {meaning.replace(';', ',')}" for code, meaning in EXIT_CODES.items())
-    command.epilog = f"Exit codes: {codes}. {MORE_CODES}"
-
-
-def words_of(context: Any) -> tuple[str, ...]:
-    """The names of a context's command: ("models", "pull")."""
-    return () if context.parent is None else (*words_of(context.parent), context.info_name)
-
-
-_IN_STORES: dict[str, tuple[str, ...] | None] = {
-    "enhance": None,
-    "decompose": None,
-    "status": None,
-    "benchmark": ("--data-root", "--low", "--high", "--check-leak"),
-}
-"""Commands that take addresses of stores: None for wherever they name files, else behind these options."""
-
-
-def _refuse_addresses(words: tuple[str, ...], args: list[str]) -> None:
-    """UsageError where a command that works on files only gets the address of a store."""
-    allowed = _IN_STORES.get(words[0], ()) if words else None
-    if allowed is None:
-        return
-    for before, word in zip(["", *args], args, strict=False):
-        option, _, value = word.partition("=") if word.startswith("-") else (before, "", word)
-        if is_store(value) and option not in allowed:
-            raise UsageError(f"{mask(value)}: only pictures and their outputs, and data sets, may lie in stores")
-
-
-class _Prepared:
-    """Parses with settings from files and variables."""
-
-    params: list[Any]
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        words = words_of(ctx)
-        prepare(self, words)
-        _refuse_addresses(words, args)
-        if not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
-            if _META not in ctx.meta:
-                ctx.meta[_META] = find_settings(COMMANDS, _EVERYWHERE)
-            ctx.default_map = ctx.meta[_META].defaults(self, words)
-        rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
-        self._put_rivals_aside(ctx)
-        return rest
-
-    def _put_rivals_aside(self, ctx: Any) -> None:
-        by_name = {option.name: option for option in options_of(self)}
-        for rivals in _RIVALS:
-            ranks = {}
-            for name in rivals & by_name.keys():
-                source = ctx.get_parameter_source(name)
-                if source is not None and source.name in _RANKS:
-                    ranks[name] = _RANKS.index(source.name)
-            for name, rank in ranks.items():
-                if rank > min(ranks.values()) and by_name[name].expose_value:
-                    ctx.params[name] = by_name[name].process_value(ctx, by_name[name].default)
-
-
-def place_of(context: Any, option: Any) -> str:
-    """The variable, or the file, line and key, that an option's value comes from; "" for the command line."""
-    source, settings = context.get_parameter_source(option.name), context.meta.get(_META)
-    return settings.source(option, words_of(context), source.name) if source is not None and settings else ""
-
-
-def walk(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """A command and those below it, prepared, each with its names."""
-    prepare(command, words)
-    yield words, command
-    for name in getattr(command, "commands", ()):
-        yield from walk(command.get_command(None, name), (*words, name))
-
-
-class Command(_Prepared, TyperCommand):
-    """A command."""
-
-
-class Group(_Prepared, TyperGroup):
-    """A command with subcommands."""

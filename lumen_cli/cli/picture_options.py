@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_ty
 
 import typer
 
-from lumen_cli.cli.completion import complete_model
 from lumen_cli.cli.engines import (
     EngineChoice,
     EngineOption,
@@ -32,6 +31,7 @@ from lumen_cli.cli.options import (
     Precision,
     PrecisionOption,
     QuietOption,
+    complete_model,
 )
 from lumen_cli.errors import UsageError
 from lumen_cli.files.places import is_address

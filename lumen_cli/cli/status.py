@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from lumen_cli.cli.options import Command, JsonOption
+from lumen_cli.cli.app import Command
+from lumen_cli.cli.options import JsonOption
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 _INPUT = "The inputs of the runs, a folder or picture; repeatable. Then new and changed inputs count too."

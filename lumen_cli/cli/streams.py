@@ -241,7 +241,7 @@ def _what(error: Any, context: Any) -> str:
         near = near_names(name, [option for option in known if option.startswith("--")])
         return f"no such option {name}" + (f"; did you mean {' or '.join(near)}?" if near else "")
     if isinstance(error, typer.BadParameter) and error.message and error.param is not None:
-        from lumen_cli.cli.options import place_of
+        from lumen_cli.cli.app import place_of
 
         longest = max(error.param.opts, key=len)
         named = longest if longest.startswith("-") else error.param.metavar or longest

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from lumen_cli.cli.completion import complete_named_model, complete_trainable
-from lumen_cli.cli.options import Command, DeviceOption, Precision, PrecisionOption
+from lumen_cli.cli.app import Command
+from lumen_cli.cli.options import DeviceOption, Precision, PrecisionOption, complete_named_model, complete_trainable
 from lumen_cli.errors import UsageError
 from lumen_cli.registry.architectures import ARCHITECTURES, join_ids
 

@@ -180,8 +180,7 @@ def test_config_path_lists_the_files(work: Path, lumen: Lumen) -> None:
 def test_every_option_has_a_variable_of_its_own() -> None:
     import typer
 
-    from lumen_cli.cli.app import app
-    from lumen_cli.cli.options import walk
+    from lumen_cli.cli.app import app, walk
     from lumen_cli.cli.settings import options_of, variables
 
     names = [

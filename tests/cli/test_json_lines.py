@@ -89,8 +89,7 @@ def test_every_command_prints_lines_of_the_schema(command: str, shop: None, line
 def test_no_command_and_no_type_is_forgotten() -> None:
     import typer
 
-    from lumen_cli.cli.app import app
-    from lumen_cli.cli.options import walk
+    from lumen_cli.cli.app import app, walk
 
     able = [
         " ".join(words)

@@ -77,8 +77,7 @@ def calls(line: str) -> Iterator[list[str]]:
 def test_every_command_and_option_exists(page: Path) -> None:
     import typer
 
-    from lumen_cli.cli.app import app
-    from lumen_cli.cli.options import walk
+    from lumen_cli.cli.app import app, walk
 
     root: Any = typer.main.get_command(app)
     assert list(walk(root))  # gives each command the options of all commands

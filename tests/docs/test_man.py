@@ -47,8 +47,7 @@ def test_the_page_is_the_one_of_the_commands() -> None:
 def test_every_command_option_and_exit_code_is_shown(reader: str) -> None:
     import typer
 
-    from lumen_cli.cli.app import app
-    from lumen_cli.cli.options import walk
+    from lumen_cli.cli.app import app, walk
 
     text = render(reader)
     sections = dict.fromkeys(["NAME", "SYNOPSIS", "OPTIONS", "COMMANDS", "EXIT STATUS", "ENVIRONMENT"])

@@ -118,8 +118,7 @@ def test_every_equation_is_mathml(site: Path, pages: dict[Path, Found]) -> None:
 def test_every_command_and_every_option_is_in_the_reference(site: Path) -> None:
     import typer
 
-    from lumen_cli.cli.app import app
-    from lumen_cli.cli.options import walk
+    from lumen_cli.cli.app import app, walk
 
     text = (site / "reference" / "command-line.html").read_text(encoding="utf-8")
     for words, command in walk(typer.main.get_command(app)):
