@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lumen_cli.cli.interrupt import Interruption
     from lumen_cli.compare.comparison import Comparison
     from lumen_cli.compare.matching import Matched
-    from lumen_cli.files.source import Source
+    from lumen_cli.files import Source
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 PAGE = "Page"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lumen_cli.cli.app import COMMANDS, Command, Group, walk
+from lumen_cli.cli.app import app as whole
 from lumen_cli.cli.options import JsonOption
 from lumen_cli.cli.settings import options_of, search_places, variables
 
@@ -34,7 +35,6 @@ def config(context: typer.Context, as_json: JsonOption = False) -> None:
     """  # noqa: D301
     if context.invoked_subcommand is not None:
         return
-    from lumen_cli.cli.app import app as whole
     from lumen_cli.reports.jsonlines import Loser, SettingLine
 
     settings = context.meta["lumen.settings"]

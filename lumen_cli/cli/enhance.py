@@ -25,7 +25,7 @@ from lumen_cli.cli.options import (
 from lumen_cli.cli.picture_options import STANDARD, PictureOptions, refuse_together, with_picture_options
 from lumen_cli.engine import SMALLEST_TILE, Detail
 from lumen_cli.errors import UsageError
-from lumen_cli.files.source import is_tar_name
+from lumen_cli.files import is_tar_name
 from lumen_cli.imaging.formats import FORMATS, find_format
 from lumen_cli.registry.catalog import BRIGHTEST, DIMMEST, check_light, find_model
 

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lumen_cli.cli.session import Session
+    from lumen_cli.files import Source
     from lumen_cli.files.contents import FileState
     from lumen_cli.files.find import Found, Trouble
-    from lumen_cli.files.source import Source
     from lumen_cli.run.existing import OwnOutputs
 
 
@@ -168,7 +168,7 @@ def _report(paths: Sequence[Path], what: str, why: str, remedy: str) -> None:
 
 def _standard_input(place: Path) -> Source:
     """The picture on standard input, as a file whose suffix fits its content."""
-    from lumen_cli.files.source import Source
+    from lumen_cli.files import Source
     from lumen_cli.imaging.formats import PIPED_CLIPS, recognise
 
     arrived = place / "arrived"

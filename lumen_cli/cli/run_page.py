@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lumen_cli.files.find import Trouble
+    from lumen_cli.run import Result
     from lumen_cli.run.plan import Plan
-    from lumen_cli.run.task import Result
 
 METRICS = ("loe",)
 """What the page measures: cheap, and without a reference."""
@@ -66,7 +66,7 @@ class RunPage:
         from lumen_cli.compare.matching import Matched, Problem, Row
         from lumen_cli.compare.page import BEFORE_AFTER
         from lumen_cli.compare.rows import Looks, chosen_metrics
-        from lumen_cli.files.source import natural_key
+        from lumen_cli.files import natural_key
         from lumen_cli.imaging.formats import is_clip_name
         from lumen_cli.reports.progress import steps_line
         from lumen_cli.text import memory, short_path

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from lumen_cli.cli.engines import Engine
     from lumen_cli.cli.run_page import RunPage
     from lumen_cli.engine.device import DevicePolicy
+    from lumen_cli.files import Source
     from lumen_cli.files.find import Trouble
     from lumen_cli.files.outputs import NameTemplate
-    from lumen_cli.files.source import Source
     from lumen_cli.registry.card import ModelCard
     from lumen_cli.reports.jsonlines import RunFacts
+    from lumen_cli.run import Result, Task
     from lumen_cli.run.operation import Operation
     from lumen_cli.run.plan import Plan
     from lumen_cli.run.run import Run
-    from lumen_cli.run.task import Result, Task
 
 
 _SELDOM = 50
@@ -116,7 +116,7 @@ class Session:
     def _make(self, plan: Plan, troubles: Sequence[Trouble]) -> int:
         from lumen_cli.cli.interrupt import interruptible
         from lumen_cli.reports.progress import progress_line
-        from lumen_cli.run.task import RunEndedError
+        from lumen_cli.run import RunEndedError
 
         if self.page:
             self.page.prepare(plan)

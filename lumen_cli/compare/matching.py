@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lumen_cli.errors import UsageError
+from lumen_cli.files import Source, natural_key
 from lumen_cli.files.find import absolute, find_pictures
 from lumen_cli.files.outputs import ADDITION
-from lumen_cli.files.source import Source, natural_key
 from lumen_cli.imaging.formats import find_format
 
 MOST_VERSIONS = 12

@@ -10,8 +10,8 @@ from pathlib import Path
 from lumen_cli.compare.matching import Matched, Problem, Version, by_name, distinct_labels, match
 from lumen_cli.engine.device import choose_device
 from lumen_cli.errors import UsageError
+from lumen_cli.files import Job, Source
 from lumen_cli.files.find import find_pictures
-from lumen_cli.files.source import Job, Source
 from lumen_cli.registry.catalog import find_model
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.operation import Enhance, Settings

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lumen_cli.errors import UsageError
+from lumen_cli.files import natural_key
 from lumen_cli.files.find import find_pictures
-from lumen_cli.files.source import natural_key
 
 LOW_NAMES = ("low", "Low", "input")
 HIGH_NAMES = ("high", "High", "Normal", "normal", "gt")

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lumen_cli.errors import UsageError
+from lumen_cli.files import Job, suffix_of
 from lumen_cli.files.contents import Listings, fold_text
 from lumen_cli.files.places import ObjectPath
-from lumen_cli.files.source import Job, suffix_of
 
 
 def avoid_collisions(jobs: Sequence[Job]) -> list[Job]:

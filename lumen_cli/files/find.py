@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lumen_cli.errors import UsageError
+from lumen_cli.files import Source, in_order, is_tar_name, suffix_of
 from lumen_cli.files.places import ObjectPath, is_address, mask, parse_address
-from lumen_cli.files.source import Source, in_order, is_tar_name, suffix_of
 from lumen_cli.imaging.formats import SUFFIXES, is_clip_name, list_titles
 from lumen_cli.text import nearest
 

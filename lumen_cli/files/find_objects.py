@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from lumen_cli.errors import LumenError, UsageError
+from lumen_cli.files import Source
 from lumen_cli.files.find import Trouble, is_picture_name, matches
 from lumen_cli.files.places import ObjectPath, StoreError, explain_name, is_address, parse_address
-from lumen_cli.files.source import Source
 
 _MAGIC = re.compile(r"[*?[]")
 _AT_ONCE = 16

@@ -13,10 +13,10 @@ from types import MappingProxyType
 
 from lumen_cli.atomic import TEMPORARY_PREFIX, temporary_beside
 from lumen_cli.errors import UsageError
+from lumen_cli.files import Job, Source, is_tar_name, suffix_of
 from lumen_cli.files.collisions import avoid_collisions, each_once, find_collisions, fold_case, protect_inputs
 from lumen_cli.files.find import absolute, is_picture_name
 from lumen_cli.files.places import ObjectPath
-from lumen_cli.files.source import Job, Source, is_tar_name, suffix_of
 from lumen_cli.imaging.formats import ANIMATED_SUFFIXES, SUFFIXES, find_format, is_animated, is_clip_name, keep_suffix
 
 FIELDS: Mapping[str, str] = MappingProxyType(

@@ -17,8 +17,8 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from lumen_cli.errors import PictureError, UsageError
+from lumen_cli.files import is_tar_name
 from lumen_cli.files.places import explain_name
-from lumen_cli.files.source import is_tar_name
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _MOST_NAMES = 1_000_000

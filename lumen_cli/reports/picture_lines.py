@@ -10,8 +10,8 @@ from lumen_cli.text import with_options
 
 if TYPE_CHECKING:
     from lumen_cli.files.find import Trouble
+    from lumen_cli.run import Result, Task
     from lumen_cli.run.run import Run
-    from lumen_cli.run.task import Result, Task
 
 _DIGITS = 12
 """Of the weights' SHA-256, as in stamps."""

@@ -32,7 +32,7 @@ from rich.text import Text
 from lumen_cli.text import printable
 
 if TYPE_CHECKING:
-    from lumen_cli.run.task import Result
+    from lumen_cli.run import Result
     from lumen_cli.training.loop import Report
 
 

@@ -17,9 +17,9 @@ from lumen_cli.run.existing import EDITED
 from lumen_cli.text import count, duration, memory, printable, short_path, with_options
 
 if TYPE_CHECKING:
+    from lumen_cli.files import Source
     from lumen_cli.files.find import Trouble
-    from lumen_cli.files.source import Source
-    from lumen_cli.run.task import Result
+    from lumen_cli.run import Result
 
 _MOST_ROWS = 40
 _MOST_LEFT = 10

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lumen_cli.errors import UsageError
+from lumen_cli.files import Job, Source
 from lumen_cli.files.collisions import fold_case, protect_inputs
 from lumen_cli.files.find import PICTURE_SUFFIXES
 from lumen_cli.files.outputs import NameTemplate, folder_beside, plan_outputs
-from lumen_cli.files.source import Job, Source
 from lumen_cli.imaging.colour.convert import to_integers, to_unit
 from lumen_cli.imaging.picture import Picture
+from lumen_cli.run import Part
 from lumen_cli.run.operation import WHOLE_BYTES, ModelSettings
 from lumen_cli.run.save import Content
-from lumen_cli.run.task import Part
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lumen_cli.atomic import open_untouched
 from lumen_cli.errors import LumenError
+from lumen_cli.files import Source, is_tar_name
 from lumen_cli.files.contents import (
     FileState,
     Listings,
@@ -27,9 +28,8 @@ from lumen_cli.files.contents import (
 )
 from lumen_cli.files.find import Found
 from lumen_cli.files.places import ObjectPath, StoreError
-from lumen_cli.files.source import Source, is_tar_name
+from lumen_cli.run import Action, Task
 from lumen_cli.run.manifest import MANIFEST_NAME, PARTS, Manifest, Record, open_manifest, state_manifest
-from lumen_cli.run.task import Action, Task
 
 OVERWRITTEN = "overwritten"
 STAMPED = "finished, as its stamp says"

@@ -30,10 +30,10 @@ from lumen_cli.imaging.colour.convert import to_unit
 from lumen_cli.imaging.formats import is_clip_name
 from lumen_cli.imaging.formats.format import UnreadableError
 from lumen_cli.imaging.picture import Picture
+from lumen_cli.run import Caller, Clip, Result, Task, Timings, failure
 from lumen_cli.run.manifest import Manifest
 from lumen_cli.run.operation import Enhance, Settings
 from lumen_cli.run.save import Publisher, StorageWatch, Transport, record_files, record_of, save_files
-from lumen_cli.run.task import Caller, Clip, Result, Task, Timings, failure
 
 if TYPE_CHECKING:
     from lumen_cli.run.run import Run

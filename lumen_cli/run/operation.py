@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from lumen_cli.engine.parts import NetworkError
     from lumen_cli.engine.refine import Refining
     from lumen_cli.engine.scene import Scene
-    from lumen_cli.files.source import Job, Source
+    from lumen_cli.files import Job, Source
     from lumen_cli.networks.base import LowLightModel
     from lumen_cli.registry.card import ModelCard
-    from lumen_cli.run.task import Part
+    from lumen_cli.run import Part
 
 WHOLE_BYTES = 7 * 4
 """Of a pixel, where the whole picture goes through the network: channels in float32, and alpha in the worst case."""

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumen_cli.errors import LumenError, UsageError
+from lumen_cli.files import Job, Source, stem_of
 from lumen_cli.files.collisions import each_once
 from lumen_cli.files.contents import Listings, exists
 from lumen_cli.files.find import Found
 from lumen_cli.files.places import ObjectPath, StoreError
-from lumen_cli.files.source import Job, Source, stem_of
+from lumen_cli.run import Action, Part, Task
 from lumen_cli.run.existing import NEW, IfExists, OwnOutputs, Rules, decide, leads_out
 from lumen_cli.run.manifest import (
     MANIFEST_NAME,
@@ -32,7 +33,6 @@ from lumen_cli.run.manifest import (
     signature,
     state_manifest,
 )
-from lumen_cli.run.task import Action, Part, Task
 
 if TYPE_CHECKING:
     from lumen_cli.run.run import Run

@@ -22,6 +22,7 @@ from lumen_cli.files.outputs import NameTemplate, check_writable, stays_animated
 from lumen_cli.files.places import ObjectPath, StoreError
 from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS, is_clip_name
 from lumen_cli.imaging.tags.writer import TagWriter
+from lumen_cli.run import Caller, Part, Result, RunEndedError, Task, failure
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.locks import hold_locks, remove_stale_lock
 from lumen_cli.run.manifest import put_in_order
@@ -29,12 +30,11 @@ from lumen_cli.run.operation import Enhance, Operation, Output
 from lumen_cli.run.plan import Plan, make_plan
 from lumen_cli.run.save import Transport, failure_of, transport_of
 from lumen_cli.run.sidecars import with_sidecars
-from lumen_cli.run.task import Caller, Result, RunEndedError, Task, failure
 from lumen_cli.text import duration
 
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
-    from lumen_cli.files.source import Job, Source
+    from lumen_cli.files import Job, Source
     from lumen_cli.imaging.picture import Picture
     from lumen_cli.networks.base import LowLightModel
     from lumen_cli.registry.card import ModelCard
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from lumen_cli.run.moving import MovingMaker
     from lumen_cli.run.shards import Shard
     from lumen_cli.run.tars import TarMaker
-    from lumen_cli.run.task import Part
 
 _MOST_JOBS = 16
 _log = logging.getLogger("lumen")

@@ -21,9 +21,9 @@ from lumen_cli.files.contents import Arrived, Original, hash_file, times_of
 from lumen_cli.files.places import ObjectPath
 from lumen_cli.imaging.formats import SUFFIXES, find_format, load_format
 from lumen_cli.imaging.picture import Picture, find_changes, find_losses, write_picture
+from lumen_cli.run import Result, Sidecar, Task
 from lumen_cli.run.manifest import Manifest, Record
 from lumen_cli.run.sidecars import copies
-from lumen_cli.run.task import Result, Sidecar, Task
 
 if TYPE_CHECKING:
     from lumen_cli.imaging.tags.writer import TagWriter

@@ -18,7 +18,7 @@ from lumen_cli.run.existing import is_unchanged
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lumen_cli.files.source import Source
+    from lumen_cli.files import Source
     from lumen_cli.run.manifest import Record
 
 _SPELLING = re.compile(r"(\d{1,9})/(\d{1,9})")

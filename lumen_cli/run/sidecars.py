@@ -14,10 +14,10 @@ from lumen_cli.files.contents import exists, hash_bytes, known_state, local_file
 from lumen_cli.files.places import ObjectPath, StoreError
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.tags.xmp import update_xmp
+from lumen_cli.run import Action, Sidecar, Task
 from lumen_cli.run.existing import OVERWRITTEN
 from lumen_cli.run.manifest import Manifest
 from lumen_cli.run.plan import Plan
-from lumen_cli.run.task import Action, Sidecar, Task
 
 _ENDINGS = (".xmp", ".XMP")
 _MOST_BYTES = 64 << 20

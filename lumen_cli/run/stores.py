@@ -20,6 +20,7 @@ from lumen_cli.atomic import sweep_temporaries, temporary_beside, temporary_fold
 from lumen_cli.errors import UsageError
 from lumen_cli.files.contents import Arrived, exists, known_state
 from lumen_cli.files.places import Details, ObjectPath, OvertakenError, StoreError
+from lumen_cli.run import Task
 from lumen_cli.run.manifest import (
     LARGEST_MANIFEST,
     MANIFEST_NAME,
@@ -32,7 +33,6 @@ from lumen_cli.run.manifest import (
     write_line,
 )
 from lumen_cli.run.save import Publisher, Transport
-from lumen_cli.run.task import Task
 
 _STEM = MANIFEST_NAME.removesuffix(".jsonl")
 _PARTS = f"{_STEM}-parts"

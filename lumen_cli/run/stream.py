@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from lumen_cli.engine.memory import BatchSizes
 from lumen_cli.engine.parts import NetworkError, Shape, TooLargeError, shape_of
 from lumen_cli.networks.base import LowLightModel
+from lumen_cli.run import Caller, Result, RunEndedError, failure
 from lumen_cli.run.operation import Operation, Output
 from lumen_cli.run.stages import (
     Broken,
@@ -36,7 +37,6 @@ from lumen_cli.run.stages import (
     Undecoded,
     report_faults,
 )
-from lumen_cli.run.task import Caller, Result, RunEndedError, failure
 
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy

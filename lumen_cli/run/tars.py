@@ -20,15 +20,15 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from lumen_cli.errors import LumenError
+from lumen_cli.files import Job, Source, in_order
 from lumen_cli.files.contents import Arrived, hash_bytes, local_file, user_folder
 from lumen_cli.files.find import PICTURE_SUFFIXES
 from lumen_cli.files.places import ObjectPath
-from lumen_cli.files.source import Job, Source, in_order
 from lumen_cli.files.tars import TarContents, pack, unpack
+from lumen_cli.run import Caller, Result, RunEndedError, Task, Timings, failure
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.manifest import LARGEST_MANIFEST, MANIFEST_NAME, Manifest, Record
 from lumen_cli.run.save import Publisher, StorageWatch, Transport, record_files, record_of, save_files
-from lumen_cli.run.task import Caller, Result, RunEndedError, Task, Timings, failure
 from lumen_cli.text import count, join_first
 
 if TYPE_CHECKING:

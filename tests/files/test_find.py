@@ -12,8 +12,8 @@ from typing import TypeVar
 import pytest
 
 from lumen_cli.errors import UsageError
+from lumen_cli.files import Source
 from lumen_cli.files.find import find_pictures, search
-from lumen_cli.files.source import Source
 
 T = TypeVar("T")
 

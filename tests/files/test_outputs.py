@@ -13,9 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lumen_cli.errors import UsageError
+from lumen_cli.files import Source
 from lumen_cli.files.find import find_pictures
 from lumen_cli.files.outputs import FIELDS, check_writable, parse_template, plan_outputs
-from lumen_cli.files.source import Source
 from tests.files.test_find import plan_in_any_order, sources_below, tree
 
 

@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lumen_cli.files.source import Job, Source
+from lumen_cli.files import Job, Source
 from lumen_cli.reports.jsonlines import RunFacts
 from lumen_cli.reports.picture_lines import picture_line
 from lumen_cli.reports.progress import progress_line
 from lumen_cli.reports.summary import Summary, peak_memory
-from lumen_cli.run.task import Result, Task, Timings
+from lumen_cli.run import Result, Task, Timings
 
 FACTS = RunFacts(model="kind", weights="0123456789ab", seed=0, device="cpu", settings={})
 

@@ -21,13 +21,13 @@ from lumen_cli.errors import UsageError
 from lumen_cli.files.find import find_pictures
 from lumen_cli.files.outputs import plan_outputs
 from lumen_cli.imaging.tags.writer import TagWriter
+from lumen_cli.run import Result, RunEndedError
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.operation import Enhance, Settings
 from lumen_cli.run.plan import Plan, make_plan
 from lumen_cli.run.run import Run, RunOptions
 from lumen_cli.run.stages import Freed, Inbox
 from lumen_cli.run.stream import Devices
-from lumen_cli.run.task import Result, RunEndedError
 from tests.accelerator import accelerator, policy_on
 from tests.conftest import folder_bytes, write_dark
 

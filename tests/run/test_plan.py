@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from lumen_cli.errors import UsageError
+from lumen_cli.files import Job, Source
 from lumen_cli.files.contents import hash_bytes, hash_file, read_state
 from lumen_cli.files.find import find_pictures
 from lumen_cli.files.outputs import plan_outputs
-from lumen_cli.files.source import Job, Source
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.manifest import MANIFEST_NAME, Manifest, Record
 from lumen_cli.run.operation import Settings

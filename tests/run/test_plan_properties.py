@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumen_cli.errors import UsageError
+from lumen_cli.files import Source
 from lumen_cli.files.contents import Original, hash_bytes, hash_file, read_original
 from lumen_cli.files.find import find_pictures
 from lumen_cli.files.outputs import parse_template, plan_outputs
-from lumen_cli.files.source import Source
+from lumen_cli.run import Task
 from lumen_cli.run.decompose import plan_parts
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.manifest import MANIFEST_NAME, Manifest
 from lumen_cli.run.plan import Plan, make_plan
 from lumen_cli.run.save import Written, record_files, record_of
-from lumen_cli.run.task import Task
 from tests.files.test_find import plan_in_any_order, sources_below
 
 NAMES = ("a.png", "b.png", "c.png")

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lumen_cli.files import Source, in_order, natural_key
 from lumen_cli.files.outputs import plan_outputs
-from lumen_cli.files.source import Source, in_order, natural_key
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.plan import make_plan
 from tests.conftest import Finished, MakeModel, folder_bytes, write_dark

@@ -12,11 +12,11 @@ from lumen_cli.engine.memory import TilePlan
 from lumen_cli.files.find import find_pictures
 from lumen_cli.files.outputs import plan_outputs
 from lumen_cli.imaging.tags.writer import TagWriter
+from lumen_cli.run import Result, RunEndedError, stages
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.operation import Enhance, Settings
 from lumen_cli.run.plan import Plan, make_plan
 from lumen_cli.run.run import Run, RunOptions
-from lumen_cli.run.task import Result, RunEndedError
 from tests.conftest import folder_bytes, read_pixels, write_dark
 
 CPU = choose_device("cpu", "fp32")
@@ -163,8 +163,6 @@ def test_few_pictures_are_in_memory_at_once_however_many_there_are(
 ) -> None:
     for index in range(40):
         write_dark(tmp_path / "in" / f"{index}.png", seed=index)
-    from lumen_cli.run import stages
-
     read, lock, alive, most = stages.read_picture, threading.Lock(), [0], [0]
     import weakref
 
@@ -224,8 +222,6 @@ def test_a_thread_that_ends_by_a_fault_of_ours_ends_the_run_and_keeps_what_is_fi
         write_dark(tmp_path / "in" / f"{index:02}.png", seed=index)
     if where == "failure":
         (tmp_path / "in" / "09.png").write_text("no picture, and saying so goes wrong")
-    from lumen_cli.run import stages
-
     right, calls = getattr(stages, where), [0]
 
     def faulty(*arguments: object, **options: object) -> object:

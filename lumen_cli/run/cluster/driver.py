@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from lumen_cli.atomic import sweep_temporaries
 from lumen_cli.files.places import ObjectPath
+from lumen_cli.run import Caller, Result, Task, failure
 from lumen_cli.run.cluster.join import MOST_PROCESSORS, NODE_SECONDS, ask, on_node, shorten
 from lumen_cli.run.cluster.recorder import Progress, Recorder
 from lumen_cli.run.cluster.worker import Worker, WorkerSettings, end_process, pack
 from lumen_cli.run.run import Run, RunOptions
 from lumen_cli.run.stream import RunEndedError
-from lumen_cli.run.task import Caller, Result, Task, failure
 
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy

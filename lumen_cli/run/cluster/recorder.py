@@ -17,8 +17,8 @@ from typing import Any
 
 from lumen_cli.errors import LumenError
 from lumen_cli.files.places import ObjectPath
+from lumen_cli.run import Result
 from lumen_cli.run.manifest import Manifest, Record, open_manifest
-from lumen_cli.run.task import Result
 
 ANSWER_SECONDS = 600.0
 """How long a worker waits for the recorder, which may wait for a disk or a store."""

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from lumen_cli.errors import LumenError, explain
 from lumen_cli.files.contents import known_state, read_state
 from lumen_cli.files.places import FileState, ObjectPath, StoreError
+from lumen_cli.run import Action, Caller, Result, Task
 from lumen_cli.run.cluster.recorder import ANSWER_SECONDS, Process, RemoteManifest
 from lumen_cli.run.existing import IfExists, Rules, decide
 from lumen_cli.run.plan import Plan
 from lumen_cli.run.run import Run, RunOptions
 from lumen_cli.run.stages import default_bytes
-from lumen_cli.run.task import Action, Caller, Result, Task
 
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
