@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from lumen_cli.diffusion import sample
+from lumen_cli.networks import CrossAttention
 from lumen_cli.networks.anlightendiff.blocks import ResBlock
 from lumen_cli.networks.base import pad_to_multiple
-from lumen_cli.networks.blocks import CrossAttention
 from lumen_cli.networks.lightendiffusion import Levels, LightenDiffusion, Pyramid, to_latent
 from lumen_cli.networks.lldiffusion import LLDiffusion
 from lumen_cli.networks.unet import AttentionBlock

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lumen_cli.datasets import Problem
 from lumen_cli.datasets.layouts import Dataset, find_dataset
-from lumen_cli.datasets.pairs import Problem
 from lumen_cli.engine.scene import reduce_by_area
 from lumen_cli.errors import PictureError, explain
 from lumen_cli.files.find import find_pictures

@@ -34,7 +34,7 @@ def doctor(
     """  # noqa: D301
     from rich.console import Console
 
-    from lumen_cli.doctor.checks import run_checks
+    from lumen_cli.doctor import run_checks
     from lumen_cli.reports.doctor import check_line, checks_table, verdict
     from lumen_cli.reports.progress import is_watched
 

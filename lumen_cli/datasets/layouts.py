@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lumen_cli.datasets.pairs import (
+from lumen_cli.datasets import (
     HIGH_SIDE,
     LOW_SIDE,
     Matched,

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from lumen_cli.networks.blocks import widened
+from lumen_cli.networks import widened
 
 _TINY = 1e-12
 MOST_POSITIONS = 1 << 16

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lumen_cli.networks.blocks import is_exporting
+from lumen_cli.networks import is_exporting
 from lumen_cli.networks.grading import Grading, Sizes
 
 if TYPE_CHECKING:

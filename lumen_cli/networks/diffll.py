@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.diffusion import LinearSchedule, Prediction, Sampler, add_noise, normal, sample
-from lumen_cli.networks.base import LowLightModel, pad_to_multiple, padded_size
-from lumen_cli.networks.blocks import (
+from lumen_cli.networks import (
     CrossAttention,
     DepthwiseSeparable,
     check_fade,
@@ -23,6 +22,7 @@ from lumen_cli.networks.blocks import (
     similarity,
     tone_map,
 )
+from lumen_cli.networks.base import LowLightModel, pad_to_multiple, padded_size
 from lumen_cli.networks.unet import DiffusionUNet
 from lumen_cli.text import nearest
 

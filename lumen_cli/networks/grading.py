@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lumen_cli.imaging.colour.convert import to_linear, to_srgb
-from lumen_cli.networks.blocks import average_to, powers_of_two, quantiles
+from lumen_cli.networks import average_to, powers_of_two, quantiles
 
 GRID = 96
 """Rows and columns on which the dark picture is measured; each cell is a mean, which removes the noise."""

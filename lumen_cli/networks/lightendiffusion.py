@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.diffusion import LinearSchedule, Prediction, Sampler, add_noise, normal, sample
+from lumen_cli.networks import ChannelSelfAttention, CrossAttention, compose
 from lumen_cli.networks.base import LowLightModel, Retinex, pad_to_multiple, padded_size
-from lumen_cli.networks.blocks import ChannelSelfAttention, CrossAttention, compose
 from lumen_cli.networks.unet import DiffusionUNet
 
 SLOPE = 0.01

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.networks.blocks import average_to
+from lumen_cli.networks import average_to
 from lumen_cli.networks.grading import Sizes, bend, limit, strided_levels, zeroed
 
 THUMBNAIL = 32, 48

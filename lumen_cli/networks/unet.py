@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import has_torch_function
 
-from lumen_cli.networks.blocks import doubled, is_exporting, upsampled_convolution
+from lumen_cli.networks import doubled, is_exporting, upsampled_convolution
 
 GROUPS = 32
 BLOCKS = 2

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lumen_cli.datasets import TrainingFiles
 from lumen_cli.datasets.darken import darken, draw_camera, draw_shade, expose
-from lumen_cli.datasets.pairs import TrainingFiles
 from lumen_cli.diffusion import normal
 from lumen_cli.imaging.picture import read_picture
+from lumen_cli.networks import average_to
 from lumen_cli.networks.base import LowLightModel, Member, as_tensor
-from lumen_cli.networks.blocks import average_to
 
 WHOLE = 64
 REDUCTION = 2

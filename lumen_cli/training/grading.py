@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lumen_cli.datasets.pairs import Pair, TrainingFiles
+from lumen_cli.datasets import Pair, TrainingFiles
 from lumen_cli.metrics import psnr, ssim
-from lumen_cli.networks.blocks import average_to
+from lumen_cli.networks import average_to
 from lumen_cli.networks.grading import EXPERTS, GRID, THUMBNAIL, Grading, bend, mean_stops
 from lumen_cli.registry.card import ModelCard
 from lumen_cli.registry.catalog import CARD_FILE, CONFIG_FILE, GRADING_FILE, NETWORK_FILE

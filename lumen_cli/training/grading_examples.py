@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lumen_cli.datasets import Pair, TrainingFiles
 from lumen_cli.datasets.darken import darken, draw_camera, draw_shade, expose
-from lumen_cli.datasets.pairs import Pair, TrainingFiles
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.grading import GRID, measure
 from lumen_cli.training.data import load_bytes, named_generator

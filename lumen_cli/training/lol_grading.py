@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lumen_cli.datasets.pairs import Pair, TrainingFiles
+from lumen_cli.datasets import Pair, TrainingFiles
 from lumen_cli.metrics import psnr, ssim
 from lumen_cli.metrics.fidelity import psnr_gt_mean
 from lumen_cli.networks.grading import bend

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from lumen_cli.datasets.pairs import TrainingFiles, find_pairs, find_training_files
+from lumen_cli.datasets import TrainingFiles, find_pairs, find_training_files
 from lumen_cli.engine.device import DevicePolicy, choose_device, dtype_of
 from lumen_cli.errors import UsageError
 from lumen_cli.files.outputs import check_writable

@@ -23,8 +23,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from lumen_cli.datasets import Pair, TrainingFiles
 from lumen_cli.datasets.darken import Camera, darken, draw_camera, draw_shade
-from lumen_cli.datasets.pairs import Pair, TrainingFiles
 from lumen_cli.engine import full_resolution
 from lumen_cli.imaging.colour.convert import to_unit
 from lumen_cli.networks.base import as_pixels, as_tensor

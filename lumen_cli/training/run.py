@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lumen_cli import __version__
-from lumen_cli.datasets.pairs import Pair, TrainingFiles
+from lumen_cli.datasets import Pair, TrainingFiles
 from lumen_cli.diffusion import picture_noise
 from lumen_cli.errors import UsageError
 from lumen_cli.metrics import psnr, ssim

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lumen_cli.datasets import same_stem, side_word
 from lumen_cli.datasets.layouts import LAYOUTS, Dataset, find_dataset, find_folders, find_layout
-from lumen_cli.datasets.pairs import same_stem, side_word
 from lumen_cli.errors import UsageError
 
 Files = Callable[..., Path]

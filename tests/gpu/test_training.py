@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lumen_cli.datasets.pairs import find_training_files
+from lumen_cli.datasets import find_training_files
 from lumen_cli.training.data import Batches, Mix
 from lumen_cli.training.run import Options, run_stage
 from tests.training.conftest import data  # noqa: F401  (a fixture)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lumen_cli.networks.blocks import compose, upsampled_convolution
+from lumen_cli.networks import compose, upsampled_convolution
 
 
 @pytest.mark.parametrize("size", [(40, 31), (12, 12), (12, 50), (7, 9), (1, 1)])

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from lumen_cli.diffusion import Sampler, sample
-from lumen_cli.networks.blocks import gain_to, similarity, tone_map
+from lumen_cli.networks import gain_to, similarity, tone_map
 from lumen_cli.networks.diffll import DiffLL, analyse, content_loss, synthesise, total_variation
 from lumen_cli.networks.unet import timestep_embedding
 from tests.reference import Figures, fill_by_formula

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from lumen_cli.networks.blocks import fade, faded, gain_to, tone_map
+from lumen_cli.networks import fade, faded, gain_to, tone_map
 
 
 def test_a_dark_picture_is_brought_to_its_exposure_and_a_bright_one_left_alone():

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lumen_cli.networks.blocks import similarity
+from lumen_cli.networks import similarity
 from lumen_cli.networks.kind import KinD, normalised_gradients
 from lumen_cli.networks.kind.blocks import blur, darkness_weight, grey, stretch
 from tests.reference import Figures, fill_by_formula

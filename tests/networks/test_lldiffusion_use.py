@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from lumen_cli.networks import gain_to, tone_map
 from lumen_cli.networks.base import pad_to_multiple
-from lumen_cli.networks.blocks import gain_to, tone_map
 from lumen_cli.networks.lldiffusion import LLDiffusion
 from lumen_cli.networks.lldiffusion import encoder as lldiffusion_patches
 from lumen_cli.networks.lldiffusion.encoder import SpectralConv2d, places, starts

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lumen_cli.datasets.pairs import find_training_files
+from lumen_cli.datasets import find_training_files
 from lumen_cli.training.data import Batches, Mix
 
 

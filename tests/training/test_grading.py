@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from lumen_cli.datasets.pairs import TrainingFiles, find_pairs, find_training_files
+from lumen_cli.datasets import TrainingFiles, find_pairs, find_training_files
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.imaging.colour.convert import to_linear, to_srgb
 from lumen_cli.networks.base import LowLightModel

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from lumen_cli.cli.app import app
-from lumen_cli.datasets.pairs import TrainingFiles, find_training_files
+from lumen_cli.datasets import TrainingFiles, find_training_files
 from lumen_cli.engine.scene import Floats
 from lumen_cli.errors import UsageError
 from lumen_cli.networks.refiner import LEVELS, Refiner

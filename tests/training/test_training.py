@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lumen_cli.datasets.pairs import find_pairs, find_training_files
+from lumen_cli.datasets import find_pairs, find_training_files
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.networks.base import LowLightModel, Mean
 from lumen_cli.networks.lightendiffusion import LightenDiffusion

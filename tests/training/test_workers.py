@@ -18,7 +18,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from lumen_cli.datasets.pairs import find_training_files
+from lumen_cli.datasets import find_training_files
 from lumen_cli.training.data import Batches, Mix
 from lumen_cli.training.run import Options, run_stage
 from lumen_cli.training.loop import join_workers

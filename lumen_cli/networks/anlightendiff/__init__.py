@@ -26,9 +26,9 @@ from lumen_cli.diffusion import (
     split_prediction,
     target_of,
 )
+from lumen_cli.networks import at_least, is_exporting
 from lumen_cli.networks.anlightendiff.unet import FramedLayers, Rest, ScheduleTables, UNet
 from lumen_cli.networks.base import LowLightModel, pad_to_multiple, pad_to_size, padded_size
-from lumen_cli.networks.blocks import at_least, is_exporting
 
 ImageLoss = Callable[[Tensor, Tensor], Tensor]
 """(prediction, target), both B×3×H×W in [0, 1] → a scalar, as LPIPS."""

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.diffusion import Schedule
+from lumen_cli.networks import is_exporting
 from lumen_cli.networks.anlightendiff.blocks import (
     NORM_EPS,
     Down,
@@ -32,7 +33,6 @@ from lumen_cli.networks.anlightendiff.blocks import (
     WeightNormConv,
     linear,
 )
-from lumen_cli.networks.blocks import is_exporting
 from lumen_cli.networks.unet import timestep_embedding
 
 BAND_BYTES = 4 * 2**20

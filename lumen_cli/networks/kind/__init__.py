@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lumen_cli.networks import similarity, widened
 from lumen_cli.networks.base import LowLightModel, Retinex
-from lumen_cli.networks.blocks import similarity, widened
 from lumen_cli.networks.kind.blocks import (
     FUSIONS,
     LEAST_RANGE,

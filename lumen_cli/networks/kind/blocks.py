@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumen_cli.networks.blocks import is_exporting
+from lumen_cli.networks import is_exporting
 
 SLOPE = 0.2
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumen_cli.diffusion import Denoiser, LinearSchedule, Prediction, Sampler, add_noise, normal, sample
+from lumen_cli.networks import at_least, check_fade, faded, gain_to, tone_map
 from lumen_cli.networks.base import LowLightModel, pad_to_multiple, pad_to_size, padded_size
-from lumen_cli.networks.blocks import at_least, check_fade, faded, gain_to, tone_map
 from lumen_cli.networks.lldiffusion.encoder import REACH, DegradationEncoder, over_patches
 from lumen_cli.networks.lldiffusion.unet import LEVELS, FeatureUNet, Joining
 from lumen_cli.networks.unet import ATTENTION_LEVEL

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumen_cli.errors import UsageError
+from lumen_cli.networks import gain_to
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.networks.blocks import gain_to
 from lumen_cli.networks.unet import ResBlock
 from lumen_cli.registry.architectures import ARCHITECTURES, import_object, network_class
 
