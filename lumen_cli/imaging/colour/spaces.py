@@ -14,10 +14,46 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from lumen_cli.imaging.colour.convert import SRGB, Curve, from_unit, luma, strips, to_integers, to_unit
-from lumen_cli.imaging.colour.icc import Shaper, compute_matrix
 
 Floats = NDArray[np.floating]
 Values = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
+
+D50 = (0.9642, 1.0, 0.8249)
+_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+
+
+@dataclass(frozen=True, eq=False)
+class Shaper:
+    """Tone curves, then a matrix.
+
+    curves: three for RGB, one for grey; matrix: 3×3, linear RGB → XYZ under D50 with Y of white 1, None for grey.
+    """
+
+    curves: tuple[Curve, ...]
+    matrix: NDArray[np.float64] | None
+
+
+Point = tuple[float, float]
+"""x and y of a colour in the CIE 1931 diagram."""
+
+
+def compute_matrix(primaries: tuple[Point, Point, Point], white: Point) -> NDArray[np.float64]:
+    """Linear RGB → XYZ under D50, from x, y of red, green, blue and white; adapted as Bradford's (ICC.1, annex E).
+
+    Raises:
+        ValueError: no such set of lights gives that white.
+    """
+    if min(y for _, y in (*primaries, white)) <= 0:
+        raise ValueError("chromaticities without light")
+    colours = np.array([[x / y, 1.0, (1 - x - y) / y] for x, y in primaries]).T
+    if abs(np.linalg.det(colours)) < 1e-9:
+        raise ValueError("chromaticities that span no gamut")
+    source = np.array([white[0] / white[1], 1.0, (1 - white[0] - white[1]) / white[1]])
+    matrix = colours * np.linalg.solve(colours, source)
+    cones = (_BRADFORD @ np.array(D50)) / (_BRADFORD @ source)
+    adapted: NDArray[np.float64] = np.linalg.inv(_BRADFORD) @ np.diag(cones) @ _BRADFORD @ matrix
+    return adapted
+
 
 SRGB_PRIMARIES = (0.640, 0.330), (0.300, 0.600), (0.150, 0.060)
 D65 = (0.3127, 0.3290)
