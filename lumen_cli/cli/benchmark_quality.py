@@ -170,9 +170,9 @@ def _measure(
     """Measure, print and write the report; returns whether a picture failed."""
     from lumen_cli.benchmark.plan import grading_notes, make_report, save_images
     from lumen_cli.benchmark.quality import run_quality
-    from lumen_cli.reports.benchmark import print_quality
     from lumen_cli.reports.benchmark_files import quality_lines, write_report
     from lumen_cli.reports.progress import steps_line
+    from lumen_cli.reports.quality import print_quality
     from lumen_cli.text import printable
 
     scorer: Scorer | None = None
@@ -211,9 +211,9 @@ def _check_leak(
 ) -> tuple[str, bool]:
     """Print the leaks found; returns the headline and whether a picture could not be read."""
     from lumen_cli.benchmark.samples import check_leak
-    from lumen_cli.reports.benchmark import leak_headline, leak_table
     from lumen_cli.reports.benchmark_files import leak_lines
     from lumen_cli.reports.progress import steps_line
+    from lumen_cli.reports.quality import leak_headline, leak_table
     from lumen_cli.text import printable
 
     with steps_line(console, len(samples.items), interruption.stop, "comparing") as (count, total):

@@ -252,8 +252,8 @@ def _run_models(
 def _compare(console: Console, interruption: Interruption, comparison: Comparison, as_json: bool) -> None:
     """Measure and draw; shows progress, or a JSON line for each row."""
     from lumen_cli.compare.matching import Problem
-    from lumen_cli.reports.compare import compared_line, problem_line
     from lumen_cli.reports.progress import steps_line
+    from lumen_cli.reports.quality import compared_line, problem_line
 
     matched = comparison.matched
     for problem in matched.problems if as_json else ():
@@ -269,7 +269,7 @@ def _compare(console: Console, interruption: Interruption, comparison: Compariso
 
 
 def _report(console: Console, comparison: Comparison, as_json: bool) -> None:
-    from lumen_cli.reports.compare import means_line, means_table, means_title, problem_lines
+    from lumen_cli.reports.quality import means_line, means_table, means_title, problem_lines
     from lumen_cli.text import count, memory, short_path
 
     matched, measured, problems = comparison.matched, comparison.measured, comparison.problems

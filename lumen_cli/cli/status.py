@@ -36,7 +36,7 @@ def status(
     from rich.console import Console
 
     from lumen_cli.files.find import absolute, search
-    from lumen_cli.reports.status import failures_text, state_line, states_table, totals_line
+    from lumen_cli.reports.state import failures_text, state_line, states_table, totals_line
     from lumen_cli.run.existing import OwnOutputs
     from lumen_cli.run.shards import count_states, find_states
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from lumen_cli.atomic import atomic_file
 from lumen_cli.errors import UsageError
-from lumen_cli.reports.benchmark import Cell, Column, make_grid, title
 from lumen_cli.reports.jsonlines import LeakLine, QualityLine, strict
+from lumen_cli.reports.quality import Cell, Column, make_grid, title
 from lumen_cli.text import printable
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lumen_cli.atomic import atomic_file, hold_free_locks
 from lumen_cli.errors import LumenError
 from lumen_cli.files.contents import hash_bytes, user_folder
 from lumen_cli.files.places import ObjectPath
-from lumen_cli.run.locks import hold_free_locks
 
 MANIFEST_NAME = ".lumen-manifest.jsonl"
 LARGEST_MANIFEST = 256 << 20
@@ -198,8 +198,6 @@ class Manifest:
         return held, last, b"".join(write_line(record) for name in sorted(last) for record in last[name])
 
     def _rewrite(self, content: bytes) -> None:
-        from lumen_cli.atomic import atomic_file
-
         try:
             with atomic_file(self.path) as temporary, temporary.open("wb") as file:
                 file.write(content)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from lumen_cli.atomic import sweep_temporaries
+from lumen_cli.atomic import hold_locks, remove_stale_lock, sweep_temporaries
 from lumen_cli.engine.memory import LARGEST_BATCH, BatchSizes
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.files.outputs import NameTemplate, check_writable, stays_animated
@@ -24,7 +24,6 @@ from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS, is_clip_n
 from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.run import Caller, Part, Result, RunEndedError, Task, failure
 from lumen_cli.run.existing import IfExists
-from lumen_cli.run.locks import hold_locks, remove_stale_lock
 from lumen_cli.run.manifest import put_in_order
 from lumen_cli.run.operation import Enhance, Operation, Output
 from lumen_cli.run.plan import Plan, make_plan

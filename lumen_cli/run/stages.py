@@ -22,9 +22,9 @@ from lumen_cli.engine.memory import free_memory
 from lumen_cli.engine.scene import Scene, light_of
 from lumen_cli.errors import PictureError
 from lumen_cli.files.contents import Arrived, Original
+from lumen_cli.imaging.helper import AbandonedError, HelperReader
 from lumen_cli.imaging.picture import Picture, measure_picture, read_picture
 from lumen_cli.run import Result, Task, Timings, failure
-from lumen_cli.run.decode import AbandonedError, HelperReader
 from lumen_cli.run.manifest import Manifest, Record
 from lumen_cli.run.operation import Operation, Output
 from lumen_cli.run.save import Recording, StorageWatch, Transport, record_files, record_of, save_files

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from lumen_tiny import Tiny
 
+from lumen_cli.atomic import hold_locks
 from lumen_cli.engine.device import choose_device
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import find_pictures
 from lumen_cli.imaging.colour.convert import convert_depth
 from lumen_cli.imaging.picture import read_picture
 from lumen_cli.run.existing import IfExists
-from lumen_cli.run.locks import hold_locks
 from lumen_cli.run.manifest import MANIFEST_NAME
 from lumen_cli.run.operation import Enhance, Enhanced, Settings
 from lumen_cli.run.run import Run, RunOptions

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from lumen_cli.errors import PictureError
+from lumen_cli.imaging import helper as helper_module
+from lumen_cli.imaging.helper import AbandonedError, HelperReader
 from lumen_cli.imaging.picture import read_picture
-from lumen_cli.run import decode as decode_process
-from lumen_cli.run.decode import AbandonedError, HelperReader
 from tests.conftest import write_dark
 
 HANGS = "import time\nwhile True:\n    time.sleep(0.05)\n"
@@ -24,9 +24,9 @@ PRINTS = "import os\nos.write(1, b'a library says something')\nraise OSError('no
 
 @pytest.fixture
 def fresh_helpers() -> Iterator[None]:
-    decode_process._end_all()
+    helper_module._end_all()
     yield
-    decode_process._end_all()
+    helper_module._end_all()
 
 
 @pytest.fixture
@@ -52,9 +52,9 @@ def test_a_helper_reads_what_this_process_reads(tmp_path: Path) -> None:
 def test_a_helper_is_used_again(tmp_path: Path, fresh_helpers: None) -> None:
     path, reader = write_dark(tmp_path / "a.tif"), HelperReader()
     reader.read(path, max_pixels=0)
-    (helper,) = decode_process._idle
+    (helper,) = helper_module._idle
     HelperReader().read(path, max_pixels=0)
-    assert decode_process._idle == [helper]
+    assert helper_module._idle == [helper]
 
 
 def test_what_is_wrong_with_a_file_is_said_in_the_same_words(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_decoder_that_hangs_costs_one_picture_and_its_process_is_gone(tmp_path
     broken(HANGS)
     with pytest.raises(PictureError, match=r"took more than 1 seconds to decode \(argument timeout\)"):
         HelperReader(timeout=1.0).read(write_dark(tmp_path / "a.tif"), max_pixels=0)
-    assert not decode_process._idle
+    assert not helper_module._idle
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
@@ -126,7 +126,7 @@ def test_a_helper_ends_with_the_process_it_works_for(tmp_path: Path, broken) -> 
     broken(HANGS)
     write_dark(tmp_path / "a.tif")
     code = (
-        "import sys, threading, time; from pathlib import Path; from lumen_cli.run import decode as d;"
+        "import sys, threading, time; from pathlib import Path; from lumen_cli.imaging import helper as d;"
         "r = d.HelperReader();"
         "threading.Thread(target=r.read, args=(Path(sys.argv[1]),), kwargs={'max_pixels': 0}, daemon=True).start()\n"
         "while not r._busy: time.sleep(0.01)\n"

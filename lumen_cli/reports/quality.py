@@ -1,16 +1,21 @@
-"""The quality benchmark as a table, in as many blocks of columns as the terminal's width needs."""
+"""Metrics of pictures as tables: a comparison's means, also as JSON lines, and the quality benchmark.
+
+A table has as many blocks of columns as the terminal's width needs.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lumen_cli.reports.jsonlines import ComparedLine, MeansLine, Version
 from lumen_cli.reports.progress import NARROW, facts_grid, failure_line, plain_table
 from lumen_cli.text import count, printable, short_path
 
@@ -18,7 +23,97 @@ if TYPE_CHECKING:
     from lumen_cli.benchmark.plan import QualityReport
     from lumen_cli.benchmark.quality import Mean
     from lumen_cli.benchmark.samples import LeakReport
+    from lumen_cli.compare import rows
+    from lumen_cli.compare.matching import Matched, Problem
+    from lumen_cli.compare.rows import Measured
     from lumen_cli.metrics import Metric
+
+
+def means_title(matched: Matched, measured: Sequence[Measured]) -> Text:
+    """The heading of the table, on one line."""
+    reference = printable(matched.labels[matched.reference])
+    return Text(f"means of {count(len(measured), 'picture')}, measured against {reference}", "dim")
+
+
+def means_table(
+    matched: Matched, measured: Sequence[Measured], metrics: Sequence[Metric], columns: Sequence[dict[str, rows.Mean]]
+) -> Table:
+    """A row for each version, a column for each metric; the best is marked where there is one."""
+    from lumen_cli.compare.rows import best, format_value, heading
+
+    table = plain_table("<version", padding=NARROW)
+    for metric in metrics:
+        named = heading(metric).removesuffix(f" ({metric.unit})")
+        table.add_column(
+            Text(f"{named}\n{metric.unit}".rstrip()), justify="right", min_width=max(map(len, named.split()))
+        )
+    firsts = {
+        metric.name: best([column[metric.name].value for column in columns], metric, matched) for metric in metrics
+    }
+    for index, column in enumerate(columns):
+        label = Text(printable(matched.labels[index]))
+        cells = []
+        for metric in metrics:
+            mean = column[metric.name]
+            first = index in firsts[metric.name]
+            cell = Text(format_value(mean.value, metric), "bold green" if first else "")
+            cell.append("*" if first else " " if firsts[metric.name] else "")
+            if 0 < mean.count < len(measured):
+                cell.append(f"\nof {mean.count}", "dim")
+            cells.append(cell)
+        table.add_row(label, *cells)
+    if any(firsts.values()):
+        table.caption, table.caption_justify = Text("* best", "dim"), "left"
+    return table
+
+
+def problem_lines(problems: Sequence[Problem]) -> Text:
+    """What was left out and why, one line each. Print it without wrapping."""
+    return Text("\n").join(failure_line(printable(problem.name), problem.reason) for problem in problems)
+
+
+def compared_line(matched: Matched, measured: Measured) -> str:
+    """One picture as a JSON line."""
+    versions = [
+        Version(version=label, file=str(file), metrics={name: _number(value) for name, value in values.items()})
+        for label, file, values in zip(matched.labels, measured.row.files, measured.values, strict=True)
+    ]
+    return ComparedLine(
+        status="compared",
+        picture=measured.row.name,
+        width=measured.width,
+        height=measured.height,
+        versions=versions,
+    ).line()
+
+
+def problem_line(problem: Problem) -> str:
+    """One picture that was left out, as a JSON line."""
+    return ComparedLine(status="failed", picture=problem.name, reason=problem.reason, versions=[]).line()
+
+
+def means_line(
+    matched: Matched, pictures: int, columns: Sequence[dict[str, rows.Mean]], page: Path | None, sheet: Path | None
+) -> str:
+    """The means of all versions, and the files that were written, as a JSON line."""
+    versions = [
+        Version(version=label, metrics={name: _number(mean.value) for name, mean in column.items()})
+        for label, column in zip(matched.labels, columns, strict=True)
+    ]
+    return MeansLine(
+        pictures=pictures,
+        reference=matched.labels[matched.reference],
+        versions=versions,
+        page=None if page is None else str(page),
+        sheet=None if sheet is None else str(sheet),
+    ).line()
+
+
+def _number(value: float) -> float | Literal["inf", "-inf"] | None:
+    if math.isnan(value):
+        return None
+    return value if math.isfinite(value) else "inf" if value > 0 else "-inf"
+
 
 NOTHING = "–"
 _ARROWS = {"higher": "↑", "lower": "↓", "": ""}
