@@ -33,7 +33,7 @@ RUNNING = {"eval", "exec", "compile", "__import__"}
 UNPICKLING = {"pickle", "cPickle", "marshal", "shelve", "dill", "joblib", "cloudpickle", "yaml"}
 ALLOWED = {
     # Only to name the error that PyTorch's own guarded reader raises.
-    "registry/checkpoints/reading.py": {"pickle"},
+    "registry/checkpoints/__init__.py": {"pickle"},
     # Between two processes of lumen's own; what it may make is a short list.
     "imaging/helper.py": {"pickle"},
     # Tasks from the driver of a Ray run. Ray itself unpickles all that processes of a cluster send each other.

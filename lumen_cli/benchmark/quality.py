@@ -32,7 +32,7 @@ from lumen_cli.networks.base import as_tensor
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lumen_cli.run.cluster.join import Cluster
+    from lumen_cli.run.cluster import Cluster
 
 
 RESAMPLES = 10_000

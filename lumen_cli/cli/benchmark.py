@@ -11,25 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lumen_cli.cli.app import Command
-from lumen_cli.cli.engines import (
-    EngineChoice,
-    EngineOption,
-    EngineOptions,
-    GpusPerWorkerOption,
-    RayAddressOption,
-    WorkersOption,
-)
 from lumen_cli.cli.options import (
     LOOK,
     MACHINE,
     DetailChoice,
     DetailOption,
     DeviceOption,
+    EngineChoice,
+    EngineOption,
+    EngineOptions,
+    GpusPerWorkerOption,
     GradingChoice,
     JsonOption,
     QuietOption,
+    RayAddressOption,
     SeedOption,
     StepsOption,
+    WorkersOption,
     complete_dataset,
     complete_metrics,
     complete_models,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lumen_cli.cli.engines import EngineChoice, EngineOptions, open_engine
+from lumen_cli.cli.options import EngineChoice, EngineOptions, open_engine
 from lumen_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lumen_cli.cli.interrupt import Interruption
     from lumen_cli.metrics import Metric
     from lumen_cli.registry.catalog import GradingName
-    from lumen_cli.run.cluster.join import Cluster
+    from lumen_cli.run.cluster import Cluster
 
 
 @dataclass(frozen=True)

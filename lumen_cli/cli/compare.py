@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lumen_cli.cli.interrupt import Interruption
+    from lumen_cli.compare import Matched
     from lumen_cli.compare.comparison import Comparison
-    from lumen_cli.compare.matching import Matched
     from lumen_cli.files import Source
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -166,9 +166,9 @@ def compare(
 
     from lumen_cli.atomic import sweep_temporaries
     from lumen_cli.cli.interrupt import interruptible
+    from lumen_cli.compare import absolute_name, match_paths, page_target, sheet_target
     from lumen_cli.compare.comparison import Comparison, Wanted
     from lumen_cli.compare.drawing import require_free
-    from lumen_cli.compare.matching import absolute_name, match_paths, page_target, sheet_target
     from lumen_cli.compare.rows import Looks, chosen_metrics
     from lumen_cli.files.find import find_pictures
     from lumen_cli.files.outputs import check_writable
@@ -229,7 +229,7 @@ def _run_models(
     reference: str | None,
 ) -> Matched:
     """Run every model on every input, one model after the other; then match the versions."""
-    from lumen_cli.compare.models import match_models, plan_models
+    from lumen_cli.compare.comparison import match_models, plan_models
     from lumen_cli.reports.progress import progress_line
     from lumen_cli.run.existing import IfExists
 
@@ -251,7 +251,7 @@ def _run_models(
 
 def _compare(console: Console, interruption: Interruption, comparison: Comparison, as_json: bool) -> None:
     """Measure and draw; shows progress, or a JSON line for each row."""
-    from lumen_cli.compare.matching import Problem
+    from lumen_cli.compare import Problem
     from lumen_cli.reports.progress import steps_line
     from lumen_cli.reports.quality import compared_line, problem_line
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lumen_cli.cli.app import Command
-from lumen_cli.cli.options import FILES, LOOK, MACHINE, Precision
+from lumen_cli.cli.options import FILES, LOOK, MACHINE, Precision, open_engine
 from lumen_cli.cli.picture_options import PictureOptions, with_picture_options
 from lumen_cli.errors import UsageError
 
@@ -112,7 +112,6 @@ def decompose(
     if depth is not None and map_format is not MapFormat.png and not reconstruct:
         raise UsageError(f"--depth is for PNG files, and {map_format.value} holds float32; use one of the two")
 
-    from lumen_cli.cli.engines import open_engine
     from lumen_cli.cli.inputs import gather
     from lumen_cli.cli.session import carry_out
     from lumen_cli.files.outputs import parse_template

@@ -21,6 +21,7 @@ from lumen_cli.cli.options import (
     RuntimeOption,
     SeedOption,
     StepsOption,
+    open_engine,
 )
 from lumen_cli.cli.picture_options import STANDARD, PictureOptions, refuse_together, with_picture_options
 from lumen_cli.engine import SMALLEST_TILE, Detail
@@ -215,7 +216,6 @@ def enhance(
             },
         )
 
-    from lumen_cli.cli.engines import open_engine
     from lumen_cli.cli.inputs import gather
     from lumen_cli.cli.session import carry_out
     from lumen_cli.files.outputs import parse_template

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from lumen_cli.cli.engines import EngineChoice
+from lumen_cli.cli.options import EngineChoice
 from lumen_cli.cli.picture_options import STANDARD, PictureOptions, refuse_together
 from lumen_cli.cli.streams import OutputError
 from lumen_cli.errors import LumenError, UsageError

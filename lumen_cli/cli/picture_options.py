@@ -10,14 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_ty
 
 import typer
 
-from lumen_cli.cli.engines import (
-    EngineChoice,
-    EngineOption,
-    EngineOptions,
-    GpusPerWorkerOption,
-    RayAddressOption,
-    WorkersOption,
-)
 from lumen_cli.cli.options import (
     FILES,
     LOGGING,
@@ -25,12 +17,18 @@ from lumen_cli.cli.options import (
     MACHINE,
     WHICH,
     DeviceOption,
+    EngineChoice,
+    EngineOption,
+    EngineOptions,
+    GpusPerWorkerOption,
     JsonOption,
     Metadata,
     OverwriteOption,
     Precision,
     PrecisionOption,
     QuietOption,
+    RayAddressOption,
+    WorkersOption,
     complete_model,
 )
 from lumen_cli.errors import UsageError

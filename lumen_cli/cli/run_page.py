@@ -62,8 +62,8 @@ class RunPage:
         """
         from lumen_cli.atomic import sweep_temporaries
         from lumen_cli.cli.interrupt import interruptible
+        from lumen_cli.compare import Matched, Problem, Row
         from lumen_cli.compare.comparison import Comparison, Wanted
-        from lumen_cli.compare.matching import Matched, Problem, Row
         from lumen_cli.compare.page import BEFORE_AFTER
         from lumen_cli.compare.rows import Looks, chosen_metrics
         from lumen_cli.files import natural_key

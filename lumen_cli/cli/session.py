@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from lumen_cli.cli.engines import Engine
+    from lumen_cli.cli.options import Engine
     from lumen_cli.cli.run_page import RunPage
     from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.files import Source

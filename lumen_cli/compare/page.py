@@ -15,9 +15,8 @@ from typing import IO, Any
 
 from lumen_cli import __version__
 from lumen_cli.atomic import atomic_file
-from lumen_cli.compare import drawing
+from lumen_cli.compare import Matched, Problem, drawing, link
 from lumen_cli.compare.drawing import Beside, InPage, colours, pictures_folder
-from lumen_cli.compare.matching import Matched, Problem, link
 from lumen_cli.compare.rows import Compared, Drawn, Looks, Measured, best, format_value, heading, means
 from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.metrics import Metric

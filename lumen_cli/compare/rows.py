@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lumen_cli.compare import drawing
-from lumen_cli.compare.matching import Matched, Problem, Row
+from lumen_cli.compare import Matched, Problem, Row, drawing
 from lumen_cli.errors import PictureError, UsageError
 from lumen_cli.imaging.formats import load_format
 from lumen_cli.imaging.picture import Picture, read_picture

@@ -23,16 +23,19 @@ from lumen_cli.atomic import temporary_folder
 from lumen_cli.errors import UsageError
 from lumen_cli.files.places import (
     KINDS,
+    ROUNDS,
     UNKNOWN_TYPE,
     Details,
     FileState,
     ObjectPath,
     OvertakenError,
     StoreError,
+    code_of,
+    explain_failure,
     explain_name,
+    request,
     state_of,
 )
-from lumen_cli.files.store_requests import ROUNDS, code_of, explain_failure, request
 
 _AT_ONCE = 16
 _CONNECT_SECONDS, _READ_SECONDS = 5, 15

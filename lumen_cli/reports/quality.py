@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from lumen_cli.benchmark.plan import QualityReport
     from lumen_cli.benchmark.quality import Mean
     from lumen_cli.benchmark.samples import LeakReport
-    from lumen_cli.compare import rows
-    from lumen_cli.compare.matching import Matched, Problem
+    from lumen_cli.compare import Matched, Problem, rows
     from lumen_cli.compare.rows import Measured
     from lumen_cli.metrics import Metric
 

@@ -17,9 +17,8 @@ from PIL import Image
 
 from lumen_cli.files.find import find_pictures
 from lumen_cli.registry.catalog import find_model
-from lumen_cli.run.cluster import driver
+from lumen_cli.run.cluster import connect, driver
 from lumen_cli.run.cluster.driver import ClusterRun
-from lumen_cli.run.cluster.join import connect
 from lumen_cli.run.cluster.worker import Worker, pack
 from lumen_cli.run.operation import Enhance, Settings
 from lumen_cli.run.run import RunOptions

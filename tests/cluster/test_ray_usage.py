@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lumen_cli.run.cluster.join import divide
+from lumen_cli.run.cluster import divide
 from tests.cluster.conftest import Nodes
 from tests.conftest import Finished, MakeModel, folder_bytes
 from tests.store import outputs

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lumen_cli.compare.matching import Matched, Problem, Row, match_paths
+from lumen_cli.compare import Matched, Problem, Row, match_paths
 from lumen_cli.compare.rows import Looks, Measured, best, chosen_metrics, compare_row, compare_rows, format_value, means
 from lumen_cli.errors import UsageError
 from lumen_cli.metrics import METRICS

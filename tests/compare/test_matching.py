@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lumen_cli.compare.matching import distinct_labels, match_paths
+from lumen_cli.compare import distinct_labels, match_paths
 from lumen_cli.errors import UsageError
 from tests.conftest import write_dark
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lumen_cli.compare.matching import Matched, Problem, Row
+from lumen_cli.compare import Matched, Problem, Row
 from lumen_cli.compare.page import Page
 from lumen_cli.compare.rows import Compared, Looks, Measured, chosen_metrics, compare_row
 from lumen_cli.files.find import read_list

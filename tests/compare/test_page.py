@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lumen_cli.compare.matching import link, page_target
+from lumen_cli.compare import link, page_target
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import find_pictures
 from tests.compare.conftest import MODEL, NAMES, SCRIPT, Site, run_compare, save, scene

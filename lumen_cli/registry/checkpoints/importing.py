@@ -24,8 +24,8 @@ from lumen_cli.registry.catalog import (
     require_usable_name,
     user_models,
 )
+from lumen_cli.registry.checkpoints import Source, find_checkpoints
 from lumen_cli.registry.checkpoints.layouts import Layout, Variant
-from lumen_cli.registry.checkpoints.reading import Source, find_checkpoints
 from lumen_cli.registry.checkpoints.reading_process import (
     Match,
     build_empty,

@@ -27,8 +27,8 @@ from torch.overrides import TorchFunctionMode
 from lumen_cli.errors import ModelError
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.registry.architectures import ARCHITECTURES, import_object, network_class
+from lumen_cli.registry.checkpoints import Checkpoint, Source, read_checkpoint
 from lumen_cli.registry.checkpoints.layouts import Layout
-from lumen_cli.registry.checkpoints.reading import Checkpoint, Source, read_checkpoint
 from lumen_cli.registry.checkpoints.tensorflow import Networks, read_bundle
 from lumen_cli.text import join_first
 

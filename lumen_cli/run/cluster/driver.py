@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lumen_cli.atomic import sweep_temporaries
 from lumen_cli.files.places import ObjectPath
 from lumen_cli.run import Caller, Result, Task, failure
-from lumen_cli.run.cluster.join import MOST_PROCESSORS, NODE_SECONDS, ask, on_node, shorten
+from lumen_cli.run.cluster import MOST_PROCESSORS, NODE_SECONDS, Cluster, ask, on_node, shorten
 from lumen_cli.run.cluster.recorder import Progress, Recorder
 from lumen_cli.run.cluster.worker import Worker, WorkerSettings, end_process, pack
 from lumen_cli.run.run import Run, RunOptions
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.networks.base import LowLightModel
     from lumen_cli.registry.card import ModelCard
-    from lumen_cli.run.cluster.join import Cluster
     from lumen_cli.run.operation import Operation
     from lumen_cli.run.plan import Plan
 

@@ -14,9 +14,8 @@ import pytest
 import torch
 
 from lumen_cli.errors import ModelError
-from lumen_cli.registry.checkpoints import reading_process
+from lumen_cli.registry.checkpoints import Source, find_checkpoints, read_checkpoint, reading_process
 from lumen_cli.registry.checkpoints.importing import import_checkpoint
-from lumen_cli.registry.checkpoints.reading import Source, find_checkpoints, read_checkpoint
 from lumen_cli.registry.checkpoints.reading_process import read_apart, read_source
 from lumen_cli.registry.checkpoints.tensorflow import read_index
 from tests.registry.checkpoints.checkpoints import _message, _table, _varint, training_state, write_bundle

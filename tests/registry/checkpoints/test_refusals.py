@@ -18,7 +18,7 @@ import torch
 
 from lumen_cli.networks.diffll import DiffLL
 from lumen_cli.networks.kind import KinD
-from lumen_cli.registry.checkpoints.reading import read_checkpoint
+from lumen_cli.registry.checkpoints import read_checkpoint
 from lumen_cli.registry.checkpoints.tensorflow import read_index
 from tests.conftest import Finished, folder_bytes
 from tests.registry.checkpoints.checkpoints import filled, training_state, write_bundle
