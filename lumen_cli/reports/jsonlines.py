@@ -1,4 +1,4 @@
-"""The JSON lines of all commands, every kind; `schema.py` makes docs/json-lines.schema.json from them."""
+"""The JSON lines of all commands, every kind; docs/make_schema.py makes their schema."""
 
 from __future__ import annotations
 

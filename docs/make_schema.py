@@ -1,19 +1,25 @@
-"""The JSON schema of all JSON lines."""
+"""Makes docs/json-lines.schema.json, the JSON schema of all JSON lines, from their classes.
+
+python docs/make_schema.py
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from lumen_cli.reports.jsonlines import RECORDS, SCHEMA, Record
 
+PAGE = Path(__file__).resolve().parent / "json-lines.schema.json"
 
-def write_schema(records: Sequence[type[Record]] = RECORDS) -> str:
-    """The JSON schema of a line, the content of docs/json-lines.schema.json."""
-    from pydantic import TypeAdapter  # the command line does without it
 
+def make_schema(records: Sequence[type[Record]] = RECORDS) -> str:
+    """The JSON schema of a line."""
     definitions: dict[str, Any] = {}
     for record in records:
         parts = [record]
@@ -48,3 +54,7 @@ def write_schema(records: Sequence[type[Record]] = RECORDS) -> str:
         "$defs": dict(sorted(definitions.items())),
     }
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(make_schema(), encoding="utf-8")
