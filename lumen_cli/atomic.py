@@ -101,10 +101,20 @@ def _is_abandoned(path: Path, pid: int, host: str, birth: str) -> bool:
             return False
         # The later of the two: the first can be set back, to the original's time.
         return time.time() - max(status.st_mtime, status.st_ctime) > _FOREIGN_AGE_SECONDS
+    # A process with the same number but another start is a new one; in containers numbers begin with 1 again.
+    return not _runs(pid) or _birth(pid) not in (birth, _UNKNOWN)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process exists and has not ended; one that ended keeps its number until its parent asks for its code."""
     import psutil
 
-    # A process with the same number but another start is a new one; in containers numbers begin with 1 again.
-    return not psutil.pid_exists(pid) or _birth(pid) not in (birth, _UNKNOWN)
+    try:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True
 
 
 def _host() -> str:

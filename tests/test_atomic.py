@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -78,6 +79,24 @@ def test_leftovers_go_when_their_process_is_killed_and_not_before(tmp_path: Path
         ".lumen-notes-a.jpg",
         "night.jpg",
     ]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there a process that ended has no number")
+def test_leftovers_go_though_nobody_asked_for_the_exit_code_of_their_process(tmp_path: Path) -> None:
+    """As in containers, whose first process often asks for none."""
+    process = subprocess.Popen([sys.executable, "-c", CODE, str(tmp_path / "a.jpg")], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        process.kill()
+        for _ in range(500):
+            if psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE:
+                break
+            time.sleep(0.01)
+        assert sweep_temporaries([tmp_path]) == 2
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_my_own_temporaries_are_never_swept(tmp_path: Path) -> None:

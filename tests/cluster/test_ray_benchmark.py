@@ -69,8 +69,7 @@ def test_a_cluster_whose_workers_are_killed_measures_the_figures_of_one_machine(
     assert finished.code == 0, finished.err
     assert figures(finished) == figures(local)
     assert [row["model"] for row in figures(finished)] == ["input", "gamma", "tiny"]
-    made = {name: content for name, content in folder_bytes(tmp_path / "ray").items() if "/.lumen" not in name}
-    assert made == folder_bytes(tmp_path / "local")
+    assert folder_bytes(tmp_path / "ray") == folder_bytes(tmp_path / "local")
     assert "2 workers on 2 nodes" in finished.err
 
 
