@@ -106,7 +106,7 @@ def _is_abandoned(path: Path, pid: int, host: str, birth: str) -> bool:
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process exists and has not ended; one that ended keeps its number until its parent asks for its code."""
+    """Whether a process runs; one that ended keeps its number until its parent asks for its exit code."""
     import psutil
 
     try:

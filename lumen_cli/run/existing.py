@@ -131,12 +131,16 @@ def _decide_known(
         if why:
             break
         why, current = _stale(known or history[path][-1], task, fingerprint)
+        if history[path][-1].damaged and not why:
+            current = current or known
         confirmed += [current] if current is not None else []
     if not why:
         return Decision(Action.KEEP, EDITED) if edited else Decision(Action.KEEP, "finished", tuple(confirmed))
     for path, known in written.items():
         if known_state(path).size == 0:
             continue  # a killed run may leave an empty file; nothing is lost with it
+        if known is None and history[path][-1].damaged:
+            return _leave(f"the manifest's line of {path} is damaged, and no other tells that lumen wrote it", _CHOICES)
         if known is None or (known.output_hash and _hash(path) != known.output_hash):
             return _leave(f"{why}, but {path} was {EDITED}", _CHOICES)
         if known.output_hash is None:  # any line can name a file: only its content proves who wrote it
@@ -174,13 +178,17 @@ def _record_of(path: Path, history: Sequence[Record]) -> Record | None:
     """The record that describes the file as it is; None where somebody changed it.
 
     The size alone identifies the record, unless another record of the same size has another hash, perhaps because a
-    run was ended between recording and renaming: then the file's content decides.
+    run was ended between recording and renaming, or a damaged line may have been another record: then the file's
+    content decides.
     """
     try:
         size = known_state(path).size
     except OSError:  # a link that leads nowhere: lumen did not write it
         return None
     last = history[-1]
+    if last.damaged:
+        found = _hash(path)
+        return next((record for record in reversed(history) if record.output_hash == found is not None), None)
     if not last.finished or (size == 0 and last.output_size):
         return replace(last, output_size=None)
     fitting = [record for record in history if record.output_size == size]

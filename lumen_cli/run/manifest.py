@@ -67,6 +67,11 @@ class Record:
         """Whether the output was complete; older manifests named outputs before they were written."""
         return self.output_size is not None
 
+    @property
+    def damaged(self) -> bool:
+        """Whether the line is damaged: it tells that lumen wrote this output, but not what."""
+        return not self.source
+
 
 class Manifest:
     """The manifest of one output folder. Thread-safe."""
@@ -94,7 +99,7 @@ class Manifest:
 
     def get(self, output: str) -> Record | None:
         """The last record of an output that was written."""
-        return next((record for record in reversed(self._records.get(output, {})) if not record.failure), None)
+        return next((record for record in reversed(self.history(output)) if not record.damaged), None)
 
     def history(self, output: str) -> tuple[Record, ...]:
         """All records of an output that was written, the last one last; several where a run was ended."""
@@ -249,11 +254,14 @@ def _last(known: dict[Record, None]) -> Record:
 
 
 def worth_keeping(known: dict[Record, None], exists: bool) -> dict[Record, None]:
-    """Of an output's records the last one of a file that exists, and a failure after it. exists: whether it does."""
+    """Of an output's records the last one of a file that exists, and a failure after it. exists: whether it does.
+
+    Where the last one is damaged, earlier ones may describe the file.
+    """
     kept: dict[Record, None] = {}
-    written = next((record for record in reversed(known) if not record.failure), None)
-    if written is not None and exists:
-        kept[written] = None
+    written = [record for record in known if not record.failure]
+    if written and exists:
+        kept = dict.fromkeys(written if written[-1].damaged else written[-1:])
     if (last := _last(known)).failure:
         kept[last] = None
     return kept
@@ -354,6 +362,7 @@ def _content(path: Path) -> bytes:
         return b""
 
 
+_NAMED = re.compile(rb'\{"output":("(?:[^"\\]|\\.)+")')
 Records = dict[str, dict[Record, None]]
 """The records of each output, the last one last; a dict, as it keeps an order and finds a record at once."""
 
@@ -366,13 +375,18 @@ def note(records: Records, record: Record) -> None:
 
 
 def note_lines(records: Records, content: bytes) -> None:
-    """Note the records of a manifest's lines, in their order; other lines are ignored."""
+    """Note the records of a manifest's lines, in their order; of a damaged line, as a full disk leaves, its output.
+
+    Other lines are ignored.
+    """
     for line in content.split(b"\n"):
         try:
-            record = _record(json.loads(line))
+            note(records, _record(json.loads(line)))
         except (ValueError, RecursionError):
-            continue
-        note(records, record)
+            match = _NAMED.match(line)
+            if match:
+                with suppress(ValueError):
+                    note(records, Record(json.loads(match[1]), source=""))
 
 
 def _record(fields: Any) -> Record:

@@ -207,6 +207,27 @@ def test_a_run_killed_between_record_and_name_is_told_by_content(there: bytes, p
     assert [task.why for task in resume(jobs).todo] == ["missing"]
 
 
+@pytest.mark.parametrize(("there", "action"), [(b"done", "kept"), (b"more", "left")])
+def test_where_a_line_is_damaged_the_content_tells_whether_an_earlier_one_describes_the_file(
+    there: bytes, action: str, photos: Path
+) -> None:
+    job = jobs_for(photos)[0]
+    pretend_done([job])
+    manifest = Manifest(output_root(job))
+    manifest.add(record_for(job, "others", b"more"))
+    manifest.path.write_bytes(manifest.path.read_bytes()[:-9])
+    job.target.write_bytes(there)  # of one size, so that no size tells
+    plan = resume([job])
+    assert [task.job for task in getattr(plan, action)] == [job]
+    if action == "kept":
+        ((_, confirmed),) = plan.confirmed
+        assert confirmed == record_for(job)
+    else:
+        assert "is damaged" in plan.left[0].why
+        manifest.reread().finish()
+        assert [task.job for task in resume([job]).left] == [job], "sorting the manifest forgets nothing"
+
+
 def test_files_of_unknown_origin_are_left_and_the_rest_goes_on(photos: Path) -> None:
     jobs = jobs_for(photos)
     jobs[0].target.parent.mkdir()
