@@ -258,10 +258,8 @@ def worth_keeping(known: dict[Record, None], exists: bool) -> dict[Record, None]
 
     Where the last one is damaged, earlier ones may describe the file.
     """
-    kept: dict[Record, None] = {}
-    written = [record for record in known if not record.failure]
-    if written and exists:
-        kept = dict.fromkeys(written if written[-1].damaged else written[-1:])
+    written = [record for record in known if not record.failure] if exists else []
+    kept = dict.fromkeys(written if written and written[-1].damaged else written[-1:])
     if (last := _last(known)).failure:
         kept[last] = None
     return kept
