@@ -6,8 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lumen_cli.cli.interrupt import INTERRUPTED, interrupts_end
-from lumen_cli.cli.streams import complaint, guarded_streams, log
+from lumen_cli.cli.process import INTERRUPTED, complaint, guarded_streams, interrupts_end, log
 from lumen_cli.errors import LumenError
 
 

@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from lumen_cli.engine.accelerator import copies_of
+from lumen_cli.engine.acceleration import copies_of
 from lumen_cli.engine.carrier import carrier_of
 from lumen_cli.engine.device import DevicePolicy
 from tests.streams import Event, Mark, Stream, current_stream, on_stream

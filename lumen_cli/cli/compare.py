@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from lumen_cli.cli.interrupt import Interruption
+    from lumen_cli.cli.process import Interruption
     from lumen_cli.compare import Matched
     from lumen_cli.compare.comparison import Comparison
     from lumen_cli.files import Source
@@ -165,7 +165,7 @@ def compare(
     from rich.console import Console
 
     from lumen_cli.atomic import sweep_temporaries
-    from lumen_cli.cli.interrupt import interruptible
+    from lumen_cli.cli.process import interruptible
     from lumen_cli.compare import absolute_name, match_paths, page_target, sheet_target
     from lumen_cli.compare.comparison import Comparison, Wanted
     from lumen_cli.compare.drawing import require_free

@@ -242,7 +242,7 @@ def enhance(
             model=card.name,
         )
         if runtime is RuntimeChoice.openvino:
-            from lumen_cli.engine.openvino import check_runtime
+            from lumen_cli.engine.acceleration import check_runtime
 
             check_runtime(policy)
         settings = Settings.with_model(

@@ -19,7 +19,7 @@ import typer
 
 from lumen_cli.cli.options import EngineChoice
 from lumen_cli.cli.picture_options import STANDARD, PictureOptions, refuse_together
-from lumen_cli.cli.streams import OutputError
+from lumen_cli.cli.process import OutputError, interruptible
 from lumen_cli.errors import LumenError, UsageError
 
 if TYPE_CHECKING:
@@ -255,7 +255,6 @@ def watch(session: Session) -> int:
     Raises:
         UsageError: the first pass cannot be planned; a later one prints the reason and waits.
     """
-    from lumen_cli.cli.interrupt import interruptible
     from lumen_cli.text import with_options
 
     settling = Settling()

@@ -61,7 +61,7 @@ class RunPage:
             LumenError: the page cannot be written.
         """
         from lumen_cli.atomic import sweep_temporaries
-        from lumen_cli.cli.interrupt import interruptible
+        from lumen_cli.cli.process import interruptible
         from lumen_cli.compare import Matched, Problem, Row
         from lumen_cli.compare.comparison import Comparison, Wanted
         from lumen_cli.compare.page import BEFORE_AFTER

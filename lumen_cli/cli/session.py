@@ -15,7 +15,7 @@ import typer
 
 from lumen_cli.cli.inputs import Inputs, report_own, watch
 from lumen_cli.cli.picture_options import PictureOptions
-from lumen_cli.cli.streams import LOGGER, log
+from lumen_cli.cli.process import LOGGER, interruptible, log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,7 +114,6 @@ class Session:
         return 0
 
     def _make(self, plan: Plan, troubles: Sequence[Trouble]) -> int:
-        from lumen_cli.cli.interrupt import interruptible
         from lumen_cli.reports.progress import progress_line
         from lumen_cli.run import RunEndedError
 

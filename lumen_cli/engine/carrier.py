@@ -87,7 +87,7 @@ class Carrier:
         self._stream: Any = None
         self._refining: dict[tuple[Refining, torch.dtype], Refining] = {}
         if policy.overlaps:
-            from lumen_cli.engine.accelerator import Copies
+            from lumen_cli.engine.acceleration import Copies
 
             self._stream, self._copies = torch.cuda.Stream(policy.device), Copies(policy.device)
 

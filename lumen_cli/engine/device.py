@@ -87,7 +87,7 @@ class DevicePolicy:
         moved = network.to(torch.device(self.device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         half = next((name for name in (self.precision, self.deep_precision) if name != "fp32"), None)
         if half is not None and not self.single:
-            from lumen_cli.engine.accelerator import hold_halves
+            from lumen_cli.engine.acceleration import hold_halves
 
             hold_halves(moved, dtype_of(half))
         return moved
@@ -113,7 +113,7 @@ class DevicePolicy:
         """Tensors on the CPU → on the device; the CPU waits only where they are not from `stage`."""
         if not self.overlaps:
             return [tensor.to(self.device) for tensor in tensors]
-        from lumen_cli.engine.accelerator import copies_of
+        from lumen_cli.engine.acceleration import copies_of
 
         return copies_of(self.device).upload(tensors)
 
@@ -122,7 +122,7 @@ class DevicePolicy:
         if not self.overlaps:
             fetched = [tensor.cpu() for tensor in tensors]
             return lambda: fetched
-        from lumen_cli.engine.accelerator import copies_of
+        from lumen_cli.engine.acceleration import copies_of
 
         return copies_of(self.device).fetch(tensors)
 

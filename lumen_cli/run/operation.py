@@ -157,7 +157,7 @@ class ModelSettings:
 
         network = load(card, self.grading)
         if self.runtime == "openvino":
-            from lumen_cli.engine.openvino import accelerate
+            from lumen_cli.engine.acceleration import accelerate
 
             network = accelerate(network, self.steps, card.name)
         return network

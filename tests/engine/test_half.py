@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from lumen_cli.engine.accelerator import hold_halves
+from lumen_cli.engine.acceleration import hold_halves
 from lumen_cli.engine.batch import enhance_scenes
 from lumen_cli.engine.device import choose_device, dtype_of
 from lumen_cli.engine.scene import scene_of

@@ -390,7 +390,7 @@ def test_a_member_without_weights_is_said(listed: Path, site: Site, make_model: 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
 def test_an_interrupted_pull_leaves_nothing(how: str, listed: Path, tmp_path: Path) -> None:
-    from lumen_cli.cli.interrupt import ending_cleanly
+    from lumen_cli.cli.process import ending_cleanly
 
     def interrupt(*_: object) -> None:
         if how == "Ctrl-C":
@@ -420,7 +420,8 @@ def test_a_model_whose_weights_are_nowhere(make_model: MakeModel, refused: Calla
 
 
 def test_models_without_their_weights_are_not_chosen_by_themselves(listed: Path, site: Site) -> None:
-    from lumen_cli.benchmark.speed import SpeedRequest, speed_cases
+    from lumen_cli.benchmark.speed import speed_cases
+    from lumen_cli.benchmark.speed_request import SpeedRequest
 
     config = json.loads((listed / "config.json").read_text()) | {"name": "lightendiffusion"}
     (listed / "config.json").write_text(json.dumps(config))

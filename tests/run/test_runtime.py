@@ -11,7 +11,7 @@ import pytest
 import torch
 from lumen_tiny import Tiny
 
-from lumen_cli.engine import openvino as runtime
+from lumen_cli.engine import acceleration as runtime
 from lumen_cli.engine.device import choose_device
 from lumen_cli.networks.base import Mean, pad_to_multiple
 from lumen_cli.registry import export
