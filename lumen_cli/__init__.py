@@ -14,13 +14,13 @@ __all__ = ["__version__", "decompose", "enhance", "list_models", "load_model"]
 
 if TYPE_CHECKING:
     from lumen_cli.api import decompose, enhance, load_model
-    from lumen_cli.registry.catalog import list_models
+    from lumen_cli.registry import list_models
 
 _HOMES = {
     "decompose": "lumen_cli.api",
     "enhance": "lumen_cli.api",
     "load_model": "lumen_cli.api",
-    "list_models": "lumen_cli.registry.catalog",
+    "list_models": "lumen_cli.registry",
 }
 
 

@@ -17,7 +17,7 @@ from lumen_cli.errors import UsageError
 from lumen_cli.files.places import is_store, mask
 from lumen_cli.imaging.colour.convert import convert_depth, to_unit
 from lumen_cli.imaging.picture import Picture, read_picture
-from lumen_cli.registry.catalog import DEFAULT_MODEL, GradingName, check_light, find_model, require_ability
+from lumen_cli.registry import DEFAULT_MODEL, GradingName, check_light, find_model, require_ability
 from lumen_cli.registry.load import load
 from lumen_cli.run.decompose import Decompose, Decomposed, MapSettings
 from lumen_cli.run.operation import Enhance, Enhanced, Settings

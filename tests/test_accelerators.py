@@ -23,7 +23,7 @@ from lumen_cli.engine.tile import enhance_tiled, tiles_of
 from lumen_cli.files.find import find_pictures
 from lumen_cli.files.outputs import plan_outputs
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.imaging.tags.writer import TagWriter
+from lumen_cli.imaging.tags import TagWriter
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.registry.architectures import ARCHITECTURES, network_class
 from lumen_cli.registry.card import read_card

@@ -16,7 +16,7 @@ from lumen_cli.networks.diffll import DiffLL
 from lumen_cli.networks.kind import KinD
 from lumen_cli.networks.lightendiffusion import LightenDiffusion
 from lumen_cli.networks.lldiffusion import LLDiffusion
-from lumen_cli.registry.catalog import find_model
+from lumen_cli.registry import find_model
 from lumen_cli.registry.load import load
 from tests.conftest import MakeModel
 

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from lumen_cli.errors import LumenError, ModelError
+from lumen_cli.registry import find_model
 from lumen_cli.registry.card import ModelCard, read_card
-from lumen_cli.registry.catalog import find_model
 from lumen_cli.registry.load import load
 from lumen_cli.reports import benchmark_files
 from lumen_cli.run.manifest import MANIFEST_NAME, Manifest
@@ -404,7 +404,7 @@ def test_warnings_of_other_programs_cannot_steer_the_terminal() -> None:
 
 @posix
 def test_an_exiftool_with_known_holes_is_named(tmp_path: Path) -> None:
-    from lumen_cli.imaging.tags.writer import TagWriter, is_unsafe
+    from lumen_cli.imaging.tags import TagWriter, is_unsafe
 
     assert [is_unsafe(version) for version in ("12.16", "12.37", "12.38", "13.02", "12.57", "odd")] == [
         *(True, True),

@@ -10,8 +10,8 @@ import pytest
 from safetensors.torch import load_file, save
 
 import lumen_cli
+from lumen_cli.registry import DEFAULT_MODEL, find_model
 from lumen_cli.registry.card import read_card
-from lumen_cli.registry.catalog import DEFAULT_MODEL, find_model
 from lumen_cli.registry.load import load
 from tests.conftest import read_pixels
 

@@ -18,7 +18,7 @@ from lumen_cli.engine.scene import scene_of
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.colour.convert import luma
 from lumen_cli.imaging.picture import Picture
-from lumen_cli.registry.catalog import GradingName
+from lumen_cli.registry import GradingName
 from lumen_cli.registry.load import load
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from lumen_cli.errors import UsageError
 from lumen_cli.files.outputs import check_writable
 from lumen_cli.imaging.picture import Picture, write_picture
 from lumen_cli.metrics import DEFAULT_METRICS, Metric, all_metrics, find_metrics
+from lumen_cli.registry import GRADINGS, GradingName, bundled_models, find_model, list_models
 from lumen_cli.registry.architectures import ARCHITECTURES, Figure
 from lumen_cli.registry.card import ModelCard
-from lumen_cli.registry.catalog import GRADINGS, GradingName, bundled_models, find_model, list_models
 
 LOL = "LOL-v1"
 LOL_LEAK = (

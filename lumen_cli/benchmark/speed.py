@@ -13,8 +13,8 @@ from pathlib import Path
 
 from lumen_cli.benchmark.speed_request import PUBLISHED, SpeedCase, SpeedRequest, SpeedResult
 from lumen_cli.errors import LumenError, UsageError
+from lumen_cli.registry import find_model, list_models
 from lumen_cli.registry.architectures import ARCHITECTURES, architectures
-from lumen_cli.registry.catalog import find_model, list_models
 
 WORKER = "lumen_cli.benchmark.worker"
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]

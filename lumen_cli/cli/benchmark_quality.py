@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lumen_cli.benchmark.samples import Samples
     from lumen_cli.cli.process import Interruption
     from lumen_cli.metrics import Metric
-    from lumen_cli.registry.catalog import GradingName
+    from lumen_cli.registry import GradingName
     from lumen_cli.run.cluster import Cluster
 
 
@@ -108,7 +108,7 @@ def measure_quality(options: QualityOptions, run: dict[str, Any], as_json: bool,
     from lumen_cli.atomic import sweep_temporaries
     from lumen_cli.benchmark.plan import check_targets, choose_entrants, choose_metrics, gradings_for, image_paths
     from lumen_cli.cli.process import interruptible
-    from lumen_cli.registry.catalog import find_model
+    from lumen_cli.registry import find_model
     from lumen_cli.reports.benchmark_files import writer_for
     from lumen_cli.reports.progress import failure_line
     from lumen_cli.text import printable, short_path

@@ -115,7 +115,7 @@ def decompose(
     from lumen_cli.cli.inputs import gather
     from lumen_cli.cli.session import carry_out
     from lumen_cli.files.outputs import parse_template
-    from lumen_cli.registry.catalog import find_model, require_ability
+    from lumen_cli.registry import find_model, require_ability
 
     card = find_model(options.model, "decompose")
     require_ability(card, "decompose")

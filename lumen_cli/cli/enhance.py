@@ -28,7 +28,7 @@ from lumen_cli.engine import SMALLEST_TILE, Detail
 from lumen_cli.errors import UsageError
 from lumen_cli.files import is_tar_name
 from lumen_cli.imaging.formats import FORMATS, find_format
-from lumen_cli.registry.catalog import BRIGHTEST, DIMMEST, check_light, find_model
+from lumen_cli.registry import BRIGHTEST, DIMMEST, check_light, find_model
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 DARK = 0.07

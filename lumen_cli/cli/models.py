@@ -99,7 +99,7 @@ def list_(as_json: JsonOption = False) -> None:
 def _list(as_json: bool) -> None:
     from rich.console import Console
 
-    from lumen_cli.registry.catalog import default_model, scan_models
+    from lumen_cli.registry import default_model, scan_models
     from lumen_cli.reports.models import model_line, models_table
 
     cards, broken = scan_models()
@@ -137,7 +137,7 @@ def info(
     """  # noqa: D301
     from rich.console import Console
 
-    from lumen_cli.registry.catalog import find_model, is_model
+    from lumen_cli.registry import find_model, is_model
     from lumen_cli.reports.models import model_details, model_line, release_details, release_line
 
     console = Console(highlight=False)
@@ -172,7 +172,7 @@ def path(
       lumen models path kind
       ls "$(lumen models path kind)"
     """  # noqa: D301
-    from lumen_cli.registry.catalog import find_model
+    from lumen_cli.registry import find_model
     from lumen_cli.reports.jsonlines import ModelPathLine
 
     card = find_model(name)
@@ -196,7 +196,7 @@ def remove(
       lumen models remove night
       lumen models remove night --yes
     """  # noqa: D301
-    from lumen_cli.registry.catalog import own_model_folder, remove_model
+    from lumen_cli.registry import own_model_folder, remove_model
     from lumen_cli.reports.jsonlines import ModelPathLine
     from lumen_cli.text import short_folder
 
@@ -336,7 +336,7 @@ def export(
     """  # noqa: D301
     from rich.console import Console
 
-    from lumen_cli.registry.catalog import find_model
+    from lumen_cli.registry import find_model
 
     card = find_model(name)
 

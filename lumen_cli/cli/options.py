@@ -51,7 +51,7 @@ def complete_models(incomplete: str) -> Completions:
 
 def complete_own_model(incomplete: str) -> Completions:
     """Names of the user's own models."""
-    from lumen_cli.registry.catalog import user_models
+    from lumen_cli.registry import user_models
 
     return [(card.name, card.best_for or card.summary) for card in _cards() if card.folder.parent == user_models()]
 
@@ -111,7 +111,7 @@ def _models() -> Iterator[tuple[str, str]]:
 
 
 def _cards() -> Sequence[ModelCard]:
-    from lumen_cli.registry.catalog import list_models
+    from lumen_cli.registry import list_models
 
     return list_models()
 

@@ -34,7 +34,7 @@ from lumen_cli.cli.options import (
 from lumen_cli.errors import UsageError
 from lumen_cli.files.places import is_address
 from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS
-from lumen_cli.registry.catalog import DEFAULT_MODEL
+from lumen_cli.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from lumen_cli.files.outputs import NameTemplate

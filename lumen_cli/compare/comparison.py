@@ -26,7 +26,7 @@ from lumen_cli.files import Job, Source
 from lumen_cli.files.find import find_pictures
 from lumen_cli.imaging.colour.convert import to_unit
 from lumen_cli.imaging.picture import Picture, write_picture
-from lumen_cli.registry.catalog import find_model
+from lumen_cli.registry import find_model
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.operation import Enhance, Settings
 from lumen_cli.run.plan import Plan

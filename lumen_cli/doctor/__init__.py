@@ -148,7 +148,7 @@ def _round_trip(format: Any) -> None:
 
 
 def _check_exiftool() -> Checks:
-    from lumen_cli.imaging.tags.writer import INSTALL, UNSAFE, ExifToolPool, UnusableExifToolError, is_unsafe
+    from lumen_cli.imaging.tags import INSTALL, UNSAFE, ExifToolPool, UnusableExifToolError, is_unsafe
 
     path = shutil.which("exiftool")
     if path is None:
@@ -174,7 +174,7 @@ def _check_models() -> Checks:
     import torch
 
     from lumen_cli.engine.refine import load_refining
-    from lumen_cli.registry.catalog import bundled_models, scan_models
+    from lumen_cli.registry import bundled_models, scan_models
     from lumen_cli.registry.load import load_lol_grading
 
     cards, broken = scan_models()
@@ -208,7 +208,7 @@ def _check_models() -> Checks:
 def _check_model(card: ModelCard) -> str:
     """The command that fetches missing weights, or ""; ModelError or OSError where a file or a member is wrong."""
     from lumen_cli.files.contents import checksum
-    from lumen_cli.registry.catalog import pull_command
+    from lumen_cli.registry import pull_command
     from lumen_cli.registry.load import find_members
 
     if card.to_pull:
@@ -231,7 +231,7 @@ def _test_itself() -> Checks:
 
     from lumen_cli.api import enhance, load_model
     from lumen_cli.engine.device import choose_device
-    from lumen_cli.registry.catalog import find_model
+    from lumen_cli.registry import find_model
 
     card, dark = find_model("auto"), make_picture()
     policy = choose_device(precisions=card.precisions)

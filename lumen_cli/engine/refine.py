@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lumen_cli.engine.scene import Floats
 from lumen_cli.networks.refiner import SQUARE, Refiner, see, share_of
-from lumen_cli.registry.catalog import bundled_models
+from lumen_cli.registry import bundled_models
 from lumen_cli.registry.load import apply_weights, load_weights
 
 BINS = 12

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumen_cli.errors import PictureError
+from lumen_cli.imaging.colour import COLOUR_CHUNKS, interpret_colours, read_model
 from lumen_cli.imaging.colour.convert import SRGB, convert_depth, from_unit, luma, to_integers, to_unit, turn_upright
-from lumen_cli.imaging.colour.interpretation import COLOUR_CHUNKS, interpret_colours, read_model
 from lumen_cli.imaging.colour.spaces import D65, SRGB_PRIMARIES, NativeColours, Shaper, ShaperSpace, compute_matrix
 from lumen_cli.imaging.formats import MAXIMUM_PIXELS, find_format, list_titles, recognise
 from lumen_cli.imaging.formats.format import UNKNOWN, ColourLabel, Decoded, Format, Raster, Storage, UnreadableError

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 from pydantic.json_schema import GenerateJsonSchema
 
 from lumen_cli.errors import ModelError, UsageError
-from lumen_cli.registry.catalog import CONFIG_FILE, read_config, show
+from lumen_cli.registry import CONFIG_FILE, read_config, show
 
 LARGEST_NUMBER = 10_000
 """No network has so many channels, layers or steps; a stranger's folder must not make lumen build one for ever."""

@@ -12,8 +12,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from lumen_cli.errors import ModelError, UsageError
 from lumen_cli.files.contents import checksum
-from lumen_cli.registry.card import ModelCard, WeightsFile, read_card
-from lumen_cli.registry.catalog import (
+from lumen_cli.registry import (
     CARD_FILE,
     CONFIG_FILE,
     HUGGING_FACE,
@@ -29,6 +28,7 @@ from lumen_cli.registry.catalog import (
     scan_models,
     user_models,
 )
+from lumen_cli.registry.card import ModelCard, WeightsFile, read_card
 from lumen_cli.registry.fetch import LARGEST_WEIGHTS, NotGivenError, Progress, fetch, require_web_address
 from lumen_cli.registry.load import find_members, require_loadable
 

@@ -29,7 +29,7 @@ from lumen_cli import __version__
 from lumen_cli.errors import ModelError, UsageError
 from lumen_cli.networks import exporting
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.registry.catalog import CARD_FILE, atomic_folder
+from lumen_cli.registry import CARD_FILE, atomic_folder
 from lumen_cli.registry.export_texts import example_text, readme_text
 from lumen_cli.registry.load import load
 

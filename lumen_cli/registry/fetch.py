@@ -22,8 +22,8 @@ from lumen_cli import __version__
 from lumen_cli.atomic import atomic_file
 from lumen_cli.errors import ModelError
 from lumen_cli.files.contents import user_folder
+from lumen_cli.registry import CARD_FILE, CONFIG_FILE, HUGGING_FACE, LARGEST_TEXT, atomic_folder
 from lumen_cli.registry.card import LOCAL_HOSTS, is_web_address, read_card
-from lumen_cli.registry.catalog import CARD_FILE, CONFIG_FILE, HUGGING_FACE, LARGEST_TEXT, atomic_folder
 from lumen_cli.text import memory
 
 PAUSES = (1.0, 3.0, 10.0, 20.0)

@@ -18,9 +18,7 @@ from lumen_cli.atomic import atomic_file
 from lumen_cli.errors import ModelError
 from lumen_cli.networks.base import LowLightModel, Mean
 from lumen_cli.networks.grading import Grading
-from lumen_cli.registry.architectures import ARCHITECTURES, network_class
-from lumen_cli.registry.card import ModelCard, WeightsFile
-from lumen_cli.registry.catalog import (
+from lumen_cli.registry import (
     CONFIG_FILE,
     LOL_GRADING_FILE,
     LOL_GRADING_SHA256,
@@ -31,6 +29,8 @@ from lumen_cli.registry.catalog import (
     is_model,
     pull_command,
 )
+from lumen_cli.registry.architectures import ARCHITECTURES, network_class
+from lumen_cli.registry.card import ModelCard, WeightsFile
 from lumen_cli.text import join_first
 
 if TYPE_CHECKING:

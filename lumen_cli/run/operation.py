@@ -16,7 +16,7 @@ from lumen_cli.files.outputs import NameTemplate, plan_outputs
 from lumen_cli.imaging.formats import require_pyav
 from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.tags.rules import KEEP_ALL, Keeping, TagRules
-from lumen_cli.registry.catalog import LOL_GRADING_SHA256, GradingName
+from lumen_cli.registry import LOL_GRADING_SHA256, GradingName
 from lumen_cli.run.save import Content
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.files.outputs import NameTemplate, check_writable, stays_animated
 from lumen_cli.files.places import ObjectPath, StoreError
 from lumen_cli.imaging.formats import DEFAULT_TIMEOUT, MAXIMUM_PIXELS, is_clip_name
-from lumen_cli.imaging.tags.writer import TagWriter
+from lumen_cli.imaging.tags import TagWriter
 from lumen_cli.run import Caller, Part, Result, RunEndedError, Task, failure
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.manifest import put_in_order

@@ -26,7 +26,7 @@ from lumen_cli.run.manifest import Manifest, Record
 from lumen_cli.run.sidecars import copies
 
 if TYPE_CHECKING:
-    from lumen_cli.imaging.tags.writer import TagWriter
+    from lumen_cli.imaging.tags import TagWriter
 
 Content = Picture | np.ndarray | Mapping[str, np.ndarray] | Callable[[Path], None]
 """What a file holds: a picture, one array (.npy), several by name (.npz), or what a function writes into a path."""

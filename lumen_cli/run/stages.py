@@ -30,7 +30,7 @@ from lumen_cli.run.operation import Operation, Output
 from lumen_cli.run.save import Recording, StorageWatch, Transport, record_files, record_of, save_files
 
 if TYPE_CHECKING:
-    from lumen_cli.imaging.tags.writer import TagWriter
+    from lumen_cli.imaging.tags import TagWriter
     from lumen_cli.run.run import RunOptions
 
 _MIB = 1 << 20

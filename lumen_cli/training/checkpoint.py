@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.registry.catalog import CARD_FILE, CONFIG_FILE, NETWORK_FILE
+from lumen_cli.registry import CARD_FILE, CONFIG_FILE, NETWORK_FILE
 from lumen_cli.registry.load import save_weights
 from lumen_cli.training.recipes import Recipe
 

@@ -24,8 +24,8 @@ from lumen_cli.datasets import Pair, TrainingFiles
 from lumen_cli.metrics import psnr, ssim
 from lumen_cli.networks import average_to
 from lumen_cli.networks.grading import EXPERTS, GRID, THUMBNAIL, Grading, bend, mean_stops
+from lumen_cli.registry import CARD_FILE, CONFIG_FILE, GRADING_FILE, NETWORK_FILE
 from lumen_cli.registry.card import ModelCard
-from lumen_cli.registry.catalog import CARD_FILE, CONFIG_FILE, GRADING_FILE, NETWORK_FILE
 from lumen_cli.registry.load import load, save_weights
 from lumen_cli.training.checkpoint import Checkpoint, Progress
 from lumen_cli.training.grading_examples import (

@@ -27,7 +27,7 @@ from lumen_cli.errors import LumenError, PictureError, UsageError
 from lumen_cli.imaging.colour.convert import luma
 from lumen_cli.imaging.picture import Picture, read_picture
 from lumen_cli.metrics import Metric, find_metrics
-from lumen_cli.registry.catalog import find_model
+from lumen_cli.registry import find_model
 from tests.conftest import MakeModel, dark_pixels
 
 PSNR, SSIM, BRIGHTNESS = find_metrics(["psnr", "ssim", "brightness"])

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from lumen_cli.files.find import find_pictures
-from lumen_cli.registry.catalog import find_model
+from lumen_cli.registry import find_model
 from lumen_cli.run.cluster import connect, driver
 from lumen_cli.run.cluster.driver import ClusterRun
 from lumen_cli.run.cluster.worker import Worker, pack

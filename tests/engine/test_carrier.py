@@ -25,7 +25,7 @@ from lumen_cli.files.find import find_pictures
 from lumen_cli.files.outputs import plan_outputs
 from lumen_cli.imaging.colour.convert import convert_depth
 from lumen_cli.imaging.picture import Picture, read_picture
-from lumen_cli.imaging.tags.writer import TagWriter
+from lumen_cli.imaging.tags import TagWriter
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.operation import Enhance, Settings
 from lumen_cli.run.plan import make_plan

@@ -18,7 +18,7 @@ from lumen_cli.engine.scene import Floats, Settings, finish, reduce_by_area, sce
 from lumen_cli.errors import ModelError
 from lumen_cli.imaging.picture import read_picture
 from lumen_cli.networks.refiner import Refiner
-from lumen_cli.registry.catalog import bundled_models
+from lumen_cli.registry import bundled_models
 from tests.engine.test_full_resolution import brightened, landscape, picture, psnr
 
 

@@ -13,8 +13,8 @@ import lumen_cli
 from lumen_cli.errors import ModelError, UsageError
 from lumen_cli.networks.grading import bend
 from lumen_cli.networks.lol_grading import LolGrading, thumbnail
+from lumen_cli.registry import find_model
 from lumen_cli.registry import load as loading
-from lumen_cli.registry.catalog import find_model
 from lumen_cli.registry.load import load, load_lol_grading
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lumen_cli.errors import ModelError, UsageError
+from lumen_cli.registry import find_model, list_models, scan_models
 from lumen_cli.registry.card import read_card, write_schema
-from lumen_cli.registry.catalog import find_model, list_models, scan_models
 from lumen_cli.registry.load import load
 from tests.conftest import MakeModel
 

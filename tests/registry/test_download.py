@@ -18,7 +18,7 @@ from lumen_cli.atomic import temporary_beside
 from lumen_cli.errors import LumenError, ModelError
 from lumen_cli.networks.grading import Grading
 from lumen_cli.registry import fetch as fetching
-from lumen_cli.registry.catalog import find_model, list_models, user_models
+from lumen_cli.registry import find_model, list_models, user_models
 from lumen_cli.registry.download import pull_model
 from lumen_cli.registry.load import load, save_weights
 from tests.conftest import MakeModel, folder_bytes

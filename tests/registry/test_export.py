@@ -15,9 +15,8 @@ from torch import Tensor
 
 from lumen_cli.errors import ModelError, UsageError
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.registry import export
+from lumen_cli.registry import bundled_models, export, find_model
 from lumen_cli.registry.architectures import ARCHITECTURES
-from lumen_cli.registry.catalog import bundled_models, find_model
 from lumen_cli.registry.load import load
 from tests.conftest import Finished, MakeModel, folder_bytes, read_pixels, write_dark
 

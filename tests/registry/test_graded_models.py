@@ -15,7 +15,7 @@ from lumen_cli.engine.tile import enhance_tiled
 from lumen_cli.errors import ModelError
 from lumen_cli.networks.grading import Grading, bend
 from lumen_cli.networks.kind import KinD
-from lumen_cli.registry.catalog import find_model
+from lumen_cli.registry import find_model
 from lumen_cli.registry.load import load, require_loadable, save_weights
 from tests.conftest import MakeModel
 

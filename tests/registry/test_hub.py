@@ -10,7 +10,7 @@ import pytest
 
 from lumen_cli.errors import ModelError
 from lumen_cli.registry import fetch as fetching
-from lumen_cli.registry.catalog import find_model
+from lumen_cli.registry import find_model
 from lumen_cli.registry.fetch import download_model, parse_address
 from lumen_cli.registry.load import load
 from tests.conftest import MakeModel

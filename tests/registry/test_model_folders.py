@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lumen_cli.errors import ModelError, UsageError
+from lumen_cli.registry import find_model, scan_models
 from lumen_cli.registry.card import read_card
-from lumen_cli.registry.catalog import find_model, scan_models
 from lumen_cli.registry.download import pull_model
 from tests.conftest import Finished, MakeModel
 from tests.registry.test_download import Publish, publish, site  # noqa: F401  (fixtures)

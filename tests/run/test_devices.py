@@ -20,7 +20,7 @@ from lumen_cli.engine.parts import NetworkError
 from lumen_cli.errors import UsageError
 from lumen_cli.files.find import find_pictures
 from lumen_cli.files.outputs import plan_outputs
-from lumen_cli.imaging.tags.writer import TagWriter
+from lumen_cli.imaging.tags import TagWriter
 from lumen_cli.run import Result, RunEndedError
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.operation import Enhance, Settings

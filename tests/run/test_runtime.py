@@ -14,8 +14,7 @@ from lumen_tiny import Tiny
 from lumen_cli.engine import acceleration as runtime
 from lumen_cli.engine.device import choose_device
 from lumen_cli.networks.base import Mean, pad_to_multiple
-from lumen_cli.registry import export
-from lumen_cli.registry.catalog import bundled_models, find_model
+from lumen_cli.registry import bundled_models, export, find_model
 from lumen_cli.registry.load import load
 from tests.conftest import Finished, MakeModel, read_pixels
 

@@ -9,7 +9,7 @@ import pytest
 
 from lumen_cli.errors import PictureError
 from lumen_cli.imaging.picture import Picture, read_picture
-from lumen_cli.imaging.tags.writer import TagWriter
+from lumen_cli.imaging.tags import TagWriter
 from lumen_cli.run.save import Saved, output_format, save_files
 from tests.conftest import write_dark
 

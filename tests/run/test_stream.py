@@ -11,7 +11,7 @@ from lumen_cli.engine.device import DevicePolicy, choose_device
 from lumen_cli.engine.memory import TilePlan
 from lumen_cli.files.find import find_pictures
 from lumen_cli.files.outputs import plan_outputs
-from lumen_cli.imaging.tags.writer import TagWriter
+from lumen_cli.imaging.tags import TagWriter
 from lumen_cli.run import Result, RunEndedError, stages
 from lumen_cli.run.existing import IfExists
 from lumen_cli.run.operation import Enhance, Settings

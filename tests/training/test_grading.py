@@ -17,8 +17,8 @@ from lumen_cli.errors import LumenError, UsageError
 from lumen_cli.imaging.colour.convert import to_linear, to_srgb
 from lumen_cli.networks.base import LowLightModel
 from lumen_cli.networks.grading import EXPERTS, GRID, AutoExposure, Grading, bend, measure
+from lumen_cli.registry import find_model
 from lumen_cli.registry.card import read_card
-from lumen_cli.registry.catalog import find_model
 from lumen_cli.registry.load import load
 from lumen_cli.training import grading as grading_fit
 from lumen_cli.training import grading_examples

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from lumen_cli.datasets import find_pairs, find_training_files
 from lumen_cli.networks.lol_grading import LolGrading
-from lumen_cli.registry.catalog import find_model
+from lumen_cli.registry import find_model
 from lumen_cli.training.lol_grading import BRIGHT, DARK, NAME, Bank, Fitting, LolGradingRun, train_lol_grading
 from lumen_cli.training.loop import Report
 

@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from lumen_cli.imaging.colour import read_model, read_shaper
 from lumen_cli.imaging.colour.convert import SRGB, divide_by_alpha
-from lumen_cli.imaging.colour.interpretation import read_model, read_shaper
 from lumen_cli.imaging.colour.spaces import ShaperSpace
 from lumen_cli.imaging.extent import find_boxes_end, note_boxes, read_at, read_bounded, walk_boxes
 from lumen_cli.imaging.formats.format import Decoded, Format, Package, Raster, Storage, UnreadableError, check_size

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lumen_cli.imaging.colour.interpretation import COLOUR_CHUNKS
+from lumen_cli.imaging.colour import COLOUR_CHUNKS
 from lumen_cli.imaging.extent import PNG_SIGNATURE, note_trailers, pack_png_chunk, read_at, read_bounded
 from lumen_cli.imaging.formats.format import (
     Decoded,

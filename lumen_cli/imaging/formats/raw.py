@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from lumen_cli.imaging.colour import make_profile
 from lumen_cli.imaging.colour.convert import SRGB
-from lumen_cli.imaging.colour.interpretation import make_profile
 from lumen_cli.imaging.colour.spaces import D65, SRGB_PRIMARIES, compute_matrix
 from lumen_cli.imaging.extent import read_at, read_brands
 from lumen_cli.imaging.formats import SUFFIXES

@@ -22,13 +22,12 @@ from typing import Any
 from lumen_cli.atomic import require_room, temporary_beside
 from lumen_cli.errors import PictureError
 from lumen_cli.imaging.picture import Picture, find_losses
-from lumen_cli.imaging.tags import arguments
+from lumen_cli.imaging.tags import ExifToolPool, PatientExifTool, UnusableExifToolError, arguments
 from lumen_cli.imaging.tags.containers import find_unsupported, may_hold_tags
 from lumen_cli.imaging.tags.exif import join_software, write_software
 from lumen_cli.imaging.tags.pieces import NotSplicedError
 from lumen_cli.imaging.tags.rules import CHANGES, COPIED, CREDITS, WRITTEN, Allowed, Kind, TagRules
 from lumen_cli.imaging.tags.splice import EMBEDDABLE, embed_exif, repair_packet, stand_in, write_exif
-from lumen_cli.imaging.tags.writer import ExifToolPool, PatientExifTool, UnusableExifToolError
 
 Tags = Mapping[str, str | list[str]]
 """Values by groups and name, "EXIF:IFD0:Make"; several of one name as a sorted list."""

@@ -13,9 +13,7 @@ from torch import Tensor
 from lumen_cli.errors import ModelError, UsageError
 from lumen_cli.files.contents import checksum
 from lumen_cli.networks.base import LowLightModel
-from lumen_cli.registry.architectures import ARCHITECTURES, Architecture, Release, import_object
-from lumen_cli.registry.card import NAME, ImportedFile, ModelCard, read_card
-from lumen_cli.registry.catalog import (
+from lumen_cli.registry import (
     CARD_FILE,
     CONFIG_FILE,
     NETWORK_FILE,
@@ -24,6 +22,8 @@ from lumen_cli.registry.catalog import (
     require_usable_name,
     user_models,
 )
+from lumen_cli.registry.architectures import ARCHITECTURES, Architecture, Release, import_object
+from lumen_cli.registry.card import NAME, ImportedFile, ModelCard, read_card
 from lumen_cli.registry.checkpoints import Source, find_checkpoints
 from lumen_cli.registry.checkpoints.layouts import Layout, Variant
 from lumen_cli.registry.checkpoints.reading_process import (

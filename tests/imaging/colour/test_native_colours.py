@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageCms
 from skimage.color import deltaE_ciede2000, rgb2lab
 
+from lumen_cli.imaging.colour import interpret_colours, make_profile, read_shaper
 from lumen_cli.imaging.colour.convert import SRGB
-from lumen_cli.imaging.colour.interpretation import interpret_colours, make_profile, read_shaper
 from lumen_cli.imaging.colour.spaces import NativeColours, compute_matrix
 from lumen_cli.imaging.picture import Picture, find_losses, read_picture, write_picture
 from tests.imaging import make, profiles

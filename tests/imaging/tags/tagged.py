@@ -18,10 +18,10 @@ from PIL.TiffImagePlugin import IFDRational
 
 from lumen_cli.imaging.formats import find_format
 from lumen_cli.imaging.picture import read_picture, write_picture
+from lumen_cli.imaging.tags import TagWriter
 from lumen_cli.imaging.tags.arguments import LISTING
 from lumen_cli.imaging.tags.rules import TagRules
 from lumen_cli.imaging.tags.transfer import Tags, parse_listing
-from lumen_cli.imaging.tags.writer import TagWriter
 from tests.imaging import make
 
 needs_exiftool = pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")

@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 
 from lumen_cli.compare.rows import essentials
 from lumen_cli.imaging.picture import read_picture, write_picture
+from lumen_cli.imaging.tags import TagWriter
 from lumen_cli.imaging.tags.arguments import whole_blocks
 from lumen_cli.imaging.tags.containers import find_unsupported, may_hold_tags
 from lumen_cli.imaging.tags.exif import (
@@ -26,7 +27,6 @@ from lumen_cli.imaging.tags.exif import (
     write_software,
 )
 from lumen_cli.imaging.tags.splice import make_thumbnail
-from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.imaging.tags.xmp import update_xmp
 from tests.imaging import make
 from tests.imaging.tags.tagged import MAKER_NOTE, STAMP, both_engines, camera_file, needs_exiftool

@@ -13,9 +13,9 @@ from PIL import ExifTags, Image
 from lumen_cli.errors import UsageError
 from lumen_cli.imaging.formats import find_format
 from lumen_cli.imaging.picture import read_picture, write_picture
+from lumen_cli.imaging.tags import TagWriter
 from lumen_cli.imaging.tags.rules import CHANGES, NO_IPTC, Keeping, TagRules
 from lumen_cli.imaging.tags.transfer import explain, find_differences
-from lumen_cli.imaging.tags.writer import TagWriter
 from tests.imaging import make
 from tests.imaging.tags.tagged import (
     CONTAINERS,

@@ -15,10 +15,10 @@ from PIL.PngImagePlugin import PngInfo
 from lumen_cli.imaging.extent import pack_png_chunk
 from lumen_cli.imaging.formats import png
 from lumen_cli.imaging.picture import read_picture
+from lumen_cli.imaging.tags import TagWriter
 from lumen_cli.imaging.tags.containers import EXTENDED_XMP, XMP, pack_segment, read_segments
 from lumen_cli.imaging.tags.exif import has_thumbnail, put_thumbnail
 from lumen_cli.imaging.tags.rules import TagRules
-from lumen_cli.imaging.tags.writer import TagWriter
 from lumen_cli.imaging.tags.xmp import update_xmp
 from tests.imaging import make
 from tests.imaging.tags.tagged import PACKET, PACKETS, STAMP, camera_file, carry, jpeg, small_jpeg

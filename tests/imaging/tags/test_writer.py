@@ -24,8 +24,8 @@ from PIL.PngImagePlugin import PngInfo
 from lumen_cli.errors import PictureError, UsageError
 from lumen_cli.imaging.formats import find_format
 from lumen_cli.imaging.picture import read_picture
+from lumen_cli.imaging.tags import ExifToolPool, TagWriter
 from lumen_cli.imaging.tags.containers import may_hold_tags
-from lumen_cli.imaging.tags.writer import ExifToolPool, TagWriter
 from tests.imaging import make
 from tests.imaging.tags.tagged import (
     FORMATS,
