@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lumen_cli.cli.process import INTERRUPTED, complaint, guarded_streams, interrupts_end, log
+from lumen_cli.cli import INTERRUPTED, complaint, guarded_streams, interrupts_end, log
 from lumen_cli.errors import LumenError
 
 

@@ -16,8 +16,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from lumen_cli import __version__
+from lumen_cli.cli import log
 from lumen_cli.cli.options import LOGGING
-from lumen_cli.cli.process import log
 from lumen_cli.cli.settings import find_settings, key_of, options_of, variables
 from lumen_cli.errors import EXIT_CODES, MORE_CODES, UsageError
 from lumen_cli.files.places import is_store, mask

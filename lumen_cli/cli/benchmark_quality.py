@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lumen_cli.benchmark.entrants import Entrant
     from lumen_cli.benchmark.quality import Score, Scorer
     from lumen_cli.benchmark.samples import Samples
-    from lumen_cli.cli.process import Interruption
+    from lumen_cli.cli import Interruption
     from lumen_cli.metrics import Metric
     from lumen_cli.registry import GradingName
     from lumen_cli.run.cluster import Cluster
@@ -107,10 +107,10 @@ def measure_quality(options: QualityOptions, run: dict[str, Any], as_json: bool,
 
     from lumen_cli.atomic import sweep_temporaries
     from lumen_cli.benchmark.plan import check_targets, choose_entrants, choose_metrics, gradings_for, image_paths
-    from lumen_cli.cli.process import interruptible
+    from lumen_cli.cli import interruptible
     from lumen_cli.registry import find_model
+    from lumen_cli.reports import failure_line
     from lumen_cli.reports.benchmark_files import writer_for
-    from lumen_cli.reports.progress import failure_line
     from lumen_cli.text import printable, short_path
 
     for path in options.outputs:
@@ -170,8 +170,8 @@ def _measure(
     """Measure, print and write the report; returns whether a picture failed."""
     from lumen_cli.benchmark.plan import grading_notes, make_report, save_images
     from lumen_cli.benchmark.quality import run_quality
+    from lumen_cli.reports import steps_line
     from lumen_cli.reports.benchmark_files import quality_lines, write_report
-    from lumen_cli.reports.progress import steps_line
     from lumen_cli.reports.quality import print_quality
     from lumen_cli.text import printable
 
@@ -211,8 +211,8 @@ def _check_leak(
 ) -> tuple[str, bool]:
     """Print the leaks found; returns the headline and whether a picture could not be read."""
     from lumen_cli.benchmark.samples import check_leak
+    from lumen_cli.reports import steps_line
     from lumen_cli.reports.benchmark_files import leak_lines
-    from lumen_cli.reports.progress import steps_line
     from lumen_cli.reports.quality import leak_headline, leak_table
     from lumen_cli.text import printable
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from lumen_cli.cli.process import Interruption
+    from lumen_cli.cli import Interruption
     from lumen_cli.compare import Matched
     from lumen_cli.compare.comparison import Comparison
     from lumen_cli.files import Source
@@ -165,7 +165,7 @@ def compare(
     from rich.console import Console
 
     from lumen_cli.atomic import sweep_temporaries
-    from lumen_cli.cli.process import interruptible
+    from lumen_cli.cli import interruptible
     from lumen_cli.compare import absolute_name, match_paths, page_target, sheet_target
     from lumen_cli.compare.comparison import Comparison, Wanted
     from lumen_cli.compare.drawing import require_free
@@ -230,7 +230,7 @@ def _run_models(
 ) -> Matched:
     """Run every model on every input, one model after the other; then match the versions."""
     from lumen_cli.compare.comparison import match_models, plan_models
-    from lumen_cli.reports.progress import progress_line
+    from lumen_cli.reports import progress_line
     from lumen_cli.run.existing import IfExists
 
     if_exists = IfExists.OVERWRITE if overwrite else IfExists.REFUSE
@@ -252,7 +252,7 @@ def _run_models(
 def _compare(console: Console, interruption: Interruption, comparison: Comparison, as_json: bool) -> None:
     """Measure and draw; shows progress, or a JSON line for each row."""
     from lumen_cli.compare import Problem
-    from lumen_cli.reports.progress import steps_line
+    from lumen_cli.reports import steps_line
     from lumen_cli.reports.quality import compared_line, problem_line
 
     matched = comparison.matched

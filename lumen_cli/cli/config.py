@@ -92,7 +92,7 @@ def _print(lines: Sequence[SettingLine]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from lumen_cli.reports.progress import plain_table
+    from lumen_cli.reports import plain_table
     from lumen_cli.text import printable
 
     commands: dict[str, list[SettingLine]] = {}

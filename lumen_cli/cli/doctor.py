@@ -35,7 +35,7 @@ def doctor(
     from rich.console import Console
 
     from lumen_cli.doctor import run_checks
-    from lumen_cli.reports.progress import is_watched
+    from lumen_cli.reports import is_watched
     from lumen_cli.reports.state import check_line, checks_table, verdict
 
     messages, checks = Console(stderr=True, highlight=False), []

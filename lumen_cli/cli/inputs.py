@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from lumen_cli.cli import OutputError, interruptible
 from lumen_cli.cli.options import EngineChoice
 from lumen_cli.cli.picture_options import STANDARD, PictureOptions, refuse_together
-from lumen_cli.cli.process import OutputError, interruptible
 from lumen_cli.errors import LumenError, UsageError
 
 if TYPE_CHECKING:

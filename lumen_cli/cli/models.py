@@ -282,10 +282,10 @@ def pull(
     """  # noqa: D301
     from rich.console import Console
 
-    from lumen_cli.cli.process import ending_cleanly
+    from lumen_cli.cli import ending_cleanly
     from lumen_cli.registry.download import pull_model
+    from lumen_cli.reports import download_line
     from lumen_cli.reports.models import pull_line, pull_tables
-    from lumen_cli.reports.progress import download_line
 
     console = Console(stderr=True, highlight=False)
     with ending_cleanly(), download_line(console) as progress:
@@ -340,7 +340,7 @@ def export(
 
     card = find_model(name)
 
-    from lumen_cli.cli.process import ending_cleanly
+    from lumen_cli.cli import ending_cleanly
     from lumen_cli.registry.export import export_model
     from lumen_cli.reports.models import export_line, export_table
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lumen_cli.cli.process import log
+from lumen_cli.cli import log
 from lumen_cli.errors import UsageError
 
 if TYPE_CHECKING:

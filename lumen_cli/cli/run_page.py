@@ -61,14 +61,14 @@ class RunPage:
             LumenError: the page cannot be written.
         """
         from lumen_cli.atomic import sweep_temporaries
-        from lumen_cli.cli.process import interruptible
+        from lumen_cli.cli import interruptible
         from lumen_cli.compare import Matched, Problem, Row
         from lumen_cli.compare.comparison import Comparison, Wanted
         from lumen_cli.compare.page import BEFORE_AFTER
         from lumen_cli.compare.rows import Looks, chosen_metrics
         from lumen_cli.files import natural_key
         from lumen_cli.imaging.formats import is_clip_name
-        from lumen_cli.reports.progress import steps_line
+        from lumen_cli.reports import steps_line
         from lumen_cli.text import memory, short_path
 
         several = len({result.task.root for result in self.results}) > 1

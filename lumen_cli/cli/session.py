@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from lumen_cli.cli import LOGGER, interruptible, log
 from lumen_cli.cli.inputs import Inputs, report_own, watch
 from lumen_cli.cli.picture_options import PictureOptions
-from lumen_cli.cli.process import LOGGER, interruptible, log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ def plan_visibly(console: Console, run: Run, sources: Sequence[Source]) -> Plan:
     """The plan; shows progress where making it takes a while."""
     from rich.progress import TextColumn
 
-    from lumen_cli.reports.progress import transient_line
+    from lumen_cli.reports import transient_line
 
     line = transient_line(console, TextColumn("checking existing outputs"))
     task = line.add_task("", total=len(sources))
@@ -114,7 +114,7 @@ class Session:
         return 0
 
     def _make(self, plan: Plan, troubles: Sequence[Trouble]) -> int:
-        from lumen_cli.reports.progress import progress_line
+        from lumen_cli.reports import progress_line
         from lumen_cli.run import RunEndedError
 
         if self.page:

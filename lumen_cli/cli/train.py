@@ -101,7 +101,7 @@ def train(
 
     from rich.console import Console
 
-    from lumen_cli.reports.progress import TrainingWatch
+    from lumen_cli.reports import TrainingWatch
     from lumen_cli.training import Request, plan_grading, plan_lol_grading, plan_network, plan_refiner
 
     request = Request(data, out, val, minutes, steps, seed, device, precision.value)

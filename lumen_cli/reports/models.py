@@ -13,8 +13,8 @@ from rich.text import Text
 
 from lumen_cli.registry import pull_command, user_models
 from lumen_cli.registry.architectures import ARCHITECTURES, Architecture
+from lumen_cli.reports import facts_grid, plain_table
 from lumen_cli.reports.jsonlines import ExportLine, ImportLine, ModelLine, PullLine, ReleaseLine
-from lumen_cli.reports.progress import facts_grid, plain_table
 from lumen_cli.text import count, memory, parameters, printable, short_folder
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lumen_cli.reports import NARROW, facts_grid, failure_line, plain_table
 from lumen_cli.reports.jsonlines import ComparedLine, MeansLine, Version
-from lumen_cli.reports.progress import NARROW, facts_grid, failure_line, plain_table
 from lumen_cli.text import count, printable, short_path
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from rich.progress import TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from lumen_cli.reports import NARROW, facts_grid, failure_line, plain_table, transient_line
 from lumen_cli.reports.jsonlines import SpeedLine
-from lumen_cli.reports.progress import NARROW, facts_grid, failure_line, plain_table, transient_line
 from lumen_cli.text import count, duration, memory, parameters, printable
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from lumen_cli.reports import plain_table
 from lumen_cli.reports.jsonlines import CheckLine, OutputLine, StatusLine
-from lumen_cli.reports.progress import plain_table
 from lumen_cli.run.shards import STATES, OutputState, State
 from lumen_cli.text import count, printable
 

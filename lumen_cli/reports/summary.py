@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lumen_cli.reports.progress import facts_grid, failure_line, plain_table
+from lumen_cli.reports import facts_grid, failure_line, plain_table
 from lumen_cli.run.existing import EDITED
 from lumen_cli.text import count, duration, memory, printable, short_path, with_options
 

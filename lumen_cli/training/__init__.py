@@ -1,4 +1,6 @@
-"""What `lumen train` trains: a network, the grading of a model or the refiner; checked before any work."""
+"""Training: a recipe per architecture, one loop. Here is what `lumen train` trains, checked before any work: a network,
+the grading of a model or the refiner.
+"""
 
 from __future__ import annotations
 

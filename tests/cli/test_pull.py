@@ -96,7 +96,7 @@ def test_an_error_is_one_line_and_standard_output_stays_clean(listed: Path, site
 def test_progress_shows_bytes_on_a_terminal_alone() -> None:
     from rich.console import Console
 
-    from lumen_cli.reports.progress import download_line
+    from lumen_cli.reports import download_line
 
     for terminal in (True, False):
         console = Console(force_terminal=terminal, width=80, record=True)

@@ -390,7 +390,7 @@ def test_a_member_without_weights_is_said(listed: Path, site: Site, make_model: 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
 def test_an_interrupted_pull_leaves_nothing(how: str, listed: Path, tmp_path: Path) -> None:
-    from lumen_cli.cli.process import ending_cleanly
+    from lumen_cli.cli import ending_cleanly
 
     def interrupt(*_: object) -> None:
         if how == "Ctrl-C":

@@ -7,7 +7,7 @@ import io
 import cv2
 from rich.console import Console
 
-from lumen_cli.reports.progress import TrainingWatch
+from lumen_cli.reports import TrainingWatch
 from lumen_cli.training.checkpoint import draw_curves
 from lumen_cli.training.loop import Report
 

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from lumen_cli.engine.batch import Fidelity
 from lumen_cli.files import Job, Source
+from lumen_cli.reports import progress_line
 from lumen_cli.reports.jsonlines import RunFacts
 from lumen_cli.reports.picture_lines import picture_line, planned_line
-from lumen_cli.reports.progress import progress_line
 from lumen_cli.reports.summary import Summary
 from lumen_cli.run import Part, Result, Task
 

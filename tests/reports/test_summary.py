@@ -5,9 +5,9 @@ import pytest
 from rich.console import Console
 
 from lumen_cli.files import Job, Source
+from lumen_cli.reports import progress_line
 from lumen_cli.reports.jsonlines import RunFacts
 from lumen_cli.reports.picture_lines import picture_line
-from lumen_cli.reports.progress import progress_line
 from lumen_cli.reports.summary import Summary, peak_memory
 from lumen_cli.run import Result, Task, Timings
 
