@@ -24,7 +24,6 @@ from lumen_cli.networks.base import as_pixels, as_tensor, pad_to_multiple
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.imaging.picture import Picture
     from lumen_cli.networks.base import LowLightModel, Retinex
 

@@ -21,7 +21,6 @@ from lumen_cli.errors import LumenError
 from lumen_cli.networks.base import padded_size
 
 if TYPE_CHECKING:
-    from lumen_cli.engine.device import DevicePolicy
     from lumen_cli.imaging.picture import Picture
     from lumen_cli.networks.base import LowLightModel
 

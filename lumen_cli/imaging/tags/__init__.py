@@ -26,7 +26,7 @@ from lumen_cli.imaging.picture import Picture
 from lumen_cli.imaging.tags.exif import has_thumbnail, join_software, read_software
 from lumen_cli.imaging.tags.pieces import SPLICED, NotSplicedError
 from lumen_cli.imaging.tags.rules import KEEP_ALL, TagRules
-from lumen_cli.imaging.tags.splice import embed_exif, make_thumbnail, splice
+from lumen_cli.imaging.tags.splice import embed_exif, make_thumbnail, splice_tags
 
 _SAFE = (12, 38)
 """In older versions a name that ends with "|" (CVE-2022-23935) or a picture (CVE-2021-22204) can run commands."""
@@ -308,7 +308,7 @@ class TagWriter:
             return [f"{found.title} holds no tags"] if picture.exif else []
         if self.rules.metadata == "keep" and format == picture.format and format in SPLICED:
             with contextlib.suppress(NotSplicedError, OSError):
-                return splice(source, target, format, picture, self.rules.stamp)
+                return splice_tags(source, target, format, picture, self.rules.stamp)
         small = make_thumbnail(picture) if format != "tiff" and has_thumbnail(picture.exif) else None
         software = self._software(picture)
         if self.engine == "pillow":

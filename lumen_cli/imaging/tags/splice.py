@@ -53,7 +53,7 @@ _LARGEST, _QUALITY = (160, 120), 75
 _NO_PIXELS = b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(10)
 
 
-def splice(source: Path, target: Path, format: str, picture: Picture, stamp: str | None) -> list[str]:
+def splice_tags(source: Path, target: Path, format: str, picture: Picture, stamp: str | None) -> list[str]:
     """Copy all tags of `source` into `target`, a finished file of the same format, in place.
 
     EXIF and XMP are corrected for the result (orientation, sizes, stamp, small pictures, pointers to what lay behind
