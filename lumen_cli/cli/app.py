@@ -43,15 +43,17 @@ class LogFormat(str, enum.Enum):
     json = "json"
 
 
-def _when_set(act: Callable[[typer.Context, Any], None]) -> Callable[..., Any]:
-    """A callback that acts where the option is set, but not while a shell completes a line."""
+def _acting(*names: str, act: Callable[[typer.Context, Any], None], help: str, metavar: str | None = None) -> Any:
+    """An option that acts where it is set, but not while a shell completes a line; commands do not get its value."""
 
     def callback(context: typer.Context, value: Any) -> Any:
         if value and not context.resilient_parsing:
             act(context, value)
         return value
 
-    return callback
+    return typer.Option(
+        *names, metavar=metavar, callback=callback, expose_value=False, rich_help_panel=LOGGING, help=help
+    )
 
 
 def _variable(name: str) -> Callable[[typer.Context, Any], None]:
@@ -74,54 +76,37 @@ _shared = typer.Typer(add_completion=False)
 def _options(
     verbose: Annotated[
         bool,
-        typer.Option(
+        _acting(
             "--verbose",
             "-v",
-            callback=_when_set(lambda context, value: log.show()),
-            expose_value=False,
-            rich_help_panel=LOGGING,
+            act=lambda context, value: log.show(),
             help="Report model, device, decisions and the time of each stage.",
         ),
     ] = False,
     log_file: Annotated[
         Path | None,
-        typer.Option(
+        _acting(
             "--log-file",
             metavar="FILE",
-            callback=_when_set(lambda context, value: log.append_to(value)),
-            expose_value=False,
-            rich_help_panel=LOGGING,
+            act=lambda context, value: log.append_to(value),
             help="Append the same, with times, to a file.",
         ),
     ] = None,
     log_format: Annotated[
         LogFormat | None,
-        typer.Option(
+        _acting(
             "--log-format",
             metavar="text|json",
-            callback=_when_set(lambda context, value: log.set_format(value.value)),
-            expose_value=False,
-            rich_help_panel=LOGGING,
+            act=lambda context, value: log.set_format(value.value),
             help="Format of the log file (default: text).",
         ),
     ] = None,
-    no_color: Annotated[
-        bool,
-        typer.Option(
-            "--no-color",
-            callback=_when_set(_variable("NO_COLOR")),
-            expose_value=False,
-            rich_help_panel=LOGGING,
-            help="Print without colours.",
-        ),
-    ] = False,
+    no_color: Annotated[bool, _acting("--no-color", act=_variable("NO_COLOR"), help="Print without colours.")] = False,
     offline: Annotated[
         bool,
-        typer.Option(
+        _acting(
             "--offline",
-            callback=_when_set(_variable("LUMEN_OFFLINE")),
-            expose_value=False,
-            rich_help_panel=LOGGING,
+            act=_variable("LUMEN_OFFLINE"),
             help="Download no models; stores (s3://…) are still read and written.",
         ),
     ] = False,
