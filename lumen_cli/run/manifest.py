@@ -381,8 +381,7 @@ def note_lines(records: Records, content: bytes) -> None:
         try:
             note(records, _record(json.loads(line)))
         except (ValueError, RecursionError):
-            match = _NAMED.match(line)
-            if match:
+            if match := _NAMED.match(line):
                 with suppress(ValueError):
                     note(records, Record(json.loads(match[1]), source=""))
 
