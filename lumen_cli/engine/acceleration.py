@@ -24,8 +24,6 @@ from lumen_cli.registry import export
 from lumen_cli.text import duration
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from lumen_cli.engine.device import DevicePolicy
 
 
