@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +23,6 @@ from lumen_cli.cli.picture_options import STANDARD, PictureOptions, refuse_toget
 from lumen_cli.errors import LumenError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from lumen_cli.cli.session import Session
     from lumen_cli.files import Source
     from lumen_cli.files.contents import FileState

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from lumen_cli.atomic import temporary_folder
 from lumen_cli.errors import ModelError, UsageError
 from lumen_cli.networks.base import LowLightModel, Mean
-from lumen_cli.registry import export
 from lumen_cli.text import duration
 
 if TYPE_CHECKING:
@@ -123,6 +122,8 @@ _log = logging.getLogger("lumen")
 
 def check_runtime(policy: DevicePolicy) -> None:
     """UsageError where OpenVINO is not installed, or the run is not one on a CPU in fp32."""
+    from lumen_cli.registry import export  # copies do without it
+
     export.require_packages("openvino")
     if not policy.single:
         raise UsageError(f"OpenVINO runs on the CPU here, not on {policy.device}", remedy="device=cpu")
@@ -161,6 +162,8 @@ class Accelerated(LowLightModel):
     """
 
     def __init__(self, network: LowLightModel, steps: int | None) -> None:
+        from lumen_cli.registry import export
+
         super().__init__()
         self.grading = network.grading
         self.size_multiple = network.size_multiple

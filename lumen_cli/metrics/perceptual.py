@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +15,6 @@ from torch import Tensor, nn
 
 from lumen_cli.errors import UsageError
 from lumen_cli.metrics import NEEDED, torchmetrics_file, weight_files
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
 
 SMALLEST_SIDE = 32
 """Smaller pictures have no features in the last layers."""
@@ -60,8 +55,6 @@ def load_backbone(network: str, device: torch.device) -> nn.Sequential:
 
 def build(network: str) -> nn.Sequential:
     """AlexNet (Krizhevsky, 2014) or VGG16 (Simonyan and Zisserman, 2015) up to the last convolution's ReLU."""
-    from torch import nn
-
     layers: list[nn.Module] = []
     if network == "alexnet":
         for inputs, outputs, size, stride, pooled in (

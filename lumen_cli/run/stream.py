@@ -40,7 +40,6 @@ from lumen_cli.run.stages import (
 
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
-    from lumen_cli.networks.base import LowLightModel
 
 
 @dataclass(eq=False)
