@@ -21,6 +21,8 @@ from pathlib import Path
 
 from lumen_cli.errors import LumenError
 
+_LOCK_SUFFIX = ".lock"
+_LOCK_POLL_SECONDS = 0.1
 TEMPORARY_PREFIX = ".lumen-"
 """How the name of every temporary file begins. It is hidden, so it never counts as an input."""
 
@@ -167,10 +169,6 @@ def open_untouched(path: Path) -> int:
         return os.open(path, flags)
 
 
-_SUFFIX = ".lock"
-_POLL_SECONDS = 0.1
-
-
 @contextmanager
 def hold_locks(
     places: Iterable[Path], waiting: Callable[[Path], None], held: list[Path], stop: threading.Event
@@ -205,7 +203,7 @@ def remove_stale_lock(place: Path) -> None:
 
 
 def _lock_file(place: Path) -> Path:
-    return place.with_name(place.name + _SUFFIX)
+    return place.with_name(place.name + _LOCK_SUFFIX)
 
 
 @contextmanager
@@ -235,7 +233,7 @@ def _hold_lock(place: Path, waiting: Callable[[Path], None], held: list[Path], s
         except Timeout:
             waiting(place)
             with suppress(Timeout):
-                lock.acquire(poll_interval=_POLL_SECONDS, cancel_check=stop.is_set)
+                lock.acquire(poll_interval=_LOCK_POLL_SECONDS, cancel_check=stop.is_set)
     except OSError as error:
         raise LumenError(f"{path}: the folder cannot be locked ({error.strerror or error})") from error
     if not lock.is_locked:

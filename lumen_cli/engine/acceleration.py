@@ -25,6 +25,8 @@ from lumen_cli.text import duration
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
 
+_log = logging.getLogger("lumen")
+
 
 def hold_halves(network: nn.Module, dtype: torch.dtype) -> None:
     """Give the convolutions and linear layers of a network copies of their weights, which autocast of this type takes.
@@ -115,9 +117,6 @@ def _page_locked(like: Tensor) -> Tensor:
         return torch.empty_like(like, device="cpu", pin_memory=True)
     except RuntimeError:
         return torch.empty_like(like, device="cpu")
-
-
-_log = logging.getLogger("lumen")
 
 
 def check_runtime(policy: DevicePolicy) -> None:

@@ -178,14 +178,15 @@ def _single_file(sources: Sequence[Source], output: str | os.PathLike[str] | Non
     name = Path(text).name
     if Path(text).is_dir() or text.endswith(_SEPARATORS):
         return None
+    is_one = len(sources) == 1 and sources[0].root is None
     if not _names_a_file(name):
-        if len(sources) == 1 and sources[0].root is None and _FILE_ENDING.fullmatch(Path(name).suffix):
+        if is_one and _FILE_ENDING.fullmatch(Path(name).suffix):
             try:
                 find_format(text)
             except UsageError as error:
                 raise UsageError(f"{error}; for a folder of that name, {text}{os.sep}", remedy="output") from None
         return None
-    if len(sources) != 1 or sources[0].root is not None:
+    if not is_one:
         raise UsageError(
             f"{text}: one file cannot take the {len(sources)} pictures of a folder or list; "
             f"name a folder (or, for a folder of that name, {text}{os.sep})"

@@ -214,8 +214,6 @@ def _own_model() -> tuple[Tensor, Tensor]:
 
 
 def _original_model() -> tuple[Tensor, Tensor]:
-    import numpy as np
-
     (path,) = weight_files("niqe_original")
     try:
         with np.load(path, allow_pickle=False) as model:

@@ -25,8 +25,6 @@ _HALO = 128  # a multiple of every stride, and more than half of the widest rece
 
 def trained_weights(metric: str) -> dict[str, Tensor]:
     """The trained weights of LPIPS and DISTS themselves, from torchmetrics."""
-    import torch
-
     path = torchmetrics_file(NEEDED[metric].trained)
     weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return weights
@@ -39,8 +37,6 @@ def load_backbone(network: str, device: torch.device) -> nn.Sequential:
     Raises:
         UsageError: the weights are missing or damaged.
     """
-    import torch
-
     (path,) = weight_files("lpips_alex" if network == "alexnet" else "dists")
     found = re.search(r"-([0-9a-f]{8})\.", path.name)
     if found and not hashlib.sha256(path.read_bytes()).hexdigest().startswith(found[1]):

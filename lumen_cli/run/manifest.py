@@ -361,6 +361,7 @@ def _content(path: Path) -> bytes:
 
 
 _NAMED = re.compile(rb'\{"output":("(?:[^"\\]|\\.)+")')
+"""How a line begins: with its output's name."""
 Records = dict[str, dict[Record, None]]
 """The records of each output, the last one last; a dict, as it keeps an order and finds a record at once."""
 

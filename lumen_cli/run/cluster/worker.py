@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lumen_cli.errors import LumenError, explain
+from lumen_cli.errors import LumenError, UsageError, explain
 from lumen_cli.files.contents import known_state, read_state
 from lumen_cli.files.places import FileState, ObjectPath, StoreError
 from lumen_cli.run import Action, Caller, Result, Task
@@ -24,7 +24,6 @@ from lumen_cli.run.stages import default_bytes
 
 if TYPE_CHECKING:
     from lumen_cli.engine.device import DevicePolicy
-    from lumen_cli.errors import UsageError
     from lumen_cli.run.manifest import Record
     from lumen_cli.run.operation import Operation
 
@@ -218,7 +217,6 @@ def end_process(process: Process) -> None:
 def choose_here(arguments: Mapping[str, Any]) -> tuple[DevicePolicy | None, UsageError | None]:
     """What `choose_device` chooses in a worker's process, or its error."""
     from lumen_cli.engine.device import choose_device
-    from lumen_cli.errors import UsageError
 
     try:
         return choose_device(**arguments), None
