@@ -17,7 +17,8 @@ test: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	  --max-worker-restart 0 $(PYTEST)
 
 # The tests that need a CUDA device, where there is one, and the table in docs/gpu.md.
 gpu: $(VENV)/.dev

@@ -115,9 +115,12 @@ def running_nodes(store_proxy: Proxy) -> Iterator[Nodes]:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         settings = {"num_cpus": 1, "object_store_memory": _STORE, "include_dashboard": False}
+        # Ray takes over SIGTERM in this process, and would kill it in a later test that sends itself one.
+        handler = signal.getsignal(signal.SIGTERM)
         cluster = Cluster(initialize_head=True, head_node_args=settings)
         yield Nodes(cluster)
         cluster.shutdown()
+        signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture
