@@ -22,8 +22,18 @@ from lumen_cli.cli.settings import find_settings, key_of, options_of, variables
 from lumen_cli.errors import EXIT_CODES, MORE_CODES, UsageError
 from lumen_cli.files.places import is_store, mask
 
-COMMANDS = ("enhance", "decompose", "compare", "benchmark", "train", "models", "status", "config", "doctor")
-"""The modules of `cli` with a Typer application `app`, in the order of the help page."""
+COMMANDS = {
+    "enhance": "enhance:app",
+    "decompose": "decompose:app",
+    "compare": "compare:app",
+    "benchmark": "benchmark:app",
+    "train": "train:app",
+    "models": "models:app",
+    "status": "state:status_app",
+    "config": "state:config_app",
+    "doctor": "state:doctor_app",
+}
+"""For each command the module of `cli` and its Typer application there, in the order of the help page."""
 _META = "lumen.settings"
 _RIVALS = (
     {"overwrite", "skip_existing", "resume"},
@@ -170,7 +180,7 @@ class _Prepared:
         _refuse_addresses(words, args)
         if not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
             if _META not in ctx.meta:
-                ctx.meta[_META] = find_settings(COMMANDS, _EVERYWHERE)
+                ctx.meta[_META] = find_settings(tuple(COMMANDS), _EVERYWHERE)
             ctx.default_map = ctx.meta[_META].defaults(self, words)
         rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
         self._put_rivals_aside(ctx)
@@ -221,7 +231,8 @@ class Subcommands(Group):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of this name; None where there is none."""
         if cmd_name in self.commands and self.commands[cmd_name] is None:
-            command = typer.main.get_command(import_module(f"lumen_cli.cli.{cmd_name}").app)
+            module, _, name = COMMANDS[cmd_name].partition(":")
+            command = typer.main.get_command(getattr(import_module(f"lumen_cli.cli.{module}"), name))
             command.name = cmd_name  # a group has none of its own
             self.commands[cmd_name] = command
         return self.commands.get(cmd_name)

@@ -166,7 +166,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
         Architecture(
             id="kind-plus",
-            network="lumen_cli.networks.kind.plus:KinDPlus",
+            network="lumen_cli.networks.kind:KinDPlus",
             layout="lumen_cli.registry.checkpoints.layouts:KIND_PLUS",
             release=Release(
                 paper_title="Beyond Brightening Low-light Images (IJCV 2021)",

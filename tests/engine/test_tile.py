@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from lumen_cli.engine.tile import MARGIN, enhance_tiled, spans, tiles_of
 from lumen_cli.networks.base import LowLightModel, padded_size
 from lumen_cli.networks.diffll import DiffLL
-from lumen_cli.networks.kind import KinD
-from lumen_cli.networks.kind.plus import KinDPlus
+from lumen_cli.networks.kind import KinD, KinDPlus
 from tests.conftest import dark_pixels
 
 

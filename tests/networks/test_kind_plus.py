@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lumen_cli.networks.kind import normalised_gradients
+from lumen_cli.networks.kind import KinDPlus, normalised_gradients
 from lumen_cli.networks.kind.blocks import darkness_weight
-from lumen_cli.networks.kind.plus import KinDPlus
 from tests.networks.test_kind import (
     FIGURES,
     contrasted,

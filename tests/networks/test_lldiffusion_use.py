@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from lumen_cli.networks import gain_to, tone_map
+from lumen_cli.networks import gain_to, lldiffusion, tone_map
 from lumen_cli.networks.base import pad_to_multiple
-from lumen_cli.networks.lldiffusion import LLDiffusion
-from lumen_cli.networks.lldiffusion import encoder as lldiffusion_patches
-from lumen_cli.networks.lldiffusion.encoder import SpectralConv2d, places, starts
+from lumen_cli.networks.lldiffusion import LLDiffusion, places, starts
+from lumen_cli.networks.lldiffusion.blocks import SpectralConv2d
 from lumen_cli.networks.unet import AttentionBlock
 from tests.reference import fill_by_formula
 
@@ -105,7 +104,7 @@ def test_how_patches_are_batched_and_remembered_changes_nothing(monkeypatch):
     one = small(**PATCHES, patch_batch=1).enhance(low, noise=noise, steps=2)
     three = small(**PATCHES, patch_batch=3).enhance(low, noise=noise, steps=2)
     torch.testing.assert_close(three, one, rtol=0, atol=1e-5)
-    monkeypatch.setattr(lldiffusion_patches, "FEATURE_BYTES", 0)
+    monkeypatch.setattr(lldiffusion, "FEATURE_BYTES", 0)
     forgetful = small(**PATCHES, patch_batch=3)
     seen = encoded_by(forgetful)
     assert torch.equal(forgetful.enhance(low, noise=noise, steps=2), three)

@@ -1,6 +1,6 @@
-"""The three networks of KinD (Zhang et al., "Kindling the Darkness", ACM MM 2019, section 3), as released.
+"""The networks of KinD (Zhang et al., "Kindling the Darkness", ACM MM 2019, section 3) and KinD++, as released.
 
-The release is in TensorFlow: pooling rounds sizes up and pads at the bottom and the right; enlarged maps are cropped
+The releases are in TensorFlow: pooling rounds sizes up and pads at the bottom and the right; enlarged maps are cropped
 there to the size of the skip. So any size from 1×1 up works without padding the picture.
 """
 
@@ -142,6 +142,75 @@ class AdjustmentNet(nn.Module):
         for layer in (self.en_conv_1, self.en_conv_2, self.en_conv_3):
             x = activate(layer(x))
         return torch.sigmoid(activate(self.en_conv_4(x)).float())
+
+
+def rectify(x: Tensor) -> Tensor:
+    """ReLU in place."""
+    return F.relu(x, inplace=True)
+
+
+class Scale(nn.Module):
+    """One branch of the attention block: maximum over `factor` × `factor`, convolution, norm, back to full size.
+
+    As released, a ReLU follows every layer, even the convolution before the norm.
+    """
+
+    def __init__(self, channels: int, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.conv = convolution(channels, channels, 1 if factor == 4 else 3)
+        self.norm = nn.BatchNorm2d(channels, eps=0.001, momentum=0.01)
+        self.ups = {1: (), 2: ("up",), 4: ("up1", "up2")}[factor]
+        for name in self.ups:
+            self.add_module(name, nn.ConvTranspose2d(channels, channels, 2, stride=2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B×C×H×W, sides multiples of `factor` → the same shape."""
+        if self.factor > 1:
+            x = F.max_pool2d(x, self.factor)
+        x = rectify(self.norm(rectify(self.conv(x))))
+        for name in self.ups:
+            x = rectify(self.get_submodule(name)(x))
+        return x
+
+
+class MultiScaleAttention(nn.Module):
+    """Multi-scale illumination attention: a convolution of the illumination weighs the features."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.attention = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+        self.scale1, self.scale2, self.scale4 = (Scale(channels, factor) for factor in (1, 2, 4))
+        self.fuse = convolution(4 * channels, channels, 1)
+
+    def forward(self, x: Tensor, illumination: Tensor) -> Tensor:
+        """B×C×H×W and B×1×H×W, sides multiples of 4 → B×C×H×W."""
+        x = x * torch.sigmoid(self.attention(illumination))
+        return rectify(self.fuse(torch.cat([x, self.scale1(x), self.scale2(x), self.scale4(x)], dim=1)))
+
+
+class MultiScaleRestorationNet(nn.Module):
+    """Reflectance, guided by the illumination, → the restored reflectance. Published width: 32."""
+
+    def __init__(self, channels: int = 32) -> None:
+        super().__init__()
+        before = 3
+        for level, multipliers in enumerate(((1, 2), (4, 8), (16, 8), (4, 2)), start=1):
+            for part, multiplier in enumerate(multipliers, start=1):
+                self.add_module(f"de_conv{level}_{part}", convolution(before, multiplier * channels))
+                before = multiplier * channels
+            self.add_module(f"msia{level}", MultiScaleAttention(before))
+        self.de_conv5_1 = convolution(before, channels)
+        self.de_conv10 = convolution(channels, 3)
+
+    def forward(self, reflectance: Tensor, illumination: Tensor) -> Tensor:
+        """B×3×H×W and B×1×H×W, sides multiples of 4 → B×3×H×W in (0, 1), float32."""
+        x = reflectance
+        for level in range(1, 5):
+            for part in (1, 2):
+                x = activate(self.get_submodule(f"de_conv{level}_{part}")(x))
+            x = self.get_submodule(f"msia{level}")(x, illumination)
+        return torch.sigmoid(self.de_conv10(activate(self.de_conv5_1(x))).float())
 
 
 Fusion = Literal["arbitrary", "pairs"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,8 +13,7 @@ from torch import Tensor
 from lumen_cli.diffusion import Denoiser, LinearSchedule, Prediction, Sampler, add_noise, normal, sample
 from lumen_cli.networks import at_least, check_fade, faded, gain_to, tone_map
 from lumen_cli.networks.base import LowLightModel, pad_to_multiple, pad_to_size, padded_size
-from lumen_cli.networks.lldiffusion.encoder import REACH, DegradationEncoder, over_patches
-from lumen_cli.networks.lldiffusion.unet import LEVELS, FeatureUNet, Joining
+from lumen_cli.networks.lldiffusion.blocks import LEVELS, REACH, DegradationEncoder, FeatureUNet, Joining
 from lumen_cli.networks.unet import ATTENTION_LEVEL
 
 SMALLEST = 2 * REACH
@@ -258,3 +257,75 @@ def colour_map(low: Tensor) -> Tensor:
     """Each channel's share of a pixel's sum: dark picture B×3×H×W in [-1, 1] → the same; black pixels give -1."""
     y = (low + 1.0) / 2.0
     return 2.0 * (y / (y.sum(dim=1, keepdim=True) + 1e-4)).clamp(0.0, 1.0) - 1.0
+
+
+Place = tuple[int, int, int]
+"""A patch: number of the picture in the batch, top row, left column."""
+
+Estimate = Callable[[Tensor, Tensor, Tensor, Sequence[Tensor]], Tensor]
+Encode = Callable[[Tensor], Sequence[Tensor]]
+
+FEATURE_BYTES = 1 << 30
+"""Limit for features kept from one step to the next; those of further patches are computed again."""
+
+
+def starts(side: int, patch: int, stride: int) -> list[int]:
+    """The starts of patches along a side of at least `patch`: every `stride`, plus one if the end is not covered."""
+    regular = list(range(0, side - patch + 1, stride))
+    return regular if regular[-1] == side - patch else [*regular, side - patch]
+
+
+def places(shape: torch.Size, patch: int, stride: int) -> list[Place]:
+    """All patches of maps B×C×H×W, picture by picture, row by row."""
+    rows, columns = starts(shape[-2], patch, stride), starts(shape[-1], patch, stride)
+    return [(picture, row, column) for picture in range(shape[0]) for row in rows for column in columns]
+
+
+def cut(x: Tensor, group: Sequence[Place], patch: int) -> Tensor:
+    """The patches of B×C×H×W as a batch n×C×patch×patch."""
+    return torch.stack([x[b, :, row : row + patch, column : column + patch] for b, row, column in group])
+
+
+def over_patches(
+    low: Tensor, maps: Tensor, encode: Encode, estimate: Estimate, patch: int, stride: int, batch: int
+) -> Denoiser:
+    """A denoiser of whole maps that averages the network's estimates for their patches.
+
+    Args:
+        low: dark pictures B×3×H×W as `encode` takes them, both sides at least `patch`.
+        maps: what the network sees besides the noisy map, B×M×H×W.
+        encode: n×3×p×p → features of these patches; called once for each patch, memory permitting.
+        estimate: (noisy n×3×p×p, timesteps [n], maps n×M×p×p, features) → n×3×p×p.
+        patch: side of a patch, pixels.
+        stride: distance from one patch to the next, pixels.
+        batch: patches per run. It changes the result by rounding only.
+    """
+    everything = places(low.shape, patch, stride)
+    groups = [everything[i : i + batch] for i in range(0, len(everything), batch)]
+    count = torch.zeros_like(low[:1, :1])
+    for _, row, column in places(low[:1].shape, patch, stride):
+        count[..., row : row + patch, column : column + patch] += 1.0
+    kept: dict[int, Sequence[Tensor]] = {}
+    spent = 0
+
+    def features_of(number: int, group: Sequence[Place]) -> Sequence[Tensor]:
+        nonlocal spent
+        if number in kept:
+            return kept[number]
+        features = encode(cut(low, group, patch))
+        size = sum(feature.nbytes for feature in features)
+        if spent + size <= FEATURE_BYTES:
+            spent += size
+            kept[number] = features
+        return features
+
+    def denoise(x: Tensor, timesteps: Tensor) -> Tensor:
+        total = torch.zeros_like(x)
+        for number, group in enumerate(groups):
+            own = timesteps[[b for b, _, _ in group]]
+            estimates = estimate(cut(x, group, patch), own, cut(maps, group, patch), features_of(number, group))
+            for (b, row, column), patch_estimate in zip(group, estimates, strict=True):
+                total[b, :, row : row + patch, column : column + patch] += patch_estimate
+        return total / count
+
+    return denoise

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from lumen_cli.networks.diffll import DiffLL
-from lumen_cli.networks.kind import KinD
-from lumen_cli.networks.kind.plus import KinDPlus
+from lumen_cli.networks.kind import KinD, KinDPlus
 from lumen_cli.networks.lightendiffusion import LightenDiffusion
 from lumen_cli.registry.card import read_card
 from lumen_cli.registry.load import load

@@ -1,9 +1,9 @@
-"""`lumen config`: which options files and variables set, and which source wins."""
+"""`lumen status`, `lumen config` and `lumen doctor`: they show a state and change nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,10 +16,60 @@ if TYPE_CHECKING:
     from lumen_cli.cli.settings import Candidate
     from lumen_cli.reports.jsonlines import SettingLine
 
-app = typer.Typer(cls=Group, add_completion=False, invoke_without_command=True, rich_markup_mode="rich")
+status_app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+config_app = typer.Typer(cls=Group, add_completion=False, invoke_without_command=True, rich_markup_mode="rich")
+doctor_app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+_INPUT = "The inputs of the runs, a folder or picture; repeatable. Then new and changed inputs count too."
 
 
-@app.callback()
+@status_app.command(cls=Command)
+def status(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", show_default=False, help="A folder that lumen wrote to.")],
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", "-i", metavar="INPUT", show_default=False, help=_INPUT)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell which outputs are done, missing or failed, and why, across runs and shards.
+
+    \b
+    The manifests in OUTPUT tell. Nothing is changed, also while runs go on.
+    Exit code 1: something is not done.
+
+    \b
+    Examples:
+      lumen status bright/
+      lumen status bright/ --input photos/
+      lumen status bright/ --json | jq -r 'select(.state == "failed").input'
+    """  # noqa: D301
+    from rich.console import Console
+
+    from lumen_cli.files.find import absolute, search
+    from lumen_cli.reports.state import failures_text, state_line, states_table, totals_line
+    from lumen_cli.run.existing import OwnOutputs
+    from lumen_cli.run.shards import count_states, find_states
+
+    sources = None
+    if inputs:
+        found, _ = OwnOutputs(remember=False).without(search(inputs, may_be_none=True))
+        sources = found.sources
+    states = find_states(absolute(output), sources)
+    counts = count_states(states)
+    if as_json:
+        for state in states:
+            if state.state != "done":
+                typer.echo(state_line(state))
+        typer.echo(totals_line(output, counts))
+    else:
+        console = Console(highlight=False)
+        console.print(states_table(counts))
+        if failures := failures_text(states):
+            console.print(failures, soft_wrap=True)
+    if any(state.state != "done" for state in states):
+        raise typer.Exit(1)
+
+
+@config_app.callback()
 def config(context: typer.Context, as_json: JsonOption = False) -> None:
     """Show the options that files and variables set, and which source wins.
 
@@ -69,7 +119,7 @@ def config(context: typer.Context, as_json: JsonOption = False) -> None:
     _print(lines)
 
 
-@app.command("path", cls=Command)
+@config_app.command("path", cls=Command)
 def path(as_json: JsonOption = False) -> None:
     """Show where configuration files are looked for; the first one wins.
 
@@ -136,3 +186,43 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@doctor_app.command(cls=Command)
+def doctor(
+    self_test: Annotated[
+        bool, typer.Option("--self-test/--no-self-test", help="Enhance a small made picture and check the result.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Check this machine: what works, what is limited, what is broken.
+
+    \b
+    Processor, memory, Python, PyTorch and its devices, picture formats,
+    exiftool, models and their checksums, folders, and a self-test of a few
+    seconds. Nothing is changed. Exit code 1: something is broken.
+
+    \b
+    Examples:
+      lumen doctor
+      lumen doctor --no-self-test
+      lumen doctor --json | jq 'select(.status != "ok")'
+    """  # noqa: D301
+    from rich.console import Console
+
+    from lumen_cli.doctor import run_checks
+    from lumen_cli.reports import is_watched
+    from lumen_cli.reports.state import check_line, checks_table, verdict
+
+    messages, checks = Console(stderr=True, highlight=False), []
+    messages.quiet = not is_watched(messages)
+    with messages.status("looking at this machine"):
+        for check in run_checks(self_test=self_test):
+            checks.append(check)
+            if as_json:
+                typer.echo(check_line(check))
+    if not as_json:
+        Console(highlight=False).print(checks_table(checks))
+        typer.echo(verdict(checks))
+    if any(check.status == "broken" for check in checks):
+        raise typer.Exit(1)
